@@ -1,0 +1,61 @@
+"""Attempt: one try at an element, numbered from 1, with one fencing token, one end and its placements."""
+
+import msgspec
+
+from jarvis.core.resources import Resources
+from jarvis.core.states import Cause, State
+
+
+class Placement(msgspec.Struct, frozen=True, array_like=True):
+    """A place of an attempt: a gang's attempt has several, any other one."""
+
+    rank: int
+    node: int
+    resources: Resources
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt used: seconds and bytes."""
+
+    wall_s: float = 0.0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    max_rss: int = 0
+    read: int = 0
+    written: int = 0
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where an output stream is: inline up to 4 KiB, else chunks in the blob store; ``path`` on the node if the user chose it."""
+
+    size: int = 0
+    inline: bytes | None = None
+    chunks: tuple[tuple[int, str], ...] = ()
+    """(offset of its first byte, blob digest) of each chunk, ascending."""
+    path: str | None = None
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One try. ``state`` is that of the element while current; afterwards the end of this attempt."""
+
+    task: int
+    index: int
+    attempt: int
+    token: int
+    node: int
+    number: int
+    """Position in the node's own count of assignments; journaled by the supervisor before a spawn, so nothing runs twice."""
+    placements: tuple[Placement, ...] = ()
+    state: State = State.ASSIGNED
+    cause: Cause | None = None
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    assigned_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    usage: Usage | None = None
+    stdout: Output | None = None
+    stderr: Output | None = None
+    result: bytes | None = None
+    result_digest: str | None = None

@@ -1,0 +1,33 @@
+"""Changes: the rows that one turn of the leader writes, in one commit."""
+
+from dataclasses import dataclass, field
+
+from jarvis.core.attempt import Attempt
+from jarvis.core.event import Event
+from jarvis.core.ids import ElementKey
+from jarvis.core.node import Node
+from jarvis.core.task import Element, Task
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows by key, so that the last word of a turn about a row is the one written.
+
+    ``queued`` are inclusive ranges of task ids that go from ``submitted`` to ``queued`` with nothing else to say: one
+    statement covers thousands of them. Every other task that changed is in ``tasks``.
+    """
+
+    tasks: dict[int, Task] = field(default_factory=dict)
+    queued: list[tuple[int, int]] = field(default_factory=list)
+    elements: dict[ElementKey, Element] = field(default_factory=dict)
+    attempts_new: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
+    attempts: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
+    nodes: dict[int, Node] = field(default_factory=dict)
+    nodes_removed: list[int] = field(default_factory=list)
+    commands_done: dict[int, str] = field(default_factory=dict)
+    """Command id → outcome ("" when done, else why it was refused)."""
+    reports_done: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)

@@ -1,0 +1,30 @@
+"""Command: a wish about something that exists (cancel, hold, drain …), an append-only row until the leader has acted on it."""
+
+from typing import Literal
+
+import msgspec
+
+Verb = Literal[
+    "cancel", "hold", "release", "requeue", "signal", "suspend", "resume",
+    "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
+]  # fmt: skip
+
+
+class NewCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """``task`` (and ``index`` for one element of an array) or ``node`` names the target."""
+
+    verb: Verb
+    user: str
+    admin: bool = False
+    task: int | None = None
+    index: int | None = None
+    node: int | None = None
+    args: dict[str, str | int | float | None] = {}
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored command with its id and instant."""
+
+    id: int
+    at: float
+    body: NewCommand

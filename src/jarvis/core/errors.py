@@ -1,0 +1,112 @@
+"""Errors carry the entity, what was wrong with it and what to do next; shells turn them into problem+json or exit codes."""
+
+
+class JarvisError(Exception):
+    """Base of all errors of Jarvis. ``code`` is stable for programs; ``hint`` says what to do next."""
+
+    code = "error"
+    hint = ""
+
+
+class InvalidValue(JarvisError):
+    """A field holds something that cannot be meant."""
+
+    code = "invalid_value"
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        shown = repr(value)
+        super().__init__(f"{field}: {shown if len(shown) <= 80 else shown[:77] + '...'} is not {expected}")
+        self.field, self.value, self.hint = field, value, f"give {expected}"
+
+
+class NotFound(JarvisError):
+    """There is no such object, or it is not visible to the asker."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, ident: object) -> None:
+        super().__init__(f"no {kind} {ident}")
+        self.kind, self.ident = kind, ident
+
+
+class Conflict(JarvisError):
+    """The object is in a state that does not allow this."""
+
+    code = "conflict"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidTransition(Conflict):
+    """A state change that the table of transitions does not list."""
+
+    code = "invalid_transition"
+
+    def __init__(self, entity: str, before: str, after: str, cause_id: str) -> None:
+        super().__init__(f"{entity} cannot go from {before} to {after} (cause {cause_id})")
+        self.entity, self.before, self.after, self.cause_id = entity, before, after, cause_id
+
+
+class IdempotencyConflict(Conflict):
+    """The same idempotency key came with another body."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency-Key {key!r} was used with another body", "use a new key for a new request")
+
+
+class NotAllowed(JarvisError):
+    """The principal may not do this."""
+
+    code = "not_allowed"
+
+
+class NeverFits(JarvisError):
+    """No registered node type can ever meet the request."""
+
+    code = "never_fits"
+
+    def __init__(self, dimension: str, wanted: str, largest: str) -> None:
+        super().__init__(f"resources.{dimension}: no node has {wanted}; the largest has {largest}")
+        self.dimension = dimension
+        self.hint = f"ask for at most {largest} of {dimension}, or add a larger node"
+
+
+class StoreUnavailable(JarvisError):
+    """The store cannot take or answer anything at the moment; nothing was half-written."""
+
+    code = "store_unavailable"
+    hint = "try again in a few seconds with the same Idempotency-Key"
+
+
+class StaleEpoch(JarvisError):
+    """Another leader has taken over; this one must stop deciding."""
+
+    code = "stale_epoch"
+
+
+class StateDirectoryInUse(JarvisError):
+    """Another live server owns the state directory."""
+
+    code = "state_directory_in_use"
+
+
+class StoreCorrupt(JarvisError):
+    """The database does not pass its checks; Jarvis refuses to run on it."""
+
+    code = "store_corrupt"
+    hint = "restore a backup with 'jarvis restore FILE'; the damaged file is left as it is"
+
+
+class CursorTooOld(JarvisError):
+    """The events asked for have been removed by retention, or belong to another life of the database."""
+
+    code = "cursor_too_old"
+
+    def __init__(self, oldest: str) -> None:
+        super().__init__(f"that cursor is too old; the oldest valid one is {oldest}")
+        self.oldest = oldest
+        self.hint = f"start again from after={oldest}"

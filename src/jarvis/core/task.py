@@ -1,0 +1,231 @@
+"""Task: what is submitted. The spec is what is wanted; the record adds identity, owner and state."""
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Literal
+
+import msgspec
+
+from jarvis.core.errors import InvalidValue
+from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.resources import Resources
+from jarvis.core.retry import RetryPolicy
+from jarvis.core.states import State
+
+PRIORITIES = {"critical": 1000, "high": 500, "normal": 0, "low": -500}
+MAX_PRIORITY = 1_000_000
+MAX_ARRAY = 1_000_000
+INLINE_LIMIT = 64 * 1024
+"""Specs, arguments and results up to this many bytes travel and are stored inline."""
+
+AfterKind = Literal["afterok", "afterany", "afternotok"]
+
+
+class Dependency(msgspec.Struct, frozen=True, array_like=True):
+    """``afterok:42``: considered once task 42 has ended that way."""
+
+    kind: AfterKind
+    task: int
+
+
+class ArraySpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Indices of an array as inclusive (first, last, step) ranges, at most ``throttle`` of them on nodes at once."""
+
+    ranges: tuple[tuple[int, int, int], ...]
+    throttle: int | None = None
+    entries: str | None = None
+    """Digest of a blob of lines for ``--each-line``: element number n gets line n as JARVIS_ENTRY."""
+
+    @property
+    def count(self) -> int:
+        return sum((last - first) // step + 1 for first, last, step in self.ranges)
+
+    def index_at(self, position: int) -> int:
+        """Index of the element at ``position`` (0-based) in submission order."""
+        sizes = [(last - first) // step + 1 for first, last, step in self.ranges]
+        ends = list(accumulate(sizes))
+        which = bisect_right(ends, position)
+        if position < 0 or which >= len(ends):
+            raise IndexError(position)
+        first, _, step = self.ranges[which]
+        return first + (position - (ends[which] - sizes[which])) * step
+
+    def position_of(self, index: int) -> int | None:
+        """Position of ``index``, or None when the array has no such element."""
+        before = 0
+        for first, last, step in self.ranges:
+            if first <= index <= last and (index - first) % step == 0:
+                return before + (index - first) // step
+            before += (last - first) // step + 1
+        return None
+
+
+def parse_array(text: str) -> ArraySpec:
+    """Slurm's form: ``0-99``, ``0-99:2``, ``1,3,5-7``, ``0-99%10``."""
+    body, _, limit = text.partition("%")
+    expected = "an array like 0-99, 1,3,5-7, 0-99:2 or 0-99%10"
+    ranges = []
+    try:
+        throttle = int(limit) if "%" in text else None
+        for part in body.split(","):
+            span, _, step = part.partition(":")
+            first, _, last = span.partition("-")
+            ranges.append((int(first), int(last or first), int(step or 1)))
+    except ValueError:
+        raise InvalidValue("array", text, expected) from None
+    return checked_array(ArraySpec(tuple(ranges), throttle), text)
+
+
+def checked_array(array: ArraySpec, given: object) -> ArraySpec:
+    """The array itself if it is sane: indices from 0, ascending, no overlap, at most a million elements."""
+    before = -1
+    for first, last, step in array.ranges:
+        if first <= before or last < first or step < 1:
+            raise InvalidValue("array", given, "ascending indices from 0 without overlap")
+        before = last
+    if not array.ranges or array.count > MAX_ARRAY:
+        raise InvalidValue("array", given, f"an array of 1 to {MAX_ARRAY:,} elements")
+    if array.throttle is not None and array.throttle < 1:
+        raise InvalidValue("array", given, "a throttle of at least 1 after '%'")
+    return array
+
+
+class Constraint(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A label that the node must (``=``) or must not (``!=``) have with that value; ``exists`` takes any value."""
+
+    label: str
+    op: Literal["=", "!=", "exists"]
+    value: str = ""
+
+
+class FunctionCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A Python function: its pickled code by digest, its pickled arguments inline or by digest.
+
+    The control plane never unpickles either; only the warm process does.
+    """
+
+    code: str
+    python: str
+    args: bytes | None = None
+    args_digest: str | None = None
+    environment: str = ""
+    """Hash of the environment that a warm process must have; calls with the same one may share it."""
+    fresh: bool = False
+    max_calls: int | None = None
+
+
+class Container(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the container of a task is made."""
+
+    image: str
+    pull: Literal["missing", "always", "never"] = "missing"
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    """(source, target, read only)"""
+    network: str = "bridge"
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wanted. Times are seconds; instants are seconds since 1970 of the database's clock."""
+
+    name: str
+    command: tuple[str, ...] | str | None = None
+    """argv, or a string for ``/bin/sh -c``."""
+    script: str | None = None
+    """Digest of a script copied at submission; ``command`` then holds its arguments."""
+    function: FunctionCall | None = None
+    container: Container | None = None
+    resources: Resources = {}
+    queue: str = "default"
+    priority: int = 0
+    array: ArraySpec | None = None
+    after: tuple[Dependency, ...] = ()
+    begin: float | None = None
+    deadline: float | None = None
+    time_limit: float | None = None
+    soft_limit: float | None = None
+    grace: float = 10.0
+    retry: RetryPolicy = RetryPolicy()
+    on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    hold: bool = False
+    constraints: tuple[Constraint, ...] = ()
+    tolerations: tuple[str, ...] = ()
+    balancer: str | None = None
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    stdin: str | None = None
+    """A path on the node, or ``-`` for a stream through the session."""
+    pty: bool = False
+    output_limit: int | None = None
+    login_shell: bool = False
+
+    @property
+    def kind(self) -> Literal["process", "container", "function"]:
+        if self.function is not None:
+            return "function"
+        return "container" if self.container is not None else "process"
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """A submitted task. ``counts`` covers every element; for a task without an array the solo element lives here too."""
+
+    id: int
+    uuid: str
+    project: str
+    user: str
+    spec: TaskSpec
+    state: State = State.SUBMITTED
+    submitted_at: float
+    counts: dict[State, int] = {}
+    next_position: int = 0
+    """Array elements from this position on have no row of their own yet: ``base`` is their state by rule."""
+    base: State = State.SUBMITTED
+    reason: str = ""
+    retry_of: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def size(self) -> int:
+        return 1 if self.spec.array is None else self.spec.array.count
+
+    def key_at(self, position: int) -> ElementKey:
+        array = self.spec.array
+        return ElementKey(self.id, SOLO if array is None else array.index_at(position))
+
+
+class NewTask(msgspec.Struct, kw_only=True, frozen=True):
+    """A wish to be inserted in state ``submitted``; the store gives it its id."""
+
+    uuid: str
+    project: str
+    user: str
+    spec: TaskSpec
+    retry_of: int | None = None
+
+
+class Element(msgspec.Struct, kw_only=True):
+    """The thing that has a state and runs. Has a row once it was assigned or named by a command."""
+
+    task: int
+    index: int
+    state: State
+    attempt: int = 0
+    token: int = 0
+    node: int | None = None
+    failures: int = 0
+    infra_losses: int = 0
+    lost_on: tuple[int, ...] = ()
+    """Nodes that attempts of it were lost on: three different ones make it poison."""
+    eligible_at: float | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: str | None = None
+    wish: str = ""
+    """What a command asked of the current attempt: ``cancel``, ``requeue`` or ``hold``."""
+
+    @property
+    def key(self) -> ElementKey:
+        return ElementKey(self.task, self.index)
