@@ -1,0 +1,1 @@
+"""Messages between servers and agents, and between the parts of a server."""

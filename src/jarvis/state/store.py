@@ -1,0 +1,209 @@
+"""PORT: the durable truth. Every verb takes and gives batches; what it acknowledges is synced to disk.
+
+Who writes what: anyone inserts wishes (``task_insert_many``, ``command_insert_many``) and facts (``node_seen_many``,
+``report_insert_many``); only the leader calls ``leader_commit``, under its epoch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from jarvis.core.attempt import Attempt
+from jarvis.core.changes import Changes
+from jarvis.core.command import Command, NewCommand
+from jarvis.core.errors import JarvisError
+from jarvis.core.event import Event
+from jarvis.core.ids import ElementKey
+from jarvis.core.node import Node
+from jarvis.core.states import State
+from jarvis.core.task import Element, NewTask, Task
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Unique per (principal, project, route); ``body_hash`` tells a repeat from another request."""
+
+    principal: str
+    project: str
+    route: str
+    key: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Tasks that are acknowledged together or not at all."""
+
+    tasks: Sequence[NewTask]
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Answer to a submission. ``replayed``: the key had been used with the same body and these are the first ids."""
+
+    ids: Sequence[int]
+    submitted_at: float
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """What a leader writes under: nobody else may once the stored epoch differs."""
+
+    incarnation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """All given conditions must hold; empty means any."""
+
+    states: frozenset[State] = frozenset()
+    project: str | None = None
+    projects: frozenset[str] | None = None
+    """Projects the asker may see; None for all."""
+    user: str | None = None
+    queue: str | None = None
+    name: str | None = None
+    """Exact, or with ``*`` as a wildcard at the end."""
+    submitted_after: float | None = None
+    submitted_before: float | None = None
+    ended_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A fact from a node that the leader could not take directly, kept until it has."""
+
+    id: int
+    node: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Figures for ``/stats`` and metrics."""
+
+    tasks_by_state: dict[State, int] = field(default_factory=dict)
+    events: int = 0
+    database_bytes: int = 0
+    blob_bytes: int = 0
+
+
+class Store(Protocol):
+    """Errors: :class:`StoreUnavailable` (nothing was written), :class:`StoreCorrupt`, :class:`StaleEpoch`."""
+
+    durable: bool
+    """False for the memory store: nothing survives the process."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    async def now(self) -> float:
+        """Database time, seconds since 1970: what every stored instant is."""
+        ...
+
+    async def check(self) -> float:
+        """A small durable write and read; seconds it took. Raises when the store cannot serve."""
+        ...
+
+    # leadership
+    async def leadership_acquire(self, holder: str) -> Leadership:
+        """Become the leader: epoch = stored + 1, committed before it returns."""
+        ...
+
+    async def incarnation_bump(self, reason: str) -> int:
+        """Start a new life of the database (restore, promote); ids jump by 1,000,000. Returns the new incarnation."""
+        ...
+
+    # wishes and facts
+    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+        """Insert in state ``submitted``; one answer per submission, one bad one never fails its neighbours."""
+        ...
+
+    async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]: ...
+    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
+        """(node, instant, health figures): one batched update."""
+        ...
+
+    async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]: ...
+
+    # the leader
+    async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
+        """All rows of one turn, atomically and synced; raises :class:`StaleEpoch` and writes nothing when superseded.
+
+        An update of an attempt whose stored token differs is refused (:class:`StaleEpoch` too): tokens are the fence.
+        """
+        ...
+
+    async def task_list_submitted(self, limit: int) -> list[Task]:
+        """Rows in state ``submitted``, by state and never by an id above a mark, oldest first."""
+        ...
+
+    async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
+        """Non-terminal tasks with id above ``after_id`` in id order: the pages of a rebuild."""
+        ...
+
+    async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
+        """Stored elements of these tasks that are not terminal (the solo element of a task included)."""
+        ...
+
+    async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
+        """The current attempt of each of these tasks' elements that are on a node."""
+        ...
+
+    async def command_list_open(self, limit: int) -> list[Command]: ...
+    async def report_list_open(self, limit: int) -> list[Report]: ...
+    async def event_last_seq(self) -> int: ...
+    async def node_list(self) -> list[Node]: ...
+    async def node_next_id(self) -> int:
+        """Above every id that a node ever had."""
+        ...
+
+    # reads
+    async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
+        """Those that exist, in the order asked."""
+        ...
+
+    async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
+        """Newest first, ids below ``before_id``."""
+        ...
+
+    async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
+        """Those with a row; elements without one are synthesised by the caller from ``Task.base``."""
+        ...
+
+    async def element_list(
+        self, task: int, states: frozenset[State], after_index: int, limit: int
+    ) -> list[Element]: ...
+    async def attempt_list(self, key: ElementKey) -> list[Attempt]: ...
+    async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
+        """Events with ``seq`` above ``after_seq``, ascending; raises :class:`CursorTooOld` below the oldest kept."""
+        ...
+
+    async def event_oldest_seq(self) -> int: ...
+    async def counts(self) -> Counts: ...
+    async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
+        """What a key was answered with, to re-read after a lost answer; raises IdempotencyConflict on another body."""
+        ...
+
+    # tokens (API): only the hash of a token is stored
+    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None: ...
+    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
+        """(hash, user, role, projects, label)"""
+        ...
+
+    # maintenance
+    async def task_delete_ended(self, before: float, limit: int) -> list[int]:
+        """Remove tasks ended before an instant with elements, attempts and results, nothing live referring; the ids removed."""
+        ...
+
+    async def event_delete_before(self, before: float, limit: int) -> int: ...
+    async def space_return(self) -> None:
+        """Give freed space back to the file system in a small step; also where the WAL is checkpointed."""
+        ...
+
+    async def backup(self, path: Path) -> None:
+        """A consistent, checked copy made through the writer; refuses to overwrite."""
+        ...
