@@ -15,7 +15,7 @@ class ElementKey(NamedTuple):
     """One element of one task: the thing that has a state and runs."""
 
     task: int
-    index: int = SOLO
+    index: int = SOLO  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
     def __str__(self) -> str:
         return str(self.task) if self.index == SOLO else f"{self.task}_{self.index}"

@@ -1,0 +1,164 @@
+"""Effects: deeds that follow a commit. What a lost effect would have done is repaired by comparing, never by repeating blindly."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from jarvis.core.inputs import NodeMessage
+from jarvis.core.states import Cause
+
+
+class OutputChunk(NodeMessage, tag="chunk"):
+    """A piece of an output stream for the blob store; ``data`` is zstd. Answered with ChunkStored after it is durable."""
+
+    number: int
+    token: int
+    stream: str
+    offset: int
+    size: int
+    data: bytes
+
+
+class BlobGet(NodeMessage, tag="blob?"):
+    """Ask for a range of a blob that a task of this node needs (code, arguments, script, entries)."""
+
+    request: int
+    task: int
+    digest: str
+    offset: int = 0
+    length: int = 256 * 1024
+
+
+class BlobPut(NodeMessage, tag="blob!"):
+    """Store a body (a large result); answered with BlobStored."""
+
+    request: int
+    number: int
+    token: int
+    data: bytes
+
+
+class StreamData(NodeMessage, tag="stream"):
+    """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side."""
+
+    stream: int
+    data: bytes = b""
+    end: bool = False
+    error: str = ""
+
+
+# ---------------------------------------------------------------- server → agent
+
+
+class Welcome(NodeMessage, tag="welcome"):
+    """Answer to Hello. ``forget`` are ends already recorded, ``stop`` are attempts the database does not want to run."""
+
+    node: int
+    incarnation: int
+    epoch: int
+    heartbeat_s: float
+    fence_s: float
+    forget: list[int] = []
+    stop: list[int] = []
+    floor: int = 0
+    """Numbers below this are settled: never to be started again."""
+
+
+class Refused(NodeMessage, tag="refused"):
+    """The session is not taken; ``retry_s`` says when to try again (full jitter), None means never with this Hello."""
+
+    reason: str
+    retry_s: float | None = None
+
+
+class Assignment(msgspec.Struct, array_like=True):
+    """One element for this node, to be started in order as resources allow. ``spec`` is a msgpack TaskSpec."""
+
+    number: int
+    token: int
+    attempt: int
+    task: int
+    index: int
+    project: str
+    user: str
+    spec: msgspec.Raw
+    position: int = 0
+    count: int = 0
+    restart: str = ""
+    """Why the attempt before ended, for JARVIS_RESTART_REASON."""
+    deadline_s: float | None = None
+    """Seconds until the total deadline, at sending."""
+
+
+class Assign(NodeMessage, tag="assign"):
+    assignments: list[Assignment]
+
+
+class Recall(NodeMessage, tag="recall"):
+    """Give these back if they have not started; answered with Returned for those given back."""
+
+    numbers: list[int]
+
+
+class Stop(NodeMessage, tag="stop"):
+    """End an attempt: soft signal, then kill after ``grace_s``. In the backlog: forget it and report its end."""
+
+    number: int
+    cause: Cause
+    grace_s: float = 10.0
+
+
+class Signal(NodeMessage, tag="signal"):
+    number: int
+    signum: int
+
+
+class Recorded(NodeMessage, tag="recorded"):
+    """Ends with these numbers are committed: forget them. ``floor`` as in Welcome."""
+
+    numbers: list[int]
+    floor: int = 0
+
+
+ToNodeMessage = Welcome | Refused | Assign | Recall | Stop | Signal | Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class ToNode:
+    """Send to the node's session; nothing is lost if there is none."""
+
+    node: int
+    message: Assign | Recall | Stop | Signal | Recorded
+    cause_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToSession:
+    """Answer the Hello of a session; ``close`` ends it after the message."""
+
+    session: str
+    message: Welcome | Refused
+    cause_id: str
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AckFrame:
+    """Everything up to frame ``seq`` of this session is committed."""
+
+    session: str
+    node: int
+    seq: int
+    cause_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something a person should look at (mass loss, quarantine, drained node)."""
+
+    kind: str
+    text: str
+    cause_id: str
+
+
+Effect = ToNode | ToSession | AckFrame | Alarm

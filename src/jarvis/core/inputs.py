@@ -1,0 +1,136 @@
+"""Inputs: what happened, as the leader's pure code takes it. Facts of nodes have the shape in which they travel."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from jarvis.core.attempt import Output, Usage
+from jarvis.core.command import Command
+from jarvis.core.resources import Resources
+from jarvis.core.states import Cause, State
+from jarvis.core.task import Task
+
+
+class NodeMessage(msgspec.Struct, tag_field="t", omit_defaults=True, kw_only=True):
+    """Anything that travels between a node and a server; the tag tells which."""
+
+
+class Known(msgspec.Struct, array_like=True):
+    """An assignment the node knows: ``state`` assigned (in its backlog), starting, running, or ended (unacknowledged)."""
+
+    number: int
+    token: int
+    state: str
+
+
+class Hello(NodeMessage, tag="hello"):
+    """First message of a session. The node says who it is, what it has and every assignment it knows."""
+
+    version: int
+    software: str
+    name: str
+    node: int | None
+    boot_id: str
+    resources: Resources
+    labels: dict[str, str]
+    taints: tuple[str, ...] = ()
+    known: list[Known] = []
+    incarnation: int = 0
+    epoch: int = 0
+    """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
+
+
+class Heartbeat(NodeMessage, tag="beat"):
+    """``health`` as in Node.health."""
+
+    health: dict[str, float] = {}
+
+
+class Started(NodeMessage, tag="started"):
+    """An attempt left the backlog: ``starting`` (preparing) or ``running``."""
+
+    number: int
+    token: int
+    state: State = State.RUNNING
+    age: float = 0.0
+
+
+class Ended(NodeMessage, tag="ended"):
+    """The end of an attempt. Sent again until acknowledged; the node keeps it until then."""
+
+    number: int
+    token: int
+    cause: Cause
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    exception: str | None = None
+    """Class name of the exception that a function raised."""
+    usage: Usage | None = None
+    stdout: Output | None = None
+    stderr: Output | None = None
+    result: bytes | None = None
+    """Pickled result or exception of a function, at most INLINE_LIMIT; opaque to the server."""
+    result_digest: str | None = None
+    age: float = 0.0
+
+
+class Returned(NodeMessage, tag="returned"):
+    """Assignments given back unstarted, after a Recall or because the node cannot take them."""
+
+    numbers: list[int]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksTaken:
+    """Rows in state ``submitted`` that the leader took from the store (or got as a hint from its own replica)."""
+
+    cause_id: str
+    tasks: list[Task]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsTaken:
+    cause_id: str
+    commands: list[Command]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConnected:
+    """A node said Hello on a session that the gateway named ``session``; a newer session replaces an older one."""
+
+    cause_id: str
+    session: str
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDisconnected:
+    """The session ended. A hint only: the node is lost when its heartbeats say so."""
+
+    cause_id: str
+    session: str
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReported:
+    """Facts of a node, in its order. ``seq`` is the frame to acknowledge once they are committed."""
+
+    cause_id: str
+    session: str
+    node: int
+    seq: int
+    facts: list[Started | Ended | Returned]
+
+
+@dataclass(frozen=True, slots=True)
+class NodesSeen:
+    """Nodes heard of since the last one, with their health figures, and the instant on the leader's clock."""
+
+    cause_id: str
+    seen: dict[int, dict[str, float]]
+
+
+Input = TasksTaken | CommandsTaken | NodeConnected | NodeDisconnected | NodeReported | NodesSeen
