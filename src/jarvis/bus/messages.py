@@ -17,6 +17,54 @@ MAX_FRAME = 8 * 1024 * 1024
 # ---------------------------------------------------------------- agent → server
 
 
+class Heartbeat(NodeMessage, tag="beat"):
+    """``health`` as in Node.health."""
+
+    health: dict[str, float] = {}
+
+
+class OutputChunk(NodeMessage, tag="chunk"):
+    """A piece of an output stream for the blob store; ``data`` is zstd. Answered with ChunkStored after it is durable."""
+
+    number: int
+    token: int
+    stream: str
+    offset: int
+    size: int
+    data: bytes
+
+
+class BlobGet(NodeMessage, tag="blob?"):
+    """Ask for a range of a blob that a task of this node needs (code, arguments, script, entries)."""
+
+    request: int
+    task: int
+    digest: str
+    offset: int = 0
+    length: int = 256 * 1024
+
+
+class BlobPut(NodeMessage, tag="blob!"):
+    """Store a body (a large result); answered with BlobStored."""
+
+    request: int
+    number: int
+    token: int
+    data: bytes
+
+
+class StreamData(NodeMessage, tag="stream"):
+    """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side."""
+
+    stream: int
+    data: bytes = b""
+    end: bool = False
+    error: str = ""
+
+
+# ---------------------------------------------------------------- server → agent
+
+
 class ChunkStored(NodeMessage, tag="chunk="):
     number: int
     stream: str

@@ -8,48 +8,6 @@ from jarvis.core.inputs import NodeMessage
 from jarvis.core.states import Cause
 
 
-class OutputChunk(NodeMessage, tag="chunk"):
-    """A piece of an output stream for the blob store; ``data`` is zstd. Answered with ChunkStored after it is durable."""
-
-    number: int
-    token: int
-    stream: str
-    offset: int
-    size: int
-    data: bytes
-
-
-class BlobGet(NodeMessage, tag="blob?"):
-    """Ask for a range of a blob that a task of this node needs (code, arguments, script, entries)."""
-
-    request: int
-    task: int
-    digest: str
-    offset: int = 0
-    length: int = 256 * 1024
-
-
-class BlobPut(NodeMessage, tag="blob!"):
-    """Store a body (a large result); answered with BlobStored."""
-
-    request: int
-    number: int
-    token: int
-    data: bytes
-
-
-class StreamData(NodeMessage, tag="stream"):
-    """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side."""
-
-    stream: int
-    data: bytes = b""
-    end: bool = False
-    error: str = ""
-
-
-# ---------------------------------------------------------------- server → agent
-
-
 class Welcome(NodeMessage, tag="welcome"):
     """Answer to Hello. ``forget`` are ends already recorded, ``stop`` are attempts the database does not want to run."""
 

@@ -40,12 +40,6 @@ class Hello(NodeMessage, tag="hello"):
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
 
 
-class Heartbeat(NodeMessage, tag="beat"):
-    """``health`` as in Node.health."""
-
-    health: dict[str, float] = {}
-
-
 class Started(NodeMessage, tag="started"):
     """An attempt left the backlog: ``starting`` (preparing) or ``running``."""
 

@@ -42,7 +42,7 @@ def parse_thousandths(value: object, field: str = "cpu") -> int:
             value = float(value)
         except ValueError:
             raise InvalidValue(field, value, "a number like 2 or 0.5, or thousandths like 500m") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > _MAX_AMOUNT:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_AMOUNT:
         raise InvalidValue(field, value, "a number like 2 or 0.5, or thousandths like 500m")
     amount = round(value * 1000)
     if abs(amount - value * 1000) > 1e-6:
