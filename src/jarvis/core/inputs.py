@@ -1,6 +1,6 @@
 """Inputs: what happened, as the leader's pure code takes it. Facts of nodes have the shape in which they travel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -82,6 +82,8 @@ class TasksTaken:
 
     cause_id: str
     tasks: list[Task]
+    ended: dict[int, State] = field(default_factory=dict)
+    """End states of tasks that these depend on and that the leader no longer holds; absent means there is none."""
 
 
 @dataclass(frozen=True, slots=True)

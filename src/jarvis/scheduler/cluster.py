@@ -1,0 +1,169 @@
+"""PURE: the leader's memory of queue and nodes, a cache that the store can rebuild at any moment.
+
+Changed only by the reactor within a turn. Its index structures are re-derived and compared by ``core/invariants`` and
+``scheduler/checks`` in tests.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from jarvis.core import resources as vector
+from jarvis.core.attempt import Attempt
+from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.node import Node
+from jarvis.core.resources import Resources
+from jarvis.core.states import State
+from jarvis.core.task import Element, Task
+from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
+
+ESTIMATE_WEIGHT = 0.2
+"""Of the newest run time in a class's moving average."""
+
+
+@dataclass(slots=True)
+class Placed:
+    """An assignment on a node. ``ahead``: beyond what the node has room for now, first in its backlog starts next."""
+
+    key: ElementKey
+    placement_class: PlacementClass
+    need: Resources
+    ahead: bool
+
+
+@dataclass(slots=True)
+class NodeView:
+    """A node as the scheduler sees it: ``used`` are the resources of what is not ahead."""
+
+    node: Node
+    session: str | None = None
+    used: Resources = field(default_factory=dict)
+    placed: dict[int, Placed] = field(default_factory=dict)
+    backlog: deque[int] = field(default_factory=deque)
+    ahead: dict[PlacementClass, int] = field(default_factory=dict)
+    heard_at: float = 0.0
+
+    @property
+    def free(self) -> Resources:
+        return vector.subtract(self.node.resources, self.used)
+
+    def place(self, number: int, placed: Placed) -> None:
+        self.placed[number] = placed
+        if placed.ahead:
+            self.backlog.append(number)
+            self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
+        else:
+            self.used = vector.add(self.used, placed.need)
+
+    def begin(self, number: int) -> None:
+        """The node started it: whatever was thought, it holds resources now."""
+        placed = self.placed[number]
+        if placed.ahead:
+            self._leave_backlog(placed)
+            self.used = vector.add(self.used, placed.need)
+            self._move_up()
+
+    def remove(self, number: int) -> Placed | None:
+        """Its resources are free again; what waits in the backlog moves up as far as it fits."""
+        placed = self.placed.pop(number, None)
+        if placed is None:
+            return None
+        if placed.ahead:
+            self._leave_backlog(placed)
+        else:
+            self.used = vector.subtract(self.used, placed.need)
+        self._move_up()
+        return placed
+
+    def _leave_backlog(self, placed: Placed) -> None:
+        placed.ahead = False
+        left = self.ahead[placed.placement_class] - 1
+        if left:
+            self.ahead[placed.placement_class] = left
+        else:
+            del self.ahead[placed.placement_class]
+
+    def _move_up(self) -> None:
+        while self.backlog:
+            placed = self.placed.get(self.backlog[0])
+            if placed is not None and placed.ahead:
+                if not vector.fits(placed.need, self.free):
+                    return
+                self._leave_backlog(placed)
+                self.used = vector.add(self.used, placed.need)
+            self.backlog.popleft()
+
+
+class Timer(NamedTuple):
+    """Something to look at again at an instant; looked at once, and ignored when it no longer applies."""
+
+    at: float
+    kind: str
+    task: int
+    index: int = SOLO  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Everything the leader knows that is not at its end."""
+
+    incarnation: int
+    epoch: int
+    tasks: dict[int, Task] = field(default_factory=dict)
+    elements: dict[ElementKey, Element] = field(default_factory=dict)
+    attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
+    by_task: dict[int, set[int]] = field(default_factory=dict)
+    """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
+    named_ahead: dict[int, set[int]] = field(default_factory=dict)
+    """Array → positions at or after ``next_position`` that a command gave a row of their own."""
+    nodes: dict[int, NodeView] = field(default_factory=dict)
+    node_names: dict[str, int] = field(default_factory=dict)
+    queue: TaskQueue = field(default_factory=TaskQueue)
+    dependents: dict[int, set[int]] = field(default_factory=dict)
+    waits_for: dict[int, set[int]] = field(default_factory=dict)
+    """Waiting task → the tasks whose end it waits for."""
+    timers: list[Timer] = field(default_factory=list)
+    estimates: dict[PlacementClass, float] = field(default_factory=dict)
+    """Moving average of run time by class, seconds."""
+    on_nodes: dict[int, int] = field(default_factory=dict)
+    """Task → number of its elements on nodes, for array throttles."""
+    last_seq: int = 0
+    next_node: int = 1
+    started_ahead: set[ElementKey] = field(default_factory=set)
+    """Elements whose ``running`` waits for a commit that has another reason."""
+    round_robin: int = 0
+
+    def add_timer(self, timer: Timer) -> None:
+        heappush(self.timers, timer)
+
+    def due_timers(self, now: float) -> list[Timer]:
+        due = []
+        while self.timers and self.timers[0].at <= now:
+            due.append(heappop(self.timers))
+        return due
+
+    def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
+        spec = task.spec
+        self.queue.push(class_of(spec), Entry(-spec.priority, task.id, position, is_range))
+
+    def add_element(self, element: Element) -> None:
+        self.elements[element.key] = element
+        self.by_task.setdefault(element.task, set()).add(element.index)
+
+    def drop_element(self, element: Element) -> None:
+        self.elements.pop(element.key, None)
+        indices = self.by_task.get(element.task)
+        if indices is not None:
+            indices.discard(element.index)
+            if not indices:
+                del self.by_task[element.task]
+
+    def state_at(self, task: Task, position: int) -> State:
+        """State of the element at a position: its own if it has one, else the array's rule."""
+        element = self.elements.get(task.key_at(position))
+        return element.state if element is not None else task.base
+
+    def learn(self, placement_class: PlacementClass, seconds: float) -> None:
+        before = self.estimates.get(placement_class, seconds)
+        self.estimates[placement_class] = before + ESTIMATE_WEIGHT * (seconds - before)

@@ -1,0 +1,218 @@
+"""PURE: what users ask of things that exist. Each answers "" when done, or why it could not be."""
+
+from collections.abc import Callable, Iterator
+
+from jarvis.core.command import NewCommand
+from jarvis.core.effects import Recall, Signal, ToNode
+from jarvis.core.ids import ElementKey
+from jarvis.core.states import ON_NODE, PENDING, Cause, State
+from jarvis.core.task import Element, Task
+from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler.outcomes import go_on, stop
+from jarvis.scheduler.placement import ready_again
+from jarvis.scheduler.turn import Turn
+
+SIGSTOP, SIGCONT = 19, 18
+
+
+def on_command(turn: Turn, command: NewCommand) -> str:
+    """Act on one command."""
+    if command.verb.startswith("node_"):
+        view = turn.cluster.nodes.get(command.node or 0)
+        return "no such node" if view is None else _NODE_VERBS[command.verb](turn, view, command)
+    task = turn.cluster.tasks.get(command.task or 0)
+    if task is None:
+        return "already ended"
+    if command.index is None and _whole_task(turn, task, command):
+        return ""
+    outcomes = [_TASK_VERBS[command.verb](turn, task, e, command) for e in list(_targets(turn, task, command))]
+    return next((text for text in outcomes if text), "") if outcomes else "no such element"
+
+
+def _whole_task(turn: Turn, task: Task, command: NewCommand) -> bool:
+    """Elements without a row of their own follow the task in one step. True when there is nothing else to do."""
+    after = {"cancel": State.CANCELLED, "hold": State.HELD}.get(command.verb)
+    before = task.base if task.spec.array is not None else task.state
+    if ElementKey(task.id) in turn.cluster.elements or before not in PENDING:
+        return False
+    if after is not None and before is not after and _unnamed(turn, task):
+        reason = "" if after is State.CANCELLED else _held_by(command)
+        turn.move_base(task, after, reason)
+    elif command.verb == "release" and before is State.HELD:
+        ready_again(turn, task)
+    return task.id not in turn.cluster.tasks or not turn.cluster.by_task.get(task.id)
+
+
+def _unnamed(turn: Turn, task: Task) -> int:
+    if task.spec.array is None:
+        return 1
+    return task.size - task.next_position - len(turn.cluster.named_ahead.get(task.id, ()))
+
+
+def _held_by(command: NewCommand) -> str:
+    return "JobHeldAdmin" if command.admin else "JobHeldUser"
+
+
+def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
+    if command.index is None:
+        for index in sorted(turn.cluster.by_task.get(task.id, ())):
+            yield turn.cluster.elements[ElementKey(task.id, index)]
+        return
+    position = task.spec.array.position_of(command.index) if task.spec.array is not None else None
+    if position is None:
+        return
+    ended = position < task.next_position and task.key_at(position) not in turn.cluster.elements
+    if not ended:
+        yield turn.element_at(task, position)
+
+
+def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state in PENDING:
+        turn.move(task, element, State.CANCELLED, **_by(command))
+    elif element.state in ON_NODE:
+        grace = command.args.get("grace")
+        stop(turn, element, Cause.CANCELLED, "cancel", task.spec.grace if grace is None else float(grace))
+    return ""
+
+
+def _by(command: NewCommand) -> dict[str, str | int | float]:
+    return {"by": command.user}
+
+
+def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state is State.ASSIGNED:
+        element.wish = "hold"
+        attempt = turn.cluster.attempts[element.key]
+        turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+        return ""
+    if element.state in ON_NODE:
+        return f"task {element.key} is {element.state}: only what has not started can be held"
+    if element.state is not State.HELD:
+        turn.move(task, element, State.HELD, _held_by(command))
+    return ""
+
+
+def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state not in (State.HELD, State.QUARANTINED):
+        return f"task {element.key} is {element.state}, not held"
+    if element.reason == "JobHeldAdmin" and not command.admin:
+        return f"task {element.key} is held by an administrator"
+    element.lost_on = ()
+    turn.move(task, element, State.QUEUED)
+    go_on(turn, task, element)
+    return ""
+
+
+def _requeue(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state in ON_NODE:
+        stop(turn, element, Cause.REQUEUED, "requeue", task.spec.grace)
+    elif element.state is State.BACKOFF:
+        turn.move(task, element, State.QUEUED)
+        go_on(turn, task, element)
+    return ""
+
+
+def _signal(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state not in (State.RUNNING, State.SUSPENDED):
+        return f"task {element.key} is {element.state}: signals go to running tasks"
+    return _send_signal(turn, element, int(command.args.get("signum") or 15))
+
+
+def _send_signal(turn: Turn, element: Element, signum: int) -> str:
+    attempt = turn.cluster.attempts[element.key]
+    turn.effects.append(ToNode(attempt.node, Signal(number=attempt.number, signum=signum), turn.cause_id))
+    return ""
+
+
+def _suspend(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state is not State.RUNNING:
+        return f"task {element.key} is {element.state}, not running"
+    turn.move(task, element, State.SUSPENDED, **_by(command))
+    return _send_signal(turn, element, SIGSTOP)
+
+
+def _resume(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
+    if element.state is not State.SUSPENDED:
+        return f"task {element.key} is {element.state}, not suspended"
+    turn.move(task, element, State.RUNNING, **_by(command))
+    return _send_signal(turn, element, SIGCONT)
+
+
+_TASK_VERBS: dict[str, Callable[[Turn, Task, Element, NewCommand], str]] = {
+    "cancel": _cancel, "hold": _hold, "release": _release, "requeue": _requeue, "signal": _signal,
+    "suspend": _suspend, "resume": _resume,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def _changed(turn: Turn, view: NodeView, what: str, command: NewCommand) -> str:
+    view.node.reason = str(command.args.get("reason") or "") if what not in ("uncordoned", "resumed") else ""
+    turn.changes.nodes[view.node.id] = view.node
+    turn.event(f"node.{what}", node=view.node.id, by=command.user, reason=view.node.reason)
+    return ""
+
+
+def _node_cordon(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    view.node.cordoned = True
+    return _changed(turn, view, "cordoned", command)
+
+
+def _node_uncordon(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    view.node.cordoned = False
+    return _changed(turn, view, "uncordoned", command)
+
+
+def _node_drain(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    """No new work; what has not started goes elsewhere at once, what runs may finish until the deadline."""
+    view.node.draining = True
+    seconds = command.args.get("deadline_s")
+    if seconds is not None:
+        view.node.drain_deadline = turn.now + float(seconds)
+        turn.cluster.add_timer(Timer(view.node.drain_deadline, "drain", view.node.id))
+    unstarted = [n for n, p in view.placed.items() if turn.cluster.elements[p.key].state is State.ASSIGNED]
+    if unstarted:
+        turn.effects.append(ToNode(view.node.id, Recall(numbers=unstarted), turn.cause_id))
+    return _changed(turn, view, "draining", command)
+
+
+def _node_resume(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    view.node.draining = view.node.cordoned = False
+    view.node.drain_deadline = None
+    return _changed(turn, view, "resumed", command)
+
+
+def _node_label(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    for name, value in command.args.items():
+        if value is None:
+            view.node.labels.pop(name, None)
+        else:
+            view.node.labels[name] = str(value)
+    return _changed(turn, view, "labelled", command)
+
+
+def _node_taint(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    add, remove = command.args.get("add"), command.args.get("remove")
+    taints = [t for t in view.node.taints if t not in (add, remove)]
+    view.node.taints = tuple(taints + ([str(add)] if add else []))
+    return _changed(turn, view, "tainted", command)
+
+
+def _node_remove(turn: Turn, view: NodeView, command: NewCommand) -> str:
+    if view.placed:
+        return f"node {view.node.name} still has {len(view.placed)} tasks: drain it first"
+    if view.session is not None:
+        return f"node {view.node.name} is connected: stop its agent first"
+    del turn.cluster.nodes[view.node.id]
+    turn.cluster.node_names.pop(view.node.name, None)
+    turn.changes.nodes.pop(view.node.id, None)
+    turn.changes.nodes_removed.append(view.node.id)
+    turn.event("node.removed", node=view.node.id, by=command.user)
+    return ""
+
+
+_NODE_VERBS: dict[str, Callable[[Turn, NodeView, NewCommand], str]] = {
+    "node_cordon": _node_cordon, "node_uncordon": _node_uncordon, "node_drain": _node_drain,
+    "node_resume": _node_resume, "node_label": _node_label, "node_taint": _node_taint, "node_remove": _node_remove,
+}  # fmt: skip

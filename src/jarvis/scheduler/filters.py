@@ -1,0 +1,91 @@
+"""PURE: whether a node can take a class of tasks at all; each filter returns a reason value, so ``why`` is a view of them."""
+
+from dataclasses import dataclass
+
+from jarvis.core import resources as vector
+from jarvis.core.node import NodeState
+from jarvis.core.resources import Resources, format_amount
+from jarvis.core.task import Constraint
+from jarvis.scheduler.cluster import NodeView
+from jarvis.scheduler.task_queue import PlacementClass
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why not: Slurm's word, and a sentence with numbers for people."""
+
+    word: str
+    text: str
+
+
+def _node_available(view: NodeView) -> Reason | None:
+    node = view.node
+    if node.state is not NodeState.READY:
+        return Reason("ReqNodeNotAvail", f"is {node.state}")
+    if node.draining:
+        return Reason("ReqNodeNotAvail", f"is draining{_because(node.reason)}")
+    if node.cordoned:
+        return Reason("ReqNodeNotAvail", f"is cordoned{_because(node.reason)}")
+    return None if view.session is not None else Reason("ReqNodeNotAvail", "is not connected")
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _holds(constraint: Constraint, labels: dict[str, str]) -> bool:
+    value = labels.get(constraint.label)
+    if constraint.op == "exists":
+        return value is not None
+    return (value == constraint.value) is (constraint.op == "=")
+
+
+def _labels(view: NodeView, constraints: tuple[Constraint, ...]) -> Reason | None:
+    for constraint in constraints:
+        if not _holds(constraint, view.node.labels):
+            have = view.node.labels.get(constraint.label, "none")
+            wanted = constraint.label + constraint.op.replace("exists", "") + constraint.value
+            return Reason("NoMatchingLabel", f"label {constraint.label} is {have}, wanted {wanted}")
+    return None
+
+
+def _taints(view: NodeView, tolerations: tuple[str, ...]) -> Reason | None:
+    for taint in view.node.taints:
+        if taint not in tolerations:
+            return Reason("ReqNodeNotAvail", f"has taint {taint}, which is not tolerated")
+    return None
+
+
+def _capacity(view: NodeView, need: Resources) -> Reason | None:
+    short = vector.shortages(need, view.node.resources)
+    if not short:
+        return None
+    name = min(short)
+    wanted, have = format_amount(name, need[name]), format_amount(name, view.node.resources.get(name, 0))
+    return Reason("NeverFits", f"has {have} {name} in all, wanted {wanted}")
+
+
+def static_reason(view: NodeView, placement_class: PlacementClass) -> Reason | None:
+    """Why this class cannot run there whatever else runs; None when it could."""
+    return (
+        _labels(view, placement_class.constraints)
+        or _taints(view, placement_class.tolerations)
+        or _capacity(view, placement_class.need)
+    )
+
+
+def eligible_reason(view: NodeView, placement_class: PlacementClass) -> Reason | None:
+    """As :func:`static_reason`, and also whether the node takes work now."""
+    return _node_available(view) or static_reason(view, placement_class)
+
+
+def room_reason(need: Resources, free: Resources) -> Reason | None:
+    """Why it does not fit into what is free at the moment."""
+    short = vector.shortages(need, free)
+    if not short:
+        return None
+    parts = [
+        f"{format_amount(name, free.get(name, 0) if free.get(name, 0) > 0 else 0)} of {format_amount(name, need[name])} {name} free"
+        for name in sorted(short)
+    ]
+    return Reason("Resources", ", ".join(parts))

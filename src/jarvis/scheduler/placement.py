@@ -1,0 +1,133 @@
+"""PURE: when a task may be considered: dependencies, begin time, holds; and what its end means to those who wait for it."""
+
+from jarvis.core.ids import ElementKey
+from jarvis.core.states import TERMINAL, State
+from jarvis.core.task import Dependency, Task
+from jarvis.scheduler.cluster import Timer
+from jarvis.scheduler.turn import Turn
+
+
+def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
+    """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing."""
+    cluster = turn.cluster
+    if task.id in cluster.tasks or task.state is not State.SUBMITTED:
+        return
+    cluster.tasks[task.id] = task
+    if task.spec.array is not None:
+        task.base, task.counts = State.SUBMITTED, {State.SUBMITTED: task.size}
+    if task.spec.deadline is not None:
+        cluster.add_timer(Timer(task.spec.deadline, "deadline", task.id))
+    if _wait_for(turn, task, ended):
+        place_in_line(turn, task)
+
+
+def _wait_for(turn: Turn, task: Task, ended: dict[int, State]) -> bool:
+    """Note what it waits for; False when a dependency can no longer be met and the task is over."""
+    waits = set()
+    for dependency in task.spec.after:
+        if dependency.task in turn.cluster.tasks:
+            waits.add(dependency.task)
+            turn.cluster.dependents.setdefault(dependency.task, set()).add(task.id)
+        elif not satisfied(dependency, ended.get(dependency.task)):
+            fail_upstream(turn, task)
+            return False
+    if waits:
+        turn.cluster.waits_for[task.id] = waits
+    return True
+
+
+def satisfied(dependency: Dependency, end: State | None) -> bool:
+    """Whether an ended task meets the condition; one that is gone meets only ``afterany``."""
+    if dependency.kind == "afterany":
+        return True
+    return end is not None and (end is State.SUCCEEDED) is (dependency.kind == "afterok")
+
+
+def fail_upstream(turn: Turn, task: Task) -> None:
+    turn.cluster.waits_for.pop(task.id, None)
+    move_pending(turn, task, State.UPSTREAM_FAILED, "DependencyNeverSatisfied")
+
+
+def place_in_line(turn: Turn, task: Task) -> None:
+    """Held, waiting or queued, whichever comes first."""
+    spec = task.spec
+    if spec.hold and task.state is State.SUBMITTED:
+        move_pending(turn, task, State.HELD, "JobHeldUser")
+    elif task.id in turn.cluster.waits_for:
+        move_pending(turn, task, State.WAITING, "Dependency")
+    elif spec.begin is not None and spec.begin > turn.now:
+        turn.cluster.add_timer(Timer(spec.begin, "begin", task.id))
+        move_pending(turn, task, State.WAITING, "BeginTime")
+    else:
+        enqueue(turn, task)
+
+
+def move_pending(turn: Turn, task: Task, after: State, reason: str = "") -> None:
+    """Move what has no row of its own, then those pending elements that have one."""
+    before = task.base if task.spec.array is not None else task.state
+    if ElementKey(task.id) not in turn.cluster.elements and before is not after and before not in TERMINAL:
+        turn.move_base(task, after, reason)
+    for index in sorted(turn.cluster.by_task.get(task.id, ())):
+        element = turn.cluster.elements[ElementKey(task.id, index)]
+        if element.state is State.WAITING and task.id in turn.cluster.tasks:
+            turn.move(task, element, after, reason)
+
+
+def enqueue(turn: Turn, task: Task) -> None:
+    """Into the task queue. The common case, a fresh task with nothing to say, costs a range instead of a row."""
+    if task.spec.array is None and task.state is State.SUBMITTED:
+        task.state = State.QUEUED
+        turn.event(str(State.QUEUED), ElementKey(task.id))
+        _add_to_ranges(turn, task.id)
+    else:
+        move_pending(turn, task, State.QUEUED)
+    turn.cluster.enqueue(task, task.next_position, is_range=task.spec.array is not None)
+    if task.spec.array is not None:
+        for position in turn.cluster.named_ahead.get(task.id, ()):
+            turn.cluster.enqueue(task, position)
+
+
+def _add_to_ranges(turn: Turn, task: int) -> None:
+    ranges = turn.changes.queued
+    if ranges and ranges[-1][1] == task - 1:
+        ranges[-1] = (ranges[-1][0], task)
+    else:
+        ranges.append((task, task))
+
+
+def ready_again(turn: Turn, task: Task) -> None:
+    """Released: it waits for whatever it still has to wait for, else it is queued."""
+    if task.id in turn.cluster.waits_for:
+        move_pending(turn, task, State.WAITING, "Dependency")
+    elif task.spec.begin is not None and task.spec.begin > turn.now:
+        move_pending(turn, task, State.WAITING, "BeginTime")
+        turn.cluster.add_timer(Timer(task.spec.begin, "begin", task.id))
+    else:
+        enqueue(turn, task)
+
+
+def on_tasks_ended(turn: Turn) -> None:
+    """Look at everything that waited for the tasks that ended in this turn, and for those that end because of it."""
+    while turn.ended_tasks:
+        task = turn.ended_tasks.pop()
+        for waiting_id in sorted(turn.cluster.dependents.pop(task.id, ())):
+            waiting = turn.cluster.tasks.get(waiting_id)
+            if waiting is not None:
+                _dependency_ended(turn, waiting, task)
+
+
+def _dependency_ended(turn: Turn, waiting: Task, ended: Task) -> None:
+    if any(d.task == ended.id and not satisfied(d, ended.state) for d in waiting.spec.after):
+        fail_upstream(turn, waiting)
+        return
+    waits = turn.cluster.waits_for.get(waiting.id, set())
+    waits.discard(ended.id)
+    if not waits:
+        turn.cluster.waits_for.pop(waiting.id, None)
+        if waiting.state is State.WAITING or waiting.base is State.WAITING:
+            place_in_line(turn, waiting)
+
+
+def on_begin(turn: Turn, task: Task) -> None:
+    if task.id not in turn.cluster.waits_for and State.WAITING in (task.state, task.base):
+        enqueue(turn, task)

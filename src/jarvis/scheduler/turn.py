@@ -1,0 +1,228 @@
+"""PURE: one turn of the leader: what has gathered goes in, rows for one commit and deeds that follow it come out.
+
+Memory is changed as the turn goes; nobody else reads it before the commit returned, and a failed commit makes the leader
+rebuild it from the store (docs/decisions/0009).
+"""
+
+import msgspec
+
+from jarvis.core.attempt import Attempt, Placement
+from jarvis.core.changes import Changes
+from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Recorded, ToNode
+from jarvis.core.event import Event
+from jarvis.core.ids import SOLO, ElementKey, fencing_token
+from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, rollup
+from jarvis.core.task import Element, Task
+from jarvis.scheduler.cluster import Cluster, Placed
+from jarvis.scheduler.cycle import Decision
+from jarvis.scheduler.task_queue import class_of
+
+_spec_encoder = msgspec.msgpack.Encoder()
+
+
+class Turn:
+    """Collects what one turn does. ``now`` is database time; ``cause_id`` of what is being handled."""
+
+    def __init__(self, cluster: Cluster, now: float, cause_id: str) -> None:
+        self.cluster, self.now, self.cause_id = cluster, now, cause_id
+        self.changes = Changes()
+        self.effects: list[Effect] = []
+        self._assignments: dict[int, list[Assignment]] = {}
+        self._recorded: dict[int, list[int]] = {}
+        self._specs: dict[int, msgspec.Raw] = {}
+        self.ended_tasks: list[Task] = []
+
+    # ------------------------------------------------------------ events and rows
+
+    def event(self, kind: str, key: ElementKey | None = None, **detail: str | int | float) -> None:
+        """Record a fact about an element (or, without a key, about the cluster)."""
+        self._event(kind, key or ElementKey(0), detail.pop("attempt", 0), detail.pop("node", 0), detail)
+
+    def _event(
+        self, kind: str, key: ElementKey, attempt: object, node: object, detail: dict[str, str | int | float]
+    ) -> None:
+        self.cluster.last_seq += 1
+        assert isinstance(attempt, int) and isinstance(node, int)
+        self.changes.events.append(
+            Event(self.cluster.last_seq, self.now, kind, key.task, key.index, attempt, node, self.cause_id, detail)
+        )
+
+    def touch_task(self, task: Task) -> None:
+        self.changes.tasks[task.id] = task
+
+    def touch_attempt(self, attempt: Attempt) -> None:
+        at = (attempt.task, attempt.index, attempt.attempt)
+        if at not in self.changes.attempts_new:
+            self.changes.attempts[at] = attempt
+
+    # ------------------------------------------------------------ elements
+
+    def element_at(self, task: Task, position: int) -> Element:
+        """The element at a position, given a row of its own if it had none."""
+        key = task.key_at(position)
+        element = self.cluster.elements.get(key)
+        if element is None:
+            state = task.state if key.index == SOLO else task.base
+            element = Element(task=task.id, index=key.index, state=state, reason=task.reason)
+            self.cluster.add_element(element)
+            if key.index != SOLO and position >= task.next_position:
+                self.cluster.named_ahead.setdefault(task.id, set()).add(position)
+        return element
+
+    def move(self, task: Task, element: Element, after: State, reason: str = "", **detail: str | int | float) -> None:
+        """Change an element's state by the table, with everything that is derived from it."""
+        before = element.state
+        check_transition(f"task {element.key}", before, after, self.cause_id)
+        element.state, element.reason = after, reason
+        self.changes.elements[element.key] = element
+        self._count(task, before, after)
+        self._count_on_nodes(task, before, after)
+        if after is State.RUNNING and task.started_at is None:
+            task.started_at = self.now
+        if reason:
+            detail["reason"] = reason
+        self.event(str(after), element.key, attempt=element.attempt, node=element.node or 0, **detail)
+        if after in TERMINAL:
+            self._element_ended(task, element)
+        self.touch_task(task)
+
+    def _count(self, task: Task, before: State, after: State) -> None:
+        if task.spec.array is None:
+            task.state, task.reason = after, self.cluster.elements[ElementKey(task.id)].reason
+            return
+        counts = task.counts
+        counts[before] -= 1
+        if not counts[before]:
+            del counts[before]
+        counts[after] = counts.get(after, 0) + 1
+        task.state = rollup(counts)
+
+    def _count_on_nodes(self, task: Task, before: State, after: State) -> None:
+        step = (after in ON_NODE) - (before in ON_NODE)
+        if step and task.spec.array is not None:
+            self.cluster.on_nodes[task.id] = self.cluster.on_nodes.get(task.id, 0) + step
+
+    def _element_ended(self, task: Task, element: Element) -> None:
+        self.cluster.drop_element(element)
+        self.cluster.started_ahead.discard(element.key)
+        if task.state in TERMINAL:
+            self.task_ended(task)
+
+    def task_ended(self, task: Task) -> None:
+        """All its elements are at their end: it leaves memory, and those who wait for it are looked at."""
+        task.ended_at = self.now
+        self.touch_task(task)
+        self.cluster.tasks.pop(task.id, None)
+        self.cluster.on_nodes.pop(task.id, None)
+        self.cluster.named_ahead.pop(task.id, None)
+        self.ended_tasks.append(task)
+
+    def move_base(self, task: Task, after: State, reason: str = "") -> None:
+        """Change all elements of a task that have no row of their own yet."""
+        before = task.base if task.spec.array is not None else task.state
+        if before is not after:
+            check_transition(f"task {task.id}", before, after, self.cause_id)
+        task.base, task.reason = after, reason
+        if task.spec.array is None:
+            task.state = after
+        else:
+            unnamed = task.counts.pop(before, 0)
+            named = sum(1 for e in self._own_elements(task) if e.state is before)
+            if named:
+                task.counts[before] = named
+            if unnamed - named:
+                task.counts[after] = task.counts.get(after, 0) + unnamed - named
+            task.state = rollup(task.counts)
+        self.event(str(after), ElementKey(task.id), **({"reason": reason} if reason else {}))
+        self.touch_task(task)
+        if task.state in TERMINAL:
+            self.task_ended(task)
+
+    def _own_elements(self, task: Task) -> list[Element]:
+        return [self.cluster.elements[ElementKey(task.id, i)] for i in self.cluster.by_task.get(task.id, ())]
+
+    # ------------------------------------------------------------ attempts
+
+    def assign(self, decision: Decision) -> None:
+        """Give an element its next attempt on a node: the row is the fence, the message follows the commit."""
+        cluster = self.cluster
+        task, view = cluster.tasks[decision.key.task], cluster.nodes[decision.node]
+        element = self.element_at(task, decision.position)
+        restart = element.cause or ""
+        if task.spec.array is not None:
+            self._take_position(task, decision.position)
+        number = view.node.next_number
+        view.node.next_number = number + 1
+        self.changes.nodes[view.node.id] = view.node
+        element.attempt += 1
+        element.token = fencing_token(cluster.incarnation, element.attempt)
+        element.node, element.eligible_at, element.wish = view.node.id, None, ""
+        placement_class = class_of(task.spec)
+        attempt = Attempt(
+            task=task.id, index=element.index, attempt=element.attempt, token=element.token, node=view.node.id,
+            number=number, placements=(Placement(0, view.node.id, task.spec.resources),), assigned_at=self.now,
+        )  # fmt: skip
+        cluster.attempts[element.key] = attempt
+        self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
+        view.place(number, Placed(element.key, placement_class, task.spec.resources, decision.ahead))
+        self.move(task, element, State.ASSIGNED)
+        self.send_assignment(task, element, attempt, decision.position, restart)
+
+    def _take_position(self, task: Task, position: int) -> None:
+        """Positions before ``next_position`` have a row of their own; the ones named before are passed over."""
+        named = self.cluster.named_ahead.get(task.id, set())
+        if position < task.next_position:
+            return
+        if position == task.next_position or position not in named:
+            task.next_position = position + 1
+        named.discard(position)
+        while task.next_position in named:
+            named.discard(task.next_position)
+            task.next_position += 1
+
+    def send_assignment(self, task: Task, element: Element, attempt: Attempt, position: int, restart: str) -> None:
+        """Queue the message for the node; also used to say it again after a reconnection."""
+        spec = self._specs.get(task.id)
+        if spec is None:
+            spec = self._specs[task.id] = msgspec.Raw(_spec_encoder.encode(task.spec))
+        deadline = None if task.spec.deadline is None else max(task.spec.deadline - self.now, 0.0)
+        self._assignments.setdefault(attempt.node, []).append(
+            Assignment(
+                attempt.number, attempt.token, attempt.attempt, task.id, element.index, task.project, task.user,
+                spec, position, task.size, restart, deadline,
+            )
+        )  # fmt: skip
+
+    def end_attempt(self, key: ElementKey, state: State, cause: Cause, message: str = "") -> Attempt | None:
+        """The current attempt of an element is over: its row gets its end, its node gets its room back."""
+        attempt = self.cluster.attempts.pop(key, None)
+        if attempt is None:
+            return None
+        view = self.cluster.nodes.get(attempt.node)
+        if view is not None:
+            view.remove(attempt.number)
+        attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
+        self.touch_attempt(attempt)
+        return attempt
+
+    def recorded(self, node: int, number: int) -> None:
+        """The node may forget this end once the commit is through."""
+        self._recorded.setdefault(node, []).append(number)
+
+    def alarm(self, kind: str, text: str) -> None:
+        self.effects.append(Alarm(kind, text, self.cause_id))
+        self.event(f"alarm.{kind}", text=text)
+
+    def floor(self, node: int) -> int:
+        """Numbers below this are settled on that node."""
+        view = self.cluster.nodes[node]
+        return min(view.placed, default=view.node.next_number)
+
+    def finish(self) -> list[Effect]:
+        """Everything that follows the commit, messages to a node gathered into one."""
+        for node, numbers in self._recorded.items():
+            if node in self.cluster.nodes:
+                self.effects.append(ToNode(node, Recorded(numbers=numbers, floor=self.floor(node)), self.cause_id))
+        for node, assignments in self._assignments.items():
+            self.effects.append(ToNode(node, Assign(assignments=assignments), self.cause_id))
+        return self.effects

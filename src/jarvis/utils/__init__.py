@@ -1,0 +1,1 @@
+"""Small leaves that import nothing of ours."""
