@@ -59,3 +59,9 @@ def test_decisions_are_numbered_without_gaps_and_have_their_three_parts() -> Non
     for path in decisions:
         parts = re.findall(r"^## (.+)$", path.read_text(), re.MULTILINE)
         assert parts == ["Context", "Decision", "Rationale"], path.name
+
+
+def test_every_block_of_the_quick_start_says_whether_it_runs() -> None:
+    lines = (ROOT / "docs" / "quickstart.md").read_text().splitlines()
+    marks = {lines[i - 1] for i, line in enumerate(lines) if line == "```bash"}
+    assert marks <= {"<!-- runs -->", "<!-- not yet -->"}
