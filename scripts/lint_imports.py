@@ -138,11 +138,13 @@ def configuration(found: list[str]) -> str:
 def foreign_imports(package: Path, own: str) -> Iterator[str]:
     """Imports in `package` of anything but the standard library and the package itself."""
     for path in sorted(package.rglob("*.py")):
+        parents = path.relative_to(package).parts  # a relative import with more dots than these leaves the package
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
+                inside = 0 < node.level <= len(parents)
+                names = [own if inside else "." * node.level + (node.module or "")]
             else:
                 continue
             for name in names:
