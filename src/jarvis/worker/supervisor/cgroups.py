@@ -140,14 +140,11 @@ class SlotV2(Slot):
     """Version 2: one directory; a whole group dies together when memory runs out."""
 
     def prepare(self, order: Order) -> None:
-        if order.memory_bytes:
-            self._set("unified", "memory.max", str(order.memory_bytes))
-            self._try("memory.swap.max", "0")
-            self._try("memory.oom.group", "1")
-        if order.pids_max:
-            self._set("unified", "pids.max", str(order.pids_max))
-        if order.cpu_milli:
-            self._set("unified", "cpu.weight", str(min(10_000, max(1, order.cpu_milli // 10))))
+        self._set("unified", "memory.max", str(order.memory_bytes or "max"))
+        self._try("memory.swap.max", "0" if order.memory_bytes else "max")
+        self._try("memory.oom.group", "1")
+        self._set("unified", "pids.max", str(order.pids_max or "max"))
+        self._set("unified", "cpu.weight", str(min(10_000, max(1, (order.cpu_milli or 1000) // 10))))
         self.oom_base = self.oom_kills()
 
     def _try(self, file: str, value: str) -> None:

@@ -144,5 +144,5 @@ class Execs:
 
 
 def _order(message: Message, attempt: Attempt) -> Order:
-    wanted = {name: message[name] for name in ("argv", "env", "cwd", "pty") if name in message}
+    wanted: Message = {name: message[name] for name in ("argv", "env", "cwd", "pty") if name in message}
     return Order({**wanted, "user": attempt.user, "no_new_privs": attempt.no_new_privs})

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     class Part(Protocol):
         """Something with a time at which it wants to be called; `inf` for never."""
 
-        due: float
+        @property
+        def due(self) -> float: ...
 
         def on_due(self, moment: float) -> None: ...
 

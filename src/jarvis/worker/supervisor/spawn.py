@@ -236,7 +236,7 @@ def _join(paths: list[str]) -> None:
 def _posix_spawn(order: Order, env: dict[str, str], files: Files) -> int:
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
     if files.tty:  # a session leader that opens a terminal gets it as its controlling one
-        actions.append((os.POSIX_SPAWN_OPEN, 0, files.tty, os.O_RDWR, 0))  # type: ignore[arg-type]
+        actions.append((os.POSIX_SPAWN_OPEN, 0, files.tty, os.O_RDWR, 0))
         actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
     else:
         actions += [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(files.child)]

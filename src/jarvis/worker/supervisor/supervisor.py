@@ -224,11 +224,10 @@ class Supervisor:
         self.journal.flush()
         if self.children.pool is not None:
             self.children.pool.close()
-        for name in ("supervisor.sock", "supervisor.pid"):
-            try:
-                os.unlink(f"{self.options.directory}/{name}")
-            except OSError:
-                pass
+        try:  # the lock file stays: unlinking it would let two hold a lock on different files of that name
+            os.unlink(f"{self.options.directory}/supervisor.sock")
+        except OSError:
+            pass
         self.loop.finished = True
 
     # --- upgrading ----------------------------------------------------------------------------------------------------
