@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .loop import NEVER
+from .orders import Order
 from .processes import MARK
 from .system import now
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cgroups import Slot
-    from .orders import Order
     from .protocol import Message
     from .streams import Stream
 
@@ -24,7 +24,7 @@ QUEUED, STARTING, RUNNING, SWEEPING, ENDED = "queued", "starting", "running", "s
 PLAIN = (
     "number", "tag", "state", "pid", "began", "wall", "deadline", "soft_deadline", "soft_signal", "grace", "kill_at",
     "doom", "kill_cause", "end", "status", "usage", "sweep_until", "stdout", "stderr", "out_base", "err_base",
-    "output_limit", "memory", "service", "lane", "user", "no_new_privs", "spawn_message", "terminal_bytes",
+    "output_limit", "memory", "service", "lane", "user", "no_new_privs", "terminal_bytes",
 )  # fmt: skip
 
 
@@ -62,9 +62,9 @@ class Attempt:
         self.user: Message | None = None
         self.no_new_privs = False
         self.terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
-        self.spawn_message: Message | None = None  # kept only while queued
         self.wall = 0.0
         # Not handed over as they are:
+        self.order: Order | None = None  # kept only while queued
         self.slot: Slot | None = None
         self.errors = -1
         self.stream: Stream | None = None
@@ -117,6 +117,7 @@ class Attempt:
         """Everything an upgraded supervisor needs; streams and slots travel by name."""
         state = {name: getattr(self, name) for name in PLAIN}
         state["slot"] = self.slot.name if self.slot else None
+        state["order"] = self.order.message if self.order else None
         state["slot_joined"] = self.slot.joined if self.slot else []
         state["slot_oom_base"] = self.slot.oom_base if self.slot else 0
         state["errors"] = self.errors
@@ -131,6 +132,7 @@ def from_state(state: dict[str, Any]) -> Attempt:
         if name in state:
             setattr(attempt, name, state[name])
     attempt.errors = state["errors"]
+    attempt.order = Order(state["order"]) if state["order"] else None
     return attempt
 
 

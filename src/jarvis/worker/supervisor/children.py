@@ -11,7 +11,7 @@ from .journal import life
 from .loop import NEVER, READ, guarded
 from .orders import Order
 from .processes import Tables, look, mark_of, own_children
-from .protocol import QUEUED_LIMIT, UNACKED_LIMIT
+from .protocol import QUEUED_LIMIT, UNACKED_LIMIT, encode
 from .spawn import Files, SpawnError, open_files, spawn
 from .streams import Stream, Viewers
 from .system import close, now
@@ -54,7 +54,8 @@ class Children:
         self.lane_busy: dict[str | int, int] = {}
         self.tables = Tables()
         self.viewers = Viewers()
-        self.report: Callable[[Message], None] = lambda message: None
+        self.report: Callable[[Message | str], None] = lambda message: None
+        self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
         self.stopping = False
         self.due = NEVER
 
@@ -88,7 +89,7 @@ class Children:
 
     def _say_again(self, attempt: Attempt) -> None:
         if attempt.end is not None:
-            self.report(end_message(attempt))
+            self.report(end_message(attempt, encode(attempt.end)))
         elif attempt.state == QUEUED:
             self.report({"op": "queued", "number": attempt.number})
         elif attempt.state != STARTING:
@@ -104,14 +105,14 @@ class Children:
         lane = self.lanes.setdefault(order.slot, deque())
         if len(lane) >= QUEUED_LIMIT:
             return self.report({"op": "refused", "number": attempt.number, "reason": "lane_full"})
-        attempt.spawn_message = order.message
+        attempt.order = order
         self.attempts[attempt.number] = attempt
         lane.append(attempt)
 
     def _begin(self, attempt: Attempt, order: Order) -> None:
         """Journal first, spawn second: after a crash in between, the number counts as lost, never as unknown."""
         try:
-            self.journal.write({"t": "start", "n": attempt.number, "tag": attempt.tag, "at": round(now(), 3)})
+            self.journal.write(start_record(attempt, now()))
         except OSError as error:
             self.attempts.pop(attempt.number, None)
             return self._fail_unrecorded(attempt.number, f"journal: {error.strerror}")
@@ -144,7 +145,9 @@ class Children:
         attempt.pid, attempt.errors = pid, errors
         attempt.set_clocks(order)
         self.mains[pid] = attempt
-        self.journal.note({"t": "pid", "n": attempt.number, "pid": pid, "at": round(began, 3)})
+        self.journal.note(f'{{"t":"pid","n":{attempt.number},"pid":{pid},"at":{began:.3f}}}')
+        if attempt.memory is not None or attempt.output_limit is not None:
+            self.on_watched()
         self.due = min(self.due, attempt.due)
         self._connect(attempt, order, files)
         if errors < 0:
@@ -201,8 +204,8 @@ class Children:
             self._report_started(attempt)
 
     def _report_started(self, attempt: Attempt) -> None:
-        age = round(now() - attempt.began, 6)
-        self.report({"op": "started", "number": attempt.number, "pid": attempt.pid, "age_s": age})
+        age = now() - attempt.began
+        self.report(f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}')
 
     def _failed_to_start(self, attempt: Attempt, code: int, error: str) -> None:
         attempt.end = start_failure(code, error)
@@ -329,11 +332,12 @@ class Children:
         if attempt.end is None:
             attempt.end = records.report_of(attempt)
         attempt.state = ENDED
-        self.journal.note({"t": "end", "n": attempt.number, "end": attempt.end})
+        end = encode(attempt.end)
+        self.journal.note(f'{{"t":"end","n":{attempt.number},"end":{end}}}')
         if attempt.slot is not None and self.pool is not None:
             self.pool.give(attempt.slot)
             attempt.slot = None
-        self.report(end_message(attempt))
+        self.report(end_message(attempt, end))
         if attempt.lane is not None:
             self._next_in_lane(attempt.lane)
 
@@ -344,8 +348,8 @@ class Children:
             self.lanes.pop(lane, None)
             return
         attempt = waiting.popleft()
-        order = Order(attempt.spawn_message or {})
-        attempt.spawn_message = None
+        order, attempt.order = attempt.order, None
+        assert order is not None
         self._begin(attempt, order)
 
     def recall(self, numbers: Iterable[int]) -> list[int]:
@@ -372,12 +376,12 @@ class Children:
         if self.journal.size > self.journal.compact_at:
             self.journal.rewrite(self.records())
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[Record | str]:
         """What a compact journal holds."""
         yield life(self.identity, self.floor, self.acked)
         for attempt in self.attempts.values():
             if attempt.state != QUEUED:
-                yield {"t": "start", "n": attempt.number, "tag": attempt.tag, "at": round(attempt.began, 3)}
+                yield start_record(attempt, attempt.began)
                 if attempt.end is not None:
                     yield {"t": "end", "n": attempt.number, "end": attempt.end}
                 else:
@@ -395,14 +399,15 @@ class Children:
 
 def start_failure(code: int, error: str) -> Message:
     """The end of an attempt that never ran its program."""
-    return {"start_failed": True, "code": code, "error": error}
+    return {"start_failed": True, "code": code, "error": error, "recorded": True}
 
 
-def end_message(attempt: Attempt) -> Message:
-    """How an end is reported."""
-    end = attempt.end or {}
-    if end.get("start_failed"):
-        body = {"code": end["code"], "error": end["error"], "recorded": True}
-        return {"op": "start_failed", "number": attempt.number, **body}
-    return {"op": "ended", "number": attempt.number, **end}
+def start_record(attempt: Attempt, moment: float) -> str:
+    """The journal's line before a spawn; written by hand, as all that every attempt causes."""
+    return f'{{"t":"start","n":{attempt.number},"tag":{encode(attempt.tag)},"at":{moment:.3f}}}'
 
+
+def end_message(attempt: Attempt, end: str) -> str:
+    """How an end is reported; `end` is its JSON, which the journal got too."""
+    op = "start_failed" if (attempt.end or {}).get("start_failed") else "ended"
+    return f'{{"op":"{op}","number":{attempt.number},{end[1:]}'

@@ -88,11 +88,11 @@ class Journal:
             log(f"journal: skipped {past.damaged} damaged record(s)")
         return past
 
-    def note(self, record: Record) -> None:
+    def note(self, record: Record | str) -> None:
         """Record what may be lost in a crash of this turn without harm, because something else tells the same."""
         self._pending.append(_line(record))
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record | str) -> None:
         """Record before acting. Raises OSError (a full disk) with the journal as it was."""
         self._append(b"".join(self._pending) + _line(record))
         self._pending.clear()
@@ -119,7 +119,7 @@ class Journal:
             raise
         self.size += len(data)
 
-    def rewrite(self, records: Iterable[Record]) -> None:
+    def rewrite(self, records: Iterable[Record | str]) -> None:
         """Replace the journal by `records`, atomically. A failure keeps the old one and waits until it has doubled."""
         data = b"".join(_line(record) for record in records)
         fresh = self.path + ".new"
@@ -158,8 +158,9 @@ def _write_new(path: str, data: bytes) -> int:
     return fd
 
 
-def _line(record: Record) -> bytes:
-    body = encode(record).encode()
+def _line(record: Record | str) -> bytes:
+    """A record, given as an object or as its JSON."""
+    body = (record if isinstance(record, str) else encode(record)).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 

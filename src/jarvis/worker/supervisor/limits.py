@@ -24,6 +24,7 @@ class Limits:
     def __init__(self, children: Children) -> None:
         self.children = children
         self.check_at = NEVER
+        children.on_watched = self.plan_check
 
     @property
     def due(self) -> float:
@@ -37,10 +38,10 @@ class Limits:
         if self.check_at <= moment:
             self._check_use()
 
-    def plan_checks(self) -> None:
-        """Look at memory and output at intervals, if any living attempt has a limit on them."""
-        wanted = any(_watched(attempt) for attempt in self.children.mains.values())
-        self.check_at = min(self.check_at, now() + CHECK_EVERY) if wanted else NEVER
+    def plan_check(self) -> None:
+        """Look at memory and output soon; this goes on at intervals while a living attempt has a limit on them."""
+        if self.check_at == NEVER:
+            self.check_at = now() + CHECK_EVERY
 
     def _pass_deadlines(self, moment: float) -> None:
         swept = False
@@ -143,7 +144,8 @@ class Limits:
                 self.end(attempt, "oom", f"used more than {attempt.memory} bytes of memory", 0)
         for attempt in watched:
             self._check_one(attempt)
-        self.plan_checks()
+        if watched:
+            self.plan_check()
 
     def _resident(self, attempt: Attempt, table: Table) -> int:
         """Resident memory of the whole attempt; shared pages count for each that maps them."""

@@ -36,6 +36,7 @@ class Loop:
     def __init__(self) -> None:
         self.epoll = select.epoll()
         self.callbacks: dict[int, Callable[[int], None]] = {}
+        self.masks: dict[int, int] = {}
         self.parts: list[Part] = []
         self.signals: Callable[[set[int]], None] = lambda received: None
         self.turn_ends: Callable[[], None] = lambda: None
@@ -53,15 +54,18 @@ class Loop:
 
     def watch(self, fd: int, mask: int, callback: Callable[[int], None]) -> None:
         """Call `callback(mask)` on events of `fd`; a second watch of the same fd changes the first."""
-        if fd in self.callbacks:
-            self.epoll.modify(fd, mask)
-        else:
+        known = self.masks.get(fd)
+        if known is None:
             self.epoll.register(fd, mask)
+        elif known != mask:
+            self.epoll.modify(fd, mask)
+        self.masks[fd] = mask
         self.callbacks[fd] = callback
 
     def forget(self, fd: int) -> None:
         """Stop watching; before the fd is closed."""
         if self.callbacks.pop(fd, None) is not None:
+            del self.masks[fd]
             self.epoll.unregister(fd)
 
     def run(self) -> None:
@@ -90,8 +94,7 @@ class Loop:
     def _on_wakeup(self, mask: int) -> None:
         received: set[int] = set()
         try:
-            while data := os.read(self._wakeup, 4096):
-                received.update(data)
+            received.update(os.read(self._wakeup, 65536))
         except BlockingIOError:
             pass
         self.signals(received)

@@ -71,11 +71,11 @@ class Order:
             raise ValueError("argv is empty")
         if message.get("listen_fd_path") is not None:
             raise ValueError("listen_fd_path is not supported")
-        for name, (kinds, default) in FIELDS.items():
-            value = message.get(name, default)
-            if not isinstance(value, kinds):
-                raise ValueError(f"{name} has the wrong type: {type(value).__name__}")
-            setattr(self, name, value)
+        for name, value in message.items():
+            if name in FIELDS:
+                if not isinstance(value, FIELDS[name][0]):
+                    raise ValueError(f"{name} has the wrong type: {type(value).__name__}")
+                setattr(self, name, value)
         if self.user is not None:
             self.user = _user(self.user)
 
@@ -90,17 +90,25 @@ class Order:
         return self.user is not None or self.no_new_privs
 
 
+for _name, (_, _default) in FIELDS.items():
+    setattr(Order, _name, _default)
+
+
 def _strings(value: object, name: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
-        raise ValueError(f"{name} must be a list of strings without NUL")
-    return value
+    try:
+        if isinstance(value, list) and "\0" not in "".join(value):
+            return value
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be a list of strings without NUL")
 
 
 def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("env must be an object")
     _strings(list(value.values()), "env")
-    if any(not key or "=" in key or "\0" in key for key in value):
+    names = "".join(value)
+    if "" in value or "=" in names or "\0" in names:
         raise ValueError("env has an empty or illegal name")
     return value
 

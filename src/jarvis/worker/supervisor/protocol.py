@@ -40,14 +40,14 @@ class ProtocolError(Exception):
     """The peer does not speak this protocol."""
 
 
-def encode(message: Message) -> str:
+def encode(message: Message | str) -> str:
     """Write one message as compact JSON (the journal uses the same form)."""
     return _encode(message)
 
 
-def pack(message: Message) -> bytes:
-    """Frame one message."""
-    body = _encode(message).encode()
+def pack(message: Message | str) -> bytes:
+    """Frame one message, given as an object or as its JSON."""
+    body = (message if isinstance(message, str) else _encode(message)).encode()
     return _length.pack(len(body)) + body
 
 

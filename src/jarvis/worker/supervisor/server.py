@@ -58,7 +58,7 @@ class Server:
         self.agent: Connection | None = None
         self.strangers: dict[int, Connection] = {}
         self.inbox: deque[Message] = deque()
-        self.pending: deque[Message] = deque()
+        self.pending: deque[Message | str] = deque()
         self.first_pending = self.last_pending = 0.0
         self.due = NEVER
         listener.setblocking(False)
@@ -204,7 +204,7 @@ class Server:
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
-    def report(self, message: Message) -> None:
+    def report(self, message: Message | str) -> None:
         """Queue a report. Without an agent it is dropped: `welcome` tells the next one everything that matters."""
         if self.agent is None:
             return

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # Python ignores these; a task gets them as a shell would give them.
 DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
+_NOTHING = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
@@ -148,7 +149,11 @@ def _open_stdin(order: Order, files: Files) -> None:
     elif order.stdin is not None and order.user is not None:
         files.late.append((0, order.stdin))
     else:
-        files.child[0] = os.open(order.stdin or "/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        files.child[0] = _open_input(order.stdin)
+
+
+def _open_input(path: str | None) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else os.dup(_NOTHING)
 
 
 def _open_outputs(order: Order, files: Files) -> None:
@@ -196,7 +201,8 @@ class _Surroundings:
 
     def __enter__(self) -> None:
         try:
-            os.chdir(self.order.cwd)
+            if self.order.cwd != "/":
+                os.chdir(self.order.cwd)
         except OSError as error:
             raise SpawnError(125, f"working directory {self.order.cwd}: {error.strerror}") from None
         self.umask = os.umask(self.order.umask)
@@ -205,7 +211,8 @@ class _Surroundings:
     def __exit__(self, *_: object) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
         os.umask(self.umask)
-        os.chdir("/")
+        if self.order.cwd != "/":
+            os.chdir("/")
 
 
 class _Inside:

@@ -113,8 +113,6 @@ class Supervisor:
 
     def _turn_ends(self) -> None:
         self.server.handle_some()
-        if self.limits.check_at == NEVER:
-            self.limits.plan_checks()
         if not self.journal.flush():
             self.due = min(self.due, now() + 1.0)
         self.server.flush()
@@ -282,6 +280,7 @@ class Supervisor:
         children.lane_busy = {lane: number for lane, number in state["lane_busy"]}
         children.owners = {pid: owner for pid, owner in state["owners"]}
         children.due = 0.0
+        self.limits.plan_check()
         self.execs.restore(state["execs"])
         self.stopping, children.stopping = state["stopping"], bool(state["stopping"])
         if state["agent_pid"]:
