@@ -1,0 +1,197 @@
+"""The record of one attempt: what we must know about it from its start until its end is acknowledged."""
+
+from __future__ import annotations
+
+import os
+
+from .loop import NEVER
+from .orders import Order
+from .processes import MARK
+from .system import now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import resource
+    from typing import Any
+
+    from .cgroups import Slot
+    from .protocol import Message
+    from .streams import Stream
+
+QUEUED, STARTING, RUNNING, SWEEPING, ENDED = "queued", "starting", "running", "sweeping", "ended"
+
+# Plain values that an upgrade hands over as they are.
+PLAIN = (
+    "number", "tag", "state", "pid", "began", "wall", "deadline", "soft_deadline", "soft_signal", "grace", "kill_at",
+    "doom", "kill_cause", "end", "status", "usage", "sweep_until", "stdout", "stderr", "out_base", "err_base",
+    "output_limit", "memory", "service", "lane", "user", "no_new_privs", "terminal_bytes",
+)  # fmt: skip
+
+
+class Attempt:
+    """One number. States: queued → starting → running → sweeping → ended; only the last outlives its processes."""
+
+    number: int
+    tag: str
+
+    def __init__(self, number: int, tag: str) -> None:
+        self.number = number
+        self.tag = tag
+        self.state = QUEUED
+        self.pid = 0
+        self.began = now()
+        self.deadline = NEVER
+        self.soft_deadline = NEVER
+        self.soft_signal = 15
+        self.grace = 5.0
+        self.kill_at = NEVER
+        self.doom = ""  # why we are ending it, once we are
+        self.kill_cause: str | None = None
+        self.end: Message | None = None
+        self.status: int | None = None
+        self.usage: Message | None = None
+        self.sweep_until = NEVER
+        self.stdout = ""
+        self.stderr: str | None = None
+        self.out_base = 0
+        self.err_base = 0
+        self.output_limit: int | None = None
+        self.memory: int | None = None
+        self.service = False
+        self.lane: str | int | None = None
+        self.user: Message | None = None
+        self.no_new_privs = False
+        self.terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
+        self.wall = 0.0
+        # Not handed over as they are:
+        self.order: Order | None = None  # kept only while queued
+        self.slot: Slot | None = None
+        self.errors = -1
+        self.stream: Stream | None = None
+
+    def prepare(self, order: Order) -> None:
+        """Take from the order what outlives the spawn."""
+        self.soft_signal, self.grace = order.soft_signal, order.grace_s
+        self.stdout, self.stderr = order.stdout, order.stderr
+        self.output_limit, self.memory = order.output_limit, order.memory_bytes
+        self.service, self.lane = order.service, order.slot
+        self.user, self.no_new_privs = order.user, order.no_new_privs
+
+    def set_clocks(self, order: Order) -> None:
+        """Count from the start of the process, not from the request."""
+        self.began = now()
+        if order.time_limit_s is not None:
+            self.deadline = self.began + order.time_limit_s
+        if order.soft_limit_s is not None:
+            self.soft_deadline = self.began + order.soft_limit_s
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has, or may have, processes."""
+        return self.state in (STARTING, RUNNING, SWEEPING)
+
+    @property
+    def due(self) -> float:
+        """When its next deadline is."""
+        if self.state == SWEEPING or self.doom:
+            return self.kill_at
+        return min(self.deadline, self.soft_deadline, self.kill_at)
+
+    def count_terminal(self, size: int) -> None:
+        """Count output that passed through us to the file of a terminal."""
+        self.terminal_bytes = (self.terminal_bytes or 0) + size
+
+    def view(self) -> Message:
+        """How `welcome` lists it."""
+        states = {QUEUED: "queued", ENDED: "ended"}
+        return {
+            "number": self.number,
+            "pid": self.pid,
+            "tag": self.tag,
+            "state": states.get(self.state, "running"),
+            "age_s": round(now() - self.began, 6),
+            "end": self.end,
+        }
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything an upgraded supervisor needs; streams and slots travel by name."""
+        state = {name: getattr(self, name) for name in PLAIN}
+        state["slot"] = self.slot.name if self.slot else None
+        state["order"] = self.order.message if self.order else None
+        state["slot_joined"] = self.slot.joined if self.slot else []
+        state["slot_oom_base"] = self.slot.oom_base if self.slot else 0
+        state["errors"] = self.errors
+        state["stream"] = self.stream.to_state() if self.stream else None
+        return state
+
+
+def from_state(state: dict[str, Any]) -> Attempt:
+    """The opposite of `to_state`, without slot and stream; unknown and missing fields are another version's."""
+    attempt = Attempt(state["number"], state["tag"])
+    for name in PLAIN:
+        if name in state:
+            setattr(attempt, name, state[name])
+    attempt.errors = state["errors"]
+    attempt.order = Order(state["order"]) if state["order"] else None
+    return attempt
+
+
+def environment(order: Order, identity: str, owner: int | str) -> dict[str, str]:
+    """The environment as given, plus the mark by which strays are found."""
+    return {**order.env, MARK: f"{identity}.{owner}"}
+
+
+def size_of(path: str | None) -> int:
+    """Bytes in an output file; a missing one, a pipe or a device has none."""
+    if path is None:
+        return 0
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def usage_of(used: resource.struct_rusage) -> Message:
+    """What the kernel counted for the process and those of its children that it waited for."""
+    return {
+        "cpu_user_s": round(used.ru_utime, 6),
+        "cpu_sys_s": round(used.ru_stime, 6),
+        "max_rss_bytes": used.ru_maxrss * 1024,
+        "read_bytes": used.ru_inblock * 512,
+        "write_bytes": used.ru_oublock * 512,
+    }
+
+
+def report_of(attempt: Attempt) -> Message:
+    """The `ended` body of an attempt whose main process has been reaped."""
+    status = attempt.status or 0
+    signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    code = None if signum is not None else os.WEXITSTATUS(status)
+    cause = attempt.doom or ("signal" if signum is not None else "exit")
+    if not attempt.doom and (code != 0) and attempt.slot is not None and attempt.slot.oom_seen():
+        cause = "oom"
+    out = attempt.terminal_bytes
+    return {
+        "exit_code": code,
+        "signal": signum,
+        "cause": cause,
+        "kill_cause": attempt.kill_cause,
+        "wall_s": round(attempt.wall, 6),
+        "usage": attempt.usage,
+        "out_bytes": out if out is not None else max(0, size_of(attempt.stdout) - attempt.out_base),
+        "err_bytes": max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0,
+    }
+
+
+def lost_report(wall: float | None) -> Message:
+    """The `ended` body of an attempt whose supervisor is gone: what it did afterwards nobody saw."""
+    return {
+        "exit_code": None,
+        "signal": None,
+        "cause": "supervisor_lost",
+        "kill_cause": None,
+        "wall_s": wall,
+        "usage": None,
+        "out_bytes": 0,
+        "err_bytes": 0,
+    }

@@ -1,0 +1,30 @@
+"""Fixtures: a node, and a running supervisor with an agent on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from harness import Agent, Node
+from harness import node as make_node
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node without a supervisor yet."""
+    with make_node(tmp_path, uuid.uuid4().hex) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(node: Node) -> Agent:
+    """An agent connected to a fresh supervisor."""
+    node.up()
+    return node.agent()
