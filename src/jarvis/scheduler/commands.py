@@ -68,15 +68,11 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
 
 def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state in PENDING:
-        turn.move(task, element, State.CANCELLED, **_by(command))
+        turn.move(task, element, State.CANCELLED, by=command.user)
     elif element.state in ON_NODE:
         grace = command.args.get("grace")
         stop(turn, element, Cause.CANCELLED, "cancel", task.spec.grace if grace is None else float(grace))
     return ""
-
-
-def _by(command: NewCommand) -> dict[str, str | int | float]:
-    return {"by": command.user}
 
 
 def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
@@ -127,14 +123,14 @@ def _send_signal(turn: Turn, element: Element, signum: int) -> str:
 def _suspend(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is not State.RUNNING:
         return f"task {element.key} is {element.state}, not running"
-    turn.move(task, element, State.SUSPENDED, **_by(command))
+    turn.move(task, element, State.SUSPENDED, by=command.user)
     return _send_signal(turn, element, SIGSTOP)
 
 
 def _resume(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is not State.SUSPENDED:
         return f"task {element.key} is {element.state}, not suspended"
-    turn.move(task, element, State.RUNNING, **_by(command))
+    turn.move(task, element, State.RUNNING, by=command.user)
     return _send_signal(turn, element, SIGCONT)
 
 
