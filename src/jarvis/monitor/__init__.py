@@ -1,0 +1,1 @@
+"""Heartbeats, metrics, health and alerting."""

@@ -1,0 +1,158 @@
+"""PURE: sessions of nodes: who they are, and the comparison of what should run there with what does.
+
+=====================  ===============================  ==========================================
+database says          node says                        so
+=====================  ===============================  ==========================================
+assigned               in its backlog                   nothing
+assigned               running                          the start is recorded
+assigned               unknown, same boot               the assignment is said again (same number)
+running, cancelling    in its backlog or running        nothing; a stop is said again
+running, cancelling    unknown, same boot               ``supervisor_lost``
+any                    unknown, other boot              ``node_lost``
+any                    ended                            the node says the end again; it is recorded
+not current there      in its backlog or running        it is stopped
+not current there      ended                            it may forget it
+=====================  ===============================  ==========================================
+"""
+
+from jarvis.core.effects import Refused, Stop, ToNode, ToSession, Welcome
+from jarvis.core.inputs import Hello, Known, NodeConnected, NodeDisconnected, Started
+from jarvis.core.node import Node, NodeState
+from jarvis.core.retry import Ending
+from jarvis.core.states import Cause, State
+from jarvis.scheduler.cluster import NodeView, Placed
+from jarvis.scheduler.outcomes import on_started, settle
+from jarvis.scheduler.turn import Turn
+
+RETRY_S = 5.0
+HEARTBEAT_S = 2.0
+FENCE_S = 75.0
+_WISH_CAUSES = {"cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED}
+
+
+def on_node_connected(turn: Turn, item: NodeConnected) -> None:
+    """Register or recognise the node, compare, and welcome it."""
+    hello = item.hello
+    view = _recognise(turn, hello)
+    if view is None:
+        reason = f"a node named {hello.name!r} is connected already: give this one another --name"
+        turn.effects.append(ToSession(item.session, Refused(reason=reason, retry_s=RETRY_S), turn.cause_id, close=True))
+        return
+    rebooted = view.node.boot_id not in ("", hello.boot_id)
+    _update(turn, view, item)
+    known = {k.number: k for k in hello.known}
+    _compare_ours(turn, view, known, rebooted)
+    current = {n for n, p in view.placed.items() if n in known and known[n].token == _token(turn, p)}
+    turn.effects.append(
+        ToSession(
+            item.session,
+            Welcome(
+                node=view.node.id, incarnation=turn.cluster.incarnation, epoch=turn.cluster.epoch,
+                heartbeat_s=HEARTBEAT_S, fence_s=FENCE_S, floor=turn.floor(view.node.id),
+                forget=[n for n, k in known.items() if n not in current and k.state == "ended"],
+                stop=[n for n, k in known.items() if n not in current and k.state != "ended"],
+            ),
+            turn.cause_id,
+        )
+    )  # fmt: skip
+
+
+def _token(turn: Turn, placed: Placed) -> int:
+    attempt = turn.cluster.attempts.get(placed.key)
+    return attempt.token if attempt is not None else -1
+
+
+def _recognise(turn: Turn, hello: Hello) -> NodeView | None:
+    """The node that says Hello: by the id it was given before, else by a name nobody is connected under, else new."""
+    cluster = turn.cluster
+    if hello.node is not None and hello.node in cluster.nodes:
+        return cluster.nodes[hello.node]
+    named = cluster.node_names.get(hello.name)
+    if named is not None:
+        view = cluster.nodes[named]
+        return view if view.session is None else None
+    node = Node(id=cluster.next_node, name=hello.name, registered_at=turn.now)
+    cluster.next_node += 1
+    cluster.nodes[node.id] = NodeView(node)
+    cluster.node_names[node.name] = node.id
+    turn.event("node.registered", node=node.id, name=node.name)
+    return cluster.nodes[node.id]
+
+
+def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
+    hello, node = item.hello, view.node
+    if node.name != hello.name and hello.name not in turn.cluster.node_names:
+        turn.cluster.node_names.pop(node.name, None)
+        turn.cluster.node_names[hello.name] = node.id
+        node.name = hello.name
+    view.session, view.heard_at = item.session, turn.now
+    node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
+    node.resources, node.taints = hello.resources, hello.taints
+    node.labels = {**node.labels, **hello.labels}
+    if node.state is not NodeState.READY:
+        node.state = NodeState.READY
+        turn.event("node.back", node=node.id)
+    turn.changes.nodes[node.id] = node
+    turn.event("node.connected", node=node.id)
+
+
+def _compare_ours(turn: Turn, view: NodeView, known: dict[int, Known], rebooted: bool) -> None:
+    """Every assignment that the database has on this node, against what the node said."""
+    for number, placed in sorted(view.placed.items()):
+        attempt = turn.cluster.attempts[placed.key]
+        element, task = turn.cluster.elements[placed.key], turn.cluster.tasks[placed.key.task]
+        said = known.get(number)
+        if said is not None and said.token == attempt.token:
+            if said.state == "running":
+                on_started(turn, view, Started(number=number, token=attempt.token))
+            if element.state is State.CANCELLING and said.state != "ended":
+                cause = _WISH_CAUSES.get(element.wish, Cause.CANCELLED)
+                stop = Stop(number=number, cause=cause, grace_s=task.spec.grace)
+                turn.effects.append(ToNode(view.node.id, stop, turn.cause_id))
+        elif rebooted:
+            settle(turn, task, element, Ending(Cause.NODE_LOST), "the node was started anew")
+        elif element.state is State.ASSIGNED:
+            array = task.spec.array
+            position = 0 if array is None else array.position_of(element.index) or 0
+            turn.send_assignment(task, element, attempt, position, element.cause or "")
+        else:
+            settle(turn, task, element, Ending(Cause.SUPERVISOR_LOST), "its node does not know it any more")
+
+
+def on_node_disconnected(turn: Turn, item: NodeDisconnected) -> None:
+    """A hint only: no new work goes there; whether the node is lost is for its heartbeats to say."""
+    view = turn.cluster.nodes.get(item.node)
+    if view is not None and view.session == item.session:
+        view.session = None
+        turn.event("node.disconnected", node=item.node)
+
+
+def on_node_suspect(turn: Turn, view: NodeView) -> None:
+    view.node.state = NodeState.SUSPECT
+    turn.changes.nodes[view.node.id] = view.node
+    turn.event("node.suspect", node=view.node.id)
+
+
+def on_node_heard(turn: Turn, view: NodeView) -> None:
+    """A suspect was heard of again."""
+    view.node.state = NodeState.READY
+    turn.changes.nodes[view.node.id] = view.node
+    turn.event("node.ready", node=view.node.id)
+
+
+def on_node_lost(turn: Turn, view: NodeView) -> None:
+    """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later."""
+    view.node.state = NodeState.LOST
+    turn.changes.nodes[view.node.id] = view.node
+    turn.event("node.lost", node=view.node.id)
+    for placed in list(view.placed.values()):
+        task, element = turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key]
+        if task.spec.on_lost != "fence":
+            settle(turn, task, element, Ending(Cause.NODE_LOST), f"node {view.node.name} was not heard of any more")
+
+
+def on_fence_passed(turn: Turn, view: NodeView) -> None:
+    """By now the node itself has killed what it held under ``on_lost=fence``."""
+    for placed in list(view.placed.values()):
+        task, element = turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key]
+        settle(turn, task, element, Ending(Cause.NODE_LOST), f"node {view.node.name} was lost and its fence has passed")

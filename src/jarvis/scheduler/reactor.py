@@ -1,0 +1,169 @@
+"""PURE: from inputs to a turn: each handler lives with its subject, this file only knows which input goes where."""
+
+from collections.abc import Mapping
+
+from jarvis.core.effects import AckFrame
+from jarvis.core.ids import ElementKey
+from jarvis.core.inputs import (
+    CommandsTaken,
+    Ended,
+    Input,
+    NodeConnected,
+    NodeDisconnected,
+    NodeReported,
+    NodesSeen,
+    Returned,
+    Started,
+    TasksTaken,
+)
+from jarvis.core.states import ON_NODE, PENDING, Cause, State
+from jarvis.core.task import Task
+from jarvis.scheduler import nodes
+from jarvis.scheduler.cluster import Cluster, Timer
+from jarvis.scheduler.commands import on_command
+from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
+from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
+from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
+from jarvis.scheduler.turn import Turn
+
+
+def handle(turn: Turn, item: Input) -> None:
+    """Let one input have its consequences, down to the tasks that waited for what ended."""
+    turn.cause_id = item.cause_id
+    if isinstance(item, NodeReported):
+        _on_reported(turn, item)
+    elif isinstance(item, TasksTaken):
+        for task in item.tasks:
+            on_task_taken(turn, task, item.ended)
+    elif isinstance(item, CommandsTaken):
+        for command in item.commands:
+            turn.changes.commands_done[command.id] = on_command(turn, command.body)
+    elif isinstance(item, NodesSeen):
+        _on_seen(turn, item.seen)
+    elif isinstance(item, NodeConnected):
+        nodes.on_node_connected(turn, item)
+    elif isinstance(item, NodeDisconnected):
+        nodes.on_node_disconnected(turn, item)
+    on_tasks_ended(turn)
+
+
+def _on_reported(turn: Turn, item: NodeReported) -> None:
+    view = turn.cluster.nodes.get(item.node)
+    if view is None or view.session != item.session:
+        return
+    view.heard_at = turn.now
+    for fact in item.facts:
+        if isinstance(fact, Ended):
+            on_ended(turn, view, fact)
+        elif isinstance(fact, Started):
+            on_started(turn, view, fact)
+        elif isinstance(fact, Returned):
+            on_returned(turn, view, fact)
+    turn.effects.append(AckFrame(item.session, item.node, item.seq, turn.cause_id))
+
+
+def _on_seen(turn: Turn, seen: Mapping[int, dict[str, float]]) -> None:
+    for node, health in seen.items():
+        view = turn.cluster.nodes.get(node)
+        if view is not None:
+            view.heard_at = view.node.seen_at = turn.now
+            view.node.health = health
+
+
+def run_timers(turn: Turn) -> None:
+    """Everything whose instant has come."""
+    for timer in turn.cluster.due_timers(turn.now):
+        turn.cause_id = f"timer-{timer.kind}-{timer.task}"
+        _on_timer(turn, timer)
+        on_tasks_ended(turn)
+
+
+def _on_timer(turn: Turn, timer: Timer) -> None:
+    if timer.kind == "drain":
+        _drain_deadline(turn, timer.task)
+        return
+    task = turn.cluster.tasks.get(timer.task)
+    if task is None:
+        return
+    if timer.kind == "deadline":
+        _expire(turn, task)
+    elif timer.kind == "begin":
+        on_begin(turn, task)
+    elif timer.kind == "backoff":
+        element = turn.cluster.elements.get(ElementKey(timer.task, timer.index))
+        if element is not None and element.state is State.BACKOFF:
+            turn.move(task, element, State.QUEUED)
+            go_on(turn, task, element)
+
+
+def _expire(turn: Turn, task: Task) -> None:
+    """The total deadline passed: what waits is over, what runs is stopped."""
+    for index in sorted(turn.cluster.by_task.get(task.id, ())):
+        element = turn.cluster.elements[ElementKey(task.id, index)]
+        if element.state in ON_NODE:
+            stop(turn, element, Cause.EXPIRED, "expire", task.spec.grace)
+        elif element.state in PENDING:
+            turn.move(task, element, State.EXPIRED)
+    before = task.base if task.spec.array is not None else task.state
+    has_base = task.spec.array is not None or task.id not in turn.cluster.by_task
+    if task.id in turn.cluster.tasks and before in PENDING and has_base:
+        turn.move_base(task, State.EXPIRED)
+
+
+def _drain_deadline(turn: Turn, node: int) -> None:
+    view = turn.cluster.nodes.get(node)
+    if view is None or not view.node.draining or view.node.drain_deadline is None:
+        return
+    for placed in list(view.placed.values()):
+        task = turn.cluster.tasks[placed.key.task]
+        stop(turn, turn.cluster.elements[placed.key], Cause.REQUEUED, "requeue", task.spec.grace)
+
+
+def place(turn: Turn, policy: Policy) -> Plan:
+    """Plan a cycle on the memory as it stands and apply it."""
+    plan = plan_cycle(turn.cluster, policy, seed=turn.cluster.last_seq)
+    for decision in plan.decisions:
+        turn.assign(decision)
+    for placement_class, count in plan.consumed.items():
+        turn.cluster.queue.drop_head(placement_class, count)
+    return plan
+
+
+def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
+    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices."""
+    for task in tasks:
+        cluster.tasks[task.id] = task
+    for task in tasks:
+        _rebuild_task(cluster, task)
+
+
+def _rebuild_task(cluster: Cluster, task: Task) -> None:
+    spec = task.spec
+    if spec.deadline is not None:
+        cluster.add_timer(Timer(spec.deadline, "deadline", task.id))
+    waits = {d.task for d in spec.after if d.task in cluster.tasks}
+    base = task.base if spec.array is not None else task.state
+    if waits and State.WAITING in (task.state, base):
+        cluster.waits_for[task.id] = waits
+        for other in waits:
+            cluster.dependents.setdefault(other, set()).add(task.id)
+    elif spec.begin is not None and State.WAITING in (task.state, base):
+        cluster.add_timer(Timer(spec.begin, "begin", task.id))
+    own = cluster.by_task.get(task.id, set())
+    for index in own:
+        _rebuild_element(cluster, task, index)
+    if base is State.QUEUED and (spec.array is not None or not own):
+        cluster.enqueue(task, task.next_position, is_range=spec.array is not None)
+
+
+def _rebuild_element(cluster: Cluster, task: Task, index: int) -> None:
+    element = cluster.elements[ElementKey(task.id, index)]
+    position = 0 if task.spec.array is None else task.spec.array.position_of(index) or 0
+    if element.state is State.QUEUED:
+        cluster.enqueue(task, position)
+    elif element.state is State.BACKOFF:
+        cluster.add_timer(Timer(element.eligible_at or 0.0, "backoff", task.id, index))
+    elif element.state in ON_NODE and task.spec.array is not None:
+        cluster.on_nodes[task.id] = cluster.on_nodes.get(task.id, 0) + 1
+    if task.spec.array is not None and position >= task.next_position:
+        cluster.named_ahead.setdefault(task.id, set()).add(position)

@@ -1,0 +1,261 @@
+"""SHELL: the leader's loop: what has gathered → one turn → one commit → the deeds that follow it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jarvis.bus.bus import Bus
+from jarvis.core.errors import StaleEpoch, StoreUnavailable
+from jarvis.core.effects import AckFrame
+from jarvis.core.ids import ElementKey
+from jarvis.core.inputs import CommandsTaken, Input, TasksTaken
+from jarvis.core.states import ON_NODE, TERMINAL, State
+from jarvis.core.task import Task
+from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
+from jarvis.scheduler import nodes
+from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cycle import Plan, Policy
+from jarvis.scheduler.placement import on_tasks_ended
+from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
+from jarvis.scheduler.task_queue import class_of
+from jarvis.scheduler.cluster import Placed
+from jarvis.scheduler.turn import Turn
+from jarvis.state.store import Leadership, Store
+from jarvis.utils.clock import Clock
+
+log = logging.getLogger("jarvis.scheduler")
+
+POLL_S = 2.0
+"""How often the store is asked for what no hint announced."""
+STARTED_S = 0.2
+"""How long ``running`` may wait for a commit that has another reason."""
+PAGE = 2000
+RETRY_S = 0.5
+ACTED_ON_LIMIT = 10_000
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """What health checks look at: when the loop last came round, and what stopped it if it stopped."""
+
+    at: float = 0.0
+    turns: int = 0
+    found_by_poll: int = 0
+    last_error: str = ""
+
+
+class Scheduler:
+    """Leads as long as its epoch is the stored one. ``run`` returns when it is stopped or superseded."""
+
+    def __init__(self, store: Store, bus: Bus, clock: Clock, policy: Callable[[], Policy], holder: str) -> None:
+        self.store, self.bus, self.clock, self.policy, self.holder = store, bus, clock, policy, holder
+        self.cluster = Cluster(0, 0)
+        self.heartbeat = Heartbeat()
+        self._leadership = Leadership(0, 0)
+        self._stopping = False
+        self._next_poll = self._next_judgement = 0.0
+        self._started_since: float | None = None
+        self._pending: Turn | None = None
+        self._acted_on: dict[int, None] = {}
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Become the leader and rebuild memory from the store."""
+        self._leadership = await self.store.leadership_acquire(self.holder)
+        await self.rebuild()
+
+    async def run(self) -> None:
+        while not self._stopping:
+            try:
+                await self.run_once(await self.bus.take(self._patience()))
+            except StoreUnavailable as error:
+                self.heartbeat.last_error = str(error)
+                log.warning("the store is away, waiting: %s", error)
+                await asyncio.sleep(RETRY_S)
+                await self._rebuild_until_it_works()
+            except StaleEpoch as error:
+                log.error("another leader took over: %s", error)
+                self.heartbeat.last_error = str(error)
+                return
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.bus.offer(TasksTaken("stop", []))
+
+    async def _rebuild_until_it_works(self) -> None:
+        while not self._stopping:
+            try:
+                await self.rebuild()
+                self.heartbeat.last_error = ""
+                return
+            except StoreUnavailable as error:
+                self.heartbeat.last_error = str(error)
+                await asyncio.sleep(RETRY_S)
+
+    async def rebuild(self) -> None:
+        """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged."""
+        cluster = Cluster(self._leadership.incarnation, self._leadership.epoch)
+        cluster.last_seq = await self.store.event_last_seq()
+        cluster.next_node = await self.store.node_next_id()
+        self.clock.sync(await self.store.now())
+        now = self.clock.now()
+        before = self.cluster.nodes
+        for node in await self.store.node_list():
+            session = before[node.id].session if node.id in before else None
+            cluster.nodes[node.id] = NodeView(node, session=session, heard_at=now)
+            cluster.node_names[node.name] = node.id
+        tasks: list[Task] = []
+        after = 0
+        while page := await self.store.task_list_live(after, PAGE):
+            after = page[-1].id
+            await self._load_page(cluster, page)
+            tasks.extend(task for task in page if task.state is not State.SUBMITTED)
+        cluster.estimates = self.cluster.estimates
+        rebuild(cluster, tasks)
+        self.cluster, self._pending, self._started_since = cluster, None, None
+        self._acted_on.clear()
+        self._next_poll = 0.0
+
+    async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
+        ids = [task.id for task in page]
+        specs = {task.id: task.spec for task in page}
+        for element in await self.store.element_list_live(ids):
+            cluster.add_element(element)
+        for task in page:
+            if task.spec.array is not None:
+                await self._load_named_ahead(cluster, task)
+        for attempt in await self.store.attempt_list_current(ids):
+            key = ElementKey(attempt.task, attempt.index)
+            current = cluster.elements.get(key)
+            if current is None or current.state not in ON_NODE or current.attempt != attempt.attempt:
+                continue
+            cluster.attempts[key] = attempt
+            view = cluster.nodes.get(attempt.node)
+            if view is not None:
+                spec = specs[attempt.task]
+                view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead=False))
+
+    async def _load_named_ahead(self, cluster: Cluster, task: Task) -> None:
+        """Elements beyond ``next_position`` that ended before they were ever assigned (cancelled by name)."""
+        array = task.spec.array
+        assert array is not None
+        if task.next_position >= task.size:
+            return
+        after = array.index_at(task.next_position) - 1
+        while page := await self.store.element_list(task.id, TERMINAL, after, PAGE):
+            after = page[-1].index
+            positions = {p for e in page if (p := array.position_of(e.index)) is not None}
+            cluster.named_ahead.setdefault(task.id, set()).update(positions)
+
+    # ------------------------------------------------------------ one turn
+
+    async def run_once(self, inputs: list[Input]) -> Plan:
+        """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
+        now = self.clock.now()
+        inputs = self._new_commands_only(await self._poll(now) + inputs)
+        turn = self._pending or Turn(self.cluster, now, "turn")
+        turn.now, self._pending = now, None
+        for item in inputs:
+            handle(turn, item)
+        run_timers(turn)
+        self._judge_nodes(turn)
+        plan = place(turn, self.policy())
+        if not turn.changes:
+            self.bus.dispatch(turn.finish())
+        elif self._worth_a_commit(turn):
+            await self._commit(turn)
+        else:
+            self._pending = turn
+        self.heartbeat.at, self.heartbeat.turns = now, self.heartbeat.turns + 1
+        if plan.exhausted:
+            self.bus.offer(TasksTaken("more", []))
+        return plan
+
+    def _worth_a_commit(self, turn: Turn) -> bool:
+        """Nothing but starts can wait a moment for a better reason."""
+        changes = turn.changes
+        only_starts = (
+            not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
+            and not changes.commands_done
+            and all(isinstance(effect, AckFrame) for effect in turn.effects)
+            and all(element.state is State.RUNNING for element in changes.elements.values())
+        )
+        if only_starts and self._started_since is None:
+            self._started_since = turn.now
+        if only_starts and turn.now - (self._started_since or 0.0) < STARTED_S:
+            return False
+        self._started_since = None
+        return True
+
+    def _new_commands_only(self, inputs: list[Input]) -> list[Input]:
+        """A command may come by hint and by poll; it is acted on once."""
+        kept: list[Input] = []
+        for item in inputs:
+            if isinstance(item, CommandsTaken):
+                fresh = [c for c in item.commands if c.id not in self._acted_on]
+                self._acted_on.update(dict.fromkeys(c.id for c in fresh))
+                item = CommandsTaken(item.cause_id, fresh)
+            kept.append(item)
+        while len(self._acted_on) > ACTED_ON_LIMIT:
+            del self._acted_on[next(iter(self._acted_on))]
+        return kept
+
+    async def _commit(self, turn: Turn) -> None:
+        effects = turn.finish()
+        await self.store.leader_commit(self._leadership, turn.changes)
+        self.bus.dispatch(effects)
+        self.bus.publish(turn.changes.events)
+
+    async def _poll(self, now: float) -> list[Input]:
+        """Level-triggered: what no hint announced is found here, and counted."""
+        if now < self._next_poll:
+            return []
+        self._next_poll = now + POLL_S
+        self.clock.sync(await self.store.now())
+        found: list[Input] = []
+        rows = [t for t in await self.store.task_list_submitted(PAGE) if t.id not in self.cluster.tasks]
+        if rows:
+            named = {d.task for task in rows for d in task.spec.after}
+            ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
+            found.append(TasksTaken(f"poll-{rows[0].id}", rows, ended))
+            if len(rows) == PAGE:
+                self._next_poll = now
+        commands = await self.store.command_list_open(PAGE)
+        if commands:
+            found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
+        self.heartbeat.found_by_poll += len(rows) + len(commands)
+        return found
+
+    def _judge_nodes(self, turn: Turn) -> None:
+        if turn.now < self._next_judgement:
+            return
+        self._next_judgement = turn.now + 1.0
+        views = self.cluster.nodes
+        heard = {n: Heard(v.node.state, turn.now - v.heard_at) for n, v in views.items()}
+        judgement = judge(heard)
+        turn.cause_id = "heartbeats"
+        if judgement.mass_loss:
+            turn.alarm("mass_loss", "more than half of the nodes are silent: none is declared lost")
+        for node, verdict in judgement.verdicts.items():
+            _VERDICTS[verdict](turn, views[node])
+        on_tasks_ended(turn)
+
+    def _patience(self) -> float:
+        """Until the next thing that is due without an input."""
+        now = self.clock.now()
+        due = [self._next_poll, self._next_judgement, now + 1.0]
+        if self.cluster.timers:
+            due.append(self.cluster.timers[0].at)
+        if self._started_since is not None:
+            due.append(self._started_since + STARTED_S)
+        return max(min(due) - now, 0.0)
+
+
+_VERDICTS: dict[Verdict, Callable[[Turn, NodeView], None]] = {
+    Verdict.HEARD: nodes.on_node_heard,
+    Verdict.SUSPECT: nodes.on_node_suspect,
+    Verdict.LOST: nodes.on_node_lost,
+    Verdict.FENCED: nodes.on_fence_passed,
+}
