@@ -1,0 +1,1 @@
+"""Settings: what can be chosen, its defaults, and where a value came from."""
