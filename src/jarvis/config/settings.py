@@ -167,6 +167,6 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
 def _names(path: tuple[int | str, ...]) -> list[str]:
     model: Any = Settings
     for part in path:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = field.annotation if field is not None else None
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

@@ -1,0 +1,106 @@
+"""``jarvis``: the group of all commands, and how errors become messages and exit codes."""
+
+import importlib
+import sys
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("jarvis.cli.cluster", "Start Jarvis on this machine."),
+    "down": ("jarvis.cli.cluster", "Stop Jarvis on this machine."),
+    "server": ("jarvis.cli.cluster", "Run a server in the foreground."),
+    "run": ("jarvis.cli.run", "Run a command attached: streams, and ends with its exit code."),
+    "submit": ("jarvis.cli.submit", "Submit a command, a script or a file of specs."),
+    "ls": ("jarvis.cli.tasks", "List tasks."),
+    "show": ("jarvis.cli.tasks", "Show a task with its attempts."),
+    "logs": ("jarvis.cli.tasks", "Print a task's output."),
+    "wait": ("jarvis.cli.tasks", "Wait until tasks have ended."),
+    "why": ("jarvis.cli.tasks", "Say why a task waits."),
+    "result": ("jarvis.cli.tasks", "Print a function task's result."),
+    "history": ("jarvis.cli.tasks", "List ended tasks."),
+    "cancel": ("jarvis.cli.actions", "Cancel tasks."),
+    "hold": ("jarvis.cli.actions", "Keep tasks from starting."),
+    "release": ("jarvis.cli.actions", "Let held tasks go on."),
+    "requeue": ("jarvis.cli.actions", "Stop running tasks and queue them again."),
+    "retry": ("jarvis.cli.actions", "Submit ended tasks again as new ones."),
+    "signal": ("jarvis.cli.actions", "Send a signal to running tasks."),
+    "suspend": ("jarvis.cli.actions", "Stop running tasks where they are."),
+    "resume": ("jarvis.cli.actions", "Let suspended tasks go on."),
+    "node": ("jarvis.cli.nodes", "List, show, cordon and drain nodes."),
+    "events": ("jarvis.cli.observe", "Print what happened, as it happens."),
+    "stats": ("jarvis.cli.observe", "Print counts and figures."),
+    "config": ("jarvis.cli.config", "Show the settings and where they come from."),
+    "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
+    "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),
+    "restore": ("jarvis.cli.backup", "Put a backup in the place of the database."),
+    "completion": ("jarvis.cli.completion", "Print the completion script for a shell."),
+    "version": ("jarvis.cli.observe", "Print the versions of client and server."),
+}
+"""Command → (module, one line for --help): ``--help`` imports none of the modules."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(module), name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            guess = f" Did you mean '{close[0]}'?" if close else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{guess}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="jarvis-cluster", message="jarvis %(version)s")
+def cli() -> None:
+    """Jarvis runs commands, containers and Python functions on one laptop or hundreds of machines."""
+
+
+def main() -> None:
+    """Entry point: data on stdout, all else on stderr, errors as one clear message and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(_report(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Print a known error and give its exit code; anything else is a defect and raised."""
+    exit_code = getattr(error, "exit_code", None) or (1 if hasattr(error, "hint") else None)
+    if exit_code is None:
+        raise error
+    click.echo(f"jarvis: {error}", err=True)
+    hint = getattr(error, "hint", "")
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    return int(exit_code)

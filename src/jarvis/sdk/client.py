@@ -1,0 +1,109 @@
+"""``Client``: everything of the REST API as plain calls."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jarvis.sdk.connection import Connection
+from jarvis.sdk.errors import TaskFailed, WaitTimedOut
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timeout", "expired", "lost", "skipped", "upstream_failed"})
+LONG_POLL_S = 20.0
+
+
+class TaskHandle:
+    """A submitted task; ``id`` is what people type."""
+
+    def __init__(self, client: "Client", ident: int) -> None:
+        self._client, self.id = client, ident
+
+    def __repr__(self) -> str:
+        return f"<task {self.id}>"
+
+    def show(self) -> dict[str, Any]:
+        return self._client.show(self.id)
+
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        """Until it has ended; raises :class:`WaitTimedOut` after ``timeout`` seconds."""
+        return self._client.wait(self.id, timeout)
+
+    def check(self, timeout: float | None = None) -> dict[str, Any]:
+        """As :meth:`wait`, and raises :class:`TaskFailed` unless it succeeded."""
+        task = self.wait(timeout)
+        if task["state"] != "succeeded":
+            raise TaskFailed(self.id, task["state"], str(task.get("cause") or task.get("reason") or ""))
+        return task
+
+    def cancel(self) -> None:
+        self._client.act(self.id, "cancel")
+
+    def logs(self, **params: Any) -> bytes:
+        return self._client.logs(self.id, **params)
+
+
+class Client:
+    """Asks one server. Without arguments: the one of this user, found by its 0600 file or JARVIS_URL."""
+
+    def __init__(self, url: str | None = None, token: str | None = None, directory: Path | None = None) -> None:
+        self.connection = Connection(url, token, directory)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def submit(self, **spec: Any) -> TaskHandle:
+        """Submit one task; the keywords are the fields of ``POST /tasks``. Durable when it returns."""
+        return TaskHandle(self, int(self.connection.post("/tasks", spec, idempotent=True)["id"]))
+
+    def submit_many(self, specs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One answer per spec: ``{"id": …}`` or ``{"problem": …}``."""
+        answer = self.connection.post("/tasks/batch", {"tasks": list(specs)}, idempotent=True)
+        return list(answer["results"])
+
+    def show(self, ident: int | str) -> dict[str, Any]:
+        return dict(self.connection.get(f"/tasks/{ident}"))
+
+    def act(self, ident: int | str, verb: str, **args: Any) -> Any:
+        """cancel, hold, release, requeue, retry, signal, suspend, resume."""
+        return self.connection.post(f"/tasks/{ident}/{verb}", args or None)
+
+    def tasks(self, limit: int | None = None, **where: Any) -> Iterator[dict[str, Any]]:
+        """Newest first, page by page."""
+        cursor, given = None, 0
+        while True:
+            page = self.connection.get("/tasks", cursor=cursor, limit=min(limit or 500, 500), **where)
+            for task in page["items"]:
+                yield task
+                given += 1
+                if limit is not None and given >= limit:
+                    return
+            cursor = page.get("next")
+            if not cursor:
+                return
+
+    def wait(self, ident: int | str, timeout: float | None = None) -> dict[str, Any]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = LONG_POLL_S if deadline is None else min(LONG_POLL_S, max(deadline - time.monotonic(), 0.0))
+            task = dict(self.connection.get(f"/tasks/{ident}", wait=f"{left:.3f}s", timeout=left + 30.0))
+            if task["state"] in TERMINAL:
+                return task
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimedOut(f"task {ident} is still {task['state']} after {timeout:g} s", "wait_timed_out")
+
+    def logs(self, ident: int | str, **params: Any) -> bytes:
+        return self.connection.request("GET", f"/tasks/{ident}/logs", params=params).content
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        answer = self.connection.request("PUT", "/blobs", content=data).json()
+        assert answer["digest"] == digest, "the server stored something else"
+        return digest
