@@ -165,7 +165,8 @@ class Server:
         except OSError:
             data = b""
         if not data:
-            return self.drop_agent()
+            self.drop_agent()
+            return
         connection.reader.feed(data)
         self._collect(connection)
 
@@ -174,7 +175,8 @@ class Server:
             self.inbox.extend(connection.reader)
         except ProtocolError as error:
             log(f"agent connection closed: {error}")
-            return self.drop_agent()
+            self.drop_agent()
+            return
         if self.inbox:
             self.loop.hurry = True
         if self.agent is connection:
