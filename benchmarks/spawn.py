@@ -3,8 +3,8 @@
     python benchmarks/spawn.py [TASKS [ROUNDS [WIDTH]]] [--memory] [--shm]
 
 `WIDTH` run at once on either side. Prints each round and the ratio of the sums. Folders are fresh and nothing is
-deleted before the end, because deleting many files makes creating files slow on some file systems. `--memory` gives each task a
-control group.
+deleted before the end, because deleting many files makes creating files slow on some file systems. `--memory` gives
+each task a control group.
 """
 
 from __future__ import annotations

@@ -119,9 +119,9 @@ class OwnChildren:
         """All of them, now."""
         if self._fd < 0:
             return [process.pid for process in Table().all.values() if process.parent == os.getpid()]
-        data = part = os.pread(self._fd, 1 << 16, 0)
+        data = part = os.pread(self._fd, 4096, 0)
         while len(part) >= 4000:  # the kernel hands a long list out in pages
-            part = os.pread(self._fd, 1 << 16, len(data))
+            part = os.pread(self._fd, 4096, len(data))
             data += part
         return [int(pid) for pid in data.split()]
 

@@ -159,7 +159,7 @@ class Server:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(1 << 18)
+            data = connection.sock.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
