@@ -1,10 +1,10 @@
-"""How near the supervisor comes to bare `posix_spawn`: `true` with a new session and an output file, in alternation.
+"""How near the supervisor comes to bare `posix_spawn`: `true` with a session and an output file, alternating.
 
     python benchmarks/spawn.py [TASKS [ROUNDS [WIDTH]]] [--memory] [--shm]
 
-`WIDTH` run at once on either side. Prints each round and the ratio of the sums. Folders are fresh and nothing is deleted
-before the end, because deleting many files makes creating files slow on some file systems. `--memory` gives each task a
-control group.
+`WIDTH` run at once on either side. Prints each round and the ratio of the sums. Folders are fresh and nothing is
+deleted before the end, because deleting many files makes creating files slow on some file systems. `--memory` gives
+each task a control group.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ class Agent:
         return found
 
 
-def supervised(agent: Agent, folder: Path, first: int, tasks: int, width: int, memory: int | None) -> float:
+def supervised(agent: Agent, folder: Path, first: int, tasks: int, *, width: int, memory: int | None) -> float:
     """Tasks a second through the supervisor, from the first start sent to the last end received."""
-    fields = {"op": "start", "tag": "", "argv": ["true"], "cwd": "/", "env": ENV, "memory_bytes": memory, "output_limit": 1 << 30}
+    fields = {"op": "start", "tag": "", "argv": ["true"], "cwd": "/", "env": ENV, "memory_bytes": memory}
+    fields["output_limit"] = 1 << 30
     orders: list[dict[str, object]] = [
         {**fields, "number": first + n, "slot": n % width, "stdout": f"{folder}/{n}"} for n in range(tasks)
     ]
@@ -112,7 +113,9 @@ def main() -> None:
             folder.mkdir()
         rates[0].append(bare(folders[0], options.tasks, options.width))
         memory = 256 << 20 if options.memory else None
-        rates[1].append(supervised(agent, folders[1], turn * options.tasks, options.tasks, options.width, memory))
+        rates[1].append(
+            supervised(agent, folders[1], turn * options.tasks, options.tasks, width=options.width, memory=memory)
+        )
         print(f"round {turn + 1}: bare {rates[0][-1]:.0f}/s, supervised {rates[1][-1]:.0f}/s", flush=True)
     status = Path(f"/proc/{process.pid}/status").read_text()
     rss = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))

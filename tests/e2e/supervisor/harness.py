@@ -11,9 +11,11 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 MAIN = Path(__file__).parents[3] / "src/jarvis/worker/supervisor/__main__.py"
 PATIENCE = 20.0
@@ -43,11 +45,11 @@ def alive(pid: int) -> bool:
 def marked(text: str = "") -> list[int]:
     """Living processes that a supervisor marked, whose environment also holds `text`."""
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            environment = Path(f"/proc/{name}/environ").read_bytes()
-            if MARK in environment and text.encode() in environment and alive(int(name)):
-                found.append(int(name))
+            environment = (folder / "environ").read_bytes()
+            if MARK in environment and text.encode() in environment and alive(int(folder.name)):
+                found.append(int(folder.name))
     return found
 
 
@@ -171,7 +173,7 @@ class Node:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)  # the second one does not wait for graces
                 process.wait(PATIENCE)
-        left = [pid for pid in marked(f"TEST={self.name}")]
+        left = marked(f"TEST={self.name}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         assert not left, f"left over: {left}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,18 @@ from harness import Agent, Node, alive, marked, wait_for
 PYTHON = sys.executable
 TRAP = "trap 'echo soft' TERM; echo ready; while :; do sleep 0.05; done"
 HOG = "x = []\nwhile True: x.append(bytearray(b'x' * (1 << 20)))"
+FORKS = """
+import os, time
+n = 0
+try:
+    while n < 50:
+        if os.fork() == 0:
+            time.sleep(1000)
+        n += 1
+except OSError:
+    pass
+print(n)
+"""
 DAEMON = """
 import os, sys, time
 if os.fork() == 0:
@@ -37,10 +47,10 @@ def either(request: pytest.FixtureRequest, node: Node) -> Agent:
 
 
 @pytest.fixture
-def ungrouped(node: Node) -> Iterator[Agent]:
+def ungrouped(node: Node) -> Agent:
     """An agent of a supervisor without control groups."""
     node.up("--cgroups", "off")
-    yield node.agent()
+    return node.agent()
 
 
 def test_a_time_limit_is_soft_first_then_hard(node: Node, agent: Agent) -> None:
@@ -88,7 +98,8 @@ def test_kill_ends_a_stopped_task(node: Node, agent: Agent) -> None:
 
 
 def test_a_signal_reaches_every_group_of_the_session(node: Node, agent: Agent) -> None:
-    script = "trap 'echo parent' USR1; set -m; sh -c \"trap 'echo child; exit' USR1; echo ready; while :; do sleep 0.02; done\" & wait; wait"
+    script = "trap 'echo parent' USR1; set -m; "
+    script += "sh -c \"trap 'echo child; exit' USR1; echo ready; while :; do sleep 0.02; done\" & wait; wait"
     node.start(agent, 1, "sh", "-c", script)
     node.wait_output(1, "ready")
     agent.send(op="signal", number=1, signum=int(signal.SIGUSR1))
@@ -150,7 +161,8 @@ def test_a_child_over_memory_takes_its_attempt_along(node: Node, either: Agent) 
 
 
 def test_groups_are_reused_and_their_limits_follow(node: Node, agent: Agent) -> None:
-    read = "cat /proc/self/cgroup; cat /sys/fs/cgroup/memory$(sed -n 's/.*:memory://p' /proc/self/cgroup)/memory.limit_in_bytes"
+    read = "cat /proc/self/cgroup; "
+    read += "cat /sys/fs/cgroup/memory$(sed -n 's/.*:memory://p' /proc/self/cgroup)/memory.limit_in_bytes"
     seen = set()
     for number, size in enumerate([128 << 20, 64 << 20, 256 << 20, 256 << 20]):
         node.run(agent, number, "sh", "-c", read, memory_bytes=size)
@@ -179,8 +191,7 @@ def test_groups_are_removed_at_the_end(node: Node, agent: Agent) -> None:
 
 @pytest.mark.parametrize("limit", [1, 8])
 def test_the_number_of_processes_is_limited(node: Node, agent: Agent, limit: int) -> None:
-    script = "import os\nn = 0\ntry:\n  while n < 50:\n    if os.fork() == 0: os.read(0, 1) or __import__('time').sleep(1000)\n    n += 1\nexcept OSError: pass\nprint(n)"
-    node.run(agent, 1, PYTHON, "-I", "-S", "-c", script, pids_max=limit)
+    node.run(agent, 1, PYTHON, "-I", "-S", "-c", FORKS, pids_max=limit)
     assert node.output(1).strip() == str(limit - 1)
 
 
@@ -209,4 +220,4 @@ def test_orphans_are_reaped(node: Node, agent: Agent) -> None:
     supervisor = node.processes[0].pid
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     wait_for(lambda: not children.read_text().split(), "no children left")
-    assert os.path.exists(f"/proc/{supervisor}")
+    assert Path(f"/proc/{supervisor}").exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from harness import Agent, Node
+
+if TYPE_CHECKING:
+    from harness import Agent, Node
 
 PYTHON = sys.executable
 
@@ -46,7 +48,7 @@ def test_a_death_by_signal_is_told_from_an_exit(node: Node, agent: Agent) -> Non
     ],
 )
 def test_what_cannot_start_says_why(
-    node: Node, agent: Agent, argv: list[str], code: int, word: str, trampoline: bool
+    node: Node, agent: Agent, argv: list[str], code: int, word: str, *, trampoline: bool
 ) -> None:
     node.start(agent, 1, *argv, no_new_privs=trampoline)
     failed = agent.expect("start_failed", 1)
@@ -119,7 +121,8 @@ def test_the_environment_is_as_given_plus_the_mark(node: Node, agent: Agent, tra
 @pytest.mark.parametrize("trampoline", [False, True])
 def test_directory_umask_session_and_fds_are_clean(node: Node, agent: Agent, trampoline: bool, tmp_path: Path) -> None:
     script = (
-        "import os, json, signal, resource; m = os.umask(0); print(json.dumps([os.getcwd(), m, os.getsid(0) == os.getpid(),"
+        "import os, json, signal, resource; m = os.umask(0)\n"
+        "print(json.dumps([os.getcwd(), m, os.getsid(0) == os.getpid(),"
         "sorted(int(f) for f in os.listdir('/proc/self/fd'))[:-1], resource.getrlimit(resource.RLIMIT_NOFILE)[0],"
         "[l.split()[1] for l in open('/proc/self/status') if l.startswith(('SigBlk', 'SigIgn'))]]))"
     )
@@ -160,10 +163,12 @@ def test_the_user_is_dropped_with_no_new_privileges(node: Node, agent: Agent) ->
 
 
 def test_a_user_cannot_have_outputs_opened_with_our_rights(node: Node, agent: Agent) -> None:
-    node.start(agent, 1, "echo", "mine", stdout="/etc/jarvis-must-not-exist", user={"uid": 65534, "gid": 65534, "groups": []})
+    node.start(
+        agent, 1, "echo", "mine", stdout="/etc/jarvis-must-not-exist", user={"uid": 65534, "gid": 65534, "groups": []}
+    )
     failed = agent.expect("start_failed", 1)
     assert failed["code"] == 125
-    assert not os.path.exists("/etc/jarvis-must-not-exist")
+    assert not Path("/etc/jarvis-must-not-exist").exists()
 
 
 def test_a_malformed_start_is_refused_and_may_be_repaired(node: Node, agent: Agent) -> None:

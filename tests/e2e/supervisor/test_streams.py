@@ -119,7 +119,15 @@ def test_exec_runs_inside_the_attempt(node: Node, agent: Agent) -> None:
     node.start(agent, 1, "sleep", "1000", memory_bytes=128 << 20)
     agent.expect("started", 1)
     env = {"PATH": "/usr/bin:/bin", "TEST": node.name}
-    agent.send(op="exec", number=1, channel="a", argv=["sh", "-c", "cat /proc/self/cgroup; cat; exit 7"], env=env, cwd="/tmp", pty=None)
+    agent.send(
+        op="exec",
+        number=1,
+        channel="a",
+        argv=["sh", "-c", "cat /proc/self/cgroup; cat; exit 7"],
+        env=env,
+        cwd="/tmp",
+        pty=None,
+    )
     agent.expect("exec_started", 1, channel="a")
     sock = attach(node, channel="a")
     sock.sendall(b"through")
@@ -143,7 +151,9 @@ def test_the_output_of_a_quick_exec_waits_for_its_reader(node: Node, agent: Agen
 def test_exec_with_a_terminal_dies_with_its_attempt(node: Node, agent: Agent) -> None:
     node.start(agent, 1, "sleep", "1000")
     agent.expect("started", 1)
-    agent.send(op="exec", number=1, channel="b", argv=["cat"], env={"PATH": "/bin", "TEST": node.name}, cwd="/", pty=[24, 80])
+    agent.send(
+        op="exec", number=1, channel="b", argv=["cat"], env={"PATH": "/bin", "TEST": node.name}, cwd="/", pty=[24, 80]
+    )
     pid = agent.expect("exec_started", 1, channel="b")["pid"]
     sock = attach(node, channel="b")
     sock.sendall(b"echo\n")

@@ -46,7 +46,8 @@ class AgentProcess:
             self.pid = self._spawn()
         except OSError as error:
             log(f"agent: {self.argv[0]}: {error}")
-            return self._pause()
+            self._pause()
+            return
         self.adopt(self.pid)
         self.due = now() + LOG_CHECK
 

@@ -10,9 +10,9 @@ from .attempts import ENDED, QUEUED, RUNNING, STARTING, SWEEPING, Attempt
 from .journal import life
 from .loop import NEVER, READ, guarded
 from .orders import Order
-from .processes import Tables, look, mark_of, own_children
+from .processes import OwnChildren, Tables, look, mark_of
 from .protocol import QUEUED_LIMIT, UNACKED_LIMIT, encode
-from .spawn import Files, SpawnError, open_files, spawn
+from .spawn import Files, Spawned, SpawnError, open_files, spawn
 from .streams import Stream, Viewers
 from .system import close, now
 
@@ -53,6 +53,7 @@ class Children:
         self.lanes: dict[str | int, deque[Attempt]] = {}
         self.lane_busy: dict[str | int, int] = {}
         self.tables = Tables()
+        self.own = OwnChildren()
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
@@ -65,17 +66,22 @@ class Children:
         """Run it, unless this number was seen before: then say again what became of it."""
         number = message.get("number")
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            return self.report({"op": "refused", "number": number, "reason": "malformed", "error": "number is not a natural number"})
+            error = "number is not a natural number"
+            self.report({"op": "refused", "number": number, "reason": "malformed", "error": error})
+            return
         known = self.attempts.get(number)
         if known is not None:
-            return self._say_again(known)
+            self._say_again(known)
+            return
         reason = self._why_not(number)
         if reason:
-            return self.report({"op": "refused", "number": number, "reason": reason})
+            self.report({"op": "refused", "number": number, "reason": reason})
+            return
         try:
             order = Order(message)
         except ValueError as error:
-            return self._fail_unrecorded(number, f"bad start: {error}")
+            self._fail_unrecorded(number, f"bad start: {error}")
+            return
         self._admit(Attempt(number, order.tag), order)
 
     def _why_not(self, number: int) -> str:
@@ -101,10 +107,12 @@ class Children:
     def _admit(self, attempt: Attempt, order: Order) -> None:
         attempt.prepare(order)
         if order.slot is None or order.slot not in self.lane_busy:
-            return self._begin(attempt, order)
+            self._begin(attempt, order)
+            return
         lane = self.lanes.setdefault(order.slot, deque())
         if len(lane) >= QUEUED_LIMIT:
-            return self.report({"op": "refused", "number": attempt.number, "reason": "lane_full"})
+            self.report({"op": "refused", "number": attempt.number, "reason": "lane_full"})
+            return
         attempt.order = order
         self.attempts[attempt.number] = attempt
         lane.append(attempt)
@@ -115,7 +123,8 @@ class Children:
             self.journal.write(start_record(attempt, now()))
         except OSError as error:
             self.attempts.pop(attempt.number, None)
-            return self._fail_unrecorded(attempt.number, f"journal: {error.strerror}")
+            self._fail_unrecorded(attempt.number, f"journal: {error.strerror}")
+            return
         self.attempts[attempt.number] = attempt
         if attempt.lane is not None:
             self.lane_busy[attempt.lane] = attempt.number
@@ -139,10 +148,10 @@ class Children:
             files.close_all()
             raise
         files.close_child_ends()
-        self._running(attempt, order, files, spawned.pid, spawned.errors, began)
+        self._running(attempt, order, files, spawned, began)
 
-    def _running(self, attempt: Attempt, order: Order, files: Files, pid: int, errors: int, began: float) -> None:
-        attempt.pid, attempt.errors = pid, errors
+    def _running(self, attempt: Attempt, order: Order, files: Files, spawned: Spawned, began: float) -> None:
+        attempt.pid, attempt.errors = pid, errors = spawned.pid, spawned.errors
         attempt.set_clocks(order)
         self.mains[pid] = attempt
         self.journal.note(f'{{"t":"pid","n":{attempt.number},"pid":{pid},"at":{began:.3f}}}')
@@ -268,7 +277,7 @@ class Children:
     def _remains(self) -> dict[int, list[int]]:
         """Living processes by the sweeping attempt that they belong to."""
         found: dict[int, list[int]] = {}
-        for pid in own_children():
+        for pid in self.own.read():
             if pid in self.mains:
                 continue
             helper = self.helpers.get(pid)
@@ -370,8 +379,11 @@ class Children:
             del self.attempts[number]
             self.acked.add(number)
         if floor is not None and floor > self.floor:
+            if floor - self.floor < len(self.acked):
+                self.acked.difference_update(range(self.floor, floor))
+            else:
+                self.acked = {number for number in self.acked if number >= floor}
             self.floor = floor
-            self.acked = {number for number in self.acked if number >= floor}
         self.journal.note({"t": "ack", "ns": ended, "floor": floor})
         if self.journal.size > self.journal.compact_at:
             self.journal.rewrite(self.records())

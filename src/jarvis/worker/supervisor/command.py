@@ -40,6 +40,7 @@ def _run(options: Options) -> None:
     os.chdir("/")
     supervisor = Supervisor(options, state)
     gc.freeze()  # forked trampolines then share our memory for longer
+    gc.set_threshold(20_000, 50, 50)  # only a defect makes cycles here
     supervisor.run()
 
 

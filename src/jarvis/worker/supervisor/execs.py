@@ -8,7 +8,7 @@ from .attempts import RUNNING, Attempt, environment
 from .children import Children, Helper
 from .loop import NEVER, READ
 from .orders import Order
-from .spawn import SpawnError, Spawned, open_exec_files, resize, spawn
+from .spawn import Spawned, SpawnError, open_exec_files, resize, spawn
 from .streams import Stream
 from .streams import from_state as stream_from_state
 from .system import close, now
@@ -85,7 +85,8 @@ class Execs:
         self.children.loop.forget(errors)
         close(errors)
         if not text:
-            return self._say(running, "exec_started", pid=running.pid)
+            self._say(running, "exec_started", pid=running.pid)
+            return
         code, _, error = text.partition(" ")
         self._say(running, "exec_failed", code=int(code), error=error)
         self._close(running)
@@ -126,7 +127,13 @@ class Execs:
     def to_state(self) -> list[dict[str, Any]]:
         """For an upgrade."""
         return [
-            {"number": r.number, "channel": r.channel, "pid": r.pid, "expires": r.expires, "stream": r.stream.to_state()}
+            {
+                "number": r.number,
+                "channel": r.channel,
+                "pid": r.pid,
+                "expires": r.expires,
+                "stream": r.stream.to_state(),
+            }
             for r in self.channels.values()
         ]
 

@@ -60,7 +60,7 @@ class Past:
 
 
 class Journal:
-    """Appends records; `write` reaches the kernel before it returns, `note` at the next write or the end of the turn."""
+    """Appends records; `write` reaches the kernel before it returns, `note` with the next write or turn."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -139,7 +139,8 @@ class Limits:
         hungry = [attempt for attempt in watched if attempt.memory and not _counted(attempt)]
         table = Table() if hungry else None
         for attempt in hungry:
-            assert table is not None and attempt.memory is not None
+            assert table is not None
+            assert attempt.memory is not None
             if self._resident(attempt, table) > attempt.memory:
                 self.end(attempt, "oom", f"used more than {attempt.memory} bytes of memory", 0)
         for attempt in watched:

@@ -104,7 +104,7 @@ def guarded(function: Callable[..., None], *arguments: object) -> None:
     """Call it; a defect is logged with its trace and ends there."""
     try:
         function(*arguments)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever the defect, the tasks of this node depend on us
         import traceback
 
         log(f"defect, continuing: {traceback.format_exc()}")

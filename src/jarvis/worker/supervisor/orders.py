@@ -1,4 +1,4 @@
-"""What the agent asks for: the checked form of a `start` message. A wrong field is refused before anything is journaled."""
+"""What the agent asks for: a `start` message, checked. A wrong field is refused before anything is journaled."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ def _environment(value: object) -> dict[str, str]:
 
 def _user(value: dict[str, Any]) -> dict[str, Any]:
     groups = value.get("groups", [])
-    if not (isinstance(groups, list) and all(isinstance(item, int) for item in [value.get("uid"), value.get("gid"), *groups])):
+    numbers = [value.get("uid"), value.get("gid"), *(groups if isinstance(groups, list) else [None])]
+    if not all(isinstance(item, int) for item in numbers):
         raise ValueError("user needs uid, gid and groups as numbers")
     return {"uid": value["uid"], "gid": value["gid"], "groups": groups}

@@ -80,7 +80,7 @@ class Table:
 
 
 class Tables:
-    """Shares one scan among those who ask within the same few milliseconds; mass cancels would scan for each otherwise."""
+    """Shares one scan among those who ask within a few milliseconds; a mass cancel would scan for each."""
 
     def __init__(self, fresh_for: float = 0.01) -> None:
         self.fresh_for = fresh_for
@@ -105,14 +105,25 @@ def mark_of(pid: int, prefix: str) -> str | None:
     return None if at < 0 else data[at + len(key) :].split(b"\0", 1)[0].decode(errors="replace")
 
 
-def own_children() -> list[int]:
-    """Process ids of our children, adopted orphans and zombies included."""
-    me = os.getpid()
-    try:
-        with open(f"/proc/self/task/{me}/children", "rb", buffering=0) as file:
-            return [int(pid) for pid in file.read().split()]
-    except OSError:  # a kernel without this file
-        return [process.pid for process in Table().all.values() if process.parent == me]
+class OwnChildren:
+    """Process ids of our children, adopted orphans and zombies included. The file stays open: every end reads it."""
+
+    def __init__(self) -> None:
+        me = os.getpid()
+        try:
+            self._fd = os.open(f"/proc/{me}/task/{me}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # a kernel without this file
+            self._fd = -1
+
+    def read(self) -> list[int]:
+        """All of them, now."""
+        if self._fd < 0:
+            return [process.pid for process in Table().all.values() if process.parent == os.getpid()]
+        data = part = os.pread(self._fd, 4096, 0)
+        while len(part) >= 4000:  # the kernel hands a long list out in pages
+            part = os.pread(self._fd, 4096, len(data))
+            data += part
+        return [int(pid) for pid in data.split()]
 
 
 def kill_exactly(process: Process, signum: int = signal.SIGKILL) -> bool:

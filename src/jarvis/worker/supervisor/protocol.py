@@ -2,12 +2,12 @@
 
 Every buffer is bounded:
 - a frame is at most FRAME_LIMIT long; a longer one ends the connection, because its sender is not an agent of ours;
-- towards the agent at most OUT_LIMIT waits. While it is full, commands are not read (so nothing new can be caused) and
-  reports of ends stay with their attempts; nothing is dropped;
+- towards the agent at most OUT_LIMIT waits. While it is full, commands are not read, so that nothing new is caused, and
+  further reports queue up unencoded; nothing is dropped;
 - ends that nobody acknowledges are held for at most UNACKED_LIMIT attempts; beyond that a start is refused;
 - a stream holds at most STREAM_LIMIT in each direction and stops reading its source meanwhile, as a terminal does; a
-  viewer that takes nothing for VIEWER_PATIENCE seconds is cut off, so that it cannot hold up a task. A terminal's output
-  goes to the output file first.
+  viewer that takes nothing for VIEWER_PATIENCE seconds is cut off, so that it cannot hold up a task. A terminal's
+  output goes to the output file first.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def new_identity() -> str:
 
 def _revive(record: dict[str, object], same_boot: bool) -> Attempt:
     number, tag, began = record["n"], record["tag"], record.get("at")
-    assert isinstance(number, int) and isinstance(tag, str)
+    assert isinstance(number, int)
+    assert isinstance(tag, str)
     attempt = Attempt(number, tag)
     known = same_boot and isinstance(began, (int, float))
     if known:
@@ -96,6 +97,3 @@ def _ancestors(table: Table) -> set[int]:
         found.add(pid)
         pid = table.all[pid].parent
     return found
-
-
-

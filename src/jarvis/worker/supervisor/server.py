@@ -159,13 +159,14 @@ class Server:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(1 << 18)
+            data = connection.sock.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            return self.drop_agent()
+            self.drop_agent()
+            return
         connection.reader.feed(data)
         self._collect(connection)
 
@@ -174,7 +175,8 @@ class Server:
             self.inbox.extend(connection.reader)
         except ProtocolError as error:
             log(f"agent connection closed: {error}")
-            return self.drop_agent()
+            self.drop_agent()
+            return
         if self.inbox:
             self.loop.hurry = True
         if self.agent is connection:

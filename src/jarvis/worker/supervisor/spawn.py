@@ -18,7 +18,7 @@ import struct
 import termios
 
 from .cgroups import ROOMY_BYTES, Slot
-from .system import close, forbid_new_privileges, write_text
+from .system import close, forbid_new_privileges, log, write_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from .orders import Order
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-# Python ignores these; a task gets them as a shell would give them.
+# Python ignores or catches these; a task gets them as a shell would give them. In the trampoline they must be back to
+# their defaults before they are unblocked, or a kill that came early would be swallowed.
 DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
+DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
 _NOTHING = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -81,8 +83,8 @@ def raise_own_file_limit() -> None:
 
 
 def open_files(order: Order) -> Files:
-    """Open what the child gets. With a user, outputs are opened after the change of user, so that no path of theirs is
-    followed with our rights."""
+    """Open what the child gets. With a user, outputs are opened after the change of user, so that no path of theirs
+    is followed with our rights."""
     files = Files()
     try:
         if order.pty is not None:
@@ -165,7 +167,9 @@ def _open_outputs(order: Order, files: Files) -> None:
     links = os.O_NOFOLLOW if order.user is not None else 0
     files.child[1] = os.open(order.stdout, _output_flags(order) | links, 0o666 & ~order.umask)
     same = order.stderr is None
-    files.child[2] = files.child[1] if same else os.open(str(order.stderr), _output_flags(order) | links, 0o666 & ~order.umask)
+    files.child[2] = (
+        files.child[1] if same else os.open(str(order.stderr), _output_flags(order) | links, 0o666 & ~order.umask)
+    )
 
 
 def _output_flags(order: Order) -> int:
@@ -175,8 +179,8 @@ def _output_flags(order: Order) -> int:
 
 
 def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *, crowded: bool = False) -> Spawned:
-    """Start the process. SpawnError says why not; with a trampoline it may come later, through the error pipe. `crowded`
-    says that others are in the group already, so that we must not step inside."""
+    """Start the process. SpawnError says why not; with a trampoline it may come later, through the error pipe.
+    `crowded` says that others are in the group already, so that we must not step inside."""
     if order.needs_trampoline or (slot is not None and (crowded or not _may_step_inside(order, slot))):
         return _spawn_by_fork(order, env, files, slot)
     try:
@@ -187,10 +191,11 @@ def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *,
 
 
 def _may_step_inside(order: Order, slot: Slot) -> bool:
-    """Whether we can enter the group for a moment: not where that lock is dear (version 2), nor where our presence would
-    meet the limit or could get us killed."""
+    """Whether we can enter the group for a moment: not where that lock is dear (version 2), nor where our presence
+    would meet the limit or could get us killed."""
     roomy = order.memory_bytes is None or order.memory_bytes >= ROOMY_BYTES
-    return "unified" not in slot.directories and roomy and (order.pids_max or 2) > 1
+    returns = os.geteuid() == 0  # others may be let in and not out again
+    return returns and "unified" not in slot.directories and roomy and (order.pids_max or 2) > 1
 
 
 class _Surroundings:
@@ -232,7 +237,10 @@ class _Inside:
     def __exit__(self, *_: object) -> None:
         if self.slot is not None:  # back to the parent of the pool, where we live
             homes = [os.path.dirname(os.path.dirname(os.path.dirname(path))) for path in self.slot.join_files()]
-            _join([f"{home}/tasks" for home in homes])
+            try:
+                _join([f"{home}/tasks" for home in homes])
+            except OSError as error:  # the child runs: too late to refuse it
+                log(f"could not leave {self.slot.name}: {error}")
 
 
 def _join(paths: list[str]) -> None:
@@ -314,7 +322,7 @@ def _trampoline(order: Order, env: dict[str, str], files: Files, slot: Slot | No
         os.write(report, f"{error.code} {error}".encode(errors="replace"))
     except OSError as error:
         os.write(report, f"125 {_explain(error)}".encode(errors="replace"))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into our loop
         os.write(report, f"125 {error!r}".encode(errors="replace"))
     finally:
         os._exit(125)

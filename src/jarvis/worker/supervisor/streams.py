@@ -21,7 +21,7 @@ END_OF_INPUT = b"\x04"  # what a terminal's user types to end it
 
 
 class Stream:
-    """One process's input and output. `sink` and `source` are the same fd for a terminal; either may be -1. `tee` is the
+    """One process's input and output. `sink` and `source` are one fd for a terminal; either may be -1. `tee` is the
     output file of a terminal, written before any viewer sees the bytes. There is at most one viewer; a new one replaces
     it. A viewer that half-closes ends the input; one that disappears leaves it open for the next."""
 

@@ -163,7 +163,8 @@ class Supervisor:
     def _on_resize(self, message: Message) -> None:
         rows, columns = int(message["rows"]), int(message["cols"])
         if "channel" in message:
-            return self.execs.resize(str(message["channel"]), rows, columns)
+            self.execs.resize(str(message["channel"]), rows, columns)
+            return
         attempt = self.children.attempts.get(message["number"])
         if attempt is not None and attempt.stream is not None and attempt.stream.terminal:
             resize(attempt.stream.sink, rows, columns)
@@ -182,7 +183,8 @@ class Supervisor:
 
     def _on_shutdown(self, message: Message) -> None:
         if message.get("kill", True):
-            return self.stop("shutdown", None)
+            self.stop("shutdown", None)
+            return
         log("leaving the tasks behind, as asked; the next supervisor of this directory will end them")
         self.journal.flush()
         self.server.flush_now()
@@ -277,8 +279,8 @@ class Supervisor:
             self._restore_attempt(attempt_from_state(one), one)
         children.sweeping = set(state["sweeping"])
         children.lanes = {lane: deque(children.attempts[n] for n in numbers) for lane, numbers in state["lanes"]}
-        children.lane_busy = {lane: number for lane, number in state["lane_busy"]}
-        children.owners = {pid: owner for pid, owner in state["owners"]}
+        children.lane_busy = dict(state["lane_busy"])
+        children.owners = dict(state["owners"])
         children.due = 0.0
         self.limits.plan_check()
         self.execs.restore(state["execs"])
@@ -337,5 +339,3 @@ def _lock(directory: str) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
-
-
