@@ -161,6 +161,8 @@ class Cluster:
 
     def state_at(self, task: Task, position: int) -> State:
         """State of the element at a position: its own if it has one, else the array's rule."""
+        if task.spec.array is None:
+            return task.state
         element = self.elements.get(task.key_at(position))
         return element.state if element is not None else task.base
 

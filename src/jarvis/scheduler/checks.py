@@ -1,0 +1,41 @@
+"""PURE: the invariants of the leader's memory, re-derived from scratch."""
+
+from jarvis.core import invariants
+from jarvis.core.invariants import require
+from jarvis.core.states import State
+from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.task_queue import class_of
+
+
+def check_cluster(cluster: Cluster) -> None:
+    """Raise :class:`InvariantBroken` naming the first thing that does not hold."""
+    invariants.check_elements(cluster.tasks, cluster.elements)
+    invariants.check_attempts(cluster.elements, cluster.attempts)
+    for view in cluster.nodes.values():
+        holding = [placed.need for placed in view.placed.values() if not placed.ahead]
+        invariants.check_node(view.node, view.used, holding)
+        ahead = sum(1 for placed in view.placed.values() if placed.ahead)
+        require(ahead == sum(view.ahead.values()), f"node {view.node.name}: {ahead} ahead, counted {view.ahead}")
+        for number, placed in view.placed.items():
+            attempt = cluster.attempts.get(placed.key)
+            require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")
+    _check_queue(cluster)
+    for task_id in cluster.waits_for:
+        require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
+
+
+def _check_queue(cluster: Cluster) -> None:
+    """Whatever is queued can be found in the queue."""
+    found = {(e.task, e.position, e.is_range) for c in cluster.queue.classes() for e in cluster.queue.entries(c)}
+    ranges = {task for task, _, is_range in found if is_range}
+    for task in cluster.tasks.values():
+        array = task.spec.array
+        if array is None:
+            require(task.state is not State.QUEUED or (task.id, 0, False) in found, f"task {task.id} is queued nowhere")
+        elif task.base is State.QUEUED and task.next_position < task.size:
+            require(task.id in ranges, f"array {task.id} is queued nowhere ({class_of(task.spec)})")
+    for key, element in cluster.elements.items():
+        array = cluster.tasks[key.task].spec.array
+        if element.state is State.QUEUED and array is not None:
+            at = (key.task, array.position_of(key.index), False)
+            require(at in found, f"element {key} is queued nowhere")
