@@ -1,0 +1,152 @@
+"""Options that several commands share, one long name for CLI, YAML and SDK, and how they become the fields of a task."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_NOT_YET = {
+    "nodes": ("-N", "--nodes"), "gpu_mem": ("--gpu-mem",), "notify": ("--notify",),
+}  # fmt: skip
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> object:
+    if value is not None:
+        raise click.UsageError(f"{param.opts[-1]} is not built yet: leave it out", ctx)
+    return value
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Everything that describes a task, Slurm's spelling first."""
+    options = [
+        click.option("-n", "--name", help="Name of the task."),
+        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
+        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
+        click.option("--gpus", help="GPUs.", metavar="N"),
+        click.option("-t", "--time", "time_limit", help="Time limit: minutes, MM:SS, HH:MM:SS, D-HH or 2h30m."),
+        click.option("--timeout-soft", "soft_limit", help="Soft limit: a SIGTERM comes first.", metavar="TIME"),
+        click.option("-p", "--queue", help="Queue."),
+        click.option("-A", "--project", help="Project that it counts for."),
+        click.option("--priority", help="critical, high, normal, low or a number."),
+        click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
+        click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
+        click.option("-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."),
+        click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
+        click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
+        click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
+        click.option("--hold", is_flag=True, default=None, help="Submit it held."),
+        click.option("-D", "--chdir", "cwd", help="Directory; default: this one."),
+        click.option("-o", "--output-file", "stdout", help="File for the output, with %j %A %a %x %N.", metavar="FILE"),
+        click.option("-e", "--error-file", "stderr", help="File for the errors; default: with the output.", metavar="FILE"),
+        click.option("--env", multiple=True, help="Variable for the task: K=V.", metavar="K=V"),
+        click.option("--export", default="DEFAULT", help="DEFAULT, NONE, ALL or V,V=x.", metavar="LIST"),
+        click.option("--image", help="Container image to run it in."),
+        click.option("--retries", type=int, help="Times it is tried again after a failure.", metavar="N"),
+        click.option("--retry-on", help="Only after these: oom,timeout,exit:75 …", metavar="CLASSES"),
+        click.option("--backoff", type=click.Choice(["exponential", "linear", "constant"]), help="How waits grow."),
+        click.option("--on-lost", type=click.Choice(["rerun", "fence", "never"]), help="When its node is lost."),
+        click.option("--balancer", help="least_loaded, bin_pack, spread, round_robin or random."),
+    ]
+    for flags in _NOT_YET.values():
+        options.append(click.option(*flags, hidden=True, callback=_refuse, expose_value=False))
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) -> dict[str, Any]:
+    """The fields of ``POST /tasks`` from parsed options; absent options are left to the server's defaults."""
+    fields: dict[str, Any] = {}
+    for name in ("name", "queue", "project", "array", "stdout", "stderr", "begin", "deadline", "image", "on_lost", "balancer", "hold"):
+        if given.get(name) is not None:
+            fields[name] = given[name]
+    for name in ("time_limit", "soft_limit"):
+        if given.get(name) is not None:
+            fields[name] = slurm_time(given[name])
+    if given.get("priority") is not None:
+        text = given["priority"]
+        fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
+    if given.get("after"):
+        fields["after"] = [part.strip() for part in given["after"].split(",")]
+    for name in ("constraints", "tolerations"):
+        if given.get(name):
+            fields[name] = list(given[name])
+    fields["resources"] = _resources(given)
+    retry = _retry(given)
+    if retry:
+        fields["retry"] = retry
+    fields["env"] = exported(given.get("export") or "DEFAULT", given.get("env") or (), environ)
+    fields["cwd"] = given.get("cwd") or directory
+    return fields
+
+
+def _resources(given: dict[str, Any]) -> dict[str, Any]:
+    resources: dict[str, Any] = {"cpu": 1 if given.get("cpus") is None else given["cpus"]}
+    if given.get("mem"):
+        resources["memory"] = f"{given['mem']}Mi" if given["mem"].isdigit() else _binary(given["mem"])
+    if given.get("gpus"):
+        resources["gpu"] = given["gpus"].rpartition(":")[2]
+    return resources
+
+
+def _binary(text: str) -> str:
+    """Slurm's 4G means 4 GiB."""
+    return text + "i" if text[-1:].upper() in "KMGT" else text
+
+
+def _retry(given: dict[str, Any]) -> dict[str, Any]:
+    retry: dict[str, Any] = {}
+    if given.get("retries") is not None:
+        retry["max_attempts"] = given["retries"] + 1
+    if given.get("retry_on"):
+        retry["retryable_errors"] = given["retry_on"].split(",")
+    if given.get("backoff"):
+        retry["backoff_strategy"] = given["backoff"]
+    return retry
+
+
+_DEFAULT_VARIABLES = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH")
+
+
+def exported(export: str, extra: tuple[str, ...] | list[str], environ: dict[str, str]) -> dict[str, str]:
+    """What a task takes from the client's environment, by Slurm's ``--export``; ``--env`` comes on top."""
+    if export == "ALL":
+        out = dict(environ)
+    elif export == "NONE":
+        out = {}
+    else:
+        out = {k: v for k, v in environ.items() if k in _DEFAULT_VARIABLES or k.startswith("LC_")}
+    if export not in ("ALL", "NONE", "DEFAULT"):
+        extra = [*export.split(","), *extra]
+    for item in extra:
+        name, equals, value = item.partition("=")
+        if item == "DEFAULT":
+            continue
+        if not name:
+            raise click.UsageError(f"--env {item!r}: give NAME=VALUE")
+        if equals or name in environ:
+            out[name] = value if equals else environ[name]
+    return out
+
+
+def slurm_time(text: str) -> float:
+    """Seconds from minutes, ``MM:SS``, ``HH:MM:SS``, ``D-HH[:MM[:SS]]`` or ``2h30m``."""
+    import re
+
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    if re.fullmatch(r"(\d+(?:\.\d+)?[dhms])+", text):
+        return sum(float(n) * units[u] for n, u in re.findall(r"(\d+(?:\.\d+)?)([dhms])", text))
+    days, dash, clock = text.rpartition("-")
+    parts = clock.split(":")
+    try:
+        numbers = [float(p) for p in parts]
+        if dash:
+            hours, minutes, seconds = [*numbers, 0.0, 0.0][:3]
+            return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
+        if len(numbers) == 1:
+            return numbers[0] * 60
+        if len(numbers) == 2:
+            return numbers[0] * 60 + numbers[1]
+        return numbers[0] * 3600 + numbers[1] * 60 + numbers[2]
+    except (ValueError, IndexError):
+        raise click.UsageError(f"time {text!r}: give minutes, MM:SS, HH:MM:SS, D-HH or 2h30m") from None

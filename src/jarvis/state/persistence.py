@@ -1,0 +1,94 @@
+"""Rows ↔ core: what stores share about the shape of what they keep."""
+
+import msgspec
+
+from jarvis.core.attempt import Attempt, Output, Placement, Usage
+from jarvis.core.states import Cause, State
+from jarvis.core.task import Element, NewTask, Task, TaskSpec
+from jarvis.state.store import TaskFilter
+
+INCARNATION_EPOCH = 1_735_689_600
+"""2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
+ID_JUMP = 1_000_000
+"""Ids skipped by a restore or a promotion, so that no id is ever given twice."""
+
+encode = msgspec.msgpack.Encoder().encode
+_spec = msgspec.msgpack.Decoder(TaskSpec)
+
+
+class AttemptDetail(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What is never filtered on: packed into one column."""
+
+    placements: tuple[Placement, ...] = ()
+    message: str = ""
+    usage: Usage | None = None
+    stdout: Output | None = None
+    stderr: Output | None = None
+    result_digest: str | None = None
+
+
+_detail = msgspec.msgpack.Decoder(AttemptDetail)
+
+
+def new_task(ident: int, new: NewTask, now: float) -> Task:
+    return Task(
+        id=ident, uuid=new.uuid, project=new.project, user=new.user, spec=new.spec, submitted_at=now,
+        retry_of=new.retry_of,
+    )  # fmt: skip
+
+
+def matches(where: TaskFilter, task: Task) -> bool:
+    """The filter as a predicate; the SQL of the other stores says the same."""
+    name = where.name
+    ended = task.ended_at
+    return (
+        (not where.states or task.state in where.states)
+        and where.project in (None, task.project)
+        and (where.projects is None or task.project in where.projects)
+        and where.user in (None, task.user)
+        and where.queue in (None, task.spec.queue)
+        and (name is None or (task.spec.name.startswith(name[:-1]) if name.endswith("*") else task.spec.name == name))
+        and (where.submitted_after is None or task.submitted_at > where.submitted_after)
+        and (where.submitted_before is None or task.submitted_at < where.submitted_before)
+        and (where.ended_after is None or (ended is not None and ended > where.ended_after))
+    )
+
+
+
+
+def task_from_row(row: tuple) -> Task:  # type: ignore[type-arg]
+    counts = msgspec.msgpack.decode(row[6], type=dict[State, int]) if row[6] else {}
+    return Task(
+        id=row[0], uuid=row[1], project=row[2], user=row[3], state=State(row[4]), base=State(row[5]), counts=counts,
+        next_position=row[7], reason=row[8], retry_of=row[9], submitted_at=row[10], started_at=row[11], ended_at=row[12],
+        spec=_spec.decode(row[13]),
+    )  # fmt: skip
+
+
+def element_to_row(e: Element) -> tuple[object, ...]:
+    return (
+        e.task, e.index, str(e.state), e.attempt, e.token, e.node, e.failures, e.infra_losses,
+        encode(e.lost_on) if e.lost_on else None, e.eligible_at, e.reason, e.exit_code, e.signal, e.cause, e.wish,
+    )  # fmt: skip
+
+
+def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
+    return Element(
+        task=row[0], index=row[1], state=State(row[2]), attempt=row[3], token=row[4], node=row[5], failures=row[6],
+        infra_losses=row[7], lost_on=tuple(msgspec.msgpack.decode(row[8])) if row[8] else (), eligible_at=row[9],
+        reason=row[10], exit_code=row[11], signal=row[12], cause=row[13], wish=row[14],
+    )  # fmt: skip
+
+
+def attempt_detail(a: Attempt) -> bytes:
+    return encode(AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest))
+
+
+def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
+    detail = _detail.decode(row[13])
+    return Attempt(
+        task=row[0], index=row[1], attempt=row[2], token=row[3], node=row[4], number=row[5], state=State(row[6]),
+        cause=None if row[7] is None else Cause(row[7]), exit_code=row[8], signal=row[9], assigned_at=row[10],
+        started_at=row[11], ended_at=row[12], result=row[14], placements=detail.placements, message=detail.message,
+        usage=detail.usage, stdout=detail.stdout, stderr=detail.stderr, result_digest=detail.result_digest,
+    )  # fmt: skip

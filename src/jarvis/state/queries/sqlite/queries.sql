@@ -1,0 +1,206 @@
+-- name: cluster_insert
+-- The one row of a new database.
+INSERT INTO cluster (one, incarnation, epoch, holder, next_node, last_seq, dropped_seq, clean) VALUES (1, ?, 0, '', 1, 0, 0, 1);
+-- name: cluster_get
+-- incarnation, epoch, next_node, last_seq, dropped_seq, clean
+SELECT incarnation, epoch, next_node, last_seq, dropped_seq, clean FROM cluster;
+-- name: cluster_set_clean
+-- Whether the last owner closed it properly.
+UPDATE cluster SET clean = ?;
+-- name: leadership_acquire
+-- A new leader: the epoch only grows.
+UPDATE cluster SET epoch = epoch + 1, holder = ?;
+-- name: incarnation_bump
+-- A new life of the database.
+UPDATE cluster SET incarnation = max(incarnation + 1, ?);
+-- name: task_id_jump
+-- No id is given twice, whatever a lost part of history had given.
+UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'task';
+-- name: task_insert
+-- A wish, in state submitted.
+INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, spec)
+VALUES (?, ?, ?, ?, ?, 'submitted', 'submitted', 0, '', ?, ?, ?);
+-- name: task_last_id
+-- The newest id given.
+SELECT seq FROM sqlite_sequence WHERE name = 'task';
+-- name: task_queue_range
+-- Fresh tasks with nothing else to say, thousands in one statement.
+UPDATE task SET state = 'queued' WHERE id BETWEEN ? AND ? AND state = 'submitted';
+-- name: task_update
+-- All that changes in the life of a task.
+UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ? WHERE id = ?;
+-- name: task_list_submitted
+-- By state, never by an id above a mark: allocation order is not commit order.
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+FROM task WHERE state = 'submitted' AND ended_at IS NULL ORDER BY id LIMIT ?;
+-- name: task_list_live
+-- A page of a rebuild.
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+FROM task WHERE id > ? AND ended_at IS NULL ORDER BY id LIMIT ?;
+-- name: task_get
+-- One task.
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+FROM task WHERE id = ?;
+-- name: task_list
+-- Newest first; null parameters mean any.
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+FROM task
+WHERE id < :before
+  AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+  AND (:project IS NULL OR project = :project)
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  AND (:user IS NULL OR user = :user)
+  AND (:queue IS NULL OR queue = :queue)
+  AND (:name IS NULL OR name = :name)
+  AND (:prefix IS NULL OR substr(name, 1, length(:prefix)) = :prefix)
+  AND (:submitted_after IS NULL OR submitted_at > :submitted_after)
+  AND (:submitted_before IS NULL OR submitted_at < :submitted_before)
+  AND (:ended_after IS NULL OR ended_at > :ended_after)
+ORDER BY id DESC LIMIT :limit;
+-- name: task_list_live_states
+-- As task_list, through the index of live tasks: the question that people ask most.
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+FROM task INDEXED BY task_live
+WHERE ended_at IS NULL AND id < :before
+  AND state IN (SELECT value FROM json_each(:states))
+  AND (:project IS NULL OR project = :project)
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  AND (:user IS NULL OR user = :user)
+  AND (:queue IS NULL OR queue = :queue)
+  AND (:name IS NULL OR name = :name)
+  AND (:prefix IS NULL OR substr(name, 1, length(:prefix)) = :prefix)
+  AND (:submitted_after IS NULL OR submitted_at > :submitted_after)
+  AND (:submitted_before IS NULL OR submitted_at < :submitted_before)
+ORDER BY id DESC LIMIT :limit;
+-- name: task_counts
+-- Tasks by state.
+SELECT state, count(*) FROM task GROUP BY state;
+-- name: element_put
+-- An element as it stands.
+INSERT OR REPLACE INTO element
+(task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+-- name: element_list_live
+-- Of the tasks in a json list, those not at their end.
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+FROM element WHERE task IN (SELECT value FROM json_each(?)) AND state NOT IN
+('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY task, idx;
+-- name: element_get
+-- One element.
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+FROM element WHERE task = ? AND idx = ?;
+-- name: element_list
+-- A page of a task's elements in some states (null: any).
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+FROM element WHERE task = :task AND idx > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+ORDER BY idx LIMIT :limit;
+-- name: attempt_insert
+-- The fence of an assignment: committed before the node hears of it.
+INSERT INTO attempt
+(task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+-- name: attempt_update
+-- Only under the token it was made with.
+UPDATE attempt SET state = ?, cause = ?, exit_code = ?, signal = ?, started_at = ?, ended_at = ?, detail = ?, result = ?
+WHERE task = ? AND idx = ? AND attempt = ? AND token = ?;
+-- name: attempt_list
+-- All attempts of an element.
+SELECT task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result
+FROM attempt WHERE task = ? AND idx = ? ORDER BY attempt;
+-- name: attempt_list_current
+-- The current attempts of the tasks in a json list.
+SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,
+       a.started_at, a.ended_at, a.detail, a.result
+FROM element e JOIN attempt a ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt
+WHERE e.task IN (SELECT value FROM json_each(?))
+  AND e.state IN ('assigned', 'starting', 'running', 'suspended', 'cancelling') ORDER BY a.task, a.idx;
+-- name: node_put
+-- A node as it stands.
+INSERT OR REPLACE INTO node (id, name, seen_at, health, body) VALUES (?, ?, ?, ?, ?);
+-- name: node_delete
+-- A removed node; its id is never used again.
+DELETE FROM node WHERE id = ?;
+-- name: node_next
+-- The next id to give.
+UPDATE cluster SET next_node = max(next_node, ?);
+-- name: node_list
+-- All nodes.
+SELECT seen_at, health, body FROM node ORDER BY id;
+-- name: node_seen
+-- Heard of, with its figures.
+UPDATE node SET seen_at = ?, health = ? WHERE id = ?;
+-- name: command_insert
+-- A wish about something that exists.
+INSERT INTO command (at, body) VALUES (?, ?);
+-- name: command_list_open
+-- Not acted on yet.
+SELECT id, at, body FROM command WHERE outcome IS NULL ORDER BY id LIMIT ?;
+-- name: command_done
+-- Acted on: empty, or why it was refused.
+UPDATE command SET outcome = ? WHERE id = ?;
+-- name: command_delete_done
+-- Old ones.
+DELETE FROM command WHERE outcome IS NOT NULL AND at < ?;
+-- name: report_insert
+-- A fact that the leader could not take directly.
+INSERT INTO report (node, body) VALUES (?, ?);
+-- name: report_list_open
+-- In order.
+SELECT id, node, body FROM report ORDER BY id LIMIT ?;
+-- name: report_delete
+-- The leader has it.
+DELETE FROM report WHERE id = ?;
+-- name: event_insert
+-- What one commit recorded.
+INSERT INTO event_pack (last_seq, at, task_min, task_max, body) VALUES (?, ?, ?, ?, ?);
+-- name: event_seq
+-- The newest number given.
+UPDATE cluster SET last_seq = ?;
+-- name: event_list
+-- Packs that may hold events after a number.
+SELECT body FROM event_pack WHERE last_seq > ? ORDER BY last_seq;
+-- name: event_list_task
+-- Packs that may hold events of a task.
+SELECT body FROM event_pack WHERE last_seq > ? AND task_min <= ? AND task_max >= ? ORDER BY last_seq;
+-- name: event_pack_old
+-- Packs older than an instant.
+SELECT last_seq FROM event_pack WHERE at < ? ORDER BY last_seq LIMIT ?;
+-- name: event_delete
+-- Up to a number.
+DELETE FROM event_pack WHERE last_seq <= ?;
+-- name: event_dropped
+-- The oldest cursor that is still valid.
+UPDATE cluster SET dropped_seq = ?;
+-- name: event_count
+-- How many packs there are.
+SELECT count(*) FROM event_pack;
+-- name: idempotency_get
+-- What a key was answered with.
+SELECT body_hash, at, ids FROM idempotency WHERE principal = ? AND project = ? AND route = ? AND key = ?;
+-- name: idempotency_insert
+-- In the submission's own transaction.
+INSERT INTO idempotency (principal, project, route, key, body_hash, at, ids) VALUES (?, ?, ?, ?, ?, ?, ?);
+-- name: idempotency_delete_before
+-- Keys are kept for a week.
+DELETE FROM idempotency WHERE at < ?;
+-- name: token_put
+-- An API token, as its hash.
+INSERT OR REPLACE INTO token (hash, user, role, projects, label) VALUES (?, ?, ?, ?, ?);
+-- name: token_list
+-- All of them.
+SELECT hash, user, role, projects, label FROM token ORDER BY hash;
+-- name: task_list_expired
+-- Ended before an instant, and no live task refers to them.
+SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at LIMIT ?;
+-- name: task_list_live_specs
+-- To see what live tasks refer to.
+SELECT spec FROM task WHERE ended_at IS NULL AND state IN ('submitted', 'waiting', 'held');
+-- name: task_delete
+-- With all that hangs on it.
+DELETE FROM task WHERE id = ?;
+-- name: element_delete
+-- Of a task.
+DELETE FROM element WHERE task = ?;
+-- name: attempt_delete
+-- Of a task.
+DELETE FROM attempt WHERE task = ?;

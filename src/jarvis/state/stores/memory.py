@@ -1,0 +1,273 @@
+"""The store in memory: the oracle that the others are held against, and a choice for work that need not survive."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from jarvis.core.attempt import Attempt
+from jarvis.core.changes import Changes
+from jarvis.core.command import Command, NewCommand
+from jarvis.core.errors import CursorTooOld, IdempotencyConflict, JarvisError, StaleEpoch, StoreUnavailable
+from jarvis.core.event import Event
+from jarvis.core.ids import ElementKey
+from jarvis.core.node import Node
+from jarvis.core.states import ON_NODE, TERMINAL, State
+from jarvis.core.task import Element, Task
+from jarvis.state.persistence import INCARNATION_EPOCH, matches, new_task
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _copy(value: T) -> T:
+    """Nothing outside may change what is stored."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=type(value))
+
+
+class MemoryStore:
+    """See the port. One event loop, no threads; nothing survives the process."""
+
+    durable = False
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tasks: dict[int, Task] = {}
+        self._elements: dict[ElementKey, Element] = {}
+        self._attempts: dict[tuple[int, int, int], Attempt] = {}
+        self._nodes: dict[int, Node] = {}
+        self._commands: dict[int, Command] = {}
+        self._reports: dict[int, Report] = {}
+        self._events: list[Event] = []
+        self._keys: dict[tuple[str, str, str, str], tuple[str, Accepted]] = {}
+        self._tokens: dict[str, tuple[str, str, str, tuple[str, ...], str]] = {}
+        self._next_task = self._next_command = self._next_report = self._next_node = 1
+        self._last_seq = self._dropped_seq = 0
+        self._leadership = Leadership(max(1, int(clock()) - INCARNATION_EPOCH), 0)
+
+    async def open(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    async def now(self) -> float:
+        return self._clock()
+
+    async def check(self) -> float:
+        return 0.0
+
+    async def leadership_acquire(self, holder: str) -> Leadership:
+        self._leadership = Leadership(self._leadership.incarnation, self._leadership.epoch + 1)
+        return self._leadership
+
+    async def incarnation_bump(self, reason: str) -> int:
+        incarnation = max(self._leadership.incarnation + 1, int(self._clock()) - INCARNATION_EPOCH)
+        self._leadership = Leadership(incarnation, self._leadership.epoch)
+        self._next_task += 1_000_000
+        return incarnation
+
+    # ------------------------------------------------------------ wishes and facts
+
+    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+        return [self._insert(submission) for submission in submissions]
+
+    def _insert(self, submission: Submission) -> Accepted | JarvisError:
+        if submission.idempotency is not None:
+            try:
+                before = self._answered(submission.idempotency)
+            except IdempotencyConflict as error:
+                return error
+            if before is not None:
+                return before
+        now = self._clock()
+        first = self._next_task
+        for new in submission.tasks:
+            self._tasks[self._next_task] = _copy(new_task(self._next_task, new, now))
+            self._next_task += 1
+        accepted = Accepted(tuple(range(first, self._next_task)), now)
+        if submission.idempotency is not None:
+            key = submission.idempotency
+            self._keys[key.principal, key.project, key.route, key.key] = (key.body_hash, accepted)
+        return accepted
+
+    def _answered(self, key: IdempotencyKey) -> Accepted | None:
+        found = self._keys.get((key.principal, key.project, key.route, key.key))
+        if found is None:
+            return None
+        if found[0] != key.body_hash:
+            raise IdempotencyConflict(key.key)
+        return Accepted(found[1].ids, found[1].submitted_at, replayed=True)
+
+    async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
+        stored = []
+        for body in commands:
+            stored.append(Command(id=self._next_command, at=self._clock(), body=body))
+            self._commands[self._next_command] = stored[-1]
+            self._next_command += 1
+        return stored
+
+    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
+        for node, at, health in seen:
+            if node in self._nodes:
+                self._nodes[node].seen_at, self._nodes[node].health = at, dict(health)
+
+    async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]:
+        ids = []
+        for node, body in reports:
+            self._reports[self._next_report] = Report(self._next_report, node, body)
+            ids.append(self._next_report)
+            self._next_report += 1
+        return ids
+
+    # ------------------------------------------------------------ the leader
+
+    async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
+        if leadership != self._leadership:
+            raise StaleEpoch(f"epoch {leadership.epoch} is over, {self._leadership.epoch} leads")
+        for at, attempt in changes.attempts.items():
+            stored = self._attempts.get(at)
+            if stored is None or stored.token != attempt.token:
+                raise StaleEpoch(f"attempt {at} is not current under token {attempt.token}")
+        for first, last in changes.queued:
+            for ident in range(first, last + 1):
+                if ident in self._tasks and self._tasks[ident].state is State.SUBMITTED:
+                    self._tasks[ident].state = State.QUEUED
+        for task in changes.tasks.values():
+            self._tasks[task.id] = _copy(task)
+        for key, element in changes.elements.items():
+            self._elements[key] = _copy(element)
+        for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
+            self._attempts[at] = _copy(attempt)
+        self._commit_rest(changes)
+
+    def _commit_rest(self, changes: Changes) -> None:
+        for node in changes.nodes.values():
+            self._nodes[node.id] = _copy(node)
+            self._next_node = max(self._next_node, node.id + 1)
+        for ident in changes.nodes_removed:
+            self._nodes.pop(ident, None)
+        for ident in changes.commands_done:
+            self._commands.pop(ident, None)
+        for ident in changes.reports_done:
+            self._reports.pop(ident, None)
+        self._events.extend(changes.events)
+        if changes.events:
+            self._last_seq = changes.events[-1].seq
+
+    async def task_list_submitted(self, limit: int) -> list[Task]:
+        return [_copy(t) for t in sorted(self._tasks.values(), key=lambda t: t.id) if t.state is State.SUBMITTED][:limit]
+
+    async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
+        live = (t for _, t in sorted(self._tasks.items()) if t.id > after_id and t.state not in TERMINAL)
+        return [_copy(t) for t, _ in zip(live, range(limit), strict=False)]
+
+    async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
+        wanted = set(tasks)
+        return [_copy(e) for k, e in sorted(self._elements.items()) if k.task in wanted and e.state not in TERMINAL]
+
+    async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
+        current = []
+        for element in await self.element_list_live(tasks):
+            if element.state in ON_NODE:
+                current.append(_copy(self._attempts[element.task, element.index, element.attempt]))
+        return current
+
+    async def command_list_open(self, limit: int) -> list[Command]:
+        return [c for _, c in sorted(self._commands.items())][:limit]
+
+    async def report_list_open(self, limit: int) -> list[Report]:
+        return [r for _, r in sorted(self._reports.items())][:limit]
+
+    async def event_last_seq(self) -> int:
+        return self._last_seq
+
+    async def node_list(self) -> list[Node]:
+        return [_copy(n) for _, n in sorted(self._nodes.items())]
+
+    async def node_next_id(self) -> int:
+        return self._next_node
+
+    # ------------------------------------------------------------ reads
+
+    async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
+        return [_copy(self._tasks[i]) for i in ids if i in self._tasks]
+
+    async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
+        found = []
+        for ident in sorted(self._tasks, reverse=True):
+            if (before_id is None or ident < before_id) and matches(where, self._tasks[ident]):
+                found.append(_copy(self._tasks[ident]))
+                if len(found) == limit:
+                    break
+        return found
+
+    async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
+        return [_copy(self._elements[k]) for k in keys if k in self._elements]
+
+    async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
+        found = [
+            e for k, e in sorted(self._elements.items())
+            if k.task == task and k.index > after_index and (not states or e.state in states)
+        ]  # fmt: skip
+        return [_copy(e) for e in found[:limit]]
+
+    async def attempt_list(self, key: ElementKey) -> list[Attempt]:
+        return [_copy(a) for at, a in sorted(self._attempts.items()) if at[:2] == tuple(key)]
+
+    async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
+        if after_seq < self._dropped_seq:
+            raise CursorTooOld(f"{self._leadership.incarnation}.{self._dropped_seq}")
+        found = (e for e in self._events if e.seq > after_seq and (task is None or e.task == task))
+        return [e for e, _ in zip(found, range(limit), strict=False)]
+
+    async def event_oldest_seq(self) -> int:
+        return self._dropped_seq
+
+    async def counts(self) -> Counts:
+        by_state: dict[State, int] = {}
+        for task in self._tasks.values():
+            by_state[task.state] = by_state.get(task.state, 0) + 1
+        return Counts(by_state, len(self._events))
+
+    async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
+        return self._answered(key)
+
+    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None:
+        self._tokens[token_hash] = (token_hash, user, role, tuple(projects), label)
+
+    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
+        return sorted(self._tokens.values())
+
+    # ------------------------------------------------------------ maintenance
+
+    async def task_delete_ended(self, before: float, limit: int) -> list[int]:
+        needed = {d.task for t in self._tasks.values() if t.state not in TERMINAL for d in t.spec.after}
+        gone = [
+            t.id for t in sorted(self._tasks.values(), key=lambda t: t.id)
+            if t.state in TERMINAL and t.ended_at is not None and t.ended_at < before and t.id not in needed
+        ][:limit]  # fmt: skip
+        dropped = set(gone)
+        self._tasks = {i: t for i, t in self._tasks.items() if i not in dropped}
+        self._elements = {k: e for k, e in self._elements.items() if k.task not in dropped}
+        self._attempts = {k: a for k, a in self._attempts.items() if k[0] not in dropped}
+        return gone
+
+    async def event_delete_before(self, before: float, limit: int) -> int:
+        count = 0
+        while count < min(limit, len(self._events)) and self._events[count].at < before:
+            count += 1
+        if count:
+            self._dropped_seq = self._events[count - 1].seq
+            del self._events[:count]
+        return count
+
+    async def space_return(self) -> None:
+        return None
+
+    async def backup(self, path: Path) -> None:
+        raise StoreUnavailable("the memory store has nothing on disk to back up")
+
+

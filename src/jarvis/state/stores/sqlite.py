@@ -1,0 +1,541 @@
+"""The store in one SQLite file: WAL, synchronous=FULL, one writer thread, readers that can only read."""
+
+import asyncio
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import msgspec
+
+from jarvis.core.attempt import Attempt
+from jarvis.core.changes import Changes
+from jarvis.core.command import Command, NewCommand
+from jarvis.core.errors import (
+    Conflict,
+    CursorTooOld,
+    IdempotencyConflict,
+    JarvisError,
+    StaleEpoch,
+    StateDirectoryInUse,
+    StoreCorrupt,
+    StoreUnavailable,
+)
+from jarvis.core.event import Event
+from jarvis.core.ids import ElementKey
+from jarvis.core.node import Node
+from jarvis.core.states import TERMINAL, State
+from jarvis.core.task import Element, Task, TaskSpec
+from jarvis.state import migrations, queries
+from jarvis.state.persistence import (
+    ID_JUMP,
+    INCARNATION_EPOCH,
+    attempt_detail,
+    attempt_from_row,
+    element_from_row,
+    element_to_row,
+    encode,
+    task_from_row,
+)
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
+from jarvis.state.stores.sqlite_writer import Writer, translate
+
+Q = queries.load("sqlite")
+DATABASE = "jarvis.db"
+KEY_DAYS = 7
+READERS = 2
+_events = msgspec.msgpack.Decoder(list[Event])
+
+
+class SqliteStore:
+    """See the port. One owner holds ``flock`` on the directory for life; nobody else opens the database."""
+
+    durable = True
+
+    def __init__(
+        self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time
+    ) -> None:
+        self.directory, self.path = directory, directory / DATABASE
+        self._synchronous, self._clock = synchronous, clock
+        self._lock = -1
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
+        self._local = local()
+        self._open_readers: list[sqlite3.Connection] = []
+
+    # ------------------------------------------------------------ life
+
+    async def open(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = lock_directory(self.directory)
+        try:
+            connection = await asyncio.to_thread(self._open_database)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._writer = Writer(connection)
+        self._connection = connection
+        self._writer.start()
+
+    def _open_database(self) -> sqlite3.Connection:
+        try:
+            connection = connect(self.path, self._synchronous)
+            self._migrate(connection)
+            row = connection.execute(Q["cluster_get"]).fetchone()
+            if not row[5]:
+                check_integrity(connection, self.path)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(Q["cluster_set_clean"], (0,))
+            connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+                raise translate(error) from None
+            raise StoreCorrupt(f"{self.path} cannot be used: {error}") from None
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        have = connection.execute("PRAGMA user_version").fetchone()[0]
+        known = migrations.load("sqlite")
+        if have > known[-1][0]:
+            raise StoreCorrupt(f"{self.path} has schema {have}; this version knows {known[-1][0]}: use a newer Jarvis")
+        for number, _, sql in known:
+            if number <= have:
+                continue
+            if have:
+                back_up(connection, self._backup_path(number))
+            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
+        if connection.execute(Q["cluster_get"]).fetchone() is None:
+            incarnation = max(1, int(self._clock()) - INCARNATION_EPOCH)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(Q["cluster_insert"], (incarnation,))
+            connection.execute("COMMIT")
+
+    def _backup_path(self, number: int) -> Path:
+        folder = self.directory / "backups"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / f"before-{number:04}-{int(self._clock())}.db"
+
+    async def close(self) -> None:
+        await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
+        await self._writer.stop()
+        self._readers.shutdown()
+        for reader in self._open_readers:
+            reader.close()
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+        os.close(self._lock)
+
+    async def now(self) -> float:
+        return self._clock()
+
+    async def check(self) -> float:
+        begin = time.perf_counter()
+        await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(0,)]))
+        await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone())
+        return time.perf_counter() - begin
+
+    async def _read(self, unit: Callable[[sqlite3.Connection], Any]) -> Any:
+        def work() -> Any:
+            connection = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = connect(self.path, self._synchronous, read_only=True)
+                self._local.connection = connection
+                self._open_readers.append(connection)
+            try:
+                return unit(connection)
+            except sqlite3.Error as error:
+                raise translate(error) from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _rows(self, name: str, parameters: Any = ()) -> list[Any]:
+        return list(await self._read(lambda c: c.execute(Q[name], parameters).fetchall()))
+
+    # ------------------------------------------------------------ leadership
+
+    async def leadership_acquire(self, holder: str) -> Leadership:
+        def unit(c: sqlite3.Connection) -> Leadership:
+            c.execute(Q["leadership_acquire"], (holder,))
+            row = c.execute(Q["cluster_get"]).fetchone()
+            return Leadership(row[0], row[1])
+
+        return await self._writer.do(unit)
+
+    async def incarnation_bump(self, reason: str) -> int:
+        return await self._writer.do(lambda c: bump(c, int(self._clock()) - INCARNATION_EPOCH))
+
+    # ------------------------------------------------------------ wishes and facts
+
+    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+        now = self._clock()
+        encoded = [[_new_row(t, now) for t in s.tasks] for s in submissions]
+
+        def unit(c: sqlite3.Connection) -> list[Accepted | JarvisError]:
+            return [_insert(c, s, rows, now) for s, rows in zip(submissions, encoded, strict=True)]
+
+        return await self._writer.do(unit)
+
+    async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
+        return await self._read(lambda c: _answered(c, key))  # type: ignore[no-any-return]
+
+    async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
+        now = self._clock()
+
+        def unit(c: sqlite3.Connection) -> list[Command]:
+            stored = []
+            for body in commands:
+                ident = c.execute(Q["command_insert"], (now, encode(body))).lastrowid
+                stored.append(Command(id=ident or 0, at=now, body=body))
+            return stored
+
+        return await self._writer.do(unit)
+
+    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
+        rows = [(at, encode(health), node) for node, at, health in seen]
+        await self._writer.do(lambda c: _run(c, "node_seen", rows))
+
+    async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]:
+        return await self._writer.do(lambda c: [c.execute(Q["report_insert"], r).lastrowid or 0 for r in reports])
+
+    # ------------------------------------------------------------ the leader
+
+    async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
+        await self._writer.do(lambda c: _commit(c, leadership, changes))
+
+    async def task_list_submitted(self, limit: int) -> list[Task]:
+        return [task_from_row(r) for r in await self._rows("task_list_submitted", (limit,))]
+
+    async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
+        return [task_from_row(r) for r in await self._rows("task_list_live", (after_id, limit))]
+
+    async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
+        return [element_from_row(r) for r in await self._rows("element_list_live", (json.dumps(list(tasks)),))]
+
+    async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
+        return [attempt_from_row(r) for r in await self._rows("attempt_list_current", (json.dumps(list(tasks)),))]
+
+    async def command_list_open(self, limit: int) -> list[Command]:
+        rows = await self._rows("command_list_open", (limit,))
+        return [Command(id=r[0], at=r[1], body=msgspec.msgpack.decode(r[2], type=NewCommand)) for r in rows]
+
+    async def report_list_open(self, limit: int) -> list[Report]:
+        return [Report(*r) for r in await self._rows("report_list_open", (limit,))]
+
+    async def event_last_seq(self) -> int:
+        return int((await self._rows("cluster_get"))[0][3])
+
+    async def node_list(self) -> list[Node]:
+        return [_node(r) for r in await self._rows("node_list")]
+
+    async def node_next_id(self) -> int:
+        return int((await self._rows("cluster_get"))[0][2])
+
+    # ------------------------------------------------------------ reads
+
+    async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
+        def unit(c: sqlite3.Connection) -> list[Any]:
+            return [row for i in ids if (row := c.execute(Q["task_get"], (i,)).fetchone()) is not None]
+
+        return [task_from_row(r) for r in await self._read(unit)]
+
+    async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
+        live = bool(where.states) and not where.states & TERMINAL and where.ended_after is None
+        name = "task_list_live_states" if live else "task_list"
+        return [task_from_row(r) for r in await self._rows(name, _filter_parameters(where, before_id, limit))]
+
+    async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
+        def unit(c: sqlite3.Connection) -> list[Any]:
+            return [row for k in keys if (row := c.execute(Q["element_get"], tuple(k)).fetchone()) is not None]
+
+        return [element_from_row(r) for r in await self._read(unit)]
+
+    async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
+        wanted = json.dumps(sorted(states)) if states else None
+        parameters = {"task": task, "states": wanted, "after": after_index, "limit": limit}
+        return [element_from_row(r) for r in await self._rows("element_list", parameters)]
+
+    async def attempt_list(self, key: ElementKey) -> list[Attempt]:
+        return [attempt_from_row(r) for r in await self._rows("attempt_list", tuple(key))]
+
+    async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
+        def unit(c: sqlite3.Connection) -> list[Event]:
+            row = c.execute(Q["cluster_get"]).fetchone()
+            if after_seq < row[4]:
+                raise CursorTooOld(f"{row[0]}.{row[4]}")
+            name = "event_list" if task is None else "event_list_task"
+            found: list[Event] = []
+            for (body,) in c.execute(Q[name], (after_seq,) if task is None else (after_seq, task, task)):
+                for event in _events.decode(body):
+                    if event.seq > after_seq and (task is None or event.task == task):
+                        found.append(event)
+                if len(found) >= limit:
+                    break
+            return found[:limit]
+
+        return await self._read(unit)  # type: ignore[no-any-return]
+
+    async def event_oldest_seq(self) -> int:
+        return int((await self._rows("cluster_get"))[0][4])
+
+    async def counts(self) -> Counts:
+        by_state = {State(s): n for s, n in await self._rows("task_counts")}
+        packs = (await self._rows("event_count"))[0][0]
+        size = sum(p.stat().st_size for p in self.directory.glob(f"{DATABASE}*"))
+        return Counts(by_state, packs, size)
+
+    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None:
+        row = (token_hash, user, role, encode(list(projects)), label)
+        await self._writer.do(lambda c: _run(c, "token_put", [row]))
+
+    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
+        return [(h, u, r, tuple(msgspec.msgpack.decode(p)), t) for h, u, r, p, t in await self._rows("token_list")]
+
+    # ------------------------------------------------------------ maintenance
+
+    async def task_delete_ended(self, before: float, limit: int) -> list[int]:
+        def unit(c: sqlite3.Connection) -> list[int]:
+            needed = set()
+            for (spec,) in c.execute(Q["task_list_live_specs"]):
+                needed |= {d.task for d in msgspec.msgpack.decode(spec, type=TaskSpec).after}
+            rows = c.execute(Q["task_list_expired"], (before, json.dumps(sorted(needed)), limit)).fetchall()
+            for name in ("attempt_delete", "element_delete", "task_delete"):
+                c.executemany(Q[name], rows)
+            week = self._clock() - KEY_DAYS * 86400
+            c.execute(Q["idempotency_delete_before"], (week,))
+            c.execute(Q["command_delete_done"], (week,))
+            return sorted(r[0] for r in rows)
+
+        return await self._writer.do(unit)
+
+    async def event_delete_before(self, before: float, limit: int) -> int:
+        def unit(c: sqlite3.Connection) -> int:
+            rows = c.execute(Q["event_pack_old"], (before, limit)).fetchall()
+            if rows:
+                c.execute(Q["event_delete"], rows[-1])
+                c.execute(Q["event_dropped"], rows[-1])
+            return len(rows)
+
+        return await self._writer.do(unit)
+
+    async def space_return(self) -> None:
+        await self._writer.do(lambda c: len(c.execute("PRAGMA incremental_vacuum(1000)").fetchall()))
+
+    async def backup(self, path: Path) -> None:
+        if path.exists():
+            raise Conflict(f"{path} exists already", "give a new file name; backups are never overwritten")
+        source = await asyncio.to_thread(connect, self.path, self._synchronous, True)
+        try:
+            await asyncio.to_thread(back_up, source, path)
+        finally:
+            source.close()
+
+
+# ---------------------------------------------------------------- files
+
+
+def lock_directory(directory: Path) -> int:
+    """Own the state directory for life; raises :class:`StateDirectoryInUse` naming who does."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        error = StateDirectoryInUse(f"{directory} is in use by the server with pid {owner}")
+        error.hint = "use that server (jarvis ls), stop it (jarvis down), or choose another directory with JARVIS_HOME"
+        raise error from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    if not read_only:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
+        os.chmod(path, 0o600)
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute("PRAGMA journal_size_limit=67108864")
+    connection.execute(f"PRAGMA query_only={int(read_only)}")
+    return connection
+
+
+def check_integrity(connection: sqlite3.Connection, path: Path) -> None:
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise StoreCorrupt(f"{path} is damaged: {problem}")
+
+
+def back_up(source: sqlite3.Connection, path: Path) -> None:
+    """A consistent copy, checked, which takes its name only when it is whole."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        target = sqlite3.connect(temporary)
+        try:
+            source.backup(target)
+            check_integrity(target, temporary)
+        finally:
+            target.close()
+        os.chmod(temporary, 0o600)
+        os.replace(temporary, path)
+    except (sqlite3.Error, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreUnavailable(f"no backup was made in {path}: {error}") from None
+
+
+def restore(backup: Path, directory: Path, force: bool = False, clock: Callable[[], float] = time.time) -> int:
+    """Put a checked copy of a backup in the place of a database; returns the new incarnation."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = lock_directory(directory)
+    try:
+        target, new = directory / DATABASE, directory / f"{DATABASE}.restoring"
+        if target.exists() and not force:
+            raise Conflict(f"{target} exists", "say --force to put the backup in its place (it is kept beside it)")
+        new.unlink(missing_ok=True)
+        try:
+            source = sqlite3.connect(f"file:{backup}?mode=ro", uri=True)
+            check_integrity(source, backup)
+            back_up(source, new)
+            source.close()
+            copy = connect(new, "FULL")
+            copy.execute("BEGIN IMMEDIATE")
+            incarnation = bump(copy, int(clock()) - INCARNATION_EPOCH)
+            copy.execute("COMMIT")
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            copy.close()
+        except sqlite3.Error as error:
+            raise StoreCorrupt(f"{backup} is not a usable backup: {error}") from None
+        for suffix in ("", "-wal", "-shm"):
+            old = directory / f"{DATABASE}{suffix}"
+            if old.exists():
+                os.replace(old, directory / f"replaced-{int(clock())}.db{suffix}")
+        os.replace(new, target)
+        return incarnation
+    finally:
+        os.close(lock)
+
+
+# ---------------------------------------------------------------- units of the writer
+
+
+def _run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
+    c.executemany(Q[name], rows)
+
+
+def bump(c: sqlite3.Connection, at_least: int) -> int:
+    c.execute(Q["incarnation_bump"], (at_least,))
+    c.execute(Q["task_id_jump"], (ID_JUMP,))
+    return int(c.execute(Q["cluster_get"]).fetchone()[0])
+
+
+def _new_row(new: Any, now: float) -> tuple[object, ...]:
+    spec = new.spec
+    return (new.uuid, new.project, new.user, spec.name, spec.queue, new.retry_of, now, encode(spec))
+
+
+def _insert(
+    c: sqlite3.Connection, submission: Submission, rows: list[tuple[object, ...]], now: float
+) -> Accepted | JarvisError:
+    key = submission.idempotency
+    if key is not None:
+        try:
+            before = _answered(c, key)
+        except IdempotencyConflict as error:
+            return error
+        if before is not None:
+            return before
+    c.executemany(Q["task_insert"], rows)
+    last = c.execute(Q["task_last_id"]).fetchone()
+    ids = range(last[0] - len(rows) + 1, last[0] + 1) if rows else range(0)
+    if key is not None:
+        row = (key.principal, key.project, key.route, key.key, key.body_hash, now, encode((ids.start, ids.stop)))
+        c.execute(Q["idempotency_insert"], row)
+    return Accepted(ids, now)
+
+
+def _answered(c: sqlite3.Connection, key: IdempotencyKey) -> Accepted | None:
+    row = c.execute(Q["idempotency_get"], (key.principal, key.project, key.route, key.key)).fetchone()
+    if row is None:
+        return None
+    if row[0] != key.body_hash:
+        raise IdempotencyConflict(key.key)
+    return Accepted(range(*msgspec.msgpack.decode(row[2])), row[1], replayed=True)
+
+
+def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
+    row = c.execute(Q["cluster_get"]).fetchone()
+    if (row[0], row[1]) != (leadership.incarnation, leadership.epoch):
+        raise StaleEpoch(f"epoch {leadership.epoch} is over, {row[1]} leads")
+    c.executemany(Q["task_queue_range"], changes.queued)
+    c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values()])
+    c.executemany(Q["element_put"], [element_to_row(e) for e in changes.elements.values()])
+    c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
+    _update_attempts(c, changes)
+    for node in changes.nodes.values():
+        c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
+        c.execute(Q["node_next"], (node.id + 1,))
+    c.executemany(Q["node_delete"], [(n,) for n in changes.nodes_removed])
+    c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
+    c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
+    if changes.events:
+        tasks = [e.task for e in changes.events]
+        last = changes.events[-1]
+        c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
+        c.execute(Q["event_seq"], (last.seq,))
+
+
+def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:
+    rows = [
+        (
+            str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal, a.started_at, a.ended_at,
+            attempt_detail(a), a.result, a.task, a.index, a.attempt, a.token,
+        )
+        for a in changes.attempts.values()
+    ]  # fmt: skip
+    if c.executemany(Q["attempt_update"], rows).rowcount not in (len(rows), -1):
+        raise StaleEpoch("an attempt is not current under the token it was reported with")
+
+
+def _task_row(t: Task) -> tuple[object, ...]:
+    counts = encode(t.counts) if t.counts else None
+    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, t.id)
+
+
+def _attempt_row(a: Attempt) -> tuple[object, ...]:
+    return (
+        a.task, a.index, a.attempt, a.token, a.node, a.number, str(a.state), None if a.cause is None else str(a.cause),
+        a.exit_code, a.signal, a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
+    )  # fmt: skip
+
+
+def _node(row: Any) -> Node:
+    node = msgspec.msgpack.decode(row[2], type=Node)
+    node.seen_at, node.health = row[0], msgspec.msgpack.decode(row[1])
+    return node
+
+
+def _filter_parameters(where: TaskFilter, before_id: int | None, limit: int) -> dict[str, object]:
+    name = where.name
+    prefix = name[:-1] if name is not None and name.endswith("*") else None
+    return {
+        "before": (1 << 62) if before_id is None else before_id,
+        "states": json.dumps(sorted(where.states)) if where.states else None,
+        "project": where.project,
+        "projects": None if where.projects is None else json.dumps(sorted(where.projects)),
+        "user": where.user,
+        "queue": where.queue,
+        "name": None if prefix is not None else name,
+        "prefix": prefix,
+        "submitted_after": where.submitted_after,
+        "submitted_before": where.submitted_before,
+        "ended_after": where.ended_after,
+        "limit": limit,
+    }

@@ -1,0 +1,144 @@
+"""The one thread that writes to a SQLite database: group commit, and the only one that checkpoints.
+
+One writer, because SQLite before 3.51.3 can lose commits when two connections checkpoint and commit at once in WAL mode
+(sqlite.org/wal.html, "the WAL-reset bug").
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jarvis.core.errors import JarvisError, StoreCorrupt, StoreUnavailable
+
+T = TypeVar("T")
+Unit = Callable[[sqlite3.Connection], Any]
+
+QUEUE_LIMIT = 10_000
+"""Units that may wait; beyond, submissions are refused rather than kept in memory."""
+CHECKPOINT_EVERY = 64
+"""Commits after which the writer copies the WAL back into the database."""
+
+
+class Writer:
+    """Runs units of work, each in its own savepoint, as many as have gathered in one synced transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._queue: queue.Queue[tuple[Unit, asyncio.Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
+        self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
+        self.commits = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """After everything that was asked before."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def do(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((unit, future))
+        except queue.Full:
+            raise StoreUnavailable("too many writes are waiting") from None
+        return await future
+
+    # ------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        while True:
+            batch, last = self._gather()
+            if batch:
+                self._finish(batch, self._transaction([unit for unit, _ in batch]))
+            if last:
+                return
+
+    def _gather(self) -> tuple[list[tuple[Unit, asyncio.Future[Any]]], bool]:
+        """Wait for one, then take what has gathered meanwhile: never a fixed window."""
+        batch: list[tuple[Unit, asyncio.Future[Any]]] = []
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _transaction(self, units: list[Unit]) -> list[tuple[Any, BaseException | None]]:
+        results: list[tuple[Any, BaseException | None]] = []
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for unit in units:
+                results.append(self._unit(unit))
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            return [(None, translate(error))] * len(units)
+        self.commits += 1
+        self._checkpoint()
+        return results
+
+    def _unit(self, unit: Unit) -> tuple[Any, BaseException | None]:
+        self._connection.execute("SAVEPOINT unit")
+        try:
+            result = unit(self._connection)
+        except sqlite3.Error as error:
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("ROLLBACK TO unit")
+            return None, translate(error)
+        except Exception as error:
+            self._connection.execute("ROLLBACK TO unit")
+            return None, error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("RELEASE unit")
+        return result, None
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                return
+
+    def _checkpoint(self) -> None:
+        """Only this thread does; a failure is tried again after the next commit."""
+        try:
+            if self.commits % CHECKPOINT_EVERY == 0:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:
+            return
+
+    @staticmethod
+    def _finish(batch: list[tuple[Unit, asyncio.Future[Any]]], results: list[tuple[Any, BaseException | None]]) -> None:
+        """Resolve all futures of a loop with one wake-up."""
+
+        def resolve() -> None:
+            for (_, future), (result, error) in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        try:
+            batch[0][1].get_loop().call_soon_threadsafe(resolve)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+
+def translate(error: sqlite3.Error) -> JarvisError:
+    """The word of the domain for an error of the driver."""
+    if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+        return StoreCorrupt(f"the database is damaged: {error}")
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return StoreUnavailable("the disk that holds the database is full")
+    return StoreUnavailable(f"the database cannot be written: {error}")
