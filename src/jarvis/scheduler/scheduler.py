@@ -53,6 +53,7 @@ class Scheduler:
         self.cluster = Cluster(0, 0)
         self.heartbeat = Heartbeat()
         self._leadership = Leadership(0, 0)
+        self.finished = self.waits_for_store = False
         self._stopping = False
         self._next_poll = self._next_judgement = 0.0
         self._started_since: float | None = None
@@ -67,18 +68,29 @@ class Scheduler:
         await self.rebuild()
 
     async def run(self) -> None:
-        while not self._stopping:
-            try:
-                await self.run_once(await self.bus.take(self._patience()))
-            except StoreUnavailable as error:
-                self.heartbeat.last_error = str(error)
-                log.warning("the store is away, waiting: %s", error)
-                await asyncio.sleep(RETRY_S)
-                await self._rebuild_until_it_works()
-            except StaleEpoch as error:
-                log.error("another leader took over: %s", error)
-                self.heartbeat.last_error = str(error)
-                return
+        try:
+            while not self._stopping:
+                await self._run_guarded()
+        except StaleEpoch as error:
+            log.error("another leader took over: %s", error)
+            self.heartbeat.last_error = str(error)
+        except Exception as error:
+            log.exception("the scheduler stops on a defect")
+            self.heartbeat.last_error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.finished = True
+
+    async def _run_guarded(self) -> None:
+        try:
+            await self.run_once(await self.bus.take(self._patience()))
+        except StoreUnavailable as error:
+            self.heartbeat.last_error = str(error)
+            self.waits_for_store = True
+            log.warning("the store is away, waiting: %s", error)
+            await asyncio.sleep(RETRY_S)
+            await self._rebuild_until_it_works()
+            self.waits_for_store = False
 
     def stop(self) -> None:
         self._stopping = True

@@ -1,0 +1,87 @@
+"""Every metric, by the names of the brief; read from the state at each scrape, counted from the event feed."""
+
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from jarvis.core.event import Event
+from jarvis.core.node import NodeState
+from jarvis.core.states import TERMINAL
+from jarvis.scheduler.scheduler import Scheduler
+
+_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 14400, 86400)
+_TERMINAL = frozenset(str(s) for s in TERMINAL)
+
+
+class MetricsCollector(Collector):
+    """Registers itself; ``observe`` is given each published batch of events."""
+
+    def __init__(self, registry: CollectorRegistry, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._submitted = Counter("jarvis_task_submitted", "Tasks accepted.", registry=registry)
+        self._finished = Counter("jarvis_task_finished", "Elements ended.", ["state"], registry=registry)
+        self._execution = Histogram("jarvis_task_execution_seconds", "Start to end.", buckets=_BUCKETS, registry=registry)
+        self._placement = Histogram(
+            "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
+        )
+        self._queued_at: dict[tuple[int, int], float] = {}
+        self._started_at: dict[tuple[int, int], float] = {}
+        registry.register(self)
+
+    def submitted(self, count: int) -> None:
+        self._submitted.inc(count)
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Follow the elements through their events; what is remembered is bounded by what is live."""
+        for event in events:
+            at = (event.task, event.index)
+            if event.kind == "queued":
+                self._queued_at[at] = event.at
+            elif event.kind == "assigned":
+                since = self._queued_at.pop(at, None)
+                if since is not None:
+                    self._placement.observe(event.at - since)
+                self._started_at[at] = event.at
+            elif event.kind == "running":
+                self._started_at[at] = event.at
+            elif event.kind in _TERMINAL:
+                self._finished.labels(event.kind).inc()
+                self._queued_at.pop(at, None)
+                since = self._started_at.pop(at, None)
+                if since is not None:
+                    self._execution.observe(event.at - since)
+
+    def collect(self) -> Iterable[Metric]:
+        cluster = self._scheduler.cluster
+        queue = GaugeMetricFamily("jarvis_scheduler_queue_length", "Live tasks by queue and state.", labels=["queue", "state"])
+        counts: dict[tuple[str, str], int] = {}
+        for task in list(cluster.tasks.values()):
+            for state, number in (task.counts or {task.state: 1}).items():
+                at = (task.spec.queue, str(state))
+                counts[at] = counts.get(at, 0) + number
+        for (name, state_name), number in sorted(counts.items()):
+            queue.add_metric([name, state_name], number)
+        yield queue
+        yield from self._nodes()
+
+    def _nodes(self) -> Iterable[Metric]:
+        cpu = GaugeMetricFamily("jarvis_worker_cpu_usage_ratio", "CPU in use.", labels=["node"])
+        memory = GaugeMetricFamily("jarvis_worker_memory_usage_bytes", "Memory in use.", labels=["node"])
+        available = GaugeMetricFamily("jarvis_worker_available", "1 when it takes work.", labels=["node"])
+        used: dict[str, int] = {}
+        total: dict[str, int] = {}
+        for view in list(self._scheduler.cluster.nodes.values()):
+            name = [view.node.name]
+            cpu.add_metric(name, view.node.health.get("cpu_ratio", 0.0))
+            memory.add_metric(name, view.node.health.get("memory_used", 0.0))
+            up = view.session is not None and view.node.state is NodeState.READY
+            available.add_metric(name, float(up))
+            for resource, amount in view.node.resources.items():
+                total[resource] = total.get(resource, 0) + amount
+                used[resource] = used.get(resource, 0) + view.used.get(resource, 0)
+        ratio = GaugeMetricFamily("jarvis_resource_utilization_ratio", "Placed of what there is.", labels=["resource"])
+        for resource, amount in sorted(total.items()):
+            ratio.add_metric([resource], used[resource] / amount if amount else 0.0)
+        yield from (cpu, memory, available, ratio)

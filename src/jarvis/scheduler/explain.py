@@ -1,0 +1,126 @@
+"""PURE: why an element waits: all blockers at once, from the very filters that place."""
+
+from typing import Any
+
+from jarvis.core.errors import JarvisError, NeverFits
+from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.resources import format_amount
+from jarvis.core.states import ON_NODE, State
+from jarvis.core.task import Task, TaskSpec
+from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
+
+
+def why(cluster: Cluster, key: ElementKey, now: float) -> dict[str, Any] | None:
+    """Reasons of an element that the leader holds; None when it does not (it has ended, or never was)."""
+    task = cluster.tasks.get(key.task)
+    if task is None:
+        return None
+    position = 0 if task.spec.array is None or key.index == SOLO else task.spec.array.position_of(key.index)
+    if position is None:
+        return None
+    state = cluster.state_at(task, position)
+    reasons, nodes = _reasons(cluster, task, position, state, now)
+    summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
+    return {
+        "id": str(key), "state": str(state), "reason": reasons[0].word if reasons else "",
+        "summary": f"task {key} is {state}: {summary}",
+        "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
+        "nodes": nodes,
+    }  # fmt: skip
+
+
+def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
+    attempt = cluster.attempts.get(task.key_at(position))
+    if attempt is not None and state in ON_NODE:
+        return f"attempt {attempt.attempt} is on node {cluster.nodes[attempt.node].node.name}"
+    return "it can start in the next cycle"
+
+
+def _reasons(
+    cluster: Cluster, task: Task, position: int, state: State, now: float
+) -> tuple[list[Reason], list[dict[str, str]]]:
+    spec = task.spec
+    if state is State.HELD:
+        by = "an administrator" if task.reason == "JobHeldAdmin" else "its user"
+        return [Reason(task.reason or "JobHeldUser", f"it is held by {by}: release it to go on")], []
+    if state is State.QUARANTINED:
+        return [Reason("JobHeldAdmin", "it took several nodes down: an administrator may release it")], []
+    if state is State.BACKOFF:
+        element = cluster.elements[task.key_at(position)]
+        wait = max((element.eligible_at or now) - now, 0.0)
+        return [Reason("Backoff", f"attempt {element.attempt} ended {element.cause}; the next one in {wait:.0f} s")], []
+    if state is State.WAITING:
+        return _waiting(cluster, task, now), []
+    if state is not State.QUEUED:
+        return [], []
+    reasons, nodes = _queued(cluster, class_of(spec))
+    array = spec.array
+    if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
+        reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
+    if reasons and (ahead := _ahead(cluster, task, position)):
+        reasons.append(Reason("Priority", f"{ahead} task{'s' if ahead > 1 else ''} of its shape go first"))
+    return reasons, nodes
+
+
+def _waiting(cluster: Cluster, task: Task, now: float) -> list[Reason]:
+    reasons = []
+    waits = sorted(cluster.waits_for.get(task.id, ()))
+    if waits:
+        named = ", ".join(map(str, waits[:10])) + (f" and {len(waits) - 10} more" if len(waits) > 10 else "")
+        reasons.append(Reason("Dependency", f"it waits for the end of task {named}"))
+    if task.spec.begin is not None and task.spec.begin > now:
+        reasons.append(Reason("BeginTime", f"it begins in {task.spec.begin - now:.0f} s"))
+    return reasons
+
+
+def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Reason], list[dict[str, str]]]:
+    """What each node says, and the words that sum it up: what is nearest to being met comes first."""
+    if not cluster.nodes:
+        return [Reason("NoNodes", "no node is registered")], []
+    rows: list[dict[str, str]] = []
+    found: dict[str, int] = {}
+    for view in cluster.nodes.values():
+        reason = eligible_reason(view, placement_class) or room_reason(placement_class.need, view.free)
+        if reason is not None:
+            rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
+            found[reason.word] = found.get(reason.word, 0) + 1
+    if len(rows) < len(cluster.nodes):
+        return [], rows
+    order = ("Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    return [
+        Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
+        for word in order
+        if word in found
+    ], rows
+
+
+def _ahead(cluster: Cluster, task: Task, position: int) -> int:
+    """Entries of its class that come first (an array counts as one)."""
+    mine = Entry(-task.spec.priority, task.id, position)
+    count = 0
+    for entry in cluster.queue.entries(class_of(task.spec)):
+        if entry >= mine or count >= 100_000:
+            break
+        other = cluster.tasks.get(entry.task)
+        if other is not None and other.id != task.id and State.QUEUED in (other.state, other.base):
+            count += 1
+    return count
+
+
+def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
+    """The refusal of a request that no registered node type can meet, lost ones included; None when one can."""
+    if not cluster.nodes:
+        return None
+    placement_class = class_of(spec)
+    best: NeverFits | None = None
+    for view in cluster.nodes.values():
+        reason = static_reason(view, placement_class)
+        if reason is None or reason.word != "NeverFits":
+            return None
+    for name, wanted in placement_class.resources:
+        largest = max(view.node.resources.get(name, 0) for view in cluster.nodes.values())
+        if wanted > largest:
+            best = best or NeverFits(name, format_amount(name, wanted), format_amount(name, largest))
+    return best
