@@ -1,0 +1,131 @@
+"""The agent's session: one WebSocket to a server, frames of what has gathered, again and again with full jitter."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
+from jarvis.core.effects import Refused, Welcome
+from jarvis.core.inputs import Hello
+
+log = logging.getLogger("jarvis.session")
+
+CONNECT_S = 10.0
+SEND_S = 30.0
+LONGEST_WAIT_S = 30.0
+OUTBOX_LIMIT = 100_000
+FRAME_MESSAGES = 2_000
+
+
+class SessionHandler(Protocol):
+    """What the session asks of the agent."""
+
+    def hello(self) -> Hello: ...
+    def welcomed(self, welcome: Welcome) -> None: ...
+    def received(self, messages: list[ToAgent]) -> None: ...
+
+
+class Session:
+    """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
+
+    def __init__(self, handler: SessionHandler, where: Callable[[], tuple[str, str]]) -> None:
+        self._handler, self._where = handler, where
+        self._outbox: list[FromAgent] = []
+        self._something = asyncio.Event()
+        self.connected = False
+        self.dropped = 0
+        self._heard = 0.0
+
+    def say(self, message: FromAgent) -> None:
+        """Queue for the next frame; without a session nothing is kept, because Hello and what follows say it again."""
+        if not self.connected:
+            return
+        if len(self._outbox) >= OUTBOX_LIMIT:
+            self.dropped += 1
+            return
+        self._outbox.append(message)
+        self._something.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        failures = 0
+        while True:
+            wait = None
+            try:
+                wait = await self._once()
+                failures = 0
+            except (OSError, TimeoutError, websockets.WebSocketException, msgspec.DecodeError) as error:
+                log.info("no session: %s", error)
+            finally:
+                self.connected = False
+                self._outbox.clear()
+            failures += 1
+            most = wait if wait is not None else min(0.05 * 2.0 ** min(failures, 12), LONGEST_WAIT_S)
+            await asyncio.sleep(random.uniform(0, most))
+
+    async def _once(self) -> float | None:
+        """One session; how long to wait at most before the next, if the server said so."""
+        url, token = self._where()
+        headers = {"Authorization": f"Bearer {token}"}
+        async with asyncio.timeout(CONNECT_S):
+            socket = await connect(
+                url, additional_headers=headers, compression=None, max_size=MAX_FRAME, ping_interval=None, proxy=None
+            )
+        try:
+            return await self._serve(socket)
+        finally:
+            await socket.close()
+
+    async def _serve(self, socket: ClientConnection) -> float | None:
+        await socket.send(encode(AgentFrame(1, 0, [self._handler.hello()])))
+        async with asyncio.timeout(CONNECT_S):
+            first = await self._receive(socket)
+        answer = first.messages[0] if first.messages else None
+        if isinstance(answer, Refused):
+            log.warning("the server refuses: %s", answer.reason)
+            return answer.retry_s or LONGEST_WAIT_S
+        if not isinstance(answer, Welcome):
+            return None
+        self.connected = True
+        self._outbox.clear()
+        self._handler.welcomed(answer)
+        if first.messages[1:]:
+            self._handler.received(first.messages[1:])
+        sender = asyncio.create_task(self._send_all(socket))
+        try:
+            await self._receive_all(socket, sender, answer.heartbeat_s * 6)
+        finally:
+            sender.cancel()
+        return None
+
+    async def _receive_all(self, socket: ClientConnection, sender: asyncio.Task[None], silence_s: float) -> None:
+        """A server that says nothing for several heartbeats is not there, whatever the socket says."""
+        while not sender.done():
+            async with asyncio.timeout(silence_s):
+                frame = await self._receive(socket)
+            self._handler.received(frame.messages)
+
+    async def _receive(self, socket: ClientConnection) -> ServerFrame:
+        data = await socket.recv()
+        if isinstance(data, str):
+            raise msgspec.DecodeError("a text frame")
+        return decode_from_server(data)
+
+    async def _send_all(self, socket: ClientConnection) -> None:
+        seq = 1
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._outbox:
+                messages, self._outbox = self._outbox[:FRAME_MESSAGES], self._outbox[FRAME_MESSAGES:]
+                seq += 1
+                async with asyncio.timeout(SEND_S):
+                    await socket.send(encode(AgentFrame(seq, 0, messages)))
+
+

@@ -1,0 +1,47 @@
+"""The agent's side of the supervisor's socket: frames of JSON, one connection for orders and reports."""
+
+import asyncio
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+_length = struct.Struct(">I")
+CONNECT_S = 10.0
+
+
+class SupervisorClient:
+    """Orders out, reports in. A broken connection ends the agent: the supervisor starts a new one, which adopts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def connect(self) -> dict[str, Any]:
+        """Say hello; the answer, with the parts of a long one put together."""
+        async with asyncio.timeout(CONNECT_S):
+            self._reader, self._writer = await asyncio.open_unix_connection(self._path, limit=8 << 20)
+            self.send({"op": "hello", "version": 1})
+            welcome = await self.receive()
+            more = welcome.get("more")
+            while more:
+                part = await self.receive()
+                welcome["attempts"] += part["attempts"]
+                more = part.get("more")
+        return welcome
+
+    def send(self, message: dict[str, Any]) -> None:
+        body = json.dumps(message, separators=(",", ":")).encode()
+        self._writer.write(_length.pack(len(body)) + body)
+
+    async def receive(self) -> dict[str, Any]:
+        (size,) = _length.unpack(await self._reader.readexactly(4))
+        message: dict[str, Any] = json.loads(await self._reader.readexactly(size))
+        return message
+
+    async def attach(self, target: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""
+        async with asyncio.timeout(CONNECT_S):
+            reader, writer = await asyncio.open_unix_connection(self._path)
+            body = json.dumps({"op": "attach", **target}).encode()
+            writer.write(_length.pack(len(body)) + body)
+        return reader, writer

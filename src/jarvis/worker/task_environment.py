@@ -1,0 +1,88 @@
+"""PURE: what a task finds in its environment, and the names of its output files."""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from jarvis.core.ids import SOLO
+from jarvis.worker.machine import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the node adds: its name, the owner's account and the directories made for the attempt."""
+
+    node: str
+    home: str
+    user: str
+    shell: str
+    scratch: str
+    """Directory of the attempt: temporary files, JARVIS_OUTPUT, declared outputs."""
+    now: float
+
+
+def environment(work: Work, place: Place, entry: str | None = None) -> dict[str, str]:
+    """The client's exported variables, the owner's identity, and JARVIS_*; nothing of the agent's own."""
+    a, spec = work.assignment, work.spec
+    cpus = max(1, -(-spec.resources.get("cpu", 1000) // 1000))
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **spec.env}
+    env |= {"HOME": place.home, "USER": place.user, "LOGNAME": place.user, "SHELL": place.shell}
+    env |= {
+        "JARVIS_TASK_ID": str(a.task),
+        "JARVIS_ATTEMPT": str(a.attempt),
+        "JARVIS_FENCING_TOKEN": str(a.token),
+        "JARVIS_NAME": spec.name,
+        "JARVIS_USER": a.user,
+        "JARVIS_PROJECT": a.project,
+        "JARVIS_QUEUE": spec.queue,
+        "JARVIS_NODE": place.node,
+        "JARVIS_CPUS": str(cpus),
+        "JARVIS_GPUS": str(len(work.gpus)),
+        "JARVIS_TMPDIR": f"{place.scratch}/tmp",
+        "TMPDIR": f"{place.scratch}/tmp",
+        "JARVIS_OUTPUT": f"{place.scratch}/output.json",
+        "JARVIS_OUTPUT_DIR": f"{place.scratch}/outputs",
+        "OMP_NUM_THREADS": str(cpus),
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, work.gpus)),
+    }
+    if spec.resources.get("memory"):
+        env["JARVIS_MEM_MB"] = str(spec.resources["memory"] >> 20)
+    if spec.cwd:
+        env["JARVIS_SUBMIT_DIR"] = spec.cwd
+    if a.deadline_s is not None:
+        env["JARVIS_DEADLINE"] = f"{place.now + a.deadline_s:.0f}"
+    if a.restart:
+        env["JARVIS_RESTART_REASON"] = a.restart
+    return env | _array(work, entry)
+
+
+def _array(work: Work, entry: str | None) -> dict[str, str]:
+    array = work.spec.array
+    if array is None:
+        return {}
+    env = {
+        "JARVIS_ARRAY_ID": str(work.assignment.task),
+        "JARVIS_ARRAY_INDEX": str(work.assignment.index),
+        "JARVIS_ARRAY_COUNT": str(array.count),
+        "JARVIS_ARRAY_MIN": str(array.ranges[0][0]),
+        "JARVIS_ARRAY_MAX": str(array.index_at(array.count - 1)),
+        "JARVIS_ARRAY_STEP": str(array.ranges[0][2]),
+    }
+    if entry is not None:
+        env["JARVIS_ENTRY"] = entry
+    return env
+
+
+_PATTERN = re.compile(r"%(%|[jAaxNu])")
+
+
+def output_path(pattern: str, work: Work, node: str) -> str:
+    """A user's ``-o`` with %j (id), %A (array id), %a (index), %x (name), %N (node), %u (user) filled in."""
+    a = work.assignment
+    index = "" if a.index == SOLO else str(a.index)
+    values = {
+        "%": "%", "j": f"{a.task}_{index}" if index else str(a.task), "A": str(a.task), "a": index,
+        "x": work.spec.name.replace("/", "_"), "N": node, "u": a.user,
+    }  # fmt: skip
+    filled = _PATTERN.sub(lambda match: values[match.group(1)], pattern)
+    return str(PurePath(work.spec.cwd or "/") / filled)
