@@ -51,13 +51,15 @@ class Shipper:
         if future is not None and not future.done():
             future.set_result(ack.digest)
 
-    async def ship(self, number: int, token: int, stream: str, path: str, size: int, chosen: bool) -> Output:
-        """Send a file; a chunk that is not acknowledged (the session broke) is sent again."""
+    async def ship(
+        self, number: int, token: int, stream: str, path: str, size: int, chosen: bool, base: int = 0
+    ) -> Output:
+        """Send ``size`` bytes of a file from ``base`` on; a chunk that is not acknowledged (the session broke) is sent again."""
         chunks: list[tuple[int, str]] = []
         compressor = zstandard.ZstdCompressor(level=3)
         offset = 0
         while offset < size:
-            data = await asyncio.to_thread(read_range, path, offset, min(CHUNK, size - offset))
+            data = await asyncio.to_thread(read_range, path, base + offset, min(CHUNK, size - offset))
             if not data:
                 break
             packed = compressor.compress(data)
