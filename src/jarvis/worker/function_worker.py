@@ -156,7 +156,7 @@ def _send(peer: socket.socket, frame: bytes) -> None:
         return
 
 
-def _receive(stream: io.BufferedReader) -> bytes | None:
+def _receive(stream: "io.BufferedReader[Any]") -> bytes | None:
     try:
         head = stream.read(4)
         if len(head) < 4:

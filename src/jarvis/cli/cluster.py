@@ -1,0 +1,187 @@
+"""up, down, server: Jarvis on this machine."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jarvis.config import server_file
+from jarvis.config.settings import Settings, load
+
+READY_S = 20.0
+
+
+def _flags(host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None) -> dict[str, Any]:
+    flags: dict[str, Any] = {}
+    if host is not None:
+        flags.setdefault("server", {})["host"] = host
+    if port is not None:
+        flags.setdefault("server", {})["port"] = port
+    if memory:
+        flags["store"] = {"kind": "memory"}
+    if cpus is not None:
+        flags.setdefault("worker", {})["cpus"] = cpus
+    if name is not None:
+        flags.setdefault("worker", {})["name"] = name
+    return flags
+
+
+def _server_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--host", help="Address to listen on."),
+            click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one."),
+            click.option("--memory", is_flag=True, help="Keep everything in memory: nothing survives."),
+            click.option("--cpus", type=float, help="CPUs that tasks may use; default: all."),
+            click.option("--node-name", "name", help="Name of this node; default: the host's."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def alive(content: server_file.ServerFile | None) -> bool:
+    """Whether that server answers."""
+    import urllib.error
+    import urllib.request
+
+    if content is None:
+        return False
+    try:
+        with urllib.request.urlopen(f"{content.url}/alive", timeout=2) as answer:  # noqa: S310 - our own file's URL
+            return int(answer.status) == 200
+    except (OSError, ValueError):
+        return False
+
+
+def _nodes_ready(content: server_file.ServerFile) -> bool:
+    import urllib.request
+
+    request = urllib.request.Request(f"{content.url}/health", headers={"Authorization": f"Bearer {content.token}"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - our own file's URL
+            checks = json.loads(answer.read()).get("checks", {})
+    except (OSError, ValueError):
+        return False
+    return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
+
+
+@click.command()
+@_server_options
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
+def up(host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool) -> None:
+    """Start Jarvis on this machine: server, node and everything they need. Running tasks of before go on."""
+    flags = _flags(host, port, memory, cpus, name)
+    settings, _ = load(flags)
+    content = server_file.read(settings.state_dir)
+    if alive(content):
+        assert content is not None
+        click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
+        return
+    if foreground:
+        _serve(settings, None)
+        return
+    begin = time.monotonic()
+    content = start_server(settings, flags)
+    click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {settings.state_dir}")
+    if memory:
+        click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
+    click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
+
+
+def start_server(settings: Settings, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
+    """Start a server in the background and wait until it takes tasks."""
+    directory = settings.state_dir
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
+    command += ["--log-file", str(directory / "server.log")]
+    if owner_fd is not None:
+        command += ["--owner-fd", str(owner_fd)]
+    errors = directory / "server.err"
+    with errors.open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
+            pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},
+        )  # fmt: skip
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        content = server_file.read(directory)
+        if content is not None and content.pid == process.pid and _nodes_ready(content):
+            return content
+        if process.poll() is not None:
+            text = errors.read_text(encoding="utf-8", errors="replace").strip()
+            raise click.ClickException(text.removeprefix("jarvis: ") or f"the server ended with {process.returncode}")
+        time.sleep(0.02)
+    raise click.ClickException(f"the server did not get ready in {READY_S:g} s: see {directory}/server.log")
+
+
+@click.command()
+@_server_options
+@click.option("--no-node", is_flag=True, help="Run no tasks on this machine.")
+@click.option("--flags", "more", hidden=True)
+@click.option("--owner-fd", type=int, hidden=True)
+@click.option("--log-file", type=click.Path(path_type=Path), help="Log there, rotated; default: stderr.")
+def server(
+    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, no_node: bool,
+    more: str | None, owner_fd: int | None, log_file: Path | None,
+) -> None:  # fmt: skip
+    """Run a server in the foreground, with a node on this machine."""
+    flags = json.loads(more) if more else _flags(host, port, memory, cpus, name)
+    settings, _ = load(flags)
+    _serve(settings, log_file, not no_node, owner_fd)
+
+
+def _serve(settings: Settings, log_file: Path | None, with_node: bool = True, owner_fd: int | None = None) -> None:
+    from jarvis.utils.logs import configure
+    from jarvis.wiring import PortInUse, Server
+
+    configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
+    try:
+        asyncio.run(Server(settings, with_node, owner_fd).run())
+    except PortInUse as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave running tasks running: the next 'jarvis up' takes them over.")
+@click.option("--purge", is_flag=True, help="Delete the state directory afterwards.")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting.")
+def down(keep: bool, purge: bool, yes: bool) -> None:
+    """Stop Jarvis on this machine."""
+    import shutil
+
+    settings, _ = load()
+    directory = settings.state_dir
+    if purge and not yes:
+        click.confirm(f"Delete {directory} with every task, log and result in it?", abort=True)
+    stopped = _stop_server(directory)
+    if not keep:
+        from jarvis.wiring import stop_node
+
+        stopped = stop_node(directory) or stopped
+    if purge and directory.is_dir():
+        shutil.rmtree(directory)
+        click.echo(f"deleted {directory}")
+    click.echo("Jarvis is down" if stopped else "Jarvis was not up")
+
+
+def _stop_server(directory: Path) -> bool:
+    content = server_file.read(directory)
+    if content is None or not alive(content):
+        return False
+    os.kill(content.pid, signal.SIGTERM)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            os.kill(content.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    raise click.ClickException(f"the server (pid {content.pid}) does not stop: see {directory}/server.log")

@@ -1,0 +1,277 @@
+"""The composition root: reads settings, picks adapters, starts the shells of a server and of its own node."""
+
+import asyncio
+import getpass
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from jarvis import __version__
+from jarvis.api.auth import StoreAuthenticator, token_hash
+from jarvis.api.server import create_app, uvicorn_options
+from jarvis.api.services import ApiSettings, Services
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.config import server_file
+from jarvis.config.settings import Settings, WorkerSettings
+from jarvis.core.ids import ElementKey
+from jarvis.core.permissions import Principal
+from jarvis.core.resources import parse_bytes
+from jarvis.monitor import health
+from jarvis.monitor.metrics_collector import MetricsCollector
+from jarvis.scheduler import explain
+from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.scheduler import Scheduler
+from jarvis.state.blob_store import BlobStore
+from jarvis.state.blob_stores.directory import DirectoryBlobStore
+from jarvis.state.blob_stores.memory import MemoryBlobStore
+from jarvis.state.retention import Retention
+from jarvis.state.state_manager import StateManager
+from jarvis.state.store import Store
+from jarvis.state.stores.memory import MemoryStore
+from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.utils.clock import Clock
+
+log = logging.getLogger("jarvis.server")
+DAY = 86400.0
+SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
+
+
+class PortInUse(OSError):
+    """Somebody listens there already."""
+
+
+def open_store(settings: Settings) -> tuple[Store, BlobStore]:
+    if settings.store.kind == "memory":
+        return MemoryStore(), MemoryBlobStore()
+    return SqliteStore(settings.state_dir), DirectoryBlobStore(settings.state_dir / "blobs")
+
+
+class Server:
+    """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it."""
+
+    def __init__(self, settings: Settings, with_node: bool = True, owner_fd: int | None = None) -> None:
+        self.settings, self.with_node, self.owner_fd = settings, with_node, owner_fd
+        self.store, self.blobs = open_store(settings)
+        self.bus, self.clock = MemoryBus(), Clock()
+        self.scheduler = Scheduler(self.store, self.bus, self.clock, self._policy, f"{socket.gethostname()}:{os.getpid()}")
+        self.token = ""
+        self.url = ""
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._owner_pipe: int | None = None
+
+    def _policy(self) -> Policy:
+        return Policy(self.settings.scheduler.balancer, dict(self.settings.scheduler.queues))
+
+    # ------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT, or the owner is gone."""
+        await self.store.open()
+        try:
+            await self.scheduler.start()
+            listener = self._listen()
+            server = uvicorn.Server(uvicorn.Config(self._app(), **uvicorn_options()))
+            self._spawn(self.scheduler.run(), "scheduler")
+            self._spawn(self._retention().run(), "retention")
+            self._announce()
+            if self.with_node:
+                self._start_node()
+            if self.owner_fd is not None:
+                self._spawn(self._watch_owner(server), "owner")
+            await server.serve(sockets=[listener])
+        finally:
+            await self._stop()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    def _retention(self) -> Retention:
+        s = self.settings.store
+        return Retention(self.store, s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes)
+
+    async def _stop(self) -> None:
+        """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
+        self.scheduler.stop()
+        server_file.remove(self.settings.state_dir, os.getpid())
+        for task in self._tasks:
+            if task.get_name() != "scheduler":
+                task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._owner_pipe is not None:
+            os.close(self._owner_pipe)
+        if self._supervisor is not None and self.owner_fd is not None:
+            with suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._supervisor.wait, 15)
+        await self.store.close()
+
+    async def _watch_owner(self, server: uvicorn.Server) -> None:
+        """The owner's end of the pipe closes when it ends, however it ends."""
+        assert self.owner_fd is not None
+        closed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self.owner_fd, closed.set)
+        await closed.wait()
+        server.should_exit = True
+
+    # ------------------------------------------------------------ parts
+
+    def _app(self) -> Any:
+        registry = CollectorRegistry()
+        metrics = MetricsCollector(registry, self.scheduler)
+        self._spawn(self._observe(metrics), "metrics")
+        user = getpass.getuser()
+        self.token = self._kept_token("token")
+        fixed = {
+            token_hash(self.token): Principal(user, "admin", ("*",), "owner"),
+            token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
+        }
+        services = Services(
+            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.bus), bus=self.bus,
+            clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
+            why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
+            incarnation=lambda: self.scheduler.cluster.incarnation,
+            health_checks=health.checks(self.store, self.scheduler), registry=registry,
+            settings=ApiSettings(allowed_hosts=self.settings.server.allowed_hosts, default_user=user),
+        )  # fmt: skip
+        return create_app(services)
+
+    def _why(self, key: ElementKey) -> dict[str, Any] | None:
+        return explain.why(self.scheduler.cluster, key, self.clock.now())
+
+    async def _observe(self, metrics: MetricsCollector) -> None:
+        while True:
+            async for batch in self.bus.watch():
+                metrics.observe(batch)
+
+    def _listen(self) -> socket.socket:
+        """The socket; a port that was free the last time is taken again, so that nodes and people find it."""
+        host, port = self.settings.server.host, self.settings.server.port
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            raise PortInUse(f"server.host {host}: beyond loopback Jarvis listens only with TLS, which is not built yet")
+        remembered = self.settings.state_dir / "port"
+        wanted = port
+        if not port and remembered.exists():
+            text = remembered.read_text(encoding="ascii").strip()
+            wanted = int(text) if text.isdigit() else 0
+        listener = self._bind(host, wanted, required=bool(port))
+        actual = listener.getsockname()[1]
+        if self.settings.state_dir.is_dir():
+            remembered.write_text(f"{actual}\n", encoding="ascii")
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{actual}"
+        return listener
+
+    def _bind(self, host: str, port: int, required: bool) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            if required or not port:
+                raise PortInUse(f"server.port {port} on {host} cannot be used: {error.strerror}") from None
+            return self._bind(host, 0, required=False)
+        listener.listen(512)
+        return listener
+
+    def _announce(self) -> None:
+        self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__)
+        server_file.write(self.settings.state_dir, content)
+        log.info("listening on %s", self.url)
+
+    def _kept_token(self, name: str) -> str:
+        """256 random bits, made once, readable by the owner alone."""
+        path = self.settings.state_dir / name
+        self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(32))
+        return path.read_text(encoding="ascii").strip()
+
+    # ------------------------------------------------------------ the own node
+
+    def _start_node(self) -> None:
+        """The supervisor of this machine's node: one that lives already goes on, with the agent that it has."""
+        directory = self.settings.state_dir / "node"
+        directory.mkdir(mode=0o711, exist_ok=True)
+        os.chmod(self.settings.state_dir, 0o711 if os.geteuid() == 0 else 0o700)
+        command = [
+            sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
+            "--agent", json.dumps(agent_command(self.settings.worker, directory, self.url, self.settings.state_dir)),
+        ]  # fmt: skip
+        pass_fds: tuple[int, ...] = ()
+        if self.owner_fd is not None:
+            read_end, self._owner_pipe = os.pipe()
+            command += ["--owner-fd", str(read_end)]
+            pass_fds = (read_end,)
+        with (directory / "supervisor.log").open("ab") as out:
+            self._supervisor = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=pass_fds
+            )
+        for descriptor in pass_fds:
+            os.close(descriptor)
+
+
+def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: Path) -> list[str]:
+    """How the supervisor starts the agent."""
+    command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
+    command += ["--token-file", str(state_dir / "node.token")]
+    if worker.name:
+        command += ["--name", worker.name]
+    if worker.cpus is not None:
+        command += ["--cpus", str(worker.cpus)]
+    if worker.memory is not None:
+        command += ["--memory", str(parse_bytes(worker.memory, "worker.memory"))]
+    if worker.gpus is not None:
+        command += ["--gpus", str(worker.gpus)]
+    for name, value in worker.labels.items():
+        command += ["--label", f"{name}={value}"]
+    for taint in worker.taints:
+        command += ["--taint", taint]
+    return command + (["--allow-root"] if worker.allow_root else [])
+
+
+def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
+    """End the node's supervisor with all that runs under it; False when there is none."""
+    pid_file = state_dir / "node" / "supervisor.pid"
+    try:
+        pid = int(pid_file.read_text(encoding="ascii").split()[0])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError, IndexError):
+        return False
+    if os.fsencode(str(state_dir / "node")) not in command:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    return _gone(pid, timeout_s)
+
+
+def _gone(pid: int, timeout_s: float) -> bool:
+    import time
+
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+        if stat[stat.rindex(")") + 2] in "ZX":
+            return True
+        time.sleep(0.02)
+    return False
