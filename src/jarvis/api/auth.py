@@ -46,7 +46,7 @@ def authorise(
 
 
 class StoreAuthenticator:
-    """Tokens of the store, read again at most every ``refresh_s``; ``fixed`` are this process's own (hash → principal)."""
+    """Tokens of the store, read again at most every ``refresh_s``; ``fixed`` are of this process (hash → principal)."""
 
     def __init__(
         self, store: Store, clock: Clock, fixed: Mapping[str, Principal] | None = None, refresh_s: float = 2.0
