@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: tokens, the one authorisation function, and the guard before every route and socket."""
+"""Who asks and whether they may: tokens, the one authorisation function, and the guard before every route."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""What is told of tasks, elements, attempts, events and nodes. Plain dicts: these are read far more than they change."""
+"""What is told of tasks, elements, attempts, events and nodes. Plain dicts, because lists of them are long."""
 
 import base64
 from typing import Any

@@ -94,7 +94,7 @@ class RetryFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     backoff_strategy: Literal["exponential", "linear", "constant"] = "exponential"
     backoff_base: int | float | str = 1.0
     max_backoff: int | float | str = 300.0
-    retryable_errors: list[str] = ["any"]
+    retryable_errors: list[str] = msgspec.field(default_factory=lambda: ["any"])
     non_retryable_errors: list[str] = []
 
 

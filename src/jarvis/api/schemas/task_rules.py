@@ -72,7 +72,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         stderr=_path(task.stderr, "stderr"),
         stdin=_path(task.stdin, "stdin"),
         pty=task.pty,
-        output_limit=None if task.output_limit is None else parse_bytes(task.output_limit, "output_limit"),
+        output_limit=None if task.output_limit is None else _size(task.output_limit, "output_limit"),
         login_shell=task.login_shell,
     )
 
@@ -104,8 +104,8 @@ def _name(task: TaskIn | TaskFast) -> str:
     if task.script is not None:
         return "script"
     first = task.command if isinstance(task.command, str) else (task.command or [task.image or "task"])[0]
-    shown = "".join(c for c in first.split(maxsplit=1)[0].rpartition("/")[2] if c.isprintable()) if first.split() else ""
-    return shown[:100] or "task"
+    program = (first.split(maxsplit=1) or [""])[0].rpartition("/")[2]
+    return "".join([c for c in program if c.isprintable()])[:100] or "task"
 
 
 def _few(items: list[str], field: str) -> list[str]:
@@ -135,8 +135,21 @@ def _resources(given: Mapping[str, object]) -> Resources:
         return dict(_ONE_CPU)
     if len(given) > 100:
         raise InvalidValue("resources", len(given), "at most 100 kinds")
+    for name, value in given.items():
+        _short(value, f"resources.{name}")
     found = parse_resources(given)
     return found if "cpu" in given else _ONE_CPU | found
+
+
+def _short(value: object, field: str) -> object:
+    """Numbers written with hundreds of digits mean nothing and overflow."""
+    if isinstance(value, str) and len(value) > 40:
+        raise InvalidValue(field, value, "an amount")
+    return value
+
+
+def _size(value: object, field: str) -> int:
+    return parse_bytes(_short(value, field), field)
 
 
 def priority(given: int | str) -> int:

@@ -25,10 +25,7 @@ def duration(value: object, field: str) -> float:
     elif isinstance(value, str) and value and len(value) <= 40:
         if _NUMBER.match(value):
             seconds = float(value)
-        elif match := _DURATION.match(value):
-            days, hours, minutes, rest = (float(g or 0) for g in match.groups())
-            seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
-        elif match := _CLOCK.match(value):
+        elif match := _DURATION.match(value) or _CLOCK.match(value):
             days, hours, minutes, rest = (float(g or 0) for g in match.groups())
             seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
     if not 0 <= seconds <= MAX_SECONDS:
