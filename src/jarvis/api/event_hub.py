@@ -54,7 +54,7 @@ class EventHub:
                 del self._waiting[task]
 
     async def follow(self, after: int, idle_s: float) -> AsyncIterator[list[Event]]:
-        """All events above ``after``, without gap or repeat: first the store's, then the bus's. Empty lists mark idling."""
+        """All events above ``after``, without gap or repeat: the store's, then the bus's. Empty lists mark idling."""
         feed: asyncio.Queue[list[Event] | None] = asyncio.Queue()
         self._feeds.add(feed)
         try:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jarvis.api.auth import authorise
+from jarvis.api.problems import Refusal
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
 from jarvis.bus.messages import (
@@ -27,8 +28,17 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
 from jarvis.core.errors import JarvisError, NotAllowed
-from jarvis.core.inputs import Ended, Hello, Input, NodeConnected, NodeDisconnected, NodeReported, NodesSeen
-from jarvis.core.inputs import Returned, Started
+from jarvis.core.inputs import (
+    Ended,
+    Hello,
+    Input,
+    NodeConnected,
+    NodeDisconnected,
+    NodeReported,
+    NodesSeen,
+    Returned,
+    Started,
+)
 from jarvis.core.permissions import Principal
 
 log = logging.getLogger(__name__)
@@ -41,11 +51,10 @@ class BadFrame(Exception):
     """An agent sent what no agent of this protocol sends; its session ends."""
 
 
-class NodeAway(JarvisError):
+def node_away(node: int) -> Refusal:
     """No session to the node at the moment."""
-
-    code = "node_away"
     hint = "try again in a few seconds, or see 'jarvis node ls'"
+    return Refusal(503, "node_away", f"node {node} is not connected to this server", hint)
 
 
 class Gateway:
@@ -159,11 +168,16 @@ class Gateway:
             if frame.seq <= session.heard:
                 continue
             facts = [m for m in frame.messages if isinstance(m, Started | Ended | Returned)]
+            first = session.heard == 0
             session.frame_heard(frame.seq, bool(facts))
             for item in frame.messages:
-                await self._take(session, principal, item, first=frame.seq == 1)
+                await self._take(session, principal, item, first)
             if facts:
-                await self._offer(NodeReported(f"{session.ident}-{frame.seq}", session.ident, session.node, frame.seq, facts))
+                cause = f"{session.ident}-{frame.seq}"
+                await self._offer(NodeReported(cause, session.ident, session.node, frame.seq, facts))
+                for fact in facts:
+                    if isinstance(fact, Returned):
+                        session.forget(fact.numbers)
 
     async def _offer(self, item: Input) -> None:
         """While the leader takes no more, this session is read no further: that is the back-pressure."""
@@ -174,6 +188,8 @@ class Gateway:
 
     async def _take(self, session: Session, principal: Principal, item: FromAgent, first: bool) -> None:
         if isinstance(item, Hello):
+            if not first:
+                raise BadFrame("Hello comes once, first")
             await self._hello(session, principal, item)
         elif not session.node:
             raise BadFrame("a session begins with Hello and goes on after Welcome")
@@ -185,13 +201,10 @@ class Gateway:
             await self._blob_get(session, item)
         elif isinstance(item, BlobPut):
             await self._blob_put(session, item)
-        elif isinstance(item, StreamData):
-            if (handle := session.streams.get(item.stream)) is not None:
-                handle.arrived(item)
+        elif isinstance(item, StreamData) and (handle := session.streams.get(item.stream)) is not None:
+            handle.arrived(item)
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
-        if session.heard != 1:
-            raise BadFrame("Hello comes once, first")
         if principal.label.startswith("node:") and principal.label != f"node:{hello.node}":
             raise NotAllowed(f"this token speaks for {principal.label}")
         if hello.version != PROTOCOL_VERSION:
@@ -262,7 +275,7 @@ class Gateway:
         """Open an interactive stream to an attempt; the stream's id is chosen here. Raises when the node is away."""
         session = self._by_node.get(node)
         if session is None:
-            raise NodeAway(f"node {node} is not connected to this server")
+            raise node_away(node)
         handle = session.open_stream()
         session.post(msgspec.structs.replace(request, stream=handle.stream))
         return handle
@@ -274,5 +287,4 @@ def _note(session: Session, message: object) -> None:
         for a in message.assignments:
             session.held[a.number] = Held(a.number, a.token, a.task, a.index, a.project)
     elif isinstance(message, Recorded):
-        for number in message.numbers:
-            session.held.pop(number, None)
+        session.forget(message.numbers)

@@ -73,6 +73,11 @@ class Session:
         self._pending.extend(messages)
         self._wake.set()
 
+    def forget(self, numbers: list[int]) -> None:
+        """These are no longer on the node."""
+        for number in numbers:
+            self.held.pop(number, None)
+
     def open_stream(self) -> StreamHandle:
         self._next_stream += 1
         handle = StreamHandle(self, self._next_stream)
