@@ -93,7 +93,7 @@ class Submitter:
             raise Conflict(f"task {task.id} is {task.state}", "retry what has ended; see requeue for what runs")
         spec = task.spec
         if spec.array is not None:
-            indices = [index] if index >= 0 else await self._failed(task.id)
+            indices = [index] if index >= 0 else await self._failed(task)
             if not indices:
                 raise Conflict(f"no element of task {task.id} has failed")
             spec = msgspec.structs.replace(
@@ -107,13 +107,17 @@ class Submitter:
         hashed = f"{task.id}_{index}".encode()
         return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
 
-    async def _failed(self, task: int) -> list[int]:
-        out: list[int] = []
+    async def _failed(self, task: Task) -> list[int]:
+        """Indices that failed; those without a row of their own ended as the task's base says."""
+        states: dict[int, State] = {}
         after = -1
-        while page := await self.services.store.element_list(task, _FAILED, after, PAGE):
-            out += [element.index for element in page]
+        while page := await self.services.store.element_list(task.id, frozenset(), after, PAGE):
+            states |= {element.index: element.state for element in page}
             after = page[-1].index
-        return out
+        if task.base in _FAILED:
+            for position in range(task.next_position, task.size):
+                states.setdefault(task.key_at(position).index, task.base)
+        return sorted(index for index, state in states.items() if state in _FAILED)
 
     # ------------------------------------------------------------ batches
 

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from jarvis.api.auth import authorise
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.problems import Refusal
 from jarvis.api.schemas.out import encode
 from jarvis.api.schemas.values import MAX_ID, duration, number
 from jarvis.api.services import Services
@@ -40,12 +39,10 @@ class Context:
 
     async def task(self, ident: str, access: Access = "read") -> tuple[Task, ElementKey]:
         """The task that is meant. One that may not be read does not exist for the asker."""
+        principal = authorise(self.principal, "see")
         key = read_key(ident)
         found = await self.services.store.task_get_many([key.task])
-        principal = authorise(self.principal, "see") if self.principal is None or self.principal.role != "node" else None
-        if principal is None:
-            authorise(self.principal, "see")
-        if not found or principal is None or not allowed(principal, "read", found[0].project):
+        if not found or not allowed(principal, "read", found[0].project):
             raise NotFound("task", ident)
         task = found[0]
         authorise(principal, access, task.project, task.user)
@@ -159,11 +156,6 @@ def idempotency(request: Request) -> str | None:
     if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
         raise InvalidValue("Idempotency-Key", key, "1 to 200 printable ASCII characters")
     return key
-
-
-def no_json(error: Exception) -> Refusal:
-    """A body that is no JSON at all."""
-    return Refusal(400, "bad_json", f"the body is not JSON: {error}", "send valid UTF-8 JSON")
 
 
 def sse(kind: str, ident: str, data: dict[str, Any]) -> bytes:

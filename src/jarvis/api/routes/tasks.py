@@ -174,7 +174,7 @@ def _plain(verb: Verb) -> None:
 
 
 for _verb in ("hold", "release", "requeue", "suspend", "resume"):
-    _plain(_verb)  # type: ignore[arg-type]  # a loop over literals is a str to mypy
+    _plain(_verb)
 
 
 @router.post("/tasks/{ident}/signal", status_code=202)
