@@ -190,7 +190,7 @@ def _ranges(indices: list[int]) -> list[tuple[int, int, int]]:
 
 
 def _too_big(size: int) -> Refusal:
-    return Refusal(413, "too_large", f"the task takes {size} bytes, at most {MAX_TASK} are taken", "put data into /blobs")
+    return Refusal(413, "too_large", f"the task takes {size} bytes of at most {MAX_TASK}", "put data into /blobs")
 
 
 def _unreadable(error: Exception) -> JarvisError:

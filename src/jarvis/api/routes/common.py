@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends
 from pydantic import BaseModel
@@ -10,8 +10,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from jarvis.api.auth import authorise
-from jarvis.api.event_hub import EventHub
-from jarvis.api.gateway import Gateway
 from jarvis.api.schemas.out import encode
 from jarvis.api.schemas.values import MAX_ID, duration, number
 from jarvis.api.services import Services
@@ -20,6 +18,10 @@ from jarvis.core.ids import SOLO, ElementKey, parse_element
 from jarvis.core.permissions import Access, Principal, allowed
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task
+
+if TYPE_CHECKING:
+    from jarvis.api.event_hub import EventHub
+    from jarvis.api.gateway import Gateway
 
 M = TypeVar("M", bound=BaseModel)
 

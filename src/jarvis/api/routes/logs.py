@@ -33,6 +33,7 @@ Stream = Literal["stdout", "stderr"]
 async def logs(
     context: Ctx,
     ident: str,
+    *,
     stream: Stream = "stdout",
     attempt: str | None = None,
     offset: str = "0",
@@ -51,7 +52,7 @@ async def logs(
         if wanted is not None:
             raise NotFound("attempt", f"{ident} #{wanted}")
         return _stream(_nothing())
-    return await _of_attempt(context, task, found, stream, start, last, follow)
+    return await _of_attempt(context, task, found, stream=stream, start=start, last=last, follow=follow)
 
 
 async def _attempt(context: Context, key: ElementKey, wanted: int | None) -> Attempt | None:
@@ -62,7 +63,7 @@ async def _attempt(context: Context, key: ElementKey, wanted: int | None) -> Att
 
 
 async def _of_attempt(
-    context: Context, task: Task, found: Attempt, stream: Stream, start: int, last: int | None, follow: bool
+    context: Context, task: Task, found: Attempt, *, stream: Stream, start: int, last: int | None, follow: bool
 ) -> Response:
     if found.ended_at is None and found.state in ON_NODE:
         if found.state is State.ASSIGNED and not follow:
@@ -87,8 +88,7 @@ def _stream(chunks: AsyncIterator[bytes]) -> StreamingResponse:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""  # makes this a generator
+    yield b""
 
 
 async def _stored(context: Context, project: str, output: Output, start: int) -> AsyncIterator[bytes]:
@@ -145,7 +145,7 @@ async def _when_started(context: Context, key: ElementKey, stream: Stream) -> As
     found = await _attempt(context, key, None)
     if found is None:
         return
-    response = await _of_attempt(context, task, found, stream, 0, None, True)
+    response = await _of_attempt(context, task, found, stream=stream, start=0, last=None, follow=True)
     assert isinstance(response, StreamingResponse)
     async for piece in response.body_iterator:
         yield piece if isinstance(piece, bytes) else bytes(str(piece), "utf-8")

@@ -61,6 +61,7 @@ async def submit_batch(request: Request, context: Ctx) -> Response:
 @router.get("/tasks")
 async def list_tasks(
     context: Ctx,
+    *,
     state: Annotated[list[str], Query()] = [],  # noqa: B006  # FastAPI copies it
     project: Text = None,
     user: Text = None,
