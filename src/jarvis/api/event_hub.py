@@ -1,0 +1,91 @@
+"""One watcher of the bus for a whole server: long polls and event feeds hang on it, so a thousand of them cost one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+from jarvis.bus.bus import Bus
+from jarvis.core.event import Event
+from jarvis.state.store import Store
+
+FEED_LIMIT = 200
+"""Batches that may wait for a slow reader; beyond that it reads on from the store."""
+PAGE = 1000
+
+
+class EventHub:
+    """Wakes who waits for a task, and copies events to feeds."""
+
+    def __init__(self, bus: Bus, store: Store) -> None:
+        self._bus, self._store = bus, store
+        self._waiting: dict[int, set[asyncio.Event]] = {}
+        self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled. A watch that was ended for being slow starts again: everybody re-reads the store then."""
+        while True:
+            async for batch in self._bus.watch():
+                self._spread(batch)
+            for feed in self._feeds:
+                _push(feed, None)
+            for waiters in self._waiting.values():
+                for waiter in waiters:
+                    waiter.set()
+            await asyncio.sleep(0.05)
+
+    def _spread(self, batch: list[Event]) -> None:
+        for event in batch:
+            for waiter in self._waiting.get(event.task, ()):
+                waiter.set()
+        for feed in self._feeds:
+            _push(feed, batch)
+
+    @contextlib.contextmanager
+    def waiting(self, task: int) -> Iterator[asyncio.Event]:
+        """An asyncio.Event set whenever something happened to the task; look at the store after entering, too."""
+        waiter = asyncio.Event()
+        self._waiting.setdefault(task, set()).add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters = self._waiting[task]
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiting[task]
+
+    async def follow(self, after: int, idle_s: float) -> AsyncIterator[list[Event]]:
+        """All events above ``after``, without gap or repeat: the store's, then the bus's. Empty lists mark idling."""
+        feed: asyncio.Queue[list[Event] | None] = asyncio.Queue()
+        self._feeds.add(feed)
+        try:
+            behind = True
+            while True:
+                while behind:
+                    page = await self._store.event_list(after, PAGE)
+                    behind = len(page) == PAGE
+                    if page:
+                        after = page[-1].seq
+                        yield page
+                try:
+                    async with asyncio.timeout(idle_s):
+                        batch = await feed.get()
+                except TimeoutError:
+                    batch, behind = [], True
+                if batch is None or (batch and batch[0].seq > after + 1):
+                    behind = True
+                    continue
+                fresh = [event for event in batch if event.seq > after]
+                after = fresh[-1].seq if fresh else after
+                if fresh or not batch:
+                    yield fresh
+        finally:
+            self._feeds.discard(feed)
+
+
+def _push(feed: asyncio.Queue[list[Event] | None], batch: list[Event] | None) -> None:
+    """A feed that is full loses what it holds and is told to read the store."""
+    if feed.qsize() >= FEED_LIMIT:
+        while not feed.empty():
+            feed.get_nowait()
+        batch = None
+    feed.put_nowait(batch)

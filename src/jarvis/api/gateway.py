@@ -1,0 +1,290 @@
+"""Where agents connect: carries facts to the leader, orders to the nodes, and bodies to and from the blob store."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from jarvis.api.auth import authorise
+from jarvis.api.problems import Refusal
+from jarvis.api.services import Services
+from jarvis.api.session import Held, Session, StreamHandle
+from jarvis.bus.messages import (
+    PROTOCOL_VERSION,
+    BlobData,
+    BlobGet,
+    BlobPut,
+    BlobStored,
+    ChunkStored,
+    FromAgent,
+    Heartbeat,
+    OutputChunk,
+    StreamData,
+    StreamOpen,
+    decode_from_agent,
+)
+from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
+from jarvis.core.errors import JarvisError, NotAllowed
+from jarvis.core.inputs import (
+    Ended,
+    Hello,
+    Input,
+    NodeConnected,
+    NodeDisconnected,
+    NodeReported,
+    NodesSeen,
+    Returned,
+    Started,
+)
+from jarvis.core.permissions import Principal
+
+log = logging.getLogger(__name__)
+BLOB_READ = 256 * 1024
+RESCAN_S = 5.0
+PAGE = 1000
+
+
+class BadFrame(Exception):
+    """An agent sent what no agent of this protocol sends; its session ends."""
+
+
+def node_away(node: int) -> Refusal:
+    """No session to the node at the moment."""
+    hint = "try again in a few seconds, or see 'jarvis node ls'"
+    return Refusal(503, "node_away", f"node {node} is not connected to this server", hint)
+
+
+class Gateway:
+    """One per server process. Agents are not trusted: a node reads blobs of its own tasks alone."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._sessions: dict[str, Session] = {}
+        self._by_node: dict[int, Session] = {}
+        self._seen: dict[int, dict[str, float]] = {}
+        self._scanned_at = float("-inf")
+        self._scanning = asyncio.Lock()
+
+    # ------------------------------------------------------------ from the leader
+
+    async def run(self) -> None:
+        """Until cancelled: deliver what the leader dispatches, and pass on heartbeats."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._deliver())
+            group.create_task(self._flush_heartbeats())
+
+    async def _deliver(self) -> None:
+        async for item in self.services.bus.sessions():
+            self._route(item)
+
+    def _route(self, item: ToNode | ToSession | AckFrame) -> None:
+        if isinstance(item, ToNode):
+            if (session := self._by_node.get(item.node)) is not None:
+                _note(session, item.message)
+                session.post(item.message)
+            return
+        found = self._sessions.get(item.session)
+        if found is None:
+            return
+        if isinstance(item, AckFrame):
+            found.committed(item.seq)
+            return
+        if isinstance(item.message, Welcome):
+            self._welcome(found, item.message)
+        found.post(item.message)
+        if item.close:
+            found.finish()
+
+    def _welcome(self, session: Session, message: Welcome) -> None:
+        """A newer session of the same node replaces the older."""
+        session.node = message.node
+        older = self._by_node.get(message.node)
+        self._by_node[message.node] = session
+        if older is not None and older is not session:
+            session.held.update(older.held)
+            older.finish()
+
+    async def _flush_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self.services.settings.heartbeat_flush_s)
+            if self._seen:
+                seen, self._seen = self._seen, {}
+                if not self.services.bus.offer(NodesSeen(f"seen-{secrets.token_hex(4)}", seen)):
+                    self._seen = seen | self._seen
+
+    # ------------------------------------------------------------ from agents
+
+    async def serve(self, socket: WebSocket) -> None:
+        """One session from handshake to end."""
+        principal: Principal = authorise(socket.state.principal, "agent")
+        await socket.accept()
+        session = Session(f"s-{secrets.token_hex(8)}", socket)
+        self._sessions[session.ident] = session
+        tasks = [
+            asyncio.create_task(self._read(socket, session, principal)),
+            asyncio.create_task(session.write()),
+            asyncio.create_task(session.broken.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            failed = next((t.exception() for t in done if t.exception() is not None), None)
+            await self._close(socket, session, failed)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._ended(session)
+
+    async def _close(self, socket: WebSocket, session: Session, failed: BaseException | None) -> None:
+        code, reason = (1013, "too slow") if session.broken.is_set() else (1000, "")
+        if isinstance(failed, BadFrame | msgspec.MsgspecError | NotAllowed):
+            code, reason = 1008, str(failed)[:100]
+        elif failed is not None and not isinstance(failed, WebSocketDisconnect | RuntimeError):
+            log.error("session %s of node %s failed", session.ident, session.node, exc_info=failed)
+            code, reason = 1011, "the server made a mistake"
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(code, reason)
+
+    async def _ended(self, session: Session) -> None:
+        self._sessions.pop(session.ident, None)
+        session.end()
+        if session.node:
+            if self._by_node.get(session.node) is session:
+                del self._by_node[session.node]
+            self.services.bus.offer(NodeDisconnected(f"bye-{session.ident}", session.ident, session.node))
+
+    async def _read(self, socket: WebSocket, session: Session, principal: Principal) -> None:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1006))
+            data = message.get("bytes")
+            if not data:
+                raise BadFrame("frames are binary")
+            frame = decode_from_agent(data)
+            if frame.seq <= session.heard:
+                continue
+            facts = [m for m in frame.messages if isinstance(m, Started | Ended | Returned)]
+            first = session.heard == 0
+            session.frame_heard(frame.seq, bool(facts))
+            for item in frame.messages:
+                await self._take(session, principal, item, first)
+            if facts:
+                cause = f"{session.ident}-{frame.seq}"
+                await self._offer(NodeReported(cause, session.ident, session.node, frame.seq, facts))
+                for fact in facts:
+                    if isinstance(fact, Returned):
+                        session.forget(fact.numbers)
+
+    async def _offer(self, item: Input) -> None:
+        """While the leader takes no more, this session is read no further: that is the back-pressure."""
+        delay = 0.005
+        while not self.services.bus.offer(item):
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 0.2)
+
+    async def _take(self, session: Session, principal: Principal, item: FromAgent, first: bool) -> None:
+        if isinstance(item, Hello):
+            if not first:
+                raise BadFrame("Hello comes once, first")
+            await self._hello(session, principal, item)
+        elif not session.node:
+            raise BadFrame("a session begins with Hello and goes on after Welcome")
+        elif isinstance(item, Heartbeat):
+            self._seen[session.node] = item.health
+        elif isinstance(item, OutputChunk):
+            await self._chunk(session, item)
+        elif isinstance(item, BlobGet):
+            await self._blob_get(session, item)
+        elif isinstance(item, BlobPut):
+            await self._blob_put(session, item)
+        elif isinstance(item, StreamData) and (handle := session.streams.get(item.stream)) is not None:
+            handle.arrived(item)
+
+    async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
+        if principal.label.startswith("node:") and principal.label != f"node:{hello.node}":
+            raise NotAllowed(f"this token speaks for {principal.label}")
+        if hello.version != PROTOCOL_VERSION:
+            session.post(Refused(reason=f"this server speaks version {PROTOCOL_VERSION} of the protocol"))
+            session.finish()
+            return
+        await self._offer(NodeConnected(f"hello-{session.ident}", session.ident, hello))
+
+    # ------------------------------------------------------------ bodies
+
+    async def _chunk(self, session: Session, item: OutputChunk) -> None:
+        held = await self._held(session, item.number, item.token)
+        if held is None:
+            return
+        digest = await self.services.blobs.put(held.project, item.data)
+        session.post(ChunkStored(number=item.number, stream=item.stream, offset=item.offset, digest=digest))
+
+    async def _blob_put(self, session: Session, item: BlobPut) -> None:
+        held = await self._held(session, item.number, item.token)
+        try:
+            if held is None:
+                raise NotAllowed(f"assignment {item.number} is not on this node")
+            digest = await self.services.blobs.put(held.project, item.data)
+            session.post(BlobStored(request=item.request, digest=digest))
+        except JarvisError as error:
+            session.post(BlobStored(request=item.request, error=str(error)))
+
+    async def _blob_get(self, session: Session, item: BlobGet) -> None:
+        try:
+            held = next((h for h in session.held.values() if h.task == item.task), None)
+            if held is None:
+                await self._rescan()
+                held = next((h for h in session.held.values() if h.task == item.task), None)
+            if held is None:
+                raise NotAllowed(f"task {item.task} is not on this node")
+            length = max(0, min(item.length, BLOB_READ))
+            size = await self.services.blobs.size(held.project, item.digest)
+            data = await self.services.blobs.read(held.project, item.digest, max(0, item.offset), length)
+            session.post(BlobData(request=item.request, data=data, size=size))
+        except JarvisError as error:
+            session.post(BlobData(request=item.request, error=str(error)))
+
+    async def _held(self, session: Session, number: int, token: int) -> Held | None:
+        held = session.held.get(number)
+        if held is None:
+            await self._rescan()
+            held = session.held.get(number)
+        return held if held is not None and held.token == token else None
+
+    async def _rescan(self) -> None:
+        """After a restart of the server the nodes hold what this gateway never sent: learn it from the store."""
+        async with self._scanning:
+            now = self.services.clock.now()
+            if now - self._scanned_at < RESCAN_S:
+                return
+            self._scanned_at, after = now, 0
+            while page := await self.services.store.task_list_live(after, PAGE):
+                after = page[-1].id
+                projects = {task.id: task.project for task in page}
+                for attempt in await self.services.store.attempt_list_current(list(projects)):
+                    if (session := self._by_node.get(attempt.node)) is not None:
+                        held = Held(attempt.number, attempt.token, attempt.task, attempt.index, projects[attempt.task])
+                        session.held.setdefault(attempt.number, held)
+
+    # ------------------------------------------------------------ streams
+
+    def open_stream(self, node: int, request: StreamOpen) -> StreamHandle:
+        """Open an interactive stream to an attempt; the stream's id is chosen here. Raises when the node is away."""
+        session = self._by_node.get(node)
+        if session is None:
+            raise node_away(node)
+        handle = session.open_stream()
+        session.post(msgspec.structs.replace(request, stream=handle.stream))
+        return handle
+
+
+def _note(session: Session, message: object) -> None:
+    """Remember what a node has, for the bodies it asks for and sends."""
+    if isinstance(message, Assign):
+        for a in message.assignments:
+            session.held[a.number] = Held(a.number, a.token, a.task, a.index, a.project)
+    elif isinstance(message, Recorded):
+        session.forget(message.numbers)

@@ -1,0 +1,132 @@
+"""The server about itself: alive, ready, health, figures, version."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jarvis.api.problems import problem, respond
+from jarvis.api.routes.common import Context, Ctx, answer
+from jarvis.api.schemas.values import rfc3339
+from jarvis.api.services import HealthCheck, Services
+from jarvis.core.node import NodeState
+
+router = APIRouter(tags=["cluster"])
+CHECKS = ("api", "scheduler_queue", "workers", "database", "redis")
+VITAL = ("api", "scheduler_queue", "database")
+CHECK_S = 2.0
+KEEP_S = 1.0
+
+
+class Health:
+    """Runs the checks at most once a second, however many ask; remembers since when each is as it is."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._checks: dict[str, dict[str, Any]] = {}
+        self._at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def look(self) -> tuple[str, dict[str, dict[str, Any]]]:
+        async with self._lock:
+            if time.monotonic() - self._at >= KEEP_S:
+                given = {"api": _api_is_ok} | self._services.health_checks
+                names = [*CHECKS, *sorted(set(given) - set(CHECKS))]
+                told = await asyncio.gather(*(_one(given.get(name)) for name in names))
+                now = rfc3339(self._services.clock.now())
+                for name, found in zip(names, told, strict=True):
+                    before = self._checks.get(name, {})
+                    same = before.get("status") == found["status"]
+                    self._checks[name] = found | {"since": before["since"] if same else now}
+                self._at = time.monotonic()
+        down = any(self._checks[name]["status"] == "down" for name in VITAL)
+        unwell = any(c["status"] in ("down", "degraded") for c in self._checks.values())
+        return "down" if down else "degraded" if unwell else "ok", self._checks
+
+
+async def _api_is_ok() -> Mapping[str, Any]:
+    return {"status": "ok", "detail": ""}
+
+
+async def _one(check: HealthCheck | None) -> dict[str, Any]:
+    """One check; what raises or hangs is down."""
+    if check is None:
+        return {"status": "not_configured", "detail": "", "latency_ms": None}
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(CHECK_S):
+            found = dict(await check())
+    except TimeoutError:
+        found = {"status": "down", "detail": f"no answer within {CHECK_S:g} s"}
+    except Exception as error:  # noqa: BLE001  # a check that breaks says that its subject is down
+        found = {"status": "down", "detail": f"{type(error).__name__}: {error}"}
+    return found | {"latency_ms": round((time.monotonic() - started) * 1000, 2)}
+
+
+def _health(request: Request) -> Health:
+    health: Health = request.app.state.health
+    return health
+
+
+@router.get("/alive")
+async def alive() -> Response:
+    """The process answers."""
+    return answer({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    """Whether it can take work: 503 when not."""
+    status, checks = await _health(request).look()
+    if status == "down":
+        names = [name for name in VITAL if checks[name]["status"] == "down"]
+        return respond(problem(503, "not_ready", f"down: {', '.join(names)}", "see /health with a token"))
+    return answer({"status": "ok"})
+
+
+@router.get("/health")
+async def health(request: Request, context: Ctx) -> Response:
+    """Everything this server depends on; brief without a token."""
+    status, checks = await _health(request).look()
+    code = 503 if status == "down" else 200
+    if context.principal is None:
+        return answer({"status": status}, code)
+    return answer({"status": status, "checks": checks, "version": context.services.version}, code)
+
+
+@router.get("/version")
+async def version(context: Ctx) -> Response:
+    """What runs here."""
+    context.allow("see")
+    return answer({"version": context.services.version, "api": "v1", "incarnation": context.services.incarnation()})
+
+
+async def _figures(context: Context) -> dict[str, Any]:
+    counts = await context.services.store.counts()
+    nodes = await context.services.store.node_list()
+    return {
+        "tasks": {state.value: number for state, number in counts.tasks_by_state.items()},
+        "nodes": {s.value: sum(n.state is s for n in nodes) for s in NodeState} | {"total": len(nodes)},
+        "events": counts.events,
+        "disk": {"database_bytes": counts.database_bytes, "blob_bytes": await context.services.blobs.total_bytes()},
+        "durable": context.services.store.durable,
+    }
+
+
+@router.get("/stats")
+async def stats(context: Ctx) -> Response:
+    """Counts of tasks, nodes, events and bytes."""
+    context.allow("see")
+    return answer(await _figures(context))
+
+
+@router.get("/metrics")
+async def metrics(context: Ctx) -> Response:
+    """Prometheus' text format, from the registry that all parts share."""
+    context.allow("see")
+    return Response(generate_latest(context.services.registry), media_type=CONTENT_TYPE_LATEST)

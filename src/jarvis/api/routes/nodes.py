@@ -1,0 +1,79 @@
+"""Nodes: list, show, and take them out of and back into service."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jarvis.api.routes.common import Ctx, answer, body_of
+from jarvis.api.schemas.out import node_out
+from jarvis.api.schemas.task_in import DrainIn, Strict, schema_of
+from jarvis.api.schemas.values import duration, text
+from jarvis.core.command import NewCommand, Verb
+from jarvis.core.errors import NotFound
+from jarvis.core.node import Node
+
+router = APIRouter(tags=["nodes"])
+
+
+@router.get("/nodes")
+async def list_nodes(context: Ctx) -> Response:
+    """Every registered node."""
+    context.allow("see")
+    return answer({"items": [node_out(n) for n in await context.services.store.node_list()], "next": None})
+
+
+async def _node(context: Ctx, ident: str) -> Node:
+    """By id, or by name."""
+    for node in await context.services.store.node_list():
+        if ident in (str(node.id), node.name):
+            return node
+    raise NotFound("node", ident)
+
+
+@router.get("/nodes/{ident}")
+async def show_node(context: Ctx, ident: str) -> Response:
+    """One node, by id or name."""
+    context.allow("see")
+    return answer(node_out(await _node(context, ident)))
+
+
+async def _wish(context: Ctx, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:
+    principal = context.allow("operate")
+    node = await _node(context, ident)
+    command = NewCommand(verb=verb, user=principal.user, admin=True, node=node.id, args=args or {})
+    stored = (await context.services.state_manager.command([command]))[0]
+    return answer({"id": node.id, "name": node.name, "verb": verb, "command": stored.id}, 202)
+
+
+@router.post("/nodes/{ident}/drain", status_code=202, openapi_extra=schema_of(DrainIn))
+async def drain(request: Request, context: Ctx, ident: str) -> Response:
+    """No new work; what runs may finish, until ``deadline`` (a duration) if there is one."""
+    context.allow("operate")
+    body = await body_of(request, DrainIn)
+    args: dict[str, Any] = {"reason": text(body.reason, "reason")}
+    if body.deadline is not None:
+        args["deadline_s"] = duration(body.deadline, "deadline")
+    return await _wish(context, ident, "node_drain", args)
+
+
+@router.post("/nodes/{ident}/cordon", status_code=202)
+async def cordon(request: Request, context: Ctx, ident: str) -> Response:
+    """No new work; what is there stays."""
+    await body_of(request, Strict)
+    return await _wish(context, ident, "node_cordon")
+
+
+@router.post("/nodes/{ident}/uncordon", status_code=202)
+async def uncordon(request: Request, context: Ctx, ident: str) -> Response:
+    """Undo cordon."""
+    await body_of(request, Strict)
+    return await _wish(context, ident, "node_uncordon")
+
+
+@router.post("/nodes/{ident}/resume", status_code=202)
+async def resume(request: Request, context: Ctx, ident: str) -> Response:
+    """Undo drain and cordon."""
+    await body_of(request, Strict)
+    return await _wish(context, ident, "node_resume")

@@ -1,0 +1,89 @@
+"""The application: all routes at the root and under /api/v1, behind one guard."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.websockets import WebSocket
+
+from jarvis.api import problems
+from jarvis.api.auth import Guard
+from jarvis.api.event_hub import EventHub
+from jarvis.api.gateway import Gateway
+from jarvis.api.routes import blobs, cluster, events, logs, nodes, tasks
+from jarvis.api.services import Services
+from jarvis.bus.messages import MAX_FRAME
+
+log = logging.getLogger(__name__)
+ROUTERS = (tasks.router, logs.router, events.router, nodes.router, blobs.router, cluster.router)
+agents = APIRouter(include_in_schema=False)
+
+
+@agents.websocket("/agent/v1/session")
+async def agent_session(socket: WebSocket) -> None:
+    """Where agents connect."""
+    gateway: Gateway = socket.app.state.gateway
+    await gateway.serve(socket)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application of one server; its lifespan runs the gateway and the event hub."""
+    app = FastAPI(
+        title="Jarvis",
+        version=services.version,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.hub = EventHub(services.bus, services.store)
+    app.state.gateway = Gateway(services)
+    app.state.health = cluster.Health(services)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api/v1")
+        app.include_router(router, include_in_schema=False)
+    app.include_router(agents)
+    problems.install(app)
+    app.add_middleware(Guard, services=services)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    running = [
+        asyncio.create_task(app.state.hub.run(), name="event hub"),
+        asyncio.create_task(app.state.gateway.run(), name="gateway"),
+    ]
+    for task in running:
+        task.add_done_callback(_stopped)
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _stopped(task: asyncio.Task[Any]) -> None:
+    """Neither ends by itself; if one does, the log must say so."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s ended", task.get_name(), exc_info=error)
+
+
+def uvicorn_options() -> dict[str, Any]:
+    """What uvicorn must be told so that frames and proxies are treated as the API expects."""
+    return {
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_FRAME,
+        "ws_ping_interval": 20.0,
+        "ws_ping_timeout": 20.0,
+        "server_header": False,
+        "proxy_headers": False,
+        "access_log": False,
+        "timeout_graceful_shutdown": 5,
+        "log_config": None,
+    }

@@ -1,0 +1,74 @@
+"""What the API needs of the rest of the server, given by the wiring; nothing here knows an adapter."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from jarvis import __version__
+from jarvis.bus.bus import Bus
+from jarvis.core.errors import JarvisError
+from jarvis.core.ids import ElementKey
+from jarvis.core.permissions import Principal
+from jarvis.core.task import TaskSpec
+from jarvis.state.blob_store import BlobStore
+from jarvis.state.state_manager import StateManager
+from jarvis.state.store import Store
+from jarvis.utils.clock import Clock
+
+MIB = 1024 * 1024
+
+HealthCheck = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Answers ``{"status": "ok" | "degraded" | "down" | "not_configured", "detail": …}``; raising means down."""
+
+
+class Authenticator(Protocol):
+    """Finds the principal of an API token."""
+
+    async def principal(self, token: str) -> Principal | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What an administrator may turn. ``allowed_hosts`` adds to the loopback names; without a port any port goes."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    body_limit: int = MIB
+    batch_limit: int = 8 * MIB
+    blob_limit: int = 1024 * MIB
+    default_user: str = "jarvis"
+    default_project: str = "default"
+    max_wait_s: float = 60.0
+    heartbeat_flush_s: float = 1.0
+
+
+def _why_unknown(key: ElementKey) -> dict[str, Any] | None:
+    return None
+
+
+def _fits(spec: TaskSpec) -> JarvisError | None:
+    return None
+
+
+@dataclass(slots=True)
+class Services:
+    """One per server process.
+
+    ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run;
+    ``incarnation`` is the current life of the database, the first half of an event cursor.
+    """
+
+    store: Store
+    blobs: BlobStore
+    state_manager: StateManager
+    bus: Bus
+    clock: Clock
+    authenticator: Authenticator
+    why: Callable[[ElementKey], dict[str, Any] | None] = _why_unknown
+    node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
+    incarnation: Callable[[], int] = lambda: 1
+    health_checks: dict[str, HealthCheck] = field(default_factory=dict)
+    settings: ApiSettings = field(default_factory=ApiSettings)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    version: str = __version__

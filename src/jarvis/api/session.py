@@ -1,0 +1,131 @@
+"""One agent's session: what goes to it gathers until the loop turns, then travels as one frame."""
+
+import asyncio
+from collections import deque
+
+import msgspec
+from starlette.websockets import WebSocket
+
+from jarvis.bus.messages import MAX_FRAME, ServerFrame, StreamData, ToAgent, encode
+
+OUT_LIMIT = 20_000
+"""Messages that may wait for a slow agent before its session is ended: it comes back and compares."""
+STREAM_LIMIT = 256
+
+
+class Held(msgspec.Struct, frozen=True):
+    """An assignment that the node has, as far as the gateway needs it."""
+
+    number: int
+    token: int
+    task: int
+    index: int
+    project: str
+
+
+class StreamHandle:
+    """The server's end of an interactive stream; a reader that is too slow loses the stream and not the session."""
+
+    def __init__(self, session: "Session", stream: int) -> None:
+        self._session, self.stream = session, stream
+        self._arrived: asyncio.Queue[StreamData] = asyncio.Queue()
+
+    def arrived(self, data: StreamData) -> None:
+        if self._arrived.qsize() >= STREAM_LIMIT:
+            data = StreamData(stream=self.stream, end=True, error="the reader is too slow")
+            self._session.post(data)
+        self._arrived.put_nowait(data)
+        if data.end:
+            self._session.streams.pop(self.stream, None)
+
+    async def receive(self) -> StreamData:
+        return await self._arrived.get()
+
+    def post(self, message: ToAgent) -> None:
+        self._session.post(message)
+
+    def close(self) -> None:
+        if self._session.streams.pop(self.stream, None) is not None:
+            self._session.post(StreamData(stream=self.stream, end=True))
+
+
+class Session:
+    """State of one connection. ``node`` is 0 until the leader has welcomed it."""
+
+    def __init__(self, ident: str, socket: WebSocket) -> None:
+        self.ident, self._socket = ident, socket
+        self.node = 0
+        self.held: dict[int, Held] = {}
+        self.streams: dict[int, StreamHandle] = {}
+        self.heard = 0
+        self.closing = False
+        self.broken = asyncio.Event()
+        self._reported: deque[int] = deque()
+        self._ack = self._seq = self._next_stream = 0
+        self._pending: list[ToAgent] = []
+        self._wake = asyncio.Event()
+
+    def post(self, *messages: ToAgent) -> None:
+        """Queue for the next frame."""
+        if len(self._pending) + len(messages) > OUT_LIMIT:
+            self.broken.set()
+            return
+        self._pending.extend(messages)
+        self._wake.set()
+
+    def forget(self, numbers: list[int]) -> None:
+        """These are no longer on the node."""
+        for number in numbers:
+            self.held.pop(number, None)
+
+    def open_stream(self) -> StreamHandle:
+        self._next_stream += 1
+        handle = StreamHandle(self, self._next_stream)
+        self.streams[self._next_stream] = handle
+        return handle
+
+    def frame_heard(self, seq: int, reported: bool) -> None:
+        """A frame without facts is safe at once, unless one with facts before it is still open."""
+        self.heard = seq
+        if reported:
+            self._reported.append(seq)
+        elif not self._reported:
+            self._ack = seq
+
+    def committed(self, seq: int) -> None:
+        """The leader has committed the facts up to this frame."""
+        while self._reported and self._reported[0] <= seq:
+            self._reported.popleft()
+        self._ack = max(self._ack, self.heard if not self._reported else seq)
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Send what is left and end."""
+        self.closing = True
+        self._wake.set()
+
+    async def write(self) -> None:
+        """Until finished: one frame for everything that gathered in a turn of the loop."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0)
+            self._wake.clear()
+            messages, self._pending = self._pending, []
+            await self._send(messages)
+            if self.closing and not self._pending:
+                return
+
+    async def _send(self, messages: list[ToAgent]) -> None:
+        data = encode(ServerFrame(self._seq + 1, self._ack, messages))
+        if len(data) > MAX_FRAME and len(messages) > 1:
+            middle = len(messages) // 2
+            await self._send(messages[:middle])
+            await self._send(messages[middle:])
+            return
+        self._seq += 1
+        await self._socket.send_bytes(data)
+
+    def end(self) -> None:
+        """Tell everybody who streams that the node is gone."""
+        for handle in list(self.streams.values()):
+            handle.arrived(StreamData(stream=handle.stream, end=True, error="the node's session ended"))

@@ -1,0 +1,210 @@
+"""From bodies to submissions: one task, thousands at once, or an ended one again."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from jarvis.api.auth import authorise
+from jarvis.api.problems import Refusal, problem_of
+from jarvis.api.schemas.task_in import BatchFast, TaskFast, TaskIn
+from jarvis.api.schemas.task_rules import to_spec
+from jarvis.api.schemas.values import word
+from jarvis.api.services import Services
+from jarvis.core.errors import Conflict, InvalidValue, JarvisError
+from jarvis.core.permissions import ANY_PROJECT, Principal
+from jarvis.core.states import TERMINAL, State
+from jarvis.core.task import INLINE_LIMIT, ArraySpec, NewTask, Task, TaskSpec
+from jarvis.state.store import Accepted, IdempotencyKey, Submission
+
+MAX_BATCH = 10_000
+MAX_TASK = 4 * INLINE_LIMIT
+PAGE = 10_000
+_FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
+_batch_decoder = msgspec.json.Decoder(BatchFast)
+_task_decoder = msgspec.json.Decoder(TaskFast)
+
+
+def uuid7_maker(now: float) -> Callable[[], str]:
+    """Ids that sort by time; the randomness of many is drawn at once."""
+    stamp = f"{int(now * 1000):012x}"
+    pool, at = b"", 0
+
+    def make() -> str:
+        nonlocal pool, at
+        if at >= len(pool):
+            pool, at = os.urandom(10 * 512), 0
+        r = pool[at : at + 10].hex()
+        at += 10
+        return f"{stamp[:8]}-{stamp[8:]}-7{r[:3]}-{'89ab'[int(r[3], 16) & 3]}{r[4:7]}-{r[7:19]}"
+
+    return make
+
+
+class Submitter:
+    """Checks and inserts for one principal."""
+
+    def __init__(self, services: Services, principal: Principal) -> None:
+        self.services, self.principal = services, principal
+        self._now = services.clock.now()
+        self._uuid = uuid7_maker(self._now)
+        self._may: set[str] = set()
+        own = [p for p in principal.projects if p != ANY_PROJECT]
+        self._default = own[0] if own else services.settings.default_project
+
+    def new_task(self, task: TaskIn | TaskFast) -> NewTask:
+        """A task by the rules; raises for what cannot be meant, is not allowed or never fits."""
+        project = self._default if task.project is None else task.project
+        if project not in self._may:
+            authorise(self.principal, "submit", word(project, "project", 100))
+            self._may.add(project)
+        spec = to_spec(task, self._now)
+        self.check_fits(spec)
+        return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
+
+    def check_fits(self, spec: TaskSpec) -> None:
+        error = self.services.node_fits(spec)
+        if error is not None:
+            raise error
+
+    async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
+        if len(data) > MAX_TASK:
+            raise _too_big(len(data))
+        new = self.new_task(TaskIn.model_validate_json(data or b"{}"))
+        return new, await self.insert([new], self._key("POST /tasks", key, data, new.project))
+
+    async def insert(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Accepted:
+        answer = (await self.services.state_manager.submit([Submission(tasks, key)]))[0]
+        if isinstance(answer, JarvisError):
+            raise answer
+        return answer
+
+    def _key(self, route: str, key: str | None, data: bytes, project: str | None = None) -> IdempotencyKey | None:
+        if key is None:
+            return None
+        hashed = hashlib.sha256(data).hexdigest()
+        return IdempotencyKey(self.principal.user, project or self._default, route, key, hashed)
+
+    async def again(self, task: Task, index: int, key: str | None) -> tuple[NewTask, Accepted]:
+        """An ended task as a new one: of an array, the elements that failed."""
+        if index < 0 and task.state not in TERMINAL:
+            raise Conflict(f"task {task.id} is {task.state}", "retry what has ended; see requeue for what runs")
+        spec = task.spec
+        if spec.array is not None:
+            indices = [index] if index >= 0 else await self._failed(task)
+            if not indices:
+                raise Conflict(f"no element of task {task.id} has failed")
+            spec = msgspec.structs.replace(
+                spec, array=ArraySpec(tuple(_ranges(indices)), spec.array.throttle, spec.array.entries)
+            )
+        if spec.deadline is not None and spec.deadline <= self._now:
+            spec = msgspec.structs.replace(spec, deadline=None)
+        spec = msgspec.structs.replace(spec, after=(), begin=None, hold=False)
+        self.check_fits(spec)
+        new = NewTask(uuid=self._uuid(), project=task.project, user=task.user, spec=spec, retry_of=task.id)
+        hashed = f"{task.id}_{index}".encode()
+        return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
+
+    async def _failed(self, task: Task) -> list[int]:
+        """Indices that failed; those without a row of their own ended as the task's base says."""
+        states: dict[int, State] = {}
+        after = -1
+        while page := await self.services.store.element_list(task.id, frozenset(), after, PAGE):
+            states |= {element.index: element.state for element in page}
+            after = page[-1].index
+        if task.base in _FAILED:
+            for position in range(task.next_position, task.size):
+                states.setdefault(task.key_at(position).index, task.base)
+        return sorted(index for index, state in states.items() if state in _FAILED)
+
+    # ------------------------------------------------------------ batches
+
+    async def batch(self, data: bytes, key: str | None) -> dict[str, Any]:
+        """Each member gets an id or a problem; with ``atomic`` all get ids or none."""
+        try:
+            batch = _batch_decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _unreadable(error) from None
+        if not 0 < len(batch.tasks) <= MAX_BATCH:
+            raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
+        results: list[dict[str, Any]] = [{} for _ in batch.tasks]
+        good: list[tuple[int, NewTask]] = []
+        for i, raw in enumerate(batch.tasks):
+            try:
+                good.append((i, self._member(raw)))
+            except JarvisError as error:
+                results[i] = {"problem": problem_of(error)}
+        if batch.atomic and len(good) < len(batch.tasks):
+            refused = [{"index": i, **r} for i, r in enumerate(results) if r]
+            return {"accepted": 0, "refused": len(batch.tasks), "atomic": True, "results": results, "problems": refused}
+        await self._insert_members(good, results, batch.atomic, key, data)
+        accepted = sum("id" in r for r in results)
+        return {"accepted": accepted, "refused": len(results) - accepted, "atomic": batch.atomic, "results": results}
+
+    def _member(self, raw: msgspec.Raw) -> NewTask:
+        view = bytes(raw)
+        if len(view) > MAX_TASK:
+            raise _too_big(len(view))
+        try:
+            return self.new_task(_task_decoder.decode(view))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _unreadable(error) from None
+
+    async def _insert_members(
+        self, good: list[tuple[int, NewTask]], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
+    ) -> None:
+        """Members that name others can be refused by the store's knowledge, so each of them stands alone."""
+        groups: dict[int, list[tuple[int, NewTask]]] = {}
+        for i, new in good:
+            groups.setdefault(-1 if atomic or not new.spec.after else i, []).append((i, new))
+        submissions = []
+        for group, members in groups.items():
+            keyed = self._key("POST /tasks/batch", key and (key if group < 0 else f"{key}#{group}"), data)
+            submissions.append(Submission([new for _, new in members], keyed))
+        answers = await self.services.state_manager.submit(submissions) if submissions else []
+        for members, told in zip(groups.values(), answers, strict=True):
+            if atomic and isinstance(told, JarvisError):
+                raise told
+            if isinstance(told, Accepted) and len(told.ids) != len(members):
+                raise Conflict("the same batch was accepted when other nodes were known", "use a new Idempotency-Key")
+            for position, (i, new) in enumerate(members):
+                if isinstance(told, JarvisError):
+                    results[i] = {"problem": problem_of(told)}
+                elif told.replayed:
+                    results[i] = {"id": told.ids[position], "replayed": True}
+                else:
+                    results[i] = {"id": told.ids[position], "uuid": new.uuid}
+
+
+def _ranges(indices: list[int]) -> list[tuple[int, int, int]]:
+    """Ascending indices as inclusive ranges."""
+    out: list[tuple[int, int, int]] = []
+    for index in indices:
+        if out and out[-1][1] == index - 1:
+            out[-1] = (out[-1][0], index, 1)
+        else:
+            out.append((index, index, 1))
+    return out
+
+
+def _too_big(size: int) -> Refusal:
+    return Refusal(413, "too_large", f"the task takes {size} bytes of at most {MAX_TASK}", "put data into /blobs")
+
+
+def _unreadable(error: Exception) -> JarvisError:
+    """Not JSON at all, or JSON of another shape: msgspec tells the path after ``- at `$.``."""
+    message = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        said, _, path = message.partition(" - at `$")
+        return _Shape(path.rstrip("`").lstrip("."), said)
+    return Refusal(400, "bad_json", f"the body is not JSON: {message}", "send valid UTF-8 JSON")
+
+
+class _Shape(InvalidValue):
+    """A value of another type than the field takes."""
+
+    def __init__(self, field: str, message: str) -> None:
+        JarvisError.__init__(self, f"{field}: {message}" if field else message)
+        self.field, self.value, self.hint = field, None, "see /openapi.json for the fields"

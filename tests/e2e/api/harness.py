@@ -1,0 +1,135 @@
+"""A real server on a free port, with stores in memory and a leader that the test plays."""
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2 as httpx
+import uvicorn
+from fastapi import FastAPI
+
+from jarvis.api.auth import StoreAuthenticator, token_hash
+from jarvis.api.server import create_app, uvicorn_options
+from jarvis.api.services import ApiSettings, Services
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.core.changes import Changes
+from jarvis.core.errors import InvalidValue, NotFound
+from jarvis.core.event import Event
+from jarvis.state.state_manager import StateManager
+from jarvis.state.store import Leadership
+from jarvis.state.stores.memory import MemoryStore
+from jarvis.utils.clock import Clock
+
+TOKENS = {
+    "admin": ("root", "admin", ("*",)),
+    "alice": ("alice", "user", ("red",)),
+    "bob": ("bob", "user", ("red",)),
+    "eve": ("eve", "user", ("blue",)),
+    "node": ("nodes", "node", ()),
+}
+
+
+class MemoryBlobs:
+    """Enough of a blob store."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+
+    async def put(self, project: str, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.kept[project, digest] = data
+        return digest
+
+    async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
+        data = b"".join([piece async for piece in chunks])
+        if len(data) > limit:
+            raise InvalidValue("body", len(data), f"at most {limit} bytes")
+        return await self.put(project, data), len(data)
+
+    async def get(self, project: str, digest: str) -> bytes:
+        if (project, digest) not in self.kept:
+            raise NotFound("blob", digest)
+        return self.kept[project, digest]
+
+    async def size(self, project: str, digest: str) -> int:
+        return len(await self.get(project, digest))
+
+    async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
+        return (await self.get(project, digest))[offset : offset + length]
+
+    async def delete(self, project: str, digest: str) -> bool:
+        return self.kept.pop((project, digest), None) is not None
+
+    async def total_bytes(self) -> int:
+        return sum(len(data) for data in self.kept.values())
+
+
+@dataclass
+class Running:
+    """The server and what is behind it."""
+
+    app: FastAPI
+    port: int
+    services: Services
+    store: MemoryStore
+    bus: MemoryBus
+    leadership: Leadership
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
+    seq: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def client(self, who: str | None) -> httpx.AsyncClient:
+        """A client with the token of a person (or none)."""
+        headers = {"Authorization": f"Bearer {who}-token"} if who else {}
+        made = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10)
+        self.clients.append(made)
+        return made
+
+    async def commit(self, changes: Changes, **event: Any) -> None:
+        """Play the leader: rows and one event, then tell the watchers."""
+        self.seq += 1
+        changes.events.append(Event(seq=self.seq, at=self.services.clock.now(), **event))
+        await self.store.leader_commit(self.leadership, changes)
+        self.bus.publish(changes.events)
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Running]:
+    """Start, give, stop."""
+    store, bus, clock = MemoryStore(), MemoryBus(), Clock()
+    for who, (user, role, projects) in TOKENS.items():
+        await store.token_put(token_hash(f"{who}-token"), user, role, projects, "")
+    leadership = await store.leadership_acquire("test")
+    services = Services(
+        store=store, blobs=MemoryBlobs(), state_manager=StateManager(store, bus), bus=bus, clock=clock,
+        authenticator=StoreAuthenticator(store, clock),
+        incarnation=lambda: leadership.incarnation,
+        settings=ApiSettings(heartbeat_flush_s=0.05, **settings),
+    )  # fmt: skip
+    app = create_app(services)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options() | {"timeout_graceful_shutdown": 1}))
+    serving = asyncio.create_task(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    made = Running(app, listener.getsockname()[1], services, store, bus, leadership)
+    made.seq = await store.event_last_seq()
+    try:
+        yield made
+    finally:
+        for client in made.clients:
+            await client.aclose()
+        server.should_exit = True
+        await serving
+        listener.close()

@@ -1,0 +1,118 @@
+"""Nobody comes in without a token, from another site, or by another name."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Route, WebSocketRoute
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from jarvis.api.auth import OPEN_PATHS
+from tests.e2e.api.harness import Running
+
+
+def doors(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(method or WS, path) of everything the application serves."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "")
+        if isinstance(route, WebSocketRoute):
+            yield "WS", path
+        elif isinstance(route, Route):
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield method, path
+        elif nested := getattr(route, "routes", None):
+            yield from doors(nested, path)
+        else:
+            context = getattr(route, "include_context", None)
+            yield from doors(route.original_router.routes, prefix + (context.prefix if context else ""))
+
+
+def filled(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "1", path)
+
+
+async def test_the_walk_finds_all_doors(server: Running) -> None:
+    found = set(doors(server.app.routes))
+    for method, path in (("POST", "/tasks"), ("POST", "/tasks/batch"), ("GET", "/events"), ("WS", "/events/ws")):
+        assert {(method, path), (method, f"/api/v1{path}")} <= found
+    assert ("WS", "/agent/v1/session") in found
+    assert len(found) > 70
+
+
+async def test_every_route_refuses_the_anonymous(server: Running) -> None:
+    client = server.client(None)
+    wrong = server.client("nobody")
+    for method, path in doors(server.app.routes):
+        if method == "WS" or path in OPEN_PATHS:
+            continue
+        for asker in (client, wrong):
+            answer = await asker.request(method, filled(path))
+            assert answer.status_code == 401, (method, path)
+            assert answer.json()["code"] == "unauthenticated"
+
+
+async def test_every_socket_refuses_the_anonymous(server: Running) -> None:
+    for method, path in doors(server.app.routes):
+        if method == "WS":
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.ws + filled(path))
+            assert refused.value.response.status_code == 401, path
+
+
+async def test_only_exact_paths_are_open(server: Running) -> None:
+    client = server.client(None)
+    for path in sorted(OPEN_PATHS):
+        assert (await client.get(path)).status_code == 200, path
+    assert (await client.get("/health")).json() == {"status": "ok"}
+    for path in ("/alive/", "/health/x", "//alive", "/api/v1/ready/..", "/Alive", "/openapi.json"):
+        assert (await client.get(path)).status_code == 401, path
+
+
+async def test_other_sites_are_refused(server: Running) -> None:
+    alice = server.client("alice")
+    other = {"Origin": "http://evil.example"}
+    assert (await alice.post("/tasks", json={"command": ["true"]}, headers=other)).status_code == 403
+    assert (await alice.get("/tasks", headers=other)).status_code == 200
+    own = {"Origin": server.url}
+    assert (await alice.post("/tasks", json={"command": ["true"]}, headers=own)).status_code == 201
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(server.ws + "/events/ws", additional_headers={"Authorization": "Bearer alice-token"} | other)
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1:99999999", "localhost@evil"])
+async def test_foreign_hosts_are_refused(server: Running, host: str) -> None:
+    answer = await server.client("alice").get("/tasks", headers={"Host": host})
+    assert answer.status_code in (400, 421)
+    assert (await server.client(None).get("/alive", headers={"Host": host})).status_code in (400, 421)
+
+
+async def test_a_browser_socket_brings_its_token_as_a_subprotocol(server: Running) -> None:
+    from websockets.typing import Subprotocol
+
+    offered = [Subprotocol("jarvis"), Subprotocol("bearer.alice-token")]
+    async with connect(server.ws + "/events/ws", subprotocols=offered) as socket:
+        assert socket.subprotocol == "jarvis"
+
+
+async def test_what_each_may(server: Running) -> None:
+    alice, bob, eve, node = (server.client(who) for who in ("alice", "bob", "eve", "node"))
+    ident = (await alice.post("/tasks", json={"command": ["true"]})).json()["id"]
+    assert (await bob.get(f"/tasks/{ident}")).status_code == 200
+    assert (await bob.post(f"/tasks/{ident}/cancel")).status_code == 403
+    assert (await eve.get(f"/tasks/{ident}")).status_code == 404
+    assert (await eve.delete(f"/tasks/{ident}")).status_code == 404
+    assert (await eve.get("/tasks")).json()["items"] == []
+    assert (await eve.post("/tasks", json={"command": ["true"], "project": "red"})).status_code == 403
+    assert (await node.get("/tasks")).status_code == 403
+    assert (await alice.post("/nodes/1/cordon")).status_code == 403
+    assert (await server.client("admin").post(f"/tasks/{ident}/cancel")).status_code == 202
+
+
+async def test_answers_carry_a_request_id(server: Running) -> None:
+    answer = await server.client("alice").get("/tasks/7", headers={"X-Request-Id": "mine-1"})
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "no task 7"

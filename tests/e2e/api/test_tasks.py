@@ -1,0 +1,236 @@
+"""Tasks through the door: submitting, reading, and everything that cannot be meant."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from jarvis.api.schemas.task_in import TaskFast, TaskIn
+from jarvis.api.schemas.task_rules import to_spec
+from jarvis.core.changes import Changes
+from jarvis.core.errors import NeverFits
+from jarvis.core.states import State
+from tests.e2e.api.harness import Running
+
+DIGEST = "a" * 64
+GOOD: list[dict[str, Any]] = [
+    {"command": ["echo", "hi"]},
+    {"command": "echo $HOME", "resources": {"cpu": "500m", "memory": "512Mi", "gpu": 1, "licence": 2}},
+    {"image": "python:3.13", "command": ["python"], "mounts": ["/data:/data:ro"]},
+    {"function": {"code": DIGEST, "python": "3.12", "args": "aGk="}},
+    {"command": ["x"], "array": "0-99:2%10", "entries": DIGEST, "priority": "high"},
+    {"command": ["x"], "begin": "+10m", "deadline": "2100-01-01T00:00:00Z", "time_limit": "1h30m"},
+    {"command": ["x"], "retry": {"max_attempts": 3, "backoff_strategy": "linear", "retryable_errors": ["oom", "exit:75"]}},
+    {"command": ["x"], "constraints": ["zone=a", "gpu!=old", "ssd"], "env": {"A": "ü"}, "priority": -5},
+]
+BAD: list[tuple[str, int]] = [
+    ("", 422),
+    ("{", 400),
+    ("[]", 422),
+    ("null", 422),
+    ('{"command": ["x"], "wat": 1}', 422),
+    ('{"command": []}', 422),
+    ('{"command": ["a\\u0000b"]}', 422),
+    ('{"command": ["\\ud800"]}', 400),
+    ('{"command": "x", "name": "a\\u001b[31m"}', 422),
+    ('{"command": "x", "name": ""}', 422),
+    ('{"command": "x", "priority": 1e400}', 422),
+    ('{"command": "x", "priority": ' + "9" * 5000 + "}", 422),
+    ('{"command": "x", "priority": true}', 422),
+    ('{"command": "x", "resources": {"cpu": ' + "9" * 400 + "}}", 422),
+    ('{"command": "x", "resources": {"cpu": "' + "9" * 5000 + 'm"}}', 422),
+    ('{"command": "x", "resources": {"memory": "' + "9" * 400 + '"}}', 422),
+    ('{"command": "x", "resources": {"cpu": NaN}}', 422),
+    ('{"command": "x", "resources": {"cpu": -1}}', 422),
+    ('{"command": "x", "resources": {"CPU": 1}}', 422),
+    ('{"command": "x", "array": "9-0"}', 422),
+    ('{"command": "x", "array": "0-99999999"}', 422),
+    ('{"command": "x", "array": "' + "1" * 6000 + '"}', 422),
+    ('{"command": "x", "after": ["afterok:99999999999999999999"]}', 422),
+    ('{"command": "x", "after": ["afterok:7777"]}', 422),
+    ('{"command": "x", "begin": "yesterday"}', 422),
+    ('{"command": "x", "begin": 1e300}', 422),
+    ('{"command": "x", "deadline": "2001-01-01T00:00:00Z"}', 422),
+    ('{"command": "x", "time_limit": "-5s"}', 422),
+    ('{"command": "x", "time_limit": 0}', 422),
+    ('{"command": "x", "env": {"A=B": "1"}}', 422),
+    ('{"command": "x", "env": {"A": "\\u0000"}}', 422),
+    ('{"command": "x", "script": "nope"}', 422),
+    ('{"command": "x", "retry": {"max_attempts": 0}}', 422),
+    ('{"command": "x", "retry": {"retryable_errors": ["sunspots"]}}', 422),
+    ('{"command": "x", "project": "a\\nb"}', 422),
+    ('{"command": "x", "function": {"code": "' + DIGEST + '", "python": "3.12"}}', 422),
+    ('{"function": {"code": "' + DIGEST + '", "python": "3.12", "args": "!"}}', 422),
+    ('{"image": "", "command": ["x"]}', 422),
+    ('{"command": ' + "[" * 100_000 + "]" * 100_000 + "}", 400),
+]
+
+
+@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+def test_both_readers_mean_the_same(given: dict[str, Any]) -> None:
+    data = msgspec.json.encode(given)
+    fast = to_spec(msgspec.json.decode(data, type=TaskFast), 1e9)
+    assert fast == to_spec(TaskIn.model_validate_json(data), 1e9)
+
+
+def test_both_readers_have_the_same_fields() -> None:
+    assert list(TaskIn.model_fields) == list(TaskFast.__struct_fields__)
+
+
+@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+async def test_good_tasks_are_taken(server: Running, given: dict[str, Any]) -> None:
+    alice = server.client("alice")
+    made = await alice.post("/api/v1/tasks", json=given)
+    assert made.status_code == 201, made.text
+    shown = (await alice.get(made.headers["location"])).json()
+    assert shown["state"] == "submitted"
+    assert shown["owner"] == {"user": "alice", "project": "red"}
+    assert shown["submitted_at"].endswith("Z")
+
+
+async def test_bad_input_never_breaks_the_server(server: Running) -> None:
+    alice = server.client("alice")
+    for body, status in BAD:
+        for path, sent in (("/tasks", body), ("/tasks/batch", f'{{"tasks": [{body}]}}')):
+            answer = await alice.post(path, content=sent.encode("utf-8", "surrogatepass"))
+            assert answer.status_code < 500, (path, sent[:100], answer.text)
+            if path == "/tasks":
+                assert answer.status_code in (status, 400 if status == 422 else status), (sent[:100], answer.text[:300])
+                assert answer.json()["code"]
+            elif answer.status_code == 200:
+                assert "problem" in answer.json()["results"][0], sent[:100]
+    for raw in (b"\xff\xfe", b'{"command": "\xff"}', b"\x00"):
+        for path in ("/tasks", "/tasks/batch", "/tasks/1/cancel", "/nodes/1/drain"):
+            assert 400 <= (await alice.post(path, content=raw)).status_code < 500
+
+
+async def test_odd_paths_and_queries_are_refused(server: Running) -> None:
+    alice = server.client("alice")
+    idents = ("x", "-1", "1_", "_1", "9" * 30, "9" * 5000, "1_" + "9" * 30, "%00", "%ff", "1%0a", "٣", "1.5")
+    for ident in idents:
+        for path in (f"/tasks/{ident}", f"/tasks/{ident}/logs", f"/nodes/{ident}", f"/blobs/{ident}"):
+            assert 400 <= (await alice.get(path)).status_code < 500, path
+    queries = (
+        "limit=0", "limit=x", "limit=" + "9" * 5000, "cursor=-5", "cursor=%00", "state=nope", "name=%00", "user=%00",
+        "project=%ed%a0%80", "submitted_after=soon", "ended_after=1e999",
+    )  # fmt: skip
+    for query in queries:
+        assert (await alice.get(f"/tasks?{query}")).status_code == 422 or "%ed" in query, query
+    for query in ("after=x", "after=1", "after=9.9", "after=" + "9" * 40 + ".1", "limit=-1"):
+        assert (await alice.get(f"/events?{query}")).status_code in (410, 422), query
+
+
+async def test_too_large_a_body_is_refused(server: Running) -> None:
+    alice = server.client("alice")
+    assert (await alice.post("/tasks", content=b"x" * (1024 * 1024 + 1))).status_code == 413
+
+    async def endless() -> Any:
+        for _ in range(40):
+            yield b" " * 65536
+
+    assert (await alice.post("/tasks", content=endless())).status_code == 413
+
+
+async def test_a_problem_names_the_field(server: Running) -> None:
+    alice = server.client("alice")
+    body = (await alice.post("/tasks", json={"command": ["x"], "resources": {"memory": "lots"}})).json()
+    assert body["errors"][0]["path"] == "resources.memory"
+    assert body["hint"]
+    body = (await alice.post("/tasks", json={"command": ["x"], "retry": {"max_attempts": "many"}})).json()
+    assert body["errors"][0]["path"] == "retry.max_attempts"
+    batch = (await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"], "retry": {"max_attempts": "many"}}]})).json()
+    assert batch["results"][0]["problem"]["errors"][0]["path"] == "retry.max_attempts"
+
+
+async def test_what_never_fits_is_refused(server: Running) -> None:
+    server.services.node_fits = lambda spec: NeverFits("gpu", "8", "4") if spec.resources.get("gpu") else None
+    answer = await server.client("alice").post("/tasks", json={"command": ["x"], "resources": {"gpu": 8}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "never_fits")
+
+
+async def test_an_idempotency_key_makes_one_task(server: Running) -> None:
+    alice = server.client("alice")
+    key = {"Idempotency-Key": "k1"}
+    first = await alice.post("/tasks", json={"command": ["x"]}, headers=key)
+    again = await alice.post("/tasks", json={"command": ["x"]}, headers=key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    other = await alice.post("/tasks", json={"command": ["y"]}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    batch = {"tasks": [{"command": ["x"]}, {"wat": 1}, {"command": ["z"], "after": [str(first.json()["id"])]}]}
+    one = (await alice.post("/tasks/batch", json=batch, headers=key)).json()
+    two = (await alice.post("/tasks/batch", json=batch, headers=key)).json()
+    assert [r.get("id") for r in one["results"]] == [r.get("id") for r in two["results"]]
+    assert one["accepted"] == 2
+    assert (await alice.post("/tasks", json={"command": ["x"]}, headers={"Idempotency-Key": "x" * 300})).status_code == 422
+
+
+async def test_an_atomic_batch_is_all_or_nothing(server: Running) -> None:
+    alice = server.client("alice")
+    answer = await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"]}, {"command": []}], "atomic": True})
+    assert answer.status_code == 422
+    assert (await alice.get("/tasks")).json()["items"] == []
+    good = await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"]}] * 3, "atomic": True})
+    assert [r["id"] for r in good.json()["results"]] == [t["id"] for t in (await alice.get("/tasks")).json()["items"]][::-1]
+
+
+async def test_pages_cover_everything_once(server: Running) -> None:
+    alice = server.client("alice")
+    await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"], "name": f"n{i % 2}"} for i in range(25)]})
+    seen, cursor = [], None
+    while True:
+        page = (await alice.get("/tasks", params={"limit": 10} | ({"cursor": cursor} if cursor else {}))).json()
+        seen += [t["id"] for t in page["items"]]
+        if (cursor := page["next"]) is None:
+            break
+    assert len(seen) == len(set(seen)) == 25
+    assert seen == sorted(seen, reverse=True)
+    assert len((await alice.get("/tasks", params={"name": "n0", "state": "active", "user": "me"})).json()["items"]) == 13
+
+
+async def end(server: Running, ident: int, state: State = State.SUCCEEDED) -> None:
+    """Play the leader: the task ends."""
+    task = (await server.store.task_get_many([ident]))[0]
+    task.state, task.base, task.ended_at = state, state, server.services.clock.now()
+    task.counts = {state: task.size}
+    await server.commit(Changes(tasks={ident: task}), kind="task.ended", task=ident)
+
+
+async def test_a_long_poll_answers_when_the_task_ends(server: Running) -> None:
+    alice = server.client("alice")
+    ident = (await alice.post("/tasks", json={"command": ["x"]})).json()["id"]
+    started = time.monotonic()
+    assert (await alice.get(f"/tasks/{ident}?wait=0.2s")).json()["state"] == "submitted"
+    assert 0.15 < time.monotonic() - started < 2
+    waiting = asyncio.create_task(alice.get(f"/tasks/{ident}?wait=8s"))
+    await asyncio.sleep(0.1)
+    started = time.monotonic()
+    await end(server, ident)
+    assert (await waiting).json()["state"] == "succeeded"
+    assert time.monotonic() - started < 1
+
+
+async def test_wishes_are_stored_and_vain_ones_refused(server: Running) -> None:
+    alice = server.client("alice")
+    ident = (await alice.post("/tasks", json={"command": ["x"]})).json()["id"]
+    for verb in ("hold", "requeue", "cancel"):
+        assert (await alice.post(f"/tasks/{ident}/{verb}")).status_code == 202
+    assert [c.body.verb for c in await server.store.command_list_open(10)] == ["hold", "requeue", "cancel"]
+    for verb in ("release", "signal", "suspend", "resume", "retry"):
+        assert (await alice.post(f"/tasks/{ident}/{verb}")).status_code == 409, verb
+    assert (await alice.post(f"/tasks/{ident}/signal", json={"signal": "NOPE"})).status_code == 422
+    await end(server, ident)
+    assert (await alice.delete(f"/tasks/{ident}")).status_code == 409
+
+
+async def test_a_retry_is_a_new_task_of_what_failed(server: Running) -> None:
+    alice = server.client("alice")
+    ident = (await alice.post("/tasks", json={"command": ["x"], "array": "0-9"})).json()["id"]
+    await end(server, ident, State.CANCELLED)
+    again = (await alice.post(f"/tasks/{ident}/retry")).json()["id"]
+    shown = (await alice.get(f"/tasks/{again}")).json()
+    assert (shown["retry_of"], shown["size"]) == (ident, 10)
+    assert (await alice.get(f"/tasks/{ident}_3")).json()["state"] == "cancelled"
+    assert (await alice.get(f"/tasks/{ident}_10")).status_code == 404
