@@ -57,10 +57,12 @@ class Connection:
         content: bytes | Iterator[bytes] | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool = False,
+        idempotency_key: str | None = None,
         timeout: float = TIMEOUT_S,
     ) -> httpx.Response:
         """One request. ``idempotent`` sends a key, so that a repeat after a lost answer makes nothing twice."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex} if idempotent else {}
+        key = idempotency_key or (uuid.uuid4().hex if idempotent else None)
+        headers = {"Idempotency-Key": key} if key else {}
         sent = {k: v for k, v in (params or {}).items() if v is not None}
         try:
             response = self._http.request(

@@ -1,0 +1,92 @@
+"""node: list, show, cordon, drain and resume nodes."""
+
+from typing import Any
+
+import click
+
+from jarvis.cli.output import clean, format_option, local_time, print_data, print_table
+from jarvis.sdk.client import Client
+
+
+@click.group()
+def node() -> None:
+    """List, show, cordon and drain nodes."""
+
+
+@node.command("ls")
+@format_option
+def list_nodes(output: str) -> None:
+    """List nodes with what is used of what they have."""
+    with Client() as client:
+        nodes = client.connection.get("/nodes")["items"]
+    if output in ("json", "yaml"):
+        print_data(nodes, output)
+    elif output == "name":
+        for one in nodes:
+            click.echo(one["name"])
+    else:
+        print_table(
+            ("NODE", "STATE", "CPUS", "MEM", "GPUS", "LOAD", "VERSION", "SEEN", "REASON"), [_row(n) for n in nodes]
+        )
+
+
+def _row(one: dict[str, Any]) -> list[object]:
+    resources = one["resources"]
+    state = one["state"] + ("*" if one.get("draining") or one.get("cordoned") else "")
+    return [
+        one["name"], state, resources.get("cpu", 0), resources.get("memory", ""), resources.get("gpu", 0),
+        f"{one.get('health', {}).get('load1', 0):.2f}", one["version"], local_time(one.get("seen_at")), one["reason"],
+    ]  # fmt: skip
+
+
+@node.command()
+@click.argument("name")
+@format_option
+def show(name: str, output: str) -> None:
+    """Show one node."""
+    with Client() as client:
+        one = client.connection.get(f"/nodes/{name}")
+    if output in ("json", "yaml"):
+        print_data(one, output)
+        return
+    for key, value in one.items():
+        if value not in (None, "", {}, [], False):
+            click.echo(f"{key:>14}  {clean(local_time(value) if key.endswith('_at') else value)}")
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--reason", required=True, help="Why; shown to everybody who waits for it.")
+@click.option("--deadline", type=float, help="Seconds that running tasks may still take; then they are requeued.")
+def drain(names: tuple[str, ...], reason: str, deadline: float | None) -> None:
+    """Take nodes out of service: no new tasks, unstarted ones go elsewhere, running ones may finish."""
+    body = {"reason": reason} | ({} if deadline is None else {"deadline_s": deadline})
+    _post(names, "drain", body)
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def resume(names: tuple[str, ...]) -> None:
+    """Put drained or cordoned nodes back into service."""
+    _post(names, "resume", None)
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--reason", default="", help="Why.")
+def cordon(names: tuple[str, ...], reason: str) -> None:
+    """Give nodes no new tasks; what runs goes on."""
+    _post(names, "cordon", {"reason": reason} if reason else None)
+
+
+@node.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def uncordon(names: tuple[str, ...]) -> None:
+    """Give cordoned nodes tasks again."""
+    _post(names, "uncordon", None)
+
+
+def _post(names: tuple[str, ...], verb: str, body: dict[str, Any] | None) -> None:
+    with Client() as client:
+        for name in names:
+            client.connection.post(f"/nodes/{name}/{verb}", body)

@@ -1,0 +1,55 @@
+"""``jarvis.local()``: a private server with its node that ends with its owner, however the owner ends."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jarvis.sdk.client import Client
+
+STOP_S = 20.0
+
+
+@contextmanager
+def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[Client]:
+    """A :class:`Client` of a fresh embedded cluster, durable in ``directory`` (a temporary one if none is given)."""
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="jarvis-local-") as temporary, local(Path(temporary), cpus) as client:
+            yield client
+        return
+    from jarvis.cli.cluster import start_server
+    from jarvis.config.settings import load
+
+    flags: dict[str, Any] = {"state_dir": str(directory)}
+    if cpus is not None:
+        flags["worker"] = {"cpus": cpus}
+    settings, _ = load(flags)
+    read_end, write_end = os.pipe()
+    try:
+        content = start_server(settings, flags, owner_fd=read_end)
+        client = Client(content.url, content.token)
+        try:
+            yield client
+        finally:
+            client.close()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+    _until_gone(content.pid)
+
+
+def _until_gone(pid: int) -> None:
+    """The server ends when its owner's end of the pipe is closed; its directory is free after that."""
+    import time
+
+    deadline = time.monotonic() + STOP_S
+    while time.monotonic() < deadline:
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if ended:
+            return
+        time.sleep(0.01)
