@@ -195,6 +195,7 @@ class Gateway:
             raise BadFrame("a session begins with Hello and goes on after Welcome")
         elif isinstance(item, Heartbeat):
             self._seen[session.node] = item.health
+            session.answer()
         elif isinstance(item, OutputChunk):
             await self._chunk(session, item)
         elif isinstance(item, BlobGet):

@@ -99,6 +99,10 @@ class Session:
         self._ack = max(self._ack, self.heard if not self._reported else seq)
         self._wake.set()
 
+    def answer(self) -> None:
+        """A frame even if nothing is to be said: a node that hears nothing takes this server for gone."""
+        self._wake.set()
+
     def finish(self) -> None:
         """Send what is left and end."""
         self.closing = True
