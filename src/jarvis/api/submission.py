@@ -1,5 +1,6 @@
 """From bodies to submissions: one task, thousands at once, or an ended one again."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -140,6 +141,8 @@ class Submitter:
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
         for i, raw in enumerate(batch.tasks):
+            if i % 500 == 499:
+                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
             try:
                 good.append((i, self._member(raw)))
             except JarvisError as error:

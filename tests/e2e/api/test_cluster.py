@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from tests.e2e.api.harness import Running
 from websockets.asyncio.client import connect
 
 from jarvis.core.changes import Changes
 from jarvis.core.node import Node
-from tests.e2e.api.harness import Running
 
 
 async def test_events_in_pages_and_by_project(server: Running) -> None:
@@ -86,7 +86,8 @@ async def test_health_tells_what_is_down(server: Running) -> None:
     assert (await anonymous.get("/health")).json() == {"status": "down"}
     checks = (await alice.get("/health")).json()["checks"]
     assert {name: c["status"] for name, c in checks.items()} == {
-        "api": "ok", "scheduler_queue": "not_configured", "workers": "ok", "database": "down", "redis": "not_configured",
+        "api": "ok", "scheduler_queue": "not_configured", "workers": "ok", "database": "down",
+        "redis": "not_configured",
     }  # fmt: skip
     assert "no disk" in checks["database"]["detail"]
     assert checks["database"]["since"]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import zstandard
+from tests.e2e.api.harness import Running
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -32,7 +33,6 @@ from jarvis.core.effects import AckFrame, Assign, Assignment, Recorded, ToNode, 
 from jarvis.core.inputs import Ended, Hello, Input, NodeConnected, NodeDisconnected, NodeReported, NodesSeen, Started
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element
-from tests.e2e.api.harness import Running
 
 HELLO = Hello(
     version=1, software="1", name="n1", node=None, boot_id="b", resources={"cpu": 4000}, labels={}

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.e2e.api.harness import Running
 
 from jarvis.api.schemas.task_in import TaskFast, TaskIn
 from jarvis.api.schemas.task_rules import to_spec
 from jarvis.core.changes import Changes
 from jarvis.core.errors import NeverFits
 from jarvis.core.states import State
-from tests.e2e.api.harness import Running
 
 DIGEST = "a" * 64
 GOOD: list[dict[str, Any]] = [
@@ -71,7 +71,7 @@ BAD: list[tuple[str, int]] = [
 ]
 
 
-@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+@pytest.mark.parametrize("given", GOOD, ids=",".join)
 def test_both_readers_mean_the_same(given: dict[str, Any]) -> None:
     data = msgspec.json.encode(given)
     fast = to_spec(msgspec.json.decode(data, type=TaskFast), 1e9)
@@ -82,7 +82,7 @@ def test_both_readers_have_the_same_fields() -> None:
     assert list(TaskIn.model_fields) == list(TaskFast.__struct_fields__)
 
 
-@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+@pytest.mark.parametrize("given", GOOD, ids=",".join)
 async def test_good_tasks_are_taken(server: Running, given: dict[str, Any]) -> None:
     alice = server.client("alice")
     made = await alice.post("/api/v1/tasks", json=given)
