@@ -15,6 +15,7 @@ from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.routes import blobs, cluster, events, logs, nodes, tasks
+from jarvis.api.schemas.task_in import components
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -50,7 +51,17 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(agents)
     problems.install(app)
     app.add_middleware(Guard, services=services)
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI document what FastAPI cannot see: bodies that routes read themselves, and the token."""
+    document = app.openapi()
+    parts = document.setdefault("components", {})
+    parts.setdefault("schemas", {}).update(components())
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """Events, nodes, blobs, health and figures."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,3 +104,6 @@ async def test_figures(server: Running) -> None:
     assert 'jarvis_api_request_seconds_count{code="201",method="POST",route="/tasks"} 1.0' in text
     document = (await alice.get("/openapi.json")).json()
     assert "/api/v1/tasks/{ident}/logs" in document["paths"]
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', str(document).replace("'", '"')))
+    assert "TaskIn" in named
+    assert named <= document["components"]["schemas"].keys()
