@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jarvis.api.problems import MEDIA_TYPE, Refusal, problem_of
 from jarvis.api.services import Services
-from jarvis.core.errors import JarvisError, NotAllowed
+from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.permissions import ROLES, Access, Principal, Role, allowed
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
@@ -23,6 +23,8 @@ OPEN_PATHS = frozenset(f"{root}/{name}" for root in ("", "/api/v1") for name in 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SUBPROTOCOL = "jarvis"
 """Browsers cannot set headers on sockets: they offer ``jarvis`` and ``bearer.TOKEN`` and get ``jarvis`` back."""
+MISS_S = 0.1
+"""An unknown token may be new: it makes the tokens be read again, but no guessing may read them all the time."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BATCH = re.compile(r"(/api/v1)?/tasks/batch\Z")
 _BLOBS = re.compile(r"(/api/v1)?/blobs\Z")
@@ -46,7 +48,10 @@ def authorise(
 
 
 class StoreAuthenticator:
-    """Tokens of the store, read again at most every ``refresh_s``; ``fixed`` are of this process (hash → principal)."""
+    """Tokens of the store, read again every ``refresh_s``; ``fixed`` are of this process (hash → principal).
+
+    A store that is away for a moment does not turn away whoever was known before.
+    """
 
     def __init__(
         self, store: Store, clock: Clock, fixed: Mapping[str, Principal] | None = None, refresh_s: float = 2.0
@@ -60,11 +65,18 @@ class StoreAuthenticator:
         digest = token_hash(token)
         if (found := _lookup(self._fixed, digest)) is not None:
             return found
-        if self._clock.now() - self._read_at >= self._refresh_s:
-            rows = await self._store.token_list()
+        found, age = _lookup(self._known, digest), self._clock.now() - self._read_at
+        if age >= (self._refresh_s if found is not None else MISS_S):
+            try:
+                rows = await self._store.token_list()
+            except StoreUnavailable:
+                if found is None:
+                    raise
+                return found
             self._read_at = self._clock.now()
             self._known = {h: Principal(u, cast(Role, r), tuple(p), x) for h, u, r, p, x in rows if r in ROLES}
-        return _lookup(self._known, digest)
+            found = _lookup(self._known, digest)
+        return found
 
 
 def _lookup(known: Mapping[str, Principal], digest: str) -> Principal | None:

@@ -75,9 +75,7 @@ def problem_of(error: JarvisError) -> dict[str, Any]:
 
 def from_validation(found: Sequence[Any]) -> dict[str, Any]:
     """Pydantic's findings with the path of each field, at most 20 of them."""
-    errors = [
-        {"path": ".".join(str(p) for p in e["loc"] if p != "body"), "message": str(e["msg"])} for e in found[:20]
-    ]
+    errors = [{"path": ".".join(str(p) for p in e["loc"] if p != "body"), "message": str(e["msg"])} for e in found[:20]]
     unreadable = any(e["type"] == "json_invalid" for e in found)
     first = errors[0] if errors else {"path": "", "message": "the request is not valid"}
     detail = f"{first['path']}: {first['message']}" if first["path"] else first["message"]

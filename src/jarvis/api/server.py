@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.routes import blobs, cluster, events, logs, nodes, tasks
+from jarvis.api.schemas.task_in import components
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -49,7 +51,17 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(agents)
     problems.install(app)
     app.add_middleware(Guard, services=services)
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI document what FastAPI cannot see: bodies that routes read themselves, and the token."""
+    document = app.openapi()
+    parts = document.setdefault("components", {})
+    parts.setdefault("schemas", {}).update(components())
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
 
 
 @asynccontextmanager
@@ -72,6 +84,26 @@ def _stopped(task: asyncio.Task[Any]) -> None:
     """Neither ends by itself; if one does, the log must say so."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("%s ended", task.get_name(), exc_info=error)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listener for ``uvicorn.Server.serve(sockets=[…])``; port 0 takes a free one.
+
+    Without TCP_NODELAY, which accepted sockets inherit, every small answer would wait 40 ms for the client's ACK.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, address = found[0]
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def uvicorn_options() -> dict[str, Any]:

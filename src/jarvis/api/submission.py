@@ -1,5 +1,6 @@
 """From bodies to submissions: one task, thousands at once, or an ended one again."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from jarvis.api.schemas.task_rules import to_spec
 from jarvis.api.schemas.values import word
 from jarvis.api.services import Services
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError
-from jarvis.core.permissions import ANY_PROJECT, Principal
+from jarvis.core.permissions import ANY_PROJECT, Principal, allowed
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import INLINE_LIMIT, ArraySpec, NewTask, Task, TaskSpec
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
@@ -73,6 +74,8 @@ class Submitter:
         if len(data) > MAX_TASK:
             raise _too_big(len(data))
         new = self.new_task(TaskIn.model_validate_json(data or b"{}"))
+        if hidden := await self.hidden([new]):
+            raise _no_dependency(min(hidden))
         return new, await self.insert([new], self._key("POST /tasks", key, data, new.project))
 
     async def insert(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Accepted:
@@ -80,6 +83,12 @@ class Submitter:
         if isinstance(answer, JarvisError):
             raise answer
         return answer
+
+    async def hidden(self, tasks: Sequence[NewTask]) -> frozenset[int]:
+        """Ids that these depend on and the principal may not read: to it they do not exist."""
+        named = {d.task for task in tasks for d in task.spec.after}
+        found = await self.services.store.task_get_many(sorted(named)) if named else []
+        return frozenset(task.id for task in found if not allowed(self.principal, "read", task.project))
 
     def _key(self, route: str, key: str | None, data: bytes, project: str | None = None) -> IdempotencyKey | None:
         if key is None:
@@ -132,10 +141,17 @@ class Submitter:
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
         for i, raw in enumerate(batch.tasks):
+            if i % 500 == 499:
+                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
             try:
                 good.append((i, self._member(raw)))
             except JarvisError as error:
                 results[i] = {"problem": problem_of(error)}
+        if hidden := await self.hidden([new for _, new in good]):
+            for i, new in good:
+                if wrong := hidden & {d.task for d in new.spec.after}:
+                    results[i] = {"problem": problem_of(_no_dependency(min(wrong)))}
+            good = [(i, new) for i, new in good if not results[i]]
         if batch.atomic and len(good) < len(batch.tasks):
             refused = [{"index": i, **r} for i, r in enumerate(results) if r]
             return {"accepted": 0, "refused": len(batch.tasks), "atomic": True, "results": results, "problems": refused}
@@ -187,6 +203,10 @@ def _ranges(indices: list[int]) -> list[tuple[int, int, int]]:
         else:
             out.append((index, index, 1))
     return out
+
+
+def _no_dependency(ident: int) -> InvalidValue:
+    return InvalidValue("after", ident, "the id of an existing task")
 
 
 def _too_big(size: int) -> Refusal:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from jarvis.api.auth import StoreAuthenticator, token_hash
-from jarvis.api.server import create_app, uvicorn_options
+from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.changes import Changes
@@ -118,10 +117,10 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         settings=ApiSettings(heartbeat_flush_s=0.05, **settings),
     )  # fmt: skip
     app = create_app(services)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options() | {"timeout_graceful_shutdown": 1}))
     serving = asyncio.create_task(server.serve([listener]))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
     made = Running(app, listener.getsockname()[1], services, store, bus, leadership)
     made.seq = await store.event_last_seq()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from starlette.routing import Route, WebSocketRoute
+from tests.e2e.api.harness import Running
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from jarvis.api.auth import OPEN_PATHS
-from tests.e2e.api.harness import Running
 
 
 def doors(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.e2e.api.harness import Running
 
 from jarvis.api.schemas.task_in import TaskFast, TaskIn
 from jarvis.api.schemas.task_rules import to_spec
 from jarvis.core.changes import Changes
 from jarvis.core.errors import NeverFits
 from jarvis.core.states import State
-from tests.e2e.api.harness import Running
 
 DIGEST = "a" * 64
 GOOD: list[dict[str, Any]] = [
@@ -22,7 +22,10 @@ GOOD: list[dict[str, Any]] = [
     {"function": {"code": DIGEST, "python": "3.12", "args": "aGk="}},
     {"command": ["x"], "array": "0-99:2%10", "entries": DIGEST, "priority": "high"},
     {"command": ["x"], "begin": "+10m", "deadline": "2100-01-01T00:00:00Z", "time_limit": "1h30m"},
-    {"command": ["x"], "retry": {"max_attempts": 3, "backoff_strategy": "linear", "retryable_errors": ["oom", "exit:75"]}},
+    {
+        "command": ["x"],
+        "retry": {"max_attempts": 3, "backoff_strategy": "linear", "retryable_errors": ["oom", "exit:75"]},
+    },
     {"command": ["x"], "constraints": ["zone=a", "gpu!=old", "ssd"], "env": {"A": "ü"}, "priority": -5},
 ]
 BAD: list[tuple[str, int]] = [
@@ -68,7 +71,7 @@ BAD: list[tuple[str, int]] = [
 ]
 
 
-@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+@pytest.mark.parametrize("given", GOOD, ids=",".join)
 def test_both_readers_mean_the_same(given: dict[str, Any]) -> None:
     data = msgspec.json.encode(given)
     fast = to_spec(msgspec.json.decode(data, type=TaskFast), 1e9)
@@ -79,7 +82,7 @@ def test_both_readers_have_the_same_fields() -> None:
     assert list(TaskIn.model_fields) == list(TaskFast.__struct_fields__)
 
 
-@pytest.mark.parametrize("given", GOOD, ids=lambda g: ",".join(g))
+@pytest.mark.parametrize("given", GOOD, ids=",".join)
 async def test_good_tasks_are_taken(server: Running, given: dict[str, Any]) -> None:
     alice = server.client("alice")
     made = await alice.post("/api/v1/tasks", json=given)
@@ -140,7 +143,9 @@ async def test_a_problem_names_the_field(server: Running) -> None:
     assert body["hint"]
     body = (await alice.post("/tasks", json={"command": ["x"], "retry": {"max_attempts": "many"}})).json()
     assert body["errors"][0]["path"] == "retry.max_attempts"
-    batch = (await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"], "retry": {"max_attempts": "many"}}]})).json()
+    batch = (
+        await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"], "retry": {"max_attempts": "many"}}]})
+    ).json()
     assert batch["results"][0]["problem"]["errors"][0]["path"] == "retry.max_attempts"
 
 
@@ -164,7 +169,9 @@ async def test_an_idempotency_key_makes_one_task(server: Running) -> None:
     two = (await alice.post("/tasks/batch", json=batch, headers=key)).json()
     assert [r.get("id") for r in one["results"]] == [r.get("id") for r in two["results"]]
     assert one["accepted"] == 2
-    assert (await alice.post("/tasks", json={"command": ["x"]}, headers={"Idempotency-Key": "x" * 300})).status_code == 422
+    assert (
+        await alice.post("/tasks", json={"command": ["x"]}, headers={"Idempotency-Key": "x" * 300})
+    ).status_code == 422
 
 
 async def test_an_atomic_batch_is_all_or_nothing(server: Running) -> None:
@@ -173,7 +180,9 @@ async def test_an_atomic_batch_is_all_or_nothing(server: Running) -> None:
     assert answer.status_code == 422
     assert (await alice.get("/tasks")).json()["items"] == []
     good = await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"]}] * 3, "atomic": True})
-    assert [r["id"] for r in good.json()["results"]] == [t["id"] for t in (await alice.get("/tasks")).json()["items"]][::-1]
+    assert [r["id"] for r in good.json()["results"]] == [t["id"] for t in (await alice.get("/tasks")).json()["items"]][
+        ::-1
+    ]
 
 
 async def test_pages_cover_everything_once(server: Running) -> None:
@@ -187,7 +196,9 @@ async def test_pages_cover_everything_once(server: Running) -> None:
             break
     assert len(seen) == len(set(seen)) == 25
     assert seen == sorted(seen, reverse=True)
-    assert len((await alice.get("/tasks", params={"name": "n0", "state": "active", "user": "me"})).json()["items"]) == 13
+    assert (
+        len((await alice.get("/tasks", params={"name": "n0", "state": "active", "user": "me"})).json()["items"]) == 13
+    )
 
 
 async def end(server: Running, ident: int, state: State = State.SUCCEEDED) -> None:
@@ -234,3 +245,17 @@ async def test_a_retry_is_a_new_task_of_what_failed(server: Running) -> None:
     assert (shown["retry_of"], shown["size"]) == (ident, 10)
     assert (await alice.get(f"/tasks/{ident}_3")).json()["state"] == "cancelled"
     assert (await alice.get(f"/tasks/{ident}_10")).status_code == 404
+
+
+async def test_a_dependency_on_what_one_may_not_see_is_refused(server: Running) -> None:
+    alice, eve = server.client("alice"), server.client("eve")
+    ident = (await alice.post("/tasks", json={"command": ["x"]})).json()["id"]
+    hidden = await eve.post("/tasks", json={"command": ["x"], "after": [f"afterok:{ident}"]})
+    missing = await eve.post("/tasks", json={"command": ["x"], "after": ["afterok:7777"]})
+    assert hidden.status_code == missing.status_code == 422
+    assert hidden.json()["detail"] == missing.json()["detail"].replace("7777", str(ident))
+    batch = await eve.post(
+        "/tasks/batch", json={"tasks": [{"command": ["x"], "after": [str(ident)]}, {"command": "y"}]}
+    )
+    assert ["id" in r for r in batch.json()["results"]] == [False, True]
+    assert (await alice.post("/tasks", json={"command": ["x"], "after": [str(ident)]})).status_code == 201

@@ -155,7 +155,7 @@ async def delete(context: Ctx, ident: str) -> Response:
     return await _wish(context, ident, "cancel")
 
 
-@router.post("/tasks/{ident}/cancel", status_code=202)
+@router.post("/tasks/{ident}/cancel", status_code=202, openapi_extra=schema_of(CancelIn))
 async def cancel(request: Request, context: Ctx, ident: str) -> Response:
     """Soft signal, and kill after ``grace``."""
     body = await body_of(request, CancelIn)
@@ -178,7 +178,7 @@ for _verb in ("hold", "release", "requeue", "suspend", "resume"):
     _plain(_verb)
 
 
-@router.post("/tasks/{ident}/signal", status_code=202)
+@router.post("/tasks/{ident}/signal", status_code=202, openapi_extra=schema_of(SignalIn))
 async def send_signal(request: Request, context: Ctx, ident: str) -> Response:
     """Send a signal, by name (``USR1``, ``SIGUSR1``) or number."""
     given = (await body_of(request, SignalIn)).signal
@@ -189,7 +189,7 @@ async def send_signal(request: Request, context: Ctx, ident: str) -> Response:
     return await _wish(context, ident, "signal", {"signum": int(known)})
 
 
-@router.post("/tasks/{ident}/retry", status_code=201)
+@router.post("/tasks/{ident}/retry", status_code=201, openapi_extra=schema_of(RetryTaskIn))
 async def retry(request: Request, context: Ctx, ident: str) -> Response:
     """Run an ended task again as a new one; of an array, the elements that failed."""
     await body_of(request, RetryTaskIn)

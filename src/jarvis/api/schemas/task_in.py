@@ -171,8 +171,17 @@ class RetryTaskIn(Strict):
     failed: bool = True
 
 
+def components() -> dict[str, Any]:
+    """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
+    out: dict[str, Any] = {}
+    for model in (BatchIn, CancelIn, SignalIn, DrainIn, RetryTaskIn):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        out |= schema.pop("$defs", {})
+        out[model.__name__] = schema
+    return out
+
+
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """``openapi_extra`` for a route that reads its body itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}

@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from jarvis.api.schemas.task_in import FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
@@ -137,8 +138,15 @@ def _resources(given: Mapping[str, object]) -> Resources:
         raise InvalidValue("resources", len(given), "at most 100 kinds")
     for name, value in given.items():
         _short(value, f"resources.{name}")
-    found = parse_resources(given)
-    return found if "cpu" in given else _ONE_CPU | found
+    key = tuple([(name, type(value), value) for name, value in given.items()])
+    return dict(_parsed(key))
+
+
+@lru_cache(4096)
+def _parsed(given: tuple[tuple[str, type, object], ...]) -> Resources:
+    """Thousands of tasks ask for the same. Types are part of the key: 1 and 1.0 are not the same bytes."""
+    found = parse_resources({name: value for name, _, value in given})
+    return found if any(name == "cpu" for name, _, _ in given) else _ONE_CPU | found
 
 
 def _short(value: object, field: str) -> object:
