@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from jarvis import __version__
 from jarvis.api.auth import StoreAuthenticator, token_hash
-from jarvis.api.server import create_app, uvicorn_options
+from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.config import server_file
@@ -176,18 +176,12 @@ class Server:
         return listener
 
     def _bind(self, host: str, port: int, required: bool) -> socket.socket:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            return listen(host, port)
         except OSError as error:
-            listener.close()
             if required or not port:
                 raise PortInUse(f"server.port {port} on {host} cannot be used: {error.strerror}") from None
             return self._bind(host, 0, required=False)
-        listener.listen(512)
-        return listener
 
     def _announce(self) -> None:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ class EventHub:
     def __init__(self, bus: Bus, store: Store) -> None:
         self._bus, self._store = bus, store
         self._waiting: dict[int, set[asyncio.Event]] = {}
+        self._anything: set[asyncio.Event] = set()
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
     async def run(self) -> None:
@@ -28,7 +29,7 @@ class EventHub:
                 self._spread(batch)
             for feed in self._feeds:
                 _push(feed, None)
-            for waiters in self._waiting.values():
+            for waiters in [*self._waiting.values(), self._anything]:
                 for waiter in waiters:
                     waiter.set()
             await asyncio.sleep(0.05)
@@ -37,8 +38,20 @@ class EventHub:
         for event in batch:
             for waiter in self._waiting.get(event.task, ()):
                 waiter.set()
+        for waiter in self._anything:
+            waiter.set()
         for feed in self._feeds:
             _push(feed, batch)
+
+    @contextlib.contextmanager
+    def anything(self) -> Iterator[asyncio.Event]:
+        """An asyncio.Event set whenever anything happened to any task."""
+        waiter = asyncio.Event()
+        self._anything.add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._anything.discard(waiter)
 
     @contextlib.contextmanager
     def waiting(self, task: int) -> Iterator[asyncio.Event]:

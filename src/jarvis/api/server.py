@@ -14,13 +14,13 @@ from jarvis.api import problems
 from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.routes import blobs, cluster, events, logs, nodes, tasks
+from jarvis.api.routes import blobs, cluster, events, logs, nodes, results, tasks
 from jarvis.api.schemas.task_in import components
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
 log = logging.getLogger(__name__)
-ROUTERS = (tasks.router, logs.router, events.router, nodes.router, blobs.router, cluster.router)
+ROUTERS = (results.router, tasks.router, logs.router, events.router, nodes.router, blobs.router, cluster.router)
 agents = APIRouter(include_in_schema=False)
 
 

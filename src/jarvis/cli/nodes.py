@@ -60,7 +60,7 @@ def show(name: str, output: str) -> None:
 @click.option("--deadline", type=float, help="Seconds that running tasks may still take; then they are requeued.")
 def drain(names: tuple[str, ...], reason: str, deadline: float | None) -> None:
     """Take nodes out of service: no new tasks, unstarted ones go elsewhere, running ones may finish."""
-    body = {"reason": reason} | ({} if deadline is None else {"deadline_s": deadline})
+    body = {"reason": reason} | ({} if deadline is None else {"deadline": deadline})
     _post(names, "drain", body)
 
 
@@ -73,10 +73,9 @@ def resume(names: tuple[str, ...]) -> None:
 
 @node.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--reason", default="", help="Why.")
-def cordon(names: tuple[str, ...], reason: str) -> None:
+def cordon(names: tuple[str, ...]) -> None:
     """Give nodes no new tasks; what runs goes on."""
-    _post(names, "cordon", {"reason": reason} if reason else None)
+    _post(names, "cordon", None)
 
 
 @node.command()

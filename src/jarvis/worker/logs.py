@@ -29,6 +29,13 @@ def read_range(path: str, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
+def file_size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
 def inline_output(path: str, size: int, chosen: bool) -> Output | None:
     """The output as it can ride in the end report, or None when it has to be shipped."""
     where = path if chosen else None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from jarvis.bus.messages import StreamData, StreamOpen, StreamResize
-from jarvis.worker.logs import follow, read_range
+from jarvis.worker.logs import file_size, follow, read_range
 from jarvis.worker.machine import Machine, Work
 from jarvis.worker.supervisor_client import SupervisorClient
 
@@ -28,7 +28,8 @@ class Streams:
     def opened(self, message: StreamOpen) -> None:
         work = self._machine.active.get(message.number)
         if work is None:
-            self._say(StreamData(stream=message.stream, end=True, error="the task does not run here"))
+            error = "" if message.kind == "tail" else "the task does not run here"
+            self._say(StreamData(stream=message.stream, end=True, error=error))
         elif message.kind == "tail":
             self._spawn(self._tail(message, work))
         else:
@@ -53,11 +54,12 @@ class Streams:
 
     async def _tail(self, message: StreamOpen, work: Work) -> None:
         path = self._output_path(work, message.output)
+        start = message.offset if message.offset >= 0 else max(file_size(path) + message.offset, 0)
         if message.follow:
-            async for data in follow(path, message.offset, lambda: message.number not in self._machine.active):
+            async for data in follow(path, start, lambda: message.number not in self._machine.active):
                 self._say(StreamData(stream=message.stream, data=data))
         else:
-            offset = message.offset
+            offset = start
             while data := await asyncio.to_thread(read_range, path, offset, PIECE):
                 self._say(StreamData(stream=message.stream, data=data))
                 offset += len(data)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jarvis.api.problems import problem, respond
-from jarvis.api.routes.common import Context, Ctx, answer
+from jarvis.api.schemas.task_in import Strict, schema_of
+from jarvis.core.errors import InvalidValue
+from jarvis.api.routes.common import Context, Ctx, answer, body_of
 from jarvis.api.schemas.values import rfc3339
 from jarvis.api.services import HealthCheck, Services
 from jarvis.core.node import NodeState
@@ -130,3 +133,19 @@ async def metrics(context: Ctx) -> Response:
     """Prometheus' text format, from the registry that all parts share."""
     context.allow("see")
     return Response(generate_latest(context.services.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class BackupIn(Strict):
+    path: str
+
+
+@router.post("/backups", status_code=201, openapi_extra=schema_of(BackupIn))
+async def backup(request: Request, context: Ctx) -> Response:
+    """A checked copy of the database into a new file on the server's machine."""
+    context.allow("operate")
+    body = await body_of(request, BackupIn)
+    path = Path(body.path)
+    if not path.is_absolute() or "\x00" in body.path or not path.parent.is_dir():
+        raise InvalidValue("path", body.path, "an absolute path in a directory that exists")
+    await context.services.store.backup(path)
+    return answer({"path": body.path, "bytes": path.stat().st_size}, 201)

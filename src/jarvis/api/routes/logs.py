@@ -71,7 +71,10 @@ async def _of_attempt(
         request = StreamOpen(
             stream=0, number=found.number, kind="tail", output=stream, offset=-last if last else start, follow=follow
         )
-        return _stream(_from_node(context.gateway.open_stream(found.node, request)))
+        live = _from_node(context.gateway.open_stream(found.node, request))
+        if follow and not last:
+            return _stream(_to_the_end(context, task, found, live, stream=stream, start=start))
+        return _stream(live)
     output = found.stdout if stream == "stdout" else found.stderr
     if output is None:
         return _stream(_nothing())
@@ -126,6 +129,32 @@ async def _from_node(handle: StreamHandle) -> AsyncIterator[bytes]:
                 return
     finally:
         handle.close()
+
+
+async def _to_the_end(
+    context: Context, task: Task, found: Attempt, live: AsyncIterator[bytes], *, stream: Stream, start: int
+) -> AsyncIterator[bytes]:
+    """What the node sends, then what it could not send any more: an end that is recorded has all of it."""
+    sent = start
+    async for piece in live:
+        sent += len(piece)
+        yield piece
+    key = ElementKey(found.task, found.index)
+    with context.hub.waiting(key.task) as changed:
+        while True:
+            ended = await _attempt(context, key, found.attempt)
+            if ended is None or ended.ended_at is not None:
+                break
+            try:
+                async with asyncio.timeout(5.0):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            changed.clear()
+    output = ended and (ended.stdout if stream == "stdout" else ended.stderr)
+    if output and output.size > sent:
+        async for piece in _stored(context, task.project, output, sent):
+            yield piece
 
 
 async def _when_started(context: Context, key: ElementKey, stream: Stream) -> AsyncIterator[bytes]:

@@ -1,0 +1,68 @@
+"""Results of many function tasks at once, as the SDK waits for them: msgpack, because results are bytes."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jarvis.api.problems import Refusal
+from jarvis.api.routes.common import Context, Ctx
+from jarvis.core.attempt import Attempt
+from jarvis.core.errors import InvalidValue
+from jarvis.core.ids import ElementKey
+from jarvis.core.permissions import Principal, allowed
+from jarvis.core.states import TERMINAL
+from jarvis.core.task import Task
+
+router = APIRouter(tags=["tasks"])
+MOST = 10_000
+LONGEST_S = 30.0
+PACK = "application/msgpack"
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """Tasks without an array whose ends are awaited; ``wait`` in seconds for the first of them."""
+
+    ids: list[int]
+    wait: float = 0.0
+
+
+@router.post("/tasks/results", include_in_schema=False)
+async def results(request: Request, context: Ctx) -> Response:
+    """Those of ``ids`` that have ended: ``[id, state, cause, message, result, result_digest]`` each."""
+    try:
+        wanted = msgspec.msgpack.decode(await request.body(), type=Wanted)
+    except msgspec.MsgspecError as error:
+        raise Refusal(400, "bad_msgpack", str(error)) from None
+    if len(wanted.ids) > MOST or any(not 0 < i < 1 << 62 for i in wanted.ids):
+        raise InvalidValue("ids", len(wanted.ids), f"at most {MOST} task ids")
+    found = await _ended(context, wanted, context.allow("see"))
+    return Response(msgspec.msgpack.encode({"results": found}), media_type=PACK)
+
+
+async def _ended(context: Context, wanted: Wanted, principal: Principal) -> list[list[Any]]:
+    deadline = asyncio.get_running_loop().time() + min(max(wanted.wait, 0.0), LONGEST_S)
+    with context.hub.anything() as changed:
+        while True:
+            changed.clear()
+            tasks = await context.services.store.task_get_many(wanted.ids)
+            ended = [t for t in tasks if t.state in TERMINAL and allowed(principal, "read", t.project)]
+            left = deadline - asyncio.get_running_loop().time()
+            if ended or left <= 0:
+                return [await _result(context, task) for task in ended]
+            try:
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+
+async def _result(context: Context, task: Task) -> list[Any]:
+    attempts = await context.services.store.attempt_list(ElementKey(task.id))
+    last: Attempt | None = attempts[-1] if attempts else None
+    if last is None:
+        return [task.id, str(task.state), "", "", None, None]
+    return [task.id, str(task.state), str(last.cause or ""), last.message, last.result, last.result_digest]
