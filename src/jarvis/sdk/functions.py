@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import cloudpickle
@@ -280,7 +281,7 @@ class Executor(BaseExecutor):
 
             manager = local(cpus=max_workers)
             client = manager.__enter__()
-            self._exit = lambda: manager.__exit__(None, None, None) and None
+            self._exit = lambda: _leave(manager)
             return client
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
@@ -311,6 +312,10 @@ class Executor(BaseExecutor):
         self._caller.close()
         if self._exit is not None:
             self._exit()
+
+
+def _leave(manager: AbstractContextManager[Client]) -> None:
+    manager.__exit__(None, None, None)
 
 
 _default: Caller | None = None
