@@ -45,7 +45,11 @@ def watch(client: Client, task: int) -> dict[str, Any]:
         if done != shown:
             bar = "#" * (40 * done // state["size"])
             end = "\r" if sys.stderr.isatty() and done < state["size"] else "\n"
-            if sys.stderr.isatty() or done == state["size"] or done * 10 // state["size"] != shown * 10 // state["size"]:
+            if (
+                sys.stderr.isatty()
+                or done == state["size"]
+                or done * 10 // state["size"] != shown * 10 // state["size"]
+            ):
                 print(f"  [{bar:<40}] {done}/{state['size']} packages", end=end, file=sys.stderr, flush=True)
             shown = done
         if state["state"] in TERMINAL:

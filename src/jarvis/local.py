@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jarvis.sdk.client import Client
+from jarvis.sdk.launch import start_server
 
 STOP_S = 20.0
 
@@ -19,16 +20,12 @@ def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[
         with tempfile.TemporaryDirectory(prefix="jarvis-local-") as temporary, local(Path(temporary), cpus) as client:
             yield client
         return
-    from jarvis.cli.cluster import start_server
-    from jarvis.config.settings import load
-
     flags: dict[str, Any] = {"state_dir": str(directory)}
     if cpus is not None:
         flags["worker"] = {"cpus": cpus}
-    settings, _ = load(flags)
     read_end, write_end = os.pipe()
     try:
-        content = start_server(settings, flags, owner_fd=read_end)
+        content = start_server(directory, flags, owner_fd=read_end)
         client = Client(content.url, content.token)
         try:
             yield client

@@ -23,7 +23,6 @@ from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.config import server_file
 from jarvis.config.settings import Settings, WorkerSettings
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
@@ -41,6 +40,7 @@ from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
 
 log = logging.getLogger("jarvis.server")
@@ -65,7 +65,9 @@ class Server:
         self.settings, self.with_node, self.owner_fd = settings, with_node, owner_fd
         self.store, self.blobs = open_store(settings)
         self.bus, self.clock = MemoryBus(), Clock()
-        self.scheduler = Scheduler(self.store, self.bus, self.clock, self._policy, f"{socket.gethostname()}:{os.getpid()}")
+        self.scheduler = Scheduler(
+            self.store, self.bus, self.clock, self._policy, f"{socket.gethostname()}:{os.getpid()}"
+        )
         self.token = ""
         self.url = ""
         self._tasks: list[asyncio.Task[Any]] = []

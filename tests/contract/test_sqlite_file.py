@@ -10,7 +10,8 @@ import pytest
 from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, StoreUnavailable
 from jarvis.core.task import NewTask, TaskSpec
 from jarvis.state.store import Accepted, Submission
-from jarvis.state.stores.sqlite import DATABASE, SqliteStore, restore
+from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.state.stores.sqlite_file import DATABASE, restore
 
 
 def tasks(count: int = 1) -> list[NewTask]:
@@ -60,7 +61,7 @@ async def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path, d
         data[:16] = b"not a database!!"
     path.write_bytes(data)
     for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+        Path(f"{path}{suffix}").unlink(missing_ok=True)  # noqa: ASYNC240 - a small file
     with pytest.raises(StoreCorrupt, match=DATABASE):
         await SqliteStore(tmp_path).open()
     assert path.read_bytes() == bytes(data)
@@ -93,7 +94,8 @@ async def test_backup_and_restore(tmp_path: Path) -> None:
     await restored.open()
     assert [t.id for t in await restored.task_list_submitted(10)] == list(answer.ids)
     (fresh,) = await restored.task_insert_many([Submission(tasks())])
-    assert isinstance(fresh, Accepted) and fresh.ids[0] > 1_000_000
+    assert isinstance(fresh, Accepted)
+    assert fresh.ids[0] > 1_000_000
     await restored.close()
     assert restore(tmp_path / "copy.db", tmp_path / "a", force=True) > incarnation
 

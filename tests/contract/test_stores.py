@@ -89,24 +89,33 @@ async def test_submissions_get_growing_ids_and_come_back_as_given(store: Store) 
     assert second > first
     tasks = await store.task_get_many([second, first, 999_999_999])
     assert [t.spec.name for t in tasks] == ["b", "a"]
-    assert tasks[1].spec.env == {"K": "ü"} and tasks[1].state is State.SUBMITTED
+    assert tasks[1].spec.env == {"K": "ü"}
+    assert tasks[1].state is State.SUBMITTED
     assert [t.id for t in await store.task_list_submitted(10)] == [first, second]
 
 
 async def test_an_idempotency_key_answers_the_first_ids_again(store: Store) -> None:
-    answers = await store.task_insert_many([Submission([new()], key()), Submission([new()], key()), Submission([new()])])
-    assert isinstance(answers[0], Accepted) and isinstance(answers[1], Accepted) and isinstance(answers[2], Accepted)
-    assert list(answers[1].ids) == list(answers[0].ids) and answers[1].replayed and not answers[0].replayed
+    answers = await store.task_insert_many(
+        [Submission([new()], key()), Submission([new()], key()), Submission([new()])]
+    )
+    assert isinstance(answers[0], Accepted)
+    assert isinstance(answers[1], Accepted)
+    assert isinstance(answers[2], Accepted)
+    assert list(answers[1].ids) == list(answers[0].ids)
+    assert answers[1].replayed
+    assert not answers[0].replayed
     assert list(answers[2].ids) != list(answers[0].ids)
     again = await store.idempotency_get(key())
-    assert again is not None and list(again.ids) == list(answers[0].ids)
+    assert again is not None
+    assert list(again.ids) == list(answers[0].ids)
     assert await store.idempotency_get(key("other")) is None
 
 
 async def test_another_body_under_the_same_key_is_refused_and_neighbours_are_unharmed(store: Store) -> None:
     await store.task_insert_many([Submission([new()], key())])
     answers = await store.task_insert_many([Submission([new()], key(body="x")), Submission([new("fine")])])
-    assert isinstance(answers[0], IdempotencyConflict) and isinstance(answers[1], Accepted)
+    assert isinstance(answers[0], IdempotencyConflict)
+    assert isinstance(answers[1], Accepted)
     assert len(await store.task_list(TaskFilter(), None, 10)) == 2
     with pytest.raises(IdempotencyConflict):
         await store.idempotency_get(key(body="x"))
@@ -127,7 +136,9 @@ async def test_only_the_newest_leader_may_write(store: Store) -> None:
 async def test_an_attempt_is_written_only_under_its_token(store: Store) -> None:
     lead = await store.leadership_acquire("a")
     (ident,) = await insert(store, new())
-    await commit(store, lead, attempts_new={(ident, SOLO, 1): attempt(ident)}, elements={ElementKey(ident): element(ident)})
+    await commit(
+        store, lead, attempts_new={(ident, SOLO, 1): attempt(ident)}, elements={ElementKey(ident): element(ident)}
+    )
     forged = attempt(ident, token=78)
     forged.state = State.SUCCEEDED
     with pytest.raises(StaleEpoch):
@@ -143,16 +154,26 @@ async def test_live_pages_and_elements(store: Store) -> None:
     ids = await insert(store, *[new() for _ in range(5)])
     await end(store, lead, ids[1], 5.0)
     assert [t.id for t in await store.task_list_live(ids[0], 2)] == [ids[2], ids[3]]
-    rows = {ElementKey(ids[0], i): element(ids[0], s, i) for i, s in enumerate([State.RUNNING, State.FAILED, State.BACKOFF])}
+    rows = {
+        ElementKey(ids[0], i): element(ids[0], s, i) for i, s in enumerate([State.RUNNING, State.FAILED, State.BACKOFF])
+    }
     await commit(store, lead, elements=rows)
     assert [e.index for e in await store.element_list_live([ids[0]])] == [0, 2]
     assert [e.index for e in await store.element_list(ids[0], frozenset({State.FAILED, State.BACKOFF}), 0, 9)] == [1, 2]
-    assert [e.state for e in await store.element_get_many([ElementKey(ids[0], 2), ElementKey(ids[0], 9)])] == [State.BACKOFF]
+    assert [e.state for e in await store.element_get_many([ElementKey(ids[0], 2), ElementKey(ids[0], 9)])] == [
+        State.BACKOFF
+    ]
 
 
 async def test_filters_and_paging(store: Store) -> None:
     lead = await store.leadership_acquire("a")
-    ids = await insert(store, new("ab", queue="gpu"), new("ac"), new("b"), NewTask(uuid="", project="q", user="bob", spec=TaskSpec(name="ab")))
+    ids = await insert(
+        store,
+        new("ab", queue="gpu"),
+        new("ac"),
+        new("b"),
+        NewTask(uuid="", project="q", user="bob", spec=TaskSpec(name="ab")),
+    )
     await end(store, lead, ids[2], 9.0, State.FAILED)
 
     async def found(limit: int = 10, before: int | None = None, **where: object) -> list[int]:
@@ -172,7 +193,12 @@ async def test_filters_and_paging(store: Store) -> None:
 
 async def test_commands_stay_open_until_acted_on(store: Store) -> None:
     lead = await store.leadership_acquire("a")
-    one, two = await store.command_insert_many([NewCommand(verb="cancel", user="ann", task=1), NewCommand(verb="node_drain", user="x", node=2, args={"reason": "r"})])
+    one, two = await store.command_insert_many(
+        [
+            NewCommand(verb="cancel", user="ann", task=1),
+            NewCommand(verb="node_drain", user="x", node=2, args={"reason": "r"}),
+        ]
+    )
     assert [c.id for c in await store.command_list_open(10)] == [one.id, two.id]
     await commit(store, lead, commands_done={one.id: ""})
     (left,) = await store.command_list_open(10)
@@ -189,7 +215,8 @@ async def test_reports_are_kept_until_taken(store: Store) -> None:
 
 async def test_nodes_and_their_ids(store: Store) -> None:
     lead = await store.leadership_acquire("a")
-    assert await store.node_next_id() == 1 and await store.node_list() == []
+    assert await store.node_next_id() == 1
+    assert await store.node_list() == []
     await commit(store, lead, nodes={1: Node(id=1, name="n1", resources={"cpu": 4000})})
     await store.node_seen_many([(1, 50.0, {"load1": 0.5}), (7, 1.0, {})])
     (node,) = await store.node_list()
@@ -258,4 +285,5 @@ async def test_an_array_s_counts_survive(store: Store) -> None:
     changed.counts, changed.next_position, changed.base = {State.RUNNING: 2, State.QUEUED: 8}, 2, State.QUEUED
     await commit(store, lead, tasks={ident: changed})
     (stored,) = await store.task_get_many([ident])
-    assert stored.counts == {State.RUNNING: 2, State.QUEUED: 8} and stored.next_position == 2
+    assert stored.counts == {State.RUNNING: 2, State.QUEUED: 8}
+    assert stored.next_position == 2

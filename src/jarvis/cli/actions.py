@@ -17,7 +17,9 @@ def _action(name: str, text: str) -> Callable[[Callable[..., dict[str, Any]]], c
         @click.option("-s", "--state", "states", multiple=True, help="All tasks in this state.")
         @click.option("-n", "--name", help="All tasks of this name; * at the end is a wildcard.")
         @click.option("-p", "--queue", help="All tasks of this queue.")
-        def command(ids: tuple[str, ...], states: tuple[str, ...], name: str | None, queue: str | None, **options: Any) -> int:
+        def command(
+            ids: tuple[str, ...], states: tuple[str, ...], name: str | None, queue: str | None, **options: Any
+        ) -> int:
             with Client() as client:
                 chosen = list(ids) + _matching(client, ids, states, name, queue)
                 return _each(client, chosen, verb, arguments(**options))
@@ -30,7 +32,9 @@ def _action(name: str, text: str) -> Callable[[Callable[..., dict[str, Any]]], c
     return wrap
 
 
-def _matching(client: Client, ids: tuple[str, ...], states: tuple[str, ...], name: str | None, queue: str | None) -> list[str]:
+def _matching(
+    client: Client, ids: tuple[str, ...], states: tuple[str, ...], name: str | None, queue: str | None
+) -> list[str]:
     if not (states or name or queue):
         if not ids:
             raise click.UsageError("give ids, or a filter: -s STATE, -n NAME or -p QUEUE")

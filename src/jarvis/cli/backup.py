@@ -12,8 +12,8 @@ from jarvis.sdk.client import Client
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(file: Path) -> None:
     """Copy the database into FILE; a live server goes on meanwhile. Never overwrites."""
-    from jarvis.cli.cluster import alive
-    from jarvis.config import server_file
+    from jarvis.sdk.launch import alive
+    from jarvis.utils import server_file
 
     settings, _ = load()
     target = file.absolute()
@@ -28,7 +28,8 @@ def backup(file: Path) -> None:
 
 
 async def _offline(directory: Path, target: Path) -> None:
-    from jarvis.state.stores.sqlite import DATABASE, SqliteStore
+    from jarvis.state.stores.sqlite import SqliteStore
+    from jarvis.state.stores.sqlite_file import DATABASE
 
     if not (directory / DATABASE).exists():
         raise click.ClickException(f"{directory} has no database")
@@ -42,10 +43,12 @@ async def _offline(directory: Path, target: Path) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Put it in the place of a database that is there; that one is kept beside it.")
+@click.option(
+    "--force", is_flag=True, help="Put it in the place of a database that is there; that one is kept beside it."
+)
 def restore(file: Path, force: bool) -> None:
     """Put the backup FILE in the place of the database. Jarvis must be down."""
-    from jarvis.state.stores.sqlite import restore as restore_file
+    from jarvis.state.stores.sqlite_file import restore as restore_file
 
     settings, _ = load()
     incarnation = restore_file(file, settings.state_dir, force)

@@ -4,18 +4,15 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from jarvis.config import server_file
 from jarvis.config.settings import Settings, load
-
-READY_S = 20.0
+from jarvis.sdk.launch import alive, start_server
+from jarvis.utils import server_file
 
 
 def _flags(host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None) -> dict[str, Any]:
@@ -47,36 +44,12 @@ def _server_options(command: Any) -> Any:
     return command
 
 
-def alive(content: server_file.ServerFile | None) -> bool:
-    """Whether that server answers."""
-    import urllib.error
-    import urllib.request
-
-    if content is None:
-        return False
-    try:
-        with urllib.request.urlopen(f"{content.url}/alive", timeout=2) as answer:  # noqa: S310 - our own file's URL
-            return int(answer.status) == 200
-    except (OSError, ValueError):
-        return False
-
-
-def _nodes_ready(content: server_file.ServerFile) -> bool:
-    import urllib.request
-
-    request = urllib.request.Request(f"{content.url}/health", headers={"Authorization": f"Bearer {content.token}"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - our own file's URL
-            checks = json.loads(answer.read()).get("checks", {})
-    except (OSError, ValueError):
-        return False
-    return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
-
-
 @click.command()
 @_server_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
-def up(host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool) -> None:
+def up(
+    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool
+) -> None:
     """Start Jarvis on this machine: server, node and everything they need. Running tasks of before go on."""
     flags = _flags(host, port, memory, cpus, name)
     settings, _ = load(flags)
@@ -89,37 +62,11 @@ def up(host: str | None, port: int | None, memory: bool, cpus: float | None, nam
         _serve(settings, None)
         return
     begin = time.monotonic()
-    content = start_server(settings, flags)
+    content = start_server(settings.state_dir, flags)
     click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {settings.state_dir}")
     if memory:
         click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
     click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
-
-
-def start_server(settings: Settings, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
-    """Start a server in the background and wait until it takes tasks."""
-    directory = settings.state_dir
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
-    command += ["--log-file", str(directory / "server.log")]
-    if owner_fd is not None:
-        command += ["--owner-fd", str(owner_fd)]
-    errors = directory / "server.err"
-    with errors.open("wb") as err:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
-            pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},
-        )  # fmt: skip
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        content = server_file.read(directory)
-        if content is not None and content.pid == process.pid and _nodes_ready(content):
-            return content
-        if process.poll() is not None:
-            text = errors.read_text(encoding="utf-8", errors="replace").strip()
-            raise click.ClickException(text.removeprefix("jarvis: ") or f"the server ended with {process.returncode}")
-        time.sleep(0.02)
-    raise click.ClickException(f"the server did not get ready in {READY_S:g} s: see {directory}/server.log")
 
 
 @click.command()

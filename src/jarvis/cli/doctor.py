@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from jarvis.config import server_file
 from jarvis.config.settings import load
+from jarvis.utils import server_file
 
 
 @click.command()
@@ -59,13 +59,19 @@ def _fsync(directory: Path) -> Result:
 def _sqlite() -> Result:
     version = sqlite3.sqlite_version_info
     fixed = version >= (3, 51, 3)
-    text = sqlite3.sqlite_version + ("" if fixed else ": has the WAL-reset bug; Jarvis avoids it by writing from one connection")
+    text = sqlite3.sqlite_version + (
+        "" if fixed else ": has the WAL-reset bug; Jarvis avoids it by writing from one connection"
+    )
     return ("ok", "sqlite", text)
 
 
 def _cgroups() -> Result:
     if Path("/sys/fs/cgroup/memory").is_dir():
-        return ("ok" if os.geteuid() == 0 else "warn", "cgroups", "v1" + ("" if os.geteuid() == 0 else ": limits by a watchdog without root"))
+        return (
+            "ok" if os.geteuid() == 0 else "warn",
+            "cgroups",
+            "v1" + ("" if os.geteuid() == 0 else ": limits by a watchdog without root"),
+        )
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         return ("ok", "cgroups", "v2")
     return ("warn", "cgroups", "none: memory limits are enforced by a watchdog")
@@ -83,7 +89,7 @@ def _gpus() -> Result:
 
 
 def _server(directory: Path) -> Result:
-    from jarvis.cli.cluster import alive
+    from jarvis.sdk.launch import alive
 
     content = server_file.read(directory)
     if alive(content):

@@ -89,7 +89,7 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - known errors become messages, the rest is raised again
         sys.exit(_report(error))
     sys.exit(code if isinstance(code, int) else 0)
 

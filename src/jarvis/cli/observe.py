@@ -35,7 +35,9 @@ def _line(event: dict[str, object]) -> str:
     task = event.get("id") or event.get("task") or ""
     detail = " ".join(f"{k}={v}" for k, v in dict(event.get("detail") or {}).items())  # type: ignore[call-overload]
     node = f"node {event['node']}" if event.get("node") else ""
-    return "  ".join(clean(p) for p in (event["seq"], local_time(str(event["at"])), task, event["kind"], node, detail) if p)
+    return "  ".join(
+        clean(p) for p in (event["seq"], local_time(str(event["at"])), task, event["kind"], node, detail) if p
+    )
 
 
 @click.command()

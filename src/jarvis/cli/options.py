@@ -30,14 +30,18 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--priority", help="critical, high, normal, low or a number."),
         click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
         click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
-        click.option("-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."),
+        click.option(
+            "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
+        ),
         click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
         click.option("-D", "--chdir", "cwd", help="Directory; default: this one."),
         click.option("-o", "--output-file", "stdout", help="File for the output, with %j %A %a %x %N.", metavar="FILE"),
-        click.option("-e", "--error-file", "stderr", help="File for the errors; default: with the output.", metavar="FILE"),
+        click.option(
+            "-e", "--error-file", "stderr", help="File for the errors; default: with the output.", metavar="FILE"
+        ),
         click.option("--env", multiple=True, help="Variable for the task: K=V.", metavar="K=V"),
         click.option("--export", default="DEFAULT", help="DEFAULT, NONE, ALL or V,V=x.", metavar="LIST"),
         click.option("--image", help="Container image to run it in."),
@@ -47,8 +51,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--on-lost", type=click.Choice(["rerun", "fence", "never"]), help="When its node is lost."),
         click.option("--balancer", help="least_loaded, bin_pack, spread, round_robin or random."),
     ]
-    for flags in _NOT_YET.values():
-        options.append(click.option(*flags, hidden=True, callback=_refuse, expose_value=False))
+    options += [click.option(*f, hidden=True, callback=_refuse, expose_value=False) for f in _NOT_YET.values()]
     for option in reversed(options):
         command = option(command)
     return command
@@ -57,7 +60,20 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) -> dict[str, Any]:
     """The fields of ``POST /tasks`` from parsed options; absent options are left to the server's defaults."""
     fields: dict[str, Any] = {}
-    for name in ("name", "queue", "project", "array", "stdout", "stderr", "begin", "deadline", "image", "on_lost", "balancer", "hold"):
+    for name in (
+        "name",
+        "queue",
+        "project",
+        "array",
+        "stdout",
+        "stderr",
+        "begin",
+        "deadline",
+        "image",
+        "on_lost",
+        "balancer",
+        "hold",
+    ):
         if given.get(name) is not None:
             fields[name] = given[name]
     for name in ("time_limit", "soft_limit"):

@@ -1,6 +1,6 @@
 """How things are printed: tables for people, json and yaml for programs; nothing from outside can move the cursor."""
 
-import datetime
+import datetime as dt
 import json
 import sys
 import unicodedata
@@ -48,7 +48,7 @@ def local_time(text: str | None) -> str:
     """An instant in local time with its offset."""
     if not text:
         return ""
-    instant = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    instant = dt.datetime.fromisoformat(text)
     return instant.astimezone().strftime("%Y-%m-%dT%H:%M:%S%z")
 
 

@@ -19,9 +19,9 @@ from jarvis.sdk.client import Client
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], **options: Any) -> int:
     """Run COMMAND and print its output; ends with its exit code. Ctrl-C stops it, twice kills it."""
-    from jarvis.cli.cluster import alive
-    from jarvis.config import server_file
     from jarvis.config.settings import load
+    from jarvis.sdk.launch import alive
+    from jarvis.utils import server_file
 
     settings, _ = load()
     fields = task_fields(options, dict(os.environ), os.getcwd()) | {"command": list(command)}

@@ -17,7 +17,11 @@ DIRECTIVES = ("#JARVIS", "#SBATCH")
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @task_options
-@click.option("--each-line", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One element per line, as JARVIS_ENTRY.")
+@click.option(
+    "--each-line",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="One element per line, as JARVIS_ENTRY.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the end; exit code of the task.")
 @click.option("--progress", is_flag=True, help="Show a progress bar until it has ended.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the id alone.")

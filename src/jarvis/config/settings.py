@@ -70,7 +70,10 @@ class Settings(_Section):
 
 
 CLIENT_VARIABLES = frozenset(
-    {"JARVIS_URL", "JARVIS_TOKEN", "JARVIS_PROJECT", "JARVIS_OUTPUT_FORMAT", "JARVIS_CONFIG", "JARVIS_HOME", "JARVIS_SOAK", "JARVIS_TRACES"}
+    {
+        "JARVIS_URL", "JARVIS_TOKEN", "JARVIS_PROJECT", "JARVIS_OUTPUT_FORMAT", "JARVIS_CONFIG", "JARVIS_HOME",
+        "JARVIS_SOAK", "JARVIS_TRACES",
+    }
 )  # fmt: skip
 
 
@@ -88,7 +91,11 @@ def load(flags: dict[str, Any] | None = None, environ: dict[str, str] | None = N
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     path = config_path(env)
-    for layer, origin in ((_from_file(path), str(path)), (_from_environment(env), "environment"), (flags or {}, "flag")):
+    for layer, origin in (
+        (_from_file(path), str(path)),
+        (_from_environment(env), "environment"),
+        (flags or {}, "flag"),
+    ):
         _merge(merged, layer, origin, origins, ())
     if "state_dir" not in merged:
         merged["state_dir"] = default_state_dir(env)
@@ -127,7 +134,11 @@ def _from_environment(env: dict[str, str]) -> dict[str, Any]:
     """``JARVIS_SERVER__PORT=8080``; values are read as YAML, so numbers and lists work."""
     out: dict[str, Any] = {}
     for name, value in env.items():
-        if not name.startswith("JARVIS_") or name in CLIENT_VARIABLES or ("__" not in name and name != "JARVIS_STATE_DIR"):
+        if (
+            not name.startswith("JARVIS_")
+            or name in CLIENT_VARIABLES
+            or ("__" not in name and name != "JARVIS_STATE_DIR")
+        ):
             continue
         at = out
         *parents, last = name[len("JARVIS_") :].lower().split("__")
@@ -137,7 +148,9 @@ def _from_environment(env: dict[str, str]) -> dict[str, Any]:
     return out
 
 
-def _merge(into: dict[str, Any], layer: dict[str, Any], origin: str, origins: dict[str, str], path: tuple[str, ...]) -> None:
+def _merge(
+    into: dict[str, Any], layer: dict[str, Any], origin: str, origins: dict[str, str], path: tuple[str, ...]
+) -> None:
     for key, value in layer.items():
         here = (*path, str(key))
         if isinstance(value, dict) and isinstance(into.get(key), dict):

@@ -28,7 +28,10 @@ def check_elements(tasks: Mapping[int, Task], elements: Mapping[ElementKey, Elem
     for task in tasks.values():
         if task.spec.array is None:
             own = elements.get(ElementKey(task.id))
-            require(own is None or own.state is task.state, f"task {task.id} is {task.state}, its element {own and own.state}")
+            require(
+                own is None or own.state is task.state,
+                f"task {task.id} is {task.state}, its element {own and own.state}",
+            )
         else:
             require(sum(task.counts.values()) == task.size, f"task {task.id} counts {task.counts} of {task.size}")
             require(task.state is rollup(task.counts), f"task {task.id} is {task.state}, counts say {task.counts}")

@@ -29,7 +29,10 @@ def database_check(store: Store) -> Check:
             return {"status": "down", "detail": f"no answer in {CHECK_S:g} s"}
         except JarvisError as error:
             return {"status": "down", "detail": str(error)}
-        return {**_ok("durable" if store.durable else "in memory: nothing survives"), "latency_ms": round(seconds * 1000, 2)}
+        return {
+            **_ok("durable" if store.durable else "in memory: nothing survives"),
+            "latency_ms": round(seconds * 1000, 2),
+        }
 
     return check
 
@@ -40,7 +43,10 @@ def scheduler_check(scheduler: Scheduler) -> Check:
     async def check() -> Mapping[str, Any]:
         silent = scheduler.clock.now() - scheduler.heartbeat.at
         if scheduler.finished:
-            return {"status": "down", "detail": f"the scheduler has stopped: {scheduler.heartbeat.last_error or 'it was told to'}"}
+            return {
+                "status": "down",
+                "detail": f"the scheduler has stopped: {scheduler.heartbeat.last_error or 'it was told to'}",
+            }
         if silent > STALLED_S and not scheduler.waits_for_store:
             return {"status": "down", "detail": f"no decision for {silent:.0f} s"}
         return _ok(f"{len(scheduler.cluster.queue)} entries queued")

@@ -22,7 +22,9 @@ class MetricsCollector(Collector):
         self._scheduler = scheduler
         self._submitted = Counter("jarvis_task_submitted", "Tasks accepted.", registry=registry)
         self._finished = Counter("jarvis_task_finished", "Elements ended.", ["state"], registry=registry)
-        self._execution = Histogram("jarvis_task_execution_seconds", "Start to end.", buckets=_BUCKETS, registry=registry)
+        self._execution = Histogram(
+            "jarvis_task_execution_seconds", "Start to end.", buckets=_BUCKETS, registry=registry
+        )
         self._placement = Histogram(
             "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
         )
@@ -55,7 +57,9 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         cluster = self._scheduler.cluster
-        queue = GaugeMetricFamily("jarvis_scheduler_queue_length", "Live tasks by queue and state.", labels=["queue", "state"])
+        queue = GaugeMetricFamily(
+            "jarvis_scheduler_queue_length", "Live tasks by queue and state.", labels=["queue", "state"]
+        )
         counts: dict[tuple[str, str], int] = {}
         for task in list(cluster.tasks.values()):
             for state, number in (task.counts or {task.state: 1}).items():

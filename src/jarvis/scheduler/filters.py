@@ -85,7 +85,7 @@ def room_reason(need: Resources, free: Resources) -> Reason | None:
     if not short:
         return None
     parts = [
-        f"{format_amount(name, free.get(name, 0) if free.get(name, 0) > 0 else 0)} of {format_amount(name, need[name])} {name} free"
+        f"{format_amount(name, max(0, free.get(name, 0)))} of {format_amount(name, need[name])} {name} free"
         for name in sorted(short)
     ]
     return Reason("Resources", ", ".join(parts))

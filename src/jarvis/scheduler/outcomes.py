@@ -145,6 +145,4 @@ def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float) ->
     if element.state is not State.CANCELLING:
         turn.move(task, element, State.CANCELLING)
     turn.changes.elements[element.key] = element
-    turn.effects.append(
-        ToNode(attempt.node, Stop(number=attempt.number, cause=cause, grace_s=grace), turn.cause_id)
-    )
+    turn.effects.append(ToNode(attempt.node, Stop(number=attempt.number, cause=cause, grace_s=grace), turn.cause_id))

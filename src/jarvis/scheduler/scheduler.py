@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
-from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.effects import AckFrame
+from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input, TasksTaken
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
 from jarvis.scheduler import nodes
-from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cluster import Cluster, NodeView, Placed
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
 from jarvis.scheduler.task_queue import class_of
-from jarvis.scheduler.cluster import Placed
 from jarvis.scheduler.turn import Turn
 from jarvis.state.store import Leadership, Store
 from jarvis.utils.clock import Clock
@@ -72,7 +71,7 @@ class Scheduler:
             while not self._stopping:
                 await self._run_guarded()
         except StaleEpoch as error:
-            log.error("another leader took over: %s", error)
+            log.error("another leader took over: %s", error)  # noqa: TRY400 - expected, no traceback
             self.heartbeat.last_error = str(error)
         except Exception as error:
             log.exception("the scheduler stops on a defect")
@@ -208,8 +207,9 @@ class Scheduler:
             if isinstance(item, CommandsTaken):
                 fresh = [c for c in item.commands if c.id not in self._acted_on]
                 self._acted_on.update(dict.fromkeys(c.id for c in fresh))
-                item = CommandsTaken(item.cause_id, fresh)
-            kept.append(item)
+                kept.append(CommandsTaken(item.cause_id, fresh))
+            else:
+                kept.append(item)
         while len(self._acted_on) > ACTED_ON_LIMIT:
             del self._acted_on[next(iter(self._acted_on))]
         return kept

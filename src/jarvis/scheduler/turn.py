@@ -34,7 +34,7 @@ class Turn:
 
     # ------------------------------------------------------------ events and rows
 
-    def event(self, kind: str, key: ElementKey | None = None, **detail: str | int | float) -> None:
+    def event(self, kind: str, key: ElementKey | None = None, **detail: str | float) -> None:
         """Record a fact about an element (or, without a key, about the cluster)."""
         self._event(kind, key or ElementKey(0), detail.pop("attempt", 0), detail.pop("node", 0), detail)
 
@@ -42,7 +42,8 @@ class Turn:
         self, kind: str, key: ElementKey, attempt: object, node: object, detail: dict[str, str | int | float]
     ) -> None:
         self.cluster.last_seq += 1
-        assert isinstance(attempt, int) and isinstance(node, int)
+        assert isinstance(attempt, int)
+        assert isinstance(node, int)
         self.changes.events.append(
             Event(self.cluster.last_seq, self.now, kind, key.task, key.index, attempt, node, self.cause_id, detail)
         )
@@ -69,7 +70,7 @@ class Turn:
                 self.cluster.named_ahead.setdefault(task.id, set()).add(position)
         return element
 
-    def move(self, task: Task, element: Element, after: State, reason: str = "", **detail: str | int | float) -> None:
+    def move(self, task: Task, element: Element, after: State, reason: str = "", **detail: str | float) -> None:
         """Change an element's state by the table, with everything that is derived from it."""
         before = element.state
         check_transition(f"task {element.key}", before, after, self.cause_id)

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import TaskFailed, WaitTimedOut
@@ -49,7 +49,7 @@ class Client:
     def __init__(self, url: str | None = None, token: str | None = None, directory: Path | None = None) -> None:
         self.connection = Connection(url, token, directory)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx2 as httpx
 
-from jarvis.config.server_file import read as read_server_file
 from jarvis.sdk.errors import Unreachable, from_problem
+from jarvis.utils.server_file import read as read_server_file
 
 TIMEOUT_S = 30.0
 
@@ -31,7 +31,9 @@ def find_server(url: str | None = None, token: str | None = None, directory: Pat
     if url is None and content is not None:
         return content.url, token or content.token
     if url is None:
-        raise Unreachable("no server of yours is running", "unreachable", "start one with 'jarvis up', or set JARVIS_URL")
+        raise Unreachable(
+            "no server of yours is running", "unreachable", "start one with 'jarvis up', or set JARVIS_URL"
+        )
     if token is None and content is not None and content.url.rstrip("/") == url.rstrip("/"):
         token = content.token
     return url, token or ""
@@ -70,7 +72,9 @@ class Connection:
             )
         except httpx.TransportError as error:
             raise Unreachable(
-                f"no answer from {self.url}: {error}", "unreachable", "see 'jarvis doctor'; start a server with 'jarvis up'"
+                f"no answer from {self.url}: {error}",
+                "unreachable",
+                "see 'jarvis doctor'; start a server with 'jarvis up'",
             ) from None
         if response.status_code >= 400:
             raise from_problem(response.status_code, _body(response))

@@ -182,7 +182,7 @@ class Caller:
                 _fail(future, error)
             return False
         for row in msgspec.msgpack.decode(answer.content)["results"]:
-            self._settle(*row)
+            self._settle(row)
         return True
 
     def _send_cancels(self) -> None:
@@ -195,7 +195,8 @@ class Caller:
             except ClientError:
                 continue
 
-    def _settle(self, task: int, state: str, cause: str, message: str, result: bytes | None, digest: str | None) -> None:
+    def _settle(self, row: tuple[int, str, str, str, bytes | None, str | None]) -> None:
+        task, state, cause, message, result, digest = row
         with self._lock:
             future = self._pending.pop(task, None)
         if future is None or not future.set_running_or_notify_cancel():
@@ -229,7 +230,18 @@ def _pickle(value: object) -> bytes:
         return bytes(cloudpickle.dumps(value, protocol=5))
 
 
-_FIELDS = ("queue", "priority", "project", "time_limit", "constraints", "tolerations", "on_lost", "balancer", "name", "after")
+_FIELDS = (
+    "queue",
+    "priority",
+    "project",
+    "time_limit",
+    "constraints",
+    "tolerations",
+    "on_lost",
+    "balancer",
+    "name",
+    "after",
+)
 
 
 def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
@@ -248,7 +260,9 @@ def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
             spec["retry"]["retryable_errors"] = list(retry_on)
     unknown = set(given) - set(_FIELDS)
     if unknown:
-        raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are cpus, mem, gpus, retries, retry_on, {', '.join(_FIELDS)}")
+        raise TypeError(
+            f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, retries, retry_on, {', '.join(_FIELDS)}"
+        )
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     spec["env"] = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": path}
     return spec | {"resources": resources} | given
@@ -363,4 +377,3 @@ def as_completed(futures: Iterable[TaskFuture[T]], timeout: float | None = None)
     from concurrent.futures import as_completed as base
 
     yield from base(futures, timeout)  # type: ignore[misc]
-

@@ -54,8 +54,6 @@ def matches(where: TaskFilter, task: Task) -> bool:
     )
 
 
-
-
 def task_from_row(row: tuple) -> Task:  # type: ignore[type-arg]
     counts = msgspec.msgpack.decode(row[6], type=dict[State, int]) if row[6] else {}
     return Task(

@@ -33,7 +33,7 @@ class Retention:
         while gone := await self._store.task_delete_ended(now - self._keep_s, BATCH):
             removed += len(gone)
             await asyncio.sleep(PAUSE_S)
-        while await self._store.event_delete_before(now - self._keep_events_s, BATCH):
+        while await self._store.event_delete_before(now - self._keep_events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
         if (await self._store.counts()).database_bytes > self._max_bytes:
             removed += len(await self._store.task_delete_ended(now, BATCH))

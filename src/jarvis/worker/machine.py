@@ -126,11 +126,8 @@ class Machine:
     def recorded(self, numbers: list[int], floor: int) -> list[Instruction]:
         """These ends are safe; numbers below the floor will never be asked for again."""
         self.floor = max(self.floor, floor)
-        out: list[Instruction] = []
-        for number in numbers:
-            if self.ended.pop(number, None) is not None:
-                out.append(Forget(number, self._finished.pop(number, None)))
-        return out
+        safe = [number for number in numbers if self.ended.pop(number, None) is not None]
+        return [Forget(number, self._finished.pop(number, None)) for number in safe]
 
     def known(self) -> list[Known]:
         """Every assignment that the node knows, for Hello."""

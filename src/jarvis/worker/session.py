@@ -67,7 +67,7 @@ class Session:
                 self._outbox.clear()
             failures += 1
             most = wait if wait is not None else min(0.05 * 2.0 ** min(failures, 12), LONGEST_WAIT_S)
-            await asyncio.sleep(random.uniform(0, most))
+            await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - jitter
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
@@ -127,5 +127,3 @@ class Session:
                 seq += 1
                 async with asyncio.timeout(SEND_S):
                     await socket.send(encode(AgentFrame(seq, 0, messages)))
-
-

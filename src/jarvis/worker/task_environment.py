@@ -38,8 +38,8 @@ def environment(work: Work, place: Place, entry: str | None = None) -> dict[str,
         "JARVIS_NODE": place.node,
         "JARVIS_CPUS": str(cpus),
         "JARVIS_GPUS": str(len(work.gpus)),
-        "JARVIS_TMPDIR": f"{place.scratch}/tmp",
-        "TMPDIR": f"{place.scratch}/tmp",
+        "JARVIS_TMPDIR": f"{place.scratch}/tmp",  # noqa: S108 - a folder of its own
+        "TMPDIR": f"{place.scratch}/tmp",  # noqa: S108 - a folder of its own
         "JARVIS_OUTPUT": f"{place.scratch}/output.json",
         "JARVIS_OUTPUT_DIR": f"{place.scratch}/outputs",
         "OMP_NUM_THREADS": str(cpus),

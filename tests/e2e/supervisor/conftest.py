@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from typing import TYPE_CHECKING
 
-from harness import Agent, Node
-from harness import node as make_node
+from tests.e2e.supervisor.harness import Agent, Node
+from tests.e2e.supervisor.harness import node as make_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

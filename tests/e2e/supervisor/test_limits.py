@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import Agent, Node, alive, marked, wait_for
+from tests.e2e.supervisor.harness import Agent, Node, alive, marked, wait_for
 
 PYTHON = sys.executable
 TRAP = "trap 'echo soft' TERM; echo ready; while :; do sleep 0.05; done"

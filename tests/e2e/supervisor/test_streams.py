@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import Any
 
-from harness import Agent, Node, alive, wait_for
+from tests.e2e.supervisor.harness import Agent, Node, alive, wait_for
 
 
 def attach(node: Node, **which: Any) -> socket.socket:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import MAIN, Agent, Node, alive, connect, marked, wait_for
+from tests.e2e.supervisor.harness import MAIN, Agent, Node, alive, connect, marked, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,6 +3,9 @@
 Every step re-derives the invariants, as the real leader would be checked.
 """
 
+from typing import cast
+
+from jarvis.core.attempt import Usage
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.effects import Assign, Effect, Recall, Stop, ToNode, ToSession, Welcome
 from jarvis.core.ids import ElementKey
@@ -17,9 +20,8 @@ from jarvis.core.inputs import (
     Started,
     TasksTaken,
 )
-from jarvis.core.attempt import Usage
 from jarvis.core.states import Cause, State
-from jarvis.core.task import ArraySpec, Dependency, Task, TaskSpec, parse_array
+from jarvis.core.task import AfterKind, ArraySpec, Dependency, Task, TaskSpec, parse_array
 from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
@@ -164,9 +166,9 @@ class Case:
         raise AssertionError("no welcome")
 
 
-def _split(text: str) -> tuple[str, int]:  # type: ignore[misc]
+def _split(text: str) -> tuple[AfterKind, int]:
     kind, _, ident = text.partition(":")
-    return kind, int(ident)
+    return cast("AfterKind", kind), int(ident)
 
 
 def _key(key: ElementKey | int) -> ElementKey:

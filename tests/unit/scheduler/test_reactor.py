@@ -1,6 +1,7 @@
 """The leader's rules, one line per fact; the harness re-derives the invariants after every step."""
 
 import pytest
+from tests.unit.scheduler.harness import Case
 
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import Known, NodeDisconnected
@@ -9,7 +10,6 @@ from jarvis.core.states import Cause
 from jarvis.scheduler.nodes import on_node_lost
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.turn import Turn
-from tests.unit.scheduler.harness import Case
 
 K = ElementKey
 
@@ -23,7 +23,9 @@ def test_a_task_goes_all_the_way() -> None:
     case.expect(task, "running")
     case.ends(task)
     case.expect(task, "succeeded")
-    assert not case.cluster.tasks and not case.cluster.elements and not case.cluster.attempts
+    assert not case.cluster.tasks
+    assert not case.cluster.elements
+    assert not case.cluster.attempts
 
 
 def test_without_a_node_it_waits_and_starts_when_one_comes() -> None:
@@ -62,10 +64,12 @@ def test_short_tasks_are_assigned_ahead_of_room() -> None:
     more = [case.submit() for _ in range(10)]
     assert {case.state(t) for t in more} == {"assigned"}
     view = case.cluster.nodes[1]
-    assert sum(view.ahead.values()) == 9 and view.used == {"cpu": 1000}
+    assert sum(view.ahead.values()) == 9
+    assert view.used == {"cpu": 1000}
     for task in more:
         case.ends(task, wall=0.001)
-    assert view.used == {"cpu": 0} and not view.ahead
+    assert view.used == {"cpu": 0}
+    assert not view.ahead
 
 
 def test_long_tasks_are_not_assigned_ahead() -> None:
@@ -132,7 +136,8 @@ def test_a_chain_that_can_never_run_ends_whole() -> None:
     third = case.submit(after=f"afterok:{second}")
     case.ends(first, exit_code=1)
     case.expect(third, "upstream_failed")
-    assert not case.cluster.tasks and not case.cluster.waits_for
+    assert not case.cluster.tasks
+    assert not case.cluster.waits_for
 
 
 def test_a_dependency_that_ended_before() -> None:
@@ -242,7 +247,8 @@ def test_requeue_runs_again_without_counting_a_failure() -> None:
     case.command("requeue", task)
     case.ends(task, exit_code=None, cause=Cause.REQUEUED)
     case.expect(task, "assigned")
-    assert case.cluster.elements[K(task)].failures == 0 and case.attempt(task).attempt == 2
+    assert case.cluster.elements[K(task)].failures == 0
+    assert case.attempt(task).attempt == 2
 
 
 def test_recalled_is_not_counted() -> None:
@@ -263,7 +269,8 @@ def test_arrays_share_one_row_until_assigned() -> None:
     assert len(case.cluster.elements) == 2
     for index in range(10):
         case.ends(K(task, index), exit_code=0 if index else 3)
-    assert case.tasks[task].counts == {"succeeded": 9, "failed": 1} and case.tasks[task].state == "failed"
+    assert case.tasks[task].counts == {"succeeded": 9, "failed": 1}
+    assert case.tasks[task].state == "failed"
     assert not case.cluster.tasks
 
 
@@ -303,7 +310,8 @@ def test_cancel_a_whole_array_in_the_middle() -> None:
     assert case.cluster.tasks[task].counts == {"cancelling": 2, "cancelled": 8}
     for i in (0, 1):
         case.ends(K(task, i), exit_code=None, cause=Cause.CANCELLED)
-    assert case.tasks[task].state == "cancelled" and not case.cluster.tasks
+    assert case.tasks[task].state == "cancelled"
+    assert not case.cluster.tasks
 
 
 def test_hold_and_release_an_array() -> None:
@@ -385,7 +393,8 @@ def test_reconnect_when_the_node_forgot_a_running_task() -> None:
     case.started(task)
     _again(case, [])
     case.expect(task, "assigned")
-    assert case.attempt(task).attempt == 2 and case.cluster.elements[K(task)].infra_losses == 1
+    assert case.attempt(task).attempt == 2
+    assert case.cluster.elements[K(task)].infra_losses == 1
 
 
 def test_reboot_loses_every_attempt_once() -> None:
@@ -402,7 +411,8 @@ def test_unknown_attempts_are_stopped_and_unknown_ends_forgotten() -> None:
     case.take()
     _again(case, [Known(77, 5, "running"), Known(78, 5, "ended")])
     welcome = case.welcome()
-    assert welcome.stop == [77] and welcome.forget == [78]
+    assert welcome.stop == [77]
+    assert welcome.forget == [78]
 
 
 def test_a_second_node_of_the_same_name_is_refused_while_the_first_is_connected() -> None:

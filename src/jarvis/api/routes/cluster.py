@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jarvis.api.problems import problem, respond
-from jarvis.api.schemas.task_in import Strict, schema_of
-from jarvis.core.errors import InvalidValue
 from jarvis.api.routes.common import Context, Ctx, answer, body_of
+from jarvis.api.schemas.task_in import Strict, schema_of
 from jarvis.api.schemas.values import rfc3339
 from jarvis.api.services import HealthCheck, Services
+from jarvis.core.errors import InvalidValue
 from jarvis.core.node import NodeState
 
 router = APIRouter(tags=["cluster"])
@@ -135,6 +135,10 @@ async def metrics(context: Ctx) -> Response:
     return Response(generate_latest(context.services.registry), media_type=CONTENT_TYPE_LATEST)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
 class BackupIn(Strict):
     path: str
 
@@ -148,4 +152,4 @@ async def backup(request: Request, context: Ctx) -> Response:
     if not path.is_absolute() or "\x00" in body.path or not path.parent.is_dir():
         raise InvalidValue("path", body.path, "an absolute path in a directory that exists")
     await context.services.store.backup(path)
-    return answer({"path": body.path, "bytes": path.stat().st_size}, 201)
+    return answer({"path": body.path, "bytes": await asyncio.to_thread(_size, path)}, 201)

@@ -1,7 +1,7 @@
 """Results of many function tasks at once, as the SDK waits for them: msgpack, because results are bytes."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import APIRouter
@@ -10,12 +10,14 @@ from starlette.responses import Response
 
 from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Context, Ctx
-from jarvis.core.attempt import Attempt
 from jarvis.core.errors import InvalidValue
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal, allowed
 from jarvis.core.states import TERMINAL
 from jarvis.core.task import Task
+
+if TYPE_CHECKING:
+    from jarvis.core.attempt import Attempt
 
 router = APIRouter(tags=["tasks"])
 MOST = 10_000

@@ -5,8 +5,7 @@ from importlib import resources
 
 def load(dialect: str) -> list[tuple[int, str, str]]:
     """(number, name, SQL) in order."""
-    found = []
-    for file in (resources.files(__package__) / dialect).iterdir():
-        if file.name.endswith(".sql"):
-            found.append((int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")))
-    return sorted(found)
+    files = (resources.files(__package__) / dialect).iterdir()
+    return sorted(
+        (int(f.name[:4]), f.name[:-4], f.read_text(encoding="utf-8")) for f in files if f.name.endswith(".sql")
+    )

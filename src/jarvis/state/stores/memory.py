@@ -158,7 +158,9 @@ class MemoryStore:
             self._last_seq = changes.events[-1].seq
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
-        return [_copy(t) for t in sorted(self._tasks.values(), key=lambda t: t.id) if t.state is State.SUBMITTED][:limit]
+        return [_copy(t) for t in sorted(self._tasks.values(), key=lambda t: t.id) if t.state is State.SUBMITTED][
+            :limit
+        ]
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         live = (t for _, t in sorted(self._tasks.items()) if t.id > after_id and t.state not in TERMINAL)
@@ -169,11 +171,8 @@ class MemoryStore:
         return [_copy(e) for k, e in sorted(self._elements.items()) if k.task in wanted and e.state not in TERMINAL]
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        current = []
-        for element in await self.element_list_live(tasks):
-            if element.state in ON_NODE:
-                current.append(_copy(self._attempts[element.task, element.index, element.attempt]))
-        return current
+        on_nodes = [e for e in await self.element_list_live(tasks) if e.state in ON_NODE]
+        return [_copy(self._attempts[e.task, e.index, e.attempt]) for e in on_nodes]
 
     async def command_list_open(self, limit: int) -> list[Command]:
         return [c for _, c in sorted(self._commands.items())][:limit]
@@ -269,5 +268,3 @@ class MemoryStore:
 
     async def backup(self, path: Path) -> None:
         raise StoreUnavailable("the memory store has nothing on disk to back up")
-
-

@@ -1,7 +1,6 @@
 """The store in one SQLite file: WAL, synchronous=FULL, one writer thread, readers that can only read."""
 
 import asyncio
-import fcntl
 import json
 import os
 import sqlite3
@@ -23,18 +22,15 @@ from jarvis.core.errors import (
     IdempotencyConflict,
     JarvisError,
     StaleEpoch,
-    StateDirectoryInUse,
     StoreCorrupt,
-    StoreUnavailable,
 )
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
-from jarvis.state import migrations, queries
+from jarvis.state import migrations
 from jarvis.state.persistence import (
-    ID_JUMP,
     INCARNATION_EPOCH,
     attempt_detail,
     attempt_from_row,
@@ -44,10 +40,9 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
+from jarvis.state.stores.sqlite_file import DATABASE, Q, back_up, bump, check_integrity, connect, lock_directory
 from jarvis.state.stores.sqlite_writer import Writer, translate
 
-Q = queries.load("sqlite")
-DATABASE = "jarvis.db"
 KEY_DAYS = 7
 READERS = 2
 _events = msgspec.msgpack.Decoder(list[Event])
@@ -58,9 +53,7 @@ class SqliteStore:
 
     durable = True
 
-    def __init__(
-        self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time) -> None:
         self.directory, self.path = directory, directory / DATABASE
         self._synchronous, self._clock = synchronous, clock
         self._lock = -1
@@ -270,9 +263,8 @@ class SqliteStore:
             name = "event_list" if task is None else "event_list_task"
             found: list[Event] = []
             for (body,) in c.execute(Q[name], (after_seq,) if task is None else (after_seq, task, task)):
-                for event in _events.decode(body):
-                    if event.seq > after_seq and (task is None or event.task == task):
-                        found.append(event)
+                pack = _events.decode(body)
+                found += [e for e in pack if e.seq > after_seq and (task is None or e.task == task)]
                 if len(found) >= limit:
                     break
             return found[:limit]
@@ -326,7 +318,7 @@ class SqliteStore:
         await self._writer.do(lambda c: len(c.execute("PRAGMA incremental_vacuum(1000)").fetchall()))
 
     async def backup(self, path: Path) -> None:
-        if path.exists():
+        if path.exists():  # noqa: ASYNC240 - one stat
             raise Conflict(f"{path} exists already", "give a new file name; backups are never overwritten")
         source = await asyncio.to_thread(connect, self.path, self._synchronous, True)
         try:
@@ -335,105 +327,11 @@ class SqliteStore:
             source.close()
 
 
-# ---------------------------------------------------------------- files
-
-
-def lock_directory(directory: Path) -> int:
-    """Own the state directory for life; raises :class:`StateDirectoryInUse` naming who does."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        error = StateDirectoryInUse(f"{directory} is in use by the server with pid {owner}")
-        error.hint = "use that server (jarvis ls), stop it (jarvis down), or choose another directory with JARVIS_HOME"
-        raise error from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
-
-
-def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    if not read_only:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
-        os.chmod(path, 0o600)
-    connection.execute(f"PRAGMA synchronous={synchronous}")
-    connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute("PRAGMA busy_timeout=10000")
-    connection.execute("PRAGMA journal_size_limit=67108864")
-    connection.execute(f"PRAGMA query_only={int(read_only)}")
-    return connection
-
-
-def check_integrity(connection: sqlite3.Connection, path: Path) -> None:
-    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise StoreCorrupt(f"{path} is damaged: {problem}")
-
-
-def back_up(source: sqlite3.Connection, path: Path) -> None:
-    """A consistent copy, checked, which takes its name only when it is whole."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        target = sqlite3.connect(temporary)
-        try:
-            source.backup(target)
-            check_integrity(target, temporary)
-        finally:
-            target.close()
-        os.chmod(temporary, 0o600)
-        os.replace(temporary, path)
-    except (sqlite3.Error, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreUnavailable(f"no backup was made in {path}: {error}") from None
-
-
-def restore(backup: Path, directory: Path, force: bool = False, clock: Callable[[], float] = time.time) -> int:
-    """Put a checked copy of a backup in the place of a database; returns the new incarnation."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = lock_directory(directory)
-    try:
-        target, new = directory / DATABASE, directory / f"{DATABASE}.restoring"
-        if target.exists() and not force:
-            raise Conflict(f"{target} exists", "say --force to put the backup in its place (it is kept beside it)")
-        new.unlink(missing_ok=True)
-        try:
-            source = sqlite3.connect(f"file:{backup}?mode=ro", uri=True)
-            check_integrity(source, backup)
-            back_up(source, new)
-            source.close()
-            copy = connect(new, "FULL")
-            copy.execute("BEGIN IMMEDIATE")
-            incarnation = bump(copy, int(clock()) - INCARNATION_EPOCH)
-            copy.execute("COMMIT")
-            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            copy.close()
-        except sqlite3.Error as error:
-            raise StoreCorrupt(f"{backup} is not a usable backup: {error}") from None
-        for suffix in ("", "-wal", "-shm"):
-            old = directory / f"{DATABASE}{suffix}"
-            if old.exists():
-                os.replace(old, directory / f"replaced-{int(clock())}.db{suffix}")
-        os.replace(new, target)
-        return incarnation
-    finally:
-        os.close(lock)
-
-
 # ---------------------------------------------------------------- units of the writer
 
 
 def _run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
     c.executemany(Q[name], rows)
-
-
-def bump(c: sqlite3.Connection, at_least: int) -> int:
-    c.execute(Q["incarnation_bump"], (at_least,))
-    c.execute(Q["task_id_jump"], (ID_JUMP,))
-    return int(c.execute(Q["cluster_get"]).fetchone()[0])
 
 
 def _new_row(new: Any, now: float) -> tuple[object, ...]:

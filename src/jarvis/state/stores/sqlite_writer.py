@@ -74,8 +74,7 @@ class Writer:
         results: list[tuple[Any, BaseException | None]] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            for unit in units:
-                results.append(self._unit(unit))
+            results += [self._unit(unit) for unit in units]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -93,7 +92,7 @@ class Writer:
                 raise
             self._connection.execute("ROLLBACK TO unit")
             return None, translate(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a unit fails alone, whatever it raises
             self._connection.execute("ROLLBACK TO unit")
             return None, error
         finally:

@@ -140,7 +140,10 @@ class FunctionExecutor:
         if account.switch is not None:
             os.chown(folder, account.switch["uid"], account.switch["gid"])
         log = str(folder / "log")
-        env = {k: v for k, v in work.spec.env.items() if k != "PYTHONPATH"} | {"HOME": account.home, "USER": account.name}
+        env = {k: v for k, v in work.spec.env.items() if k != "PYTHONPATH"} | {
+            "HOME": account.home,
+            "USER": account.name,
+        }
         env["PYTHONPATH"] = os.pathsep.join(p for p in [*sys.path, work.spec.env.get("PYTHONPATH", "")] if p)
         warm = Warm(name, self._next, shape, log)
         self._warm[warm.number] = warm

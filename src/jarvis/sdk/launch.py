@@ -1,0 +1,62 @@
+"""Starting a server as a process of its own, and seeing whether one lives; knows nothing of what is in it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from jarvis.sdk.errors import ClientError
+from jarvis.utils import server_file
+
+READY_S = 20.0
+
+
+def alive(content: server_file.ServerFile | None) -> bool:
+    """Whether that server answers."""
+    if content is None:
+        return False
+    try:
+        with urllib.request.urlopen(f"{content.url}/alive", timeout=2) as answer:  # noqa: S310 - our own file's URL
+            return int(answer.status) == 200
+    except (OSError, ValueError):
+        return False
+
+
+def _nodes_ready(content: server_file.ServerFile) -> bool:
+    request = urllib.request.Request(f"{content.url}/health", headers={"Authorization": f"Bearer {content.token}"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - our own file's URL
+            checks = json.loads(answer.read()).get("checks", {})
+    except (OSError, ValueError):
+        return False
+    return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
+
+
+def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
+    """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
+    command += ["--log-file", str(directory / "server.log")]
+    if owner_fd is not None:
+        command += ["--owner-fd", str(owner_fd)]
+    errors = directory / "server.err"
+    with errors.open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
+            pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},
+        )  # fmt: skip
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        content = server_file.read(directory)
+        if content is not None and content.pid == process.pid and _nodes_ready(content):
+            return content
+        if process.poll() is not None:
+            text = errors.read_text(encoding="utf-8", errors="replace").strip()
+            raise ClientError(text.removeprefix("jarvis: ") or f"the server ended with {process.returncode}")
+        time.sleep(0.02)
+    raise ClientError(f"the server did not get ready in {READY_S:g} s: see {directory}/server.log")
