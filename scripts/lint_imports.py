@@ -35,6 +35,12 @@ RINGS = {
     "jarvis.state": "port",
     "jarvis.bus": "port",
     "jarvis.worker.task_executor": "port",
+    "jarvis.worker.task_environment": "pure",
+    "jarvis.worker.function_worker": "leaf",  # runs in the tasks' own processes
+    "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
+    "jarvis.worker.logs": "port",
+    "jarvis.worker.account": "port",
+    "jarvis.worker.agent": "wiring",  # the composition root of its own process
     "jarvis.config": "port",  # settings are read by shells; pure code gets frozen dataclasses made from them
     "jarvis.state.state_manager": "shell",
     "jarvis.state.node_registry": "shell",
@@ -43,13 +49,11 @@ RINGS = {
     "jarvis.monitor": "shell",
     "jarvis.state.stores": "adapter",
     "jarvis.state.blob_stores": "adapter",
-    "jarvis.state.migrations": "adapter",
     "jarvis.bus.buses": "adapter",
     "jarvis.worker.task_executors": "adapter",
     "jarvis.sim": "simulation",
     "jarvis.wiring": "wiring",
     "jarvis.sdk": "client",
-    "jarvis.local": "entry",
     "jarvis.cli": "entry",
     "jarvis.__main__": "entry",
 }

@@ -6,17 +6,17 @@ __version__ = "0.1.0"
 __all__ = ["Client", "Executor", "TaskFailed", "__version__", "as_completed", "local", "task"]
 
 if TYPE_CHECKING:
-    from jarvis.local import local
     from jarvis.sdk.client import Client
     from jarvis.sdk.errors import TaskFailed
     from jarvis.sdk.functions import Executor, as_completed, task
+    from jarvis.sdk.local import local
 
 _WHERE = {
     "Client": "jarvis.sdk.client",
     "Executor": "jarvis.sdk.functions",
     "TaskFailed": "jarvis.sdk.errors",
     "as_completed": "jarvis.sdk.functions",
-    "local": "jarvis.local",
+    "local": "jarvis.sdk.local",
     "task": "jarvis.sdk.functions",
 }
 

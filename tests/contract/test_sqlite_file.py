@@ -11,7 +11,7 @@ from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, Stor
 from jarvis.core.task import NewTask, TaskSpec
 from jarvis.state.store import Accepted, Submission
 from jarvis.state.stores.sqlite import SqliteStore
-from jarvis.state.stores.sqlite_file import DATABASE, restore
+from jarvis.state.stores.sqlite.file import DATABASE, restore
 
 
 def tasks(count: int = 1) -> list[NewTask]:

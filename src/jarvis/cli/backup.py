@@ -29,7 +29,7 @@ def backup(file: Path) -> None:
 
 async def _offline(directory: Path, target: Path) -> None:
     from jarvis.state.stores.sqlite import SqliteStore
-    from jarvis.state.stores.sqlite_file import DATABASE
+    from jarvis.state.stores.sqlite.file import DATABASE
 
     if not (directory / DATABASE).exists():
         raise click.ClickException(f"{directory} has no database")
@@ -48,7 +48,7 @@ async def _offline(directory: Path, target: Path) -> None:
 )
 def restore(file: Path, force: bool) -> None:
     """Put the backup FILE in the place of the database. Jarvis must be down."""
-    from jarvis.state.stores.sqlite_file import restore as restore_file
+    from jarvis.state.stores.sqlite.file import restore as restore_file
 
     settings, _ = load()
     incarnation = restore_file(file, settings.state_dir, force)

@@ -28,7 +28,7 @@ def run(command: tuple[str, ...], **options: Any) -> int:
     if os.environ.get("JARVIS_URL") or alive(server_file.read(settings.state_dir)):
         with Client() as client:
             return _attached(client, fields)
-    from jarvis.local import local
+    from jarvis.sdk.local import local
 
     with tempfile.TemporaryDirectory(prefix="jarvis-run-") as directory, local(Path(directory)) as client:
         return _attached(client, fields)

@@ -291,7 +291,7 @@ class Executor(BaseExecutor):
             client.connection.get("/version")
             return client
         except Unreachable:
-            from jarvis.local import local
+            from jarvis.sdk.local import local
 
             manager = local(cpus=max_workers)
             client = manager.__enter__()

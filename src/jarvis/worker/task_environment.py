@@ -1,8 +1,8 @@
 """PURE: what a task finds in its environment, and the names of its output files."""
 
+import posixpath
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from jarvis.core.ids import SOLO
 from jarvis.worker.machine import Work
@@ -85,4 +85,4 @@ def output_path(pattern: str, work: Work, node: str) -> str:
         "x": work.spec.name.replace("/", "_"), "N": node, "u": a.user,
     }  # fmt: skip
     filled = _PATTERN.sub(lambda match: values[match.group(1)], pattern)
-    return str(PurePath(work.spec.cwd or "/") / filled)
+    return posixpath.join(work.spec.cwd or "/", filled)

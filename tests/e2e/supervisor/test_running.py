@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness import Agent, Node
+    from tests.e2e.supervisor.harness import Agent, Node
 
 PYTHON = sys.executable
 

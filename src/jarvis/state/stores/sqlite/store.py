@@ -40,8 +40,8 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite_file import DATABASE, Q, back_up, bump, check_integrity, connect, lock_directory
-from jarvis.state.stores.sqlite_writer import Writer, translate
+from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, check_integrity, connect, lock_directory
+from jarvis.state.stores.sqlite.writer import Writer, translate
 
 KEY_DAYS = 7
 READERS = 2
