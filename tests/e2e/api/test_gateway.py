@@ -236,7 +236,8 @@ async def test_running_output_is_followed_through_the_node(server: Running) -> N
             assert (opened.kind, opened.number, opened.follow) == ("tail", 1, True)
             await joined.send(StreamData(stream=opened.stream, data=b"hello "))
             await joined.send(StreamData(stream=opened.stream, data=b"world", end=True))
-            assert await answer.aread() == b"hello world"
+            await ended_task(server, ident, Output(size=17, inline=b"hello world, bye!"))
+            assert await answer.aread() == b"hello world, bye!", "what the node could not send comes from the record"
 
 
 async def test_exec_relays_both_ways(server: Running) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from jarvis.api.problems import problem, respond
 from jarvis.api.routes.common import Context, Ctx, answer, body_of
-from jarvis.api.schemas.task_in import Strict, schema_of
+from jarvis.api.schemas.task_in import BackupIn, schema_of
 from jarvis.api.schemas.values import rfc3339
 from jarvis.api.services import HealthCheck, Services
 from jarvis.core.errors import InvalidValue
@@ -137,10 +137,6 @@ async def metrics(context: Ctx) -> Response:
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-class BackupIn(Strict):
-    path: str
 
 
 @router.post("/backups", status_code=201, openapi_extra=schema_of(BackupIn))

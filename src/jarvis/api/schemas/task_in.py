@@ -165,6 +165,10 @@ class DrainIn(Strict):
     deadline: Number | None = None
 
 
+class BackupIn(Strict):
+    path: str
+
+
 class RetryTaskIn(Strict):
     """``failed`` is what a retry of an array always means; the word is accepted so that it can be said."""
 
@@ -174,7 +178,7 @@ class RetryTaskIn(Strict):
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
-    for model in (BatchIn, CancelIn, SignalIn, DrainIn, RetryTaskIn):
+    for model in (BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RetryTaskIn):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema
