@@ -30,6 +30,7 @@ def on_started(turn: Turn, view: NodeView, fact: Started) -> None:
     element, task = turn.cluster.elements[placed.key], turn.cluster.tasks[placed.key.task]
     if element.state is State.ASSIGNED or (element.state is State.STARTING and fact.state is State.RUNNING):
         turn.move(task, element, fact.state)
+        attempt.state = fact.state
         turn.touch_attempt(attempt)
 
 

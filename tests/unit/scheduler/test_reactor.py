@@ -21,6 +21,7 @@ def test_a_task_goes_all_the_way() -> None:
     case.expect(task, "assigned")
     case.started(task)
     case.expect(task, "running")
+    assert case.attempt(task).state == "running"
     case.ends(task)
     case.expect(task, "succeeded")
     assert not case.cluster.tasks

@@ -1,0 +1,18 @@
+from collections.abc import Iterator
+
+import pytest
+from tests.e2e.cluster.harness import Home, home
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Home]:
+    """A cluster that the tests of a module share."""
+    with home() as made:
+        made.jarvis("up", "--cpus", "4")
+        yield made
+
+
+@pytest.fixture
+def fresh() -> Iterator[Home]:
+    with home() as made:
+        yield made

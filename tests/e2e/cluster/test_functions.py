@@ -1,0 +1,81 @@
+"""Python functions on the real thing."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.e2e.cluster.harness import Home
+
+from jarvis.sdk.errors import TaskFailed
+from jarvis.sdk.functions import Executor, as_completed
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def tell(data: bytes) -> bytes:
+    sys.stdout.write(f"seen {len(data)}\n")
+    return data * 2
+
+
+def boom(x: int) -> None:
+    raise ValueError(f"no {x}")
+
+
+def test_map_keeps_the_order(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        assert list(pool.map(square, range(500))) == [x * x for x in range(500)]
+
+
+def test_exceptions_come_back_with_the_remote_traceback(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        error = pool.submit(boom, 3).exception(timeout=60)
+    assert isinstance(error, ValueError)
+    assert str(error) == "no 3"
+    assert "in boom" in str(error.__cause__)
+
+
+def test_large_arguments_results_and_what_is_printed(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        future = pool.submit(tell, b"x" * 300_000)
+        assert future.result(timeout=60) == b"x" * 600_000
+        assert client.logs(future.task_id or 0) == b"seen 300000\n"
+
+
+def test_a_process_that_dies_ends_its_own_call_only(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        others = [pool.submit(square, x) for x in range(20)]
+        with pytest.raises(TaskFailed):
+            pool.submit(os._exit, 9).result(timeout=60)
+        assert [f.result(timeout=60) for f in others] == [x * x for x in range(20)]
+
+
+def test_calls_run_side_by_side_and_finish_as_they_do(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        slow, quick = pool.submit(time.sleep, 1.0), pool.submit(time.sleep, 0.0)
+        assert list(as_completed([slow, quick], timeout=60)) == [quick, slow]
+
+
+def test_cancel_kills_the_call(up: Home, tmp_path: Path) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        future = pool.submit(time.sleep, 600)
+        assert future.cancel()
+        assert pool.submit(square, 3).result(timeout=60) == 9
+
+
+def test_shutdown_refuses_more(up: Home) -> None:
+    with up.client() as client:
+        pool = Executor(client=client)
+        pool.shutdown()
+        with pytest.raises(RuntimeError, match="shutdown"):
+            pool.submit(square, 1)
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        Executor(client=None, colour="red")
