@@ -45,6 +45,8 @@ from jarvis.utils.clock import Clock
 
 log = logging.getLogger("jarvis.server")
 DAY = 86400.0
+PORTS = range(7517, 7717)
+"""Where a server listens that was not told where."""
 SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
 
 
@@ -169,7 +171,7 @@ class Server:
         if not port and remembered.exists():
             text = remembered.read_text(encoding="ascii").strip()
             wanted = int(text) if text.isdigit() else 0
-        listener = self._bind(host, wanted, required=bool(port))
+        listener = self._bind(host, wanted, required=bool(port)) if wanted else self._first_free(host)
         actual = listener.getsockname()[1]
         if self.settings.state_dir.is_dir():
             remembered.write_text(f"{actual}\n", encoding="ascii")
@@ -183,7 +185,14 @@ class Server:
         except OSError as error:
             if required or not port:
                 raise PortInUse(f"server.port {port} on {host} cannot be used: {error.strerror}") from None
-            return self._bind(host, 0, required=False)
+            return self._first_free(host)
+
+    def _first_free(self, host: str) -> socket.socket:
+        """Below the ephemeral range: a client that knocks at a dead port there may be connected to itself and hold it."""
+        for port in PORTS:
+            with suppress(OSError):
+                return listen(host, port)
+        return self._bind(host, 0, required=True)
 
     def _announce(self) -> None:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -228,7 +237,7 @@ class Server:
 def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: Path) -> list[str]:
     """How the supervisor starts the agent."""
     command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
-    command += ["--token-file", str(state_dir / "node.token")]
+    command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
     if worker.name:
         command += ["--name", worker.name]
     if worker.cpus is not None:

@@ -22,7 +22,7 @@ from tests.e2e.cluster.harness import Home, home, wait_for
 from jarvis.utils import server_file
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
-CYCLES = 200 if SOAK else 20
+CYCLES = int(os.environ.get("JARVIS_CYCLES") or (200 if SOAK else 20))
 LONG_TASKS = 20
 CLIENTS = 4
 pytestmark = pytest.mark.timeout(3600 if SOAK else 900)
@@ -86,8 +86,15 @@ def kill_server(made: Home) -> None:
 
 def kill_agent(made: Home) -> None:
     pid = wait_for(made.agent, "an agent lives")
+    before = sessions(made)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: (again := made.agent()) is not None and again != pid, "the supervisor starts another")
+    wait_for(lambda: sessions(made) > before, "it is connected")
+
+
+def sessions(made: Home) -> int:
+    """How many sessions the agents of this node have had; its own log says so."""
+    return (made.directory / "node" / "agent.log").read_text().count("connected as node")
 
 
 @pytest.mark.parametrize("kill", [kill_server, kill_agent])

@@ -36,6 +36,7 @@ from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
+from jarvis.utils import server_file
 from jarvis.worker.logs import Shipper
 from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
@@ -299,7 +300,8 @@ class Agent:
     def _where(self) -> tuple[str, str]:
         """URL and token, read anew for each session: a server that started again may have others."""
         token = Path(self.options.token_file).read_text(encoding="ascii").strip()
-        url = self.options.url.rstrip("/").replace("http", "ws", 1)
+        own = server_file.read(Path(self.options.server_file)) if self.options.server_file else None
+        url = (own.url if own is not None else self.options.url).rstrip("/").replace("http", "ws", 1)
         return f"{url}/agent/v1/session", token
 
     def _load_identity(self) -> Identity:
@@ -326,6 +328,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dir", required=True)
     parser.add_argument("--url", required=True)
     parser.add_argument("--token-file", required=True)
+    parser.add_argument("--server-file", help="directory whose server.json tells where the server is now")
     parser.add_argument("--name")
     parser.add_argument("--cpus", type=float)
     parser.add_argument("--memory", type=parse_bytes)

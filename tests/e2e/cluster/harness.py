@@ -68,7 +68,7 @@ class Home:
         """The pid of the agent, if one lives."""
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                if b"jarvis.worker.agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"jarvis.worker.agent" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                     return pid
         return None
 
