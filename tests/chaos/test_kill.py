@@ -22,7 +22,7 @@ from tests.e2e.cluster.harness import Home, home, wait_for
 from jarvis.utils import server_file
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
-CYCLES = int(os.environ.get("JARVIS_CYCLES") or (200 if SOAK else 20))
+CYCLES = int(os.environ.get("JARVIS_CYCLES") or (200 if SOAK else 5))
 LONG_TASKS = 20
 CLIENTS = 4
 pytestmark = pytest.mark.timeout(3600 if SOAK else 900)

@@ -59,10 +59,11 @@ class Session:
             wait = None
             try:
                 wait = await self._once()
-                failures = 0
             except (OSError, TimeoutError, websockets.WebSocketException, msgspec.DecodeError) as error:
                 log.info("no session: %s", error)
             finally:
+                if self.connected:  # a session that worked says nothing against the next
+                    failures = 0
                 self.connected = False
                 self._outbox.clear()
             failures += 1
