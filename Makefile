@@ -51,7 +51,7 @@ chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 
 soak: $(VENV)/.dev.stamp ## The long volumes of the fault tests (hours)
 	@$(call not_yet,tests/chaos,the fault tests)
-	@$(PY) -m pytest tests/chaos -m soak --timeout=0 $(ARGS)
+	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos -s $(ARGS)
 
 docs: $(VENV)/.dev.stamp ## Build the documentation
 	@$(call not_yet,docs/build.py,a built documentation; read the pages in docs/ as they are)
