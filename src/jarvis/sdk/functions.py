@@ -12,6 +12,7 @@ from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 import msgspec
@@ -71,6 +72,7 @@ class Caller:
         self._something = threading.Event()
         self._closing = False
         self._codes: dict[str, str] = {}
+        self._pickled: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
         self._threads = [
             threading.Thread(target=self._submit_all, name="jarvis-submit", daemon=True),
             threading.Thread(target=self._fetch_all, name="jarvis-results", daemon=True),
@@ -80,6 +82,15 @@ class Caller:
 
     def code(self, function: Callable[..., Any]) -> str:
         """The digest of a function's pickle; sent to the server the first time."""
+        try:
+            known = self._pickled.get(function)
+        except TypeError:  # a callable that has no hash or no weak reference is pickled each time
+            return self._send_code(function)
+        if known is None:
+            known = self._pickled[function] = self._send_code(function)
+        return known
+
+    def _send_code(self, function: Callable[..., Any]) -> str:
         data = cloudpickle.dumps(function)
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._codes:
