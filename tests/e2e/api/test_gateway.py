@@ -240,6 +240,15 @@ async def test_running_output_is_followed_through_the_node(server: Running) -> N
             assert await answer.aread() == b"hello world, bye!", "what the node could not send comes from the record"
 
 
+async def test_an_empty_output_is_empty(server: Running) -> None:
+    ident = await running_task(server)
+    await ended_task(server, ident, Output())
+    alice = server.client("alice")
+    for query in ("", "?follow=1", "?tail=5"):
+        answer = await alice.get(f"/tasks/{ident}/logs{query}")
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 async def test_exec_relays_both_ways(server: Running) -> None:
     ident = await running_task(server)
     async with agent(server) as joined:

@@ -99,6 +99,8 @@ async def _stored(context: Context, project: str, output: Output, start: int) ->
     if output.inline is not None:
         yield output.inline[start:]
         return
+    if not output.chunks:
+        return
     ends = [offset for offset, _ in output.chunks[1:]] + [output.size]
     for (offset, digest), end in zip(output.chunks, ends, strict=True):
         if end > start:
