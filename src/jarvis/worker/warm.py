@@ -29,7 +29,17 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 DEPTH = 64
 CONNECT_S = 30.0
 PENDING_LIMIT = 64 << 20
-BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from jarvis.worker.function_worker import main; main()"
+BOOT = """
+import sys
+root = sys.argv.pop(1)
+sys.path.insert(0, root)
+import jarvis
+sys.path.remove(root)
+sys.path.append(root)
+from jarvis.worker.function_worker import main
+main()
+"""
+"""Runs the same Jarvis as the agent, and otherwise finds modules as the task's own Python would: the place of ours comes last."""
 
 
 class WarmTag(msgspec.Struct):

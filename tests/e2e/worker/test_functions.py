@@ -3,15 +3,19 @@
 import asyncio
 import os
 import pickle
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from jarvis.core.effects import Recall, Recorded, Stop
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from tests.e2e.worker.harness import call, running
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the node cannot import this module
 OPTIONS = ("--cpus", "2", "--memory", "2G", "--allow-root")
 
 
@@ -62,7 +66,7 @@ async def test_large_results_and_arguments(tmp_path: Path) -> None:
 
 async def test_what_a_call_prints_is_its_output(tmp_path: Path) -> None:
     def says(text: str, times: int = 1) -> None:
-        print(text * times)
+        print(text * times, flush=True)
         if times == 1:
             os.system(f"echo child {text}")
 

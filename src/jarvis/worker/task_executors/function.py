@@ -207,17 +207,13 @@ class FunctionExecutor:
         for result in results:
             if warm.replayed:
                 self._replay(warm, result)
-            elif self._result(warm, result):
-                some = True
-                cost = result.wall_s + OVERHEAD_S
-                warm.pace = 0.8 * warm.pace + 0.2 * cost if warm.pace else cost
-        if not some:
-            return
-        if warm.work is None:
-            self._rest(warm)
-            return
-        self._fill(warm)
-        self._reports.started(warm.work.number)
+                continue
+            cost = result.wall_s + OVERHEAD_S
+            warm.pace = 0.8 * warm.pace + 0.2 * cost if warm.pace else cost
+            some = self._result(warm, result) or some
+        if some and warm.work is not None:
+            self._fill(warm)
+            self._reports.started(warm.work.number)
 
     def _withdrawn(self, warm: Warm, numbers: list[int]) -> None:
         works = [warm.queue.pop(number) for number in numbers if number in warm.queue]
@@ -238,6 +234,8 @@ class FunctionExecutor:
         self._by_call.pop(work.number, None)
         heir = next(iter(warm.queue), None)
         warm.work = None if heir is None else warm.queue.pop(heir)
+        if heir is None and warm.number in self._warm:
+            self._rest(warm)  # before the end is told: what starts next may want this process
         self._settle(warm, work, result, heir)
         if warm.work is not None:
             self._set_timer(warm)
