@@ -220,6 +220,9 @@ class Agent:
     def vacated(self, number: int, heir: int | None = None) -> None:
         self._do(self.machine.vacated(number, heir))
 
+    def unbegun(self, number: int, heir: int | None) -> None:
+        self._do(self.machine.unbegun(number, heir))
+
     def withdrawn(self, works: Sequence[Work]) -> None:
         self._do(self.machine.withdrawn(works))
 

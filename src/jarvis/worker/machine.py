@@ -296,6 +296,22 @@ class Machine:
         self._order.extendleft(reversed(passed))
         return out
 
+    def unbegun(self, number: int, heir: int | None) -> list[Instruction]:
+        """Its warm process gave it back at the very moment at which it was due: ``heir`` runs there instead, if anything.
+        Its start was told, so it is not given back to the server but starts again."""
+        out: list[Instruction] = []
+        work = self.active.pop(number, None)
+        if work is None:
+            return out
+        following = None if heir is None else self.piped.pop(heir, None)
+        if following is not None:
+            self._inherit(work, following, out)
+        else:
+            self._release(work)
+        work.state, work.shares, work.recalled = State.ASSIGNED, (), False
+        self.piped[number] = work
+        return out + self.withdrawn([work])
+
     def withdrawn(self, works: Iterable[Work]) -> list[Instruction]:
         """Taken back from a warm process before they began: stopped, given back, or to the front of the backlog."""
         out: list[Instruction] = []

@@ -220,8 +220,23 @@ class FunctionExecutor:
         for work in works:
             warm.given -= 1
             self._by_call.pop(work.number, None)
+        if warm.work is not None and warm.work.number in numbers:
+            self._gave_back_current(warm, warm.work)
         if works:
             self._reports.withdrawn(works)
+
+    def _gave_back_current(self, warm: Warm, work: Work) -> None:
+        """It was given back between the end of the call before and its own begin."""
+        warm.stop_timer()
+        warm.given -= 1
+        self._by_call.pop(work.number, None)
+        heir = next(iter(warm.queue), None)
+        warm.work = None if heir is None else warm.queue.pop(heir)
+        if heir is None:
+            self._rest(warm)
+        self._reports.unbegun(work.number, heir)
+        if heir is not None:
+            self._set_timer(warm)
 
     # ------------------------------------------------------------ ends
 
