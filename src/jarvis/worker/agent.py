@@ -42,7 +42,7 @@ from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labe
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor
+from jarvis.worker.task_executor import TaskExecutor, failed
 from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor, Tag
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
@@ -196,7 +196,7 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self._executor(item.work).start(item.work)
+                self._start(item.work)
             elif isinstance(item, Forget):
                 executor = self.functions if self.functions.holds(item.number) else self.processes
                 if item.work is None or item.work.spec.kind != "function" or executor is self.functions:
@@ -207,6 +207,13 @@ class Agent:
                 self.functions.withdraw(item.work)
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
+
+    def _start(self, work: Work) -> None:
+        """Containers are refused and not given back: the leader would place them here again at once."""
+        if work.spec.kind == "container":
+            self.finished(failed(work, f"node {self.name} cannot run containers: no container engine is connected to it"))
+        else:
+            self._executor(work).start(work)
 
     def _executor(self, work: Work) -> TaskExecutor:
         return self.functions if work.spec.function is not None else self.processes

@@ -32,6 +32,10 @@ from jarvis.worker.task_environment import Where, environment
 INLINE = 4096
 GATHER_S = 0.001
 """How long a finished result may wait for more of them."""
+LATE_S = 0.005
+"""How long it may wait when the next call turns out to be slow: looking more often would cost more than the calls."""
+SMALL_S = 0.001
+"""Calls shorter than this are charged by the clock: asking the kernel would cost more than most of them."""
 COMPACT_AT = 4 << 20
 MARK = "JARVIS_SUPERVISED"
 """By this variable the supervisor knows its processes; it stays whatever a call's environment is."""
@@ -48,13 +52,15 @@ class Worker:
         self.pending = threading.Event()
         self.calls: deque[Call] = deque()
         self.current: Assignment | None = None
-        self.done = self.log_start = 0
+        self.done = self.log_start = self.log_end = 0
         self.unacked: dict[int, bytes] = {}
         self.unsent: list[bytes] = []
         self.sending = threading.Lock()
         self.peer: socket.socket | None = None
         self.code: dict[str, Any] = {}
         self.environment = Environment(place)
+        self.used = Used()
+        self.first_unsent = 0.0
         self.folder = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
         self.spool = self._open_spool("spool")
         self.log = os.open("log", os.O_RDONLY, dir_fd=self.folder)
@@ -130,8 +136,9 @@ class Worker:
                 self.unacked.pop(number, None)
             if not self.unacked:
                 self.spool.clear()
-                if self.current is None:
+                if self.current is None and self.log_end:
                     os.ftruncate(1, 0)
+                    self.log_end = 0
             elif self.spool.used > COMPACT_AT and 2 * sum(map(len, self.unacked.values())) < self.spool.used:
                 self.compact()
 
@@ -159,7 +166,7 @@ class Worker:
         while True:
             self.pending.wait()
             self.pending.clear()
-            time.sleep(GATHER_S)
+            time.sleep(LATE_S)
             self.flush()
 
     def flush(self) -> None:
@@ -180,11 +187,9 @@ class Worker:
     # ------------------------------------------------------------ the main thread
 
     def run(self) -> None:
-        """Until killed. ``used`` is what the calls before had used, so each is charged its own."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
+        """Until killed."""
         while True:
-            call = self.next()
-            used = self.answer(call, used)
+            self.answer(self.next())
 
     def next(self) -> Call:
         if not self.calls:
@@ -193,19 +198,18 @@ class Worker:
             while not self.calls:
                 self.wake.wait()
             call = self.calls.popleft()
-            self.log_start = os.fstat(1).st_size
+            self.log_start = self.log_end
             self.current = call.assignment
             self.spool.begin(call.assignment.number, call.assignment.token, self.log_start)
         return call
 
-    def answer(self, call: Call, before: resource.struct_rusage) -> resource.struct_rusage:
+    def answer(self, call: Call) -> None:
         begin = time.perf_counter()
         result = self.call(call)
-        result.wall_s = time.perf_counter() - begin
+        now = time.perf_counter()
+        result.wall_s = now - begin
         _flush_streams()
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        result.user_s, result.system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-        result.max_rss = after.ru_maxrss * 1024
+        self.used.charge(result)
         self.take_output(result)
         data = frame(protocol.RESULT, result)
         with self.lock:
@@ -217,14 +221,15 @@ class Worker:
             first = not self.unsent
             if self.peer is not None:
                 self.unsent.append(data)
-        if result.wall_s > GATHER_S:
-            self.flush()
-        elif first:
+        if first:
+            self.first_unsent = now
             self.pending.set()
-        return after
+        if result.wall_s > GATHER_S or now - self.first_unsent > GATHER_S:
+            self.flush()
 
     def take_output(self, result: Result) -> None:
-        result.log_start, result.log_end = self.log_start, os.fstat(1).st_size
+        self.log_end = os.fstat(1).st_size
+        result.log_start, result.log_end = self.log_start, self.log_end
         size = result.log_end - result.log_start
         if 0 < size <= INLINE:
             result.output = os.pread(self.log, size, result.log_start)
@@ -250,6 +255,26 @@ class Worker:
             ok, payload = False, _dump_exception(error)
             name, message = type(error).__name__, f"{type(error).__name__}: {error}"[:2000]
         return Result(a.number, a.token, ok, payload, name, message)
+
+
+class Used:
+    """What each call used of this process. Small calls are charged by the clock; what they took is not charged again."""
+
+    def __init__(self) -> None:
+        self._before = resource.getrusage(resource.RUSAGE_SELF)
+        self._charged = 0.0
+        self._max_rss = self._before.ru_maxrss * 1024
+
+    def charge(self, result: Result) -> None:
+        if result.wall_s < SMALL_S:
+            self._charged += result.wall_s
+            result.user_s, result.max_rss = result.wall_s, self._max_rss
+            return
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        result.user_s = max(after.ru_utime - self._before.ru_utime - self._charged, 0.0)
+        result.system_s = after.ru_stime - self._before.ru_stime
+        result.max_rss = self._max_rss = after.ru_maxrss * 1024
+        self._before, self._charged = after, 0.0
 
 
 class Environment:
@@ -344,7 +369,6 @@ def _uid_of(peer: socket.socket) -> int:
 def main() -> None:
     worker = Worker(msgspec.json.decode(sys.argv[1], type=Place))
     sys.argv = ["jarvis-function"]
-    sys.setswitchinterval(0.001)
     threading.Thread(target=worker.serve, daemon=True).start()
     threading.Thread(target=worker.send_late, daemon=True).start()
     worker.run()

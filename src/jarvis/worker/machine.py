@@ -158,10 +158,9 @@ class Machine:
         except msgspec.DecodeError as error:
             self._end_unstarted(number, assignment.token, Cause.START_FAILED, f"unreadable spec: {error}", out)
             return
-        lacking = vector.shortages(spec.resources, self.total)
-        if lacking:
+        if not vector.fits(spec.resources, self.total):
             self.settled.add([number])
-            names = ", ".join(sorted(lacking))
+            names = ", ".join(sorted(vector.shortages(spec.resources, self.total)))
             out.append(Say(Returned(numbers=[number], reason=f"this node never has that much {names}")))
             return
         work = Work(assignment, spec)
@@ -256,6 +255,7 @@ class Machine:
         following = None if heir is None else self.piped.pop(heir, None)
         if work is None:
             return out
+        work.state = State.RUNNING
         self.leaving[number] = work
         if following is not None:
             self._inherit(work, following, out)

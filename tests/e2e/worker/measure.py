@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from tests.e2e.worker.harness import PYTHON, FakeServer, Node, call, living, running
 
 
@@ -32,7 +34,8 @@ def warm_pids(node: Node) -> list[int]:
 
 async def measure(server: FakeServer, node: Node, count: int, base: int) -> None:
     function = lambda: None  # noqa: E731 - pickled by value
-    work = [call(server, base + n, function, user="root") for n in range(count)]
+    one = call(server, base, function)
+    work = [msgspec.structs.replace(one, number=base + n, task=base + n) for n in range(count)]
     (agent,) = node.agent_pids()
     before = {pid: cpu_ns(pid) for pid in [agent, *warm_pids(node)]}
     began = time.perf_counter()

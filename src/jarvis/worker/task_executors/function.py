@@ -29,6 +29,8 @@ STALLED_S = 0.1
 """Calls that waited this long behind another one are started elsewhere."""
 ADOPT_S = 5.0
 STOP_S = 0.3
+REFILL = DEPTH // 2
+"""Calls are handed ahead when no more than this are left: a few large pieces cost less than many small ones."""
 CODE_MOST = 64 << 20
 CODES_EACH = 512
 OVERHEAD_S = 20e-6
@@ -140,7 +142,7 @@ class FunctionExecutor:
         room = min(DEPTH, int(0.05 / max(warm.pace, 1e-6))) - len(warm.queue)
         if function.max_calls is not None:
             room = min(room, function.max_calls - warm.given)
-        if room <= 0 or len(warm.codes) > CODES_EACH or warm.killing is not None:
+        if room <= 0 or len(warm.queue) > REFILL or len(warm.codes) > CODES_EACH or warm.killing is not None:
             return
         assert warm.like is not None
         refused = []
