@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ from jarvis import __version__
 from jarvis.bus.messages import (
     PROTOCOL_VERSION,
     BlobData,
-    BlobGet,
-    BlobPut,
     BlobStored,
     ChunkStored,
     Heartbeat,
@@ -34,24 +33,25 @@ from jarvis.bus.messages import (
 from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
-from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
 from jarvis.utils import server_file
-from jarvis.worker.logs import Shipper
-from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
+from jarvis.worker.account import Accounts
+from jarvis.worker.bodies import Bodies
+from jarvis.worker.logs import Remover, Shipper
+from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor
-from jarvis.worker.task_executors.function import SERVICE_NUMBERS, FunctionExecutor
+from jarvis.worker.task_executor import TaskExecutor, failed
+from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor, Tag
+from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
 
 log = logging.getLogger("jarvis.agent")
 
-BLOB_S = 30.0
-BLOB_PIECE = 256 * 1024
-IDLE_CHECK_S = 10.0
+CHECK_S = 10.0
+AGAIN_MOST = 2_000
 
 
 class Identity(msgspec.Struct):
@@ -70,33 +70,42 @@ class Agent:
         self.directory = Path(options.dir).absolute()
         self.name = options.name or socket.gethostname()
         self.resources: Resources = detect_resources(options.cpus, options.memory, options.gpus)
+        self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources)
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.session = Session(self, self._where)
         self.monitor = ResourceMonitor(self.directory)
         self.shipper = Shipper(self.session.say)
+        self.bodies = Bodies(self.session)
         self.heartbeat_s = 2.0
         self._identity = self._load_identity()
         self._background: set[asyncio.Task[None]] = set()
-        self._requests: dict[int, asyncio.Future[BlobData | BlobStored]] = {}
-        self._next_request = 0
-        node, root = self.name, options.allow_root
+        self._said: set[int] = set()
+        accounts, url = Accounts(options.allow_root), options.url[0].rstrip("/")
+        output = self.directory / "output"
+        output.mkdir(mode=0o711, exist_ok=True)
+        self.remover = Remover(output)
         self.processes = ProcessExecutor(
-            self.supervisor, self, self.shipper, self.directory, node, root, self.fetch_blob, self.spawn
-        )
+            self.supervisor, self, self.shipper, self.remover, accounts, self.directory, self.name, url,
+            self.bodies.fetch, self.spawn,
+        )  # fmt: skip
+        launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
-            self.supervisor, self, self.shipper, self.directory, node, root, self.fetch_blob, self.put_blob, self.spawn
+            self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn
         )
-        self.streams = Streams(self.machine, self.supervisor, self.session.say, self._output_path, self.spawn)
+        self.streams = Streams(
+            self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place
+        )
 
     # ------------------------------------------------------------ life
 
     async def run(self) -> None:
         """Until the supervisor is gone (its end is the end of everything here) or cancelled."""
         welcome = await self.supervisor.connect()
-        self._adopt(welcome["attempts"])
-        loops = [self.session.run(), self._beat(), self._listen()]
+        loops = [self._listen(), self.remover.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
+        await self._adopt(welcome["attempts"])
+        tasks += [asyncio.create_task(loop) for loop in (self.session.run(), self._beat())]
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
@@ -115,57 +124,71 @@ class Agent:
             log.error("a background task failed", exc_info=task.exception())
 
     async def _beat(self) -> None:
-        rounds = 0
+        checked = time.monotonic()
         while True:
             await asyncio.sleep(self.heartbeat_s)
             self.session.say(Heartbeat(health=self.monitor.sample()))
-            rounds += 1
-            if rounds * self.heartbeat_s % IDLE_CHECK_S < self.heartbeat_s:
+            if time.monotonic() - checked >= CHECK_S:
+                checked = time.monotonic()
                 self.functions.end_idle()
+                self._say_again()
 
-    def _adopt(self, attempts: list[dict[str, Any]]) -> None:
-        """What the supervisor holds: running attempts go on, ended ones are reported, warm processes start anew."""
+    def _say_again(self) -> None:
+        """An end that was not recorded at one check, and still is not at the next, is said again."""
+        said = set(self.machine.ended)
+        for number in list(said & self._said)[:AGAIN_MOST]:
+            self.session.say(self.machine.ended[number])
+        self._said = said
+
+    async def _adopt(self, attempts: list[dict[str, Any]]) -> None:
+        """What the supervisor holds: running attempts go on, ended ones are reported, warm processes tell what they have.
+        This comes before the first session, whose Hello names all that is here."""
+        services = [attempt for attempt in attempts if attempt["number"] >= SERVICE_NUMBERS]
         for attempt in attempts:
-            number = int(attempt["number"])
-            if number >= SERVICE_NUMBERS:
-                if attempt["state"] == "ended":
-                    self.supervisor.send({"op": "ack", "numbers": [number]})
-                else:
-                    self.supervisor.send({"op": "kill", "number": number, "grace_s": 0.0, "cause": "agent_restarted"})
-                continue
-            tag = msgspec.msgpack.decode(base64.b64decode(attempt["tag"]), type=Tag)
-            spec = msgspec.msgpack.decode(tag.assignment.spec, type=TaskSpec)
-            work = Work(tag.assignment, spec, tag.gpus)
-            self.machine.adopt(work)
-            if attempt["state"] == "ended":
-                self.processes.reported(work, attempt["end"])
+            if attempt["number"] < SERVICE_NUMBERS:
+                self._adopt_attempt(attempt)
+        await self.functions.adopt(services)
+        here = {work.assignment.task for work in self.machine.everything()}
+        self.remover.sweep(lambda task: task in here)
+
+    def _adopt_attempt(self, attempt: dict[str, Any]) -> None:
+        tag = msgspec.msgpack.decode(base64.b64decode(attempt["tag"]), type=Tag)
+        spec = msgspec.msgpack.decode(tag.assignment.spec, type=TaskSpec)
+        work = Work(tag.assignment, spec, tag.shares)
+        if attempt["state"] == "ended":
+            self.machine.adopt(work, "leaving")
+            self.processes.reported(work, attempt["end"])
+        else:
+            self.machine.adopt(work, "active")
 
     async def _listen(self) -> None:
         """The supervisor's reports, until its socket closes."""
         try:
             while True:
                 self._supervisor_said(await self.supervisor.receive())
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             log.warning("the supervisor is gone")
 
     def _supervisor_said(self, report: dict[str, Any]) -> None:
         op, number = report["op"], int(report.get("number") or 0)
         if op in ("ended", "start_failed"):
-            if number >= SERVICE_NUMBERS:
-                if not self.functions.service_ended(number, report):
-                    self.supervisor.send({"op": "ack", "numbers": [number]})
-                return
-            work = self.machine.active.get(number)
-            if work is not None:
-                self.processes.reported(work, report)
+            self._attempt_ended(number, report)
         elif op == "started" and number < SERVICE_NUMBERS:
-            self._do(self.machine.started(number, float(report.get("age_s") or 0.0)))
+            self.started(number, float(report.get("age_s") or 0.0))
         elif op == "refused":
             log.error("the supervisor refused %s", json.dumps(report))
-            work = self.machine.active.get(number)
-            if work is not None:
-                text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
-                self.processes.reported(work, {"code": 125, "error": text})
+            text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
+            self._attempt_ended(number, {"code": 125, "error": text.rstrip()})
+        elif op == "exec_failed":
+            self.streams.exec_failed(str(report.get("channel")), str(report.get("error")))
+        elif op == "error":
+            log.info("the supervisor could not do it: %s", json.dumps(report))
+
+    def _attempt_ended(self, number: int, report: dict[str, Any]) -> None:
+        if number >= SERVICE_NUMBERS:
+            self.functions.service_ended(number, report)
+        elif (work := self.machine.active.get(number)) is not None:
+            self.processes.reported(work, report)
 
     # ------------------------------------------------------------ what the machine answers
 
@@ -174,32 +197,61 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self._executor(item.work).start(item.work)
+                self._start(item.work)
+            elif isinstance(item, Forget):
+                executor = self.functions if self.functions.holds(item.number) else self.processes
+                if item.work is None or item.work.spec.kind != "function" or executor is self.functions:
+                    executor.forget(item.number, item.work)
             elif isinstance(item, Kill):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
-            elif isinstance(item, Forget):
-                executor = self.processes if item.work is None else self._executor(item.work)
-                executor.forget(item.number, item.work)
+            elif isinstance(item, Withdraw):
+                self.functions.withdraw(item.work)
+            elif isinstance(item, Deliver):
+                self._executor(item.work).signal(item.work, item.signum)
+
+    def _start(self, work: Work) -> None:
+        """Containers are refused and not given back: the leader would place them here again at once."""
+        if work.spec.kind == "container":
+            self.finished(
+                failed(work, f"node {self.name} cannot run containers: no container engine is connected to it")
+            )
+        else:
+            self._executor(work).start(work)
 
     def _executor(self, work: Work) -> TaskExecutor:
-        return self.functions if work.spec.kind == "function" else self.processes
+        return self.functions if work.spec.function is not None else self.processes
 
     def started(self, number: int, age: float = 0.0) -> None:
         self._do(self.machine.started(number, age))
 
-    def finished(self, end: Ended) -> None:
-        self._do(self.machine.finished(end))
+    def finished(self, end: Ended, heir: int | None = None) -> None:
+        self._do(self.machine.finished(end, heir))
 
-    def _output_path(self, work: Work, stream: str) -> str:
-        stdout, stderr = self.processes.output_paths(work)
-        return stderr if stream == "stderr" and stderr is not None else stdout
+    def vacated(self, number: int, heir: int | None = None) -> None:
+        self._do(self.machine.vacated(number, heir))
+
+    def unbegun(self, number: int, heir: int | None) -> None:
+        self._do(self.machine.unbegun(number, heir))
+
+    def withdrawn(self, works: Sequence[Work]) -> None:
+        self._do(self.machine.withdrawn(works))
+
+    def ahead(self, like: Work, limit: int) -> list[Work]:
+        return self.machine.ahead(like, limit)
+
+    def adopted(self, work: Work, where: Stage) -> None:
+        self.machine.adopt(work, where)
+
+    def _output_of(self, work: Work, stream: str) -> tuple[str, int, int | None]:
+        path, base = self._executor(work).output_of(work, stream)
+        return path, base, self.processes.owner_of(work)
 
     # ------------------------------------------------------------ session
 
     def hello(self) -> Hello:
         return Hello(
             version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
-            boot_id=boot_id(), resources=self.resources, labels=detect_labels() | dict(self.options.label),
+            boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch,
         )  # fmt: skip
@@ -213,20 +265,22 @@ class Agent:
         self._save_identity()
         self.heartbeat_s = welcome.heartbeat_s
         log.info("connected as node %d", welcome.node)
-        self._do(self.machine.recorded(welcome.forget, welcome.floor))
-        for number in welcome.stop:
-            self._do(self.machine.stop(number, Cause.CANCELLED, 10.0))
-        for end in self.machine.unrecorded():
-            self.session.say(end)
+        self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
         self.session.say(Heartbeat(health=self.monitor.sample()))
+
+    def disconnected(self) -> None:
+        self.streams.close_all()
+        self.bodies.ask_again()
 
     def received(self, messages: list[ToAgent]) -> None:
         for message in messages:
             if isinstance(message, Assign):
                 self._do(self.machine.assign(message.assignments))
             elif isinstance(message, Recorded):
+                floor = self.machine.floor
                 self._do(self.machine.recorded(message.numbers, message.floor))
-                self.supervisor.send({"op": "ack", "numbers": [], "floor": self.machine.floor})
+                if self.machine.floor > floor:
+                    self.supervisor.send({"op": "ack", "numbers": [], "floor": self.machine.floor})
             elif isinstance(message, Recall):
                 self._do(self.machine.recall(message.numbers))
             elif isinstance(message, Stop):
@@ -236,13 +290,9 @@ class Agent:
 
     def _received_other(self, message: ToAgent) -> None:
         if isinstance(message, Signal):
-            work = self.machine.active.get(message.number)
-            if work is not None:
-                self._executor(work).signal(work, message.signum)
+            self._do(self.machine.signal(message.number, message.signum))
         elif isinstance(message, BlobData | BlobStored):
-            future = self._requests.pop(message.request, None)
-            if future is not None and not future.done():
-                future.set_result(message)
+            self.bodies.answered(message)
         elif isinstance(message, ChunkStored):
             self.shipper.stored(message)
         elif isinstance(message, StreamOpen):
@@ -252,56 +302,14 @@ class Agent:
         elif isinstance(message, StreamResize):
             self.streams.resize(message)
 
-    # ------------------------------------------------------------ bodies
-
-    async def fetch_blob(self, task: int, digest: str) -> bytes:
-        """A body that a task here needs; raises OSError when the server does not have it."""
-        parts: list[bytes] = []
-        offset = 0
-        while True:
-            request = self._request()
-            get = BlobGet(request=request, task=task, digest=digest, offset=offset, length=BLOB_PIECE)
-            answer = await self._ask(request, get)
-            assert isinstance(answer, BlobData)
-            if answer.error:
-                raise OSError(answer.error)
-            parts.append(answer.data)
-            offset += len(answer.data)
-            if offset >= answer.size or not answer.data:
-                return b"".join(parts)
-
-    async def put_blob(self, number: int, token: int, data: bytes) -> str:
-        request = self._request()
-        answer = await self._ask(request, BlobPut(request=request, number=number, token=token, data=data))
-        assert isinstance(answer, BlobStored)
-        if answer.error:
-            raise OSError(answer.error)
-        return answer.digest
-
-    def _request(self) -> int:
-        self._next_request += 1
-        return self._next_request
-
-    async def _ask(self, request: int, message: BlobGet | BlobPut) -> BlobData | BlobStored:
-        """Ask, and ask again when a session broke before the answer came."""
-        for _ in range(20):
-            future: asyncio.Future[BlobData | BlobStored] = asyncio.get_running_loop().create_future()
-            self._requests[request] = future
-            self.session.say(message)
-            try:
-                async with asyncio.timeout(BLOB_S if self.session.connected else 1.0):
-                    return await future
-            except TimeoutError:
-                continue
-        raise TimeoutError("the server did not answer")
-
     # ------------------------------------------------------------ files
 
-    def _where(self) -> tuple[str, str]:
+    def _where(self, tries: int) -> tuple[str, str]:
         """URL and token, read anew for each session: a server that started again may have others."""
         token = Path(self.options.token_file).read_text(encoding="ascii").strip()
         own = server_file.read(Path(self.options.server_file)) if self.options.server_file else None
-        url = (own.url if own is not None else self.options.url).rstrip("/").replace("http", "ws", 1)
+        urls = self.options.url
+        url = (own.url if own is not None else urls[tries % len(urls)]).rstrip("/").replace("http", "ws", 1)
         return f"{url}/agent/v1/session", token
 
     def _load_identity(self) -> Identity:
@@ -326,12 +334,12 @@ def _pair(text: str) -> tuple[str, str]:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="jarvis-agent", description="The agent of a node; started by its supervisor.")
     parser.add_argument("--dir", required=True)
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--url", required=True, action="append")
     parser.add_argument("--token-file", required=True)
     parser.add_argument("--server-file", help="directory whose server.json tells where the server is now")
     parser.add_argument("--name")
     parser.add_argument("--cpus", type=float)
-    parser.add_argument("--memory", type=parse_bytes)
+    parser.add_argument("--memory", "--mem", type=parse_bytes)
     parser.add_argument("--gpus", type=float)
     parser.add_argument("--label", type=_pair, action="append", default=[])
     parser.add_argument("--taint", action="append", default=[])

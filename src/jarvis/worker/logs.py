@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import shutil
+import stat
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,16 +15,27 @@ from jarvis.core.attempt import Output
 
 INLINE = 4096
 CHUNK = 256 * 1024
+PIECE = 64 * 1024
 ACK_S = 60.0
+WINDOW = 4
+"""Chunks on their way at once."""
+REMOVE_MOST = 100_000
+REMOVE_BATCH = 50
+REMOVE_AFTER_S = 1.0
+REMOVE_PAUSE_S = 0.25
 
 
-def read_range(path: str, offset: int, length: int) -> bytes:
-    """Bytes of a regular file, never through a link that a task may have planted; empty when it is not there."""
+def read_range(path: str, offset: int, length: int, owner: int | None = None) -> bytes:
+    """Bytes of a file, never through a link that a task may have planted; empty when it is not there. ``owner``: only
+    if the file is theirs, because a directory on a user's own path may have become a link as well."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return b""
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or (owner is not None and status.st_uid != owner):
+            return b""
         return os.pread(descriptor, length, offset)
     except OSError:
         return b""
@@ -36,14 +50,20 @@ def file_size(path: str) -> int:
         return 0
 
 
-def inline_output(path: str, size: int, chosen: bool) -> Output | None:
+def inline_output(path: str, size: int, chosen: bool, owner: int | None = None) -> Output | None:
     """The output as it can ride in the end report, or None when it has to be shipped."""
     where = path if chosen else None
     if size == 0:
         return Output(path=where)
     if size <= INLINE:
-        return Output(size=size, inline=read_range(path, 0, size), path=where)
+        return Output(size=size, inline=read_range(path, 0, size, owner), path=where)
     return None
+
+
+def read_packed(path: str, offset: int, length: int, owner: int | None) -> tuple[int, bytes]:
+    """(size, zstd) of a range."""
+    data = read_range(path, offset, length, owner)
+    return len(data), zstandard.ZstdCompressor(level=3).compress(data) if data else b""
 
 
 class Shipper:
@@ -52,6 +72,7 @@ class Shipper:
     def __init__(self, say: Callable[[OutputChunk], None]) -> None:
         self._say = say
         self._waiting: dict[tuple[int, str, int], asyncio.Future[str]] = {}
+        self._window = asyncio.Semaphore(WINDOW)
 
     def stored(self, ack: ChunkStored) -> None:
         future = self._waiting.pop((ack.number, ack.stream, ack.offset), None)
@@ -59,20 +80,22 @@ class Shipper:
             future.set_result(ack.digest)
 
     async def ship(
-        self, number: int, token: int, stream: str, path: str, size: int, chosen: bool, base: int = 0
-    ) -> Output:
+        self, number: int, token: int, stream: str, path: str, size: int, chosen: bool, base: int = 0,
+        owner: int | None = None,
+    ) -> Output:  # fmt: skip
         """Send ``size`` bytes of a file from ``base`` on; a chunk that is not acknowledged (the session broke) is sent again."""
         chunks: list[tuple[int, str]] = []
-        compressor = zstandard.ZstdCompressor(level=3)
         offset = 0
         while offset < size:
-            data = await asyncio.to_thread(read_range, path, base + offset, min(CHUNK, size - offset))
-            if not data:
-                break
-            packed = compressor.compress(data)
-            chunk = OutputChunk(number=number, token=token, stream=stream, offset=offset, size=len(data), data=packed)
-            chunks.append((offset, await self._until_stored(chunk)))
-            offset += len(data)
+            async with self._window:
+                data, packed = await asyncio.to_thread(
+                    read_packed, path, base + offset, min(CHUNK, size - offset), owner
+                )
+                if not data:
+                    break
+                chunk = OutputChunk(number=number, token=token, stream=stream, offset=offset, size=data, data=packed)
+                chunks.append((offset, await self._until_stored(chunk)))
+            offset += data
         return Output(size=offset, chunks=tuple(chunks), path=path if chosen else None)
 
     async def _until_stored(self, chunk: OutputChunk) -> str:
@@ -88,11 +111,13 @@ class Shipper:
                 wait = min(wait * 2, ACK_S)
 
 
-async def follow(path: str, offset: int, ended: Callable[[], bool], poll_s: float = 0.1) -> AsyncIterator[bytes]:
+async def follow(
+    path: str, offset: int, ended: Callable[[], bool], owner: int | None = None, poll_s: float = 0.1
+) -> AsyncIterator[bytes]:
     """Bytes of a growing file until its writer has ended and everything was read."""
     while True:
         over = ended()
-        data = await asyncio.to_thread(read_range, path, offset, CHUNK)
+        data = await asyncio.to_thread(read_range, path, offset, PIECE, owner)
         if data:
             offset += len(data)
             yield data
@@ -102,9 +127,47 @@ async def follow(path: str, offset: int, ended: Callable[[], bool], poll_s: floa
             await asyncio.sleep(poll_s)
 
 
-def remove_quietly(path: Path) -> None:
-    """A file that is gone already is as good."""
-    try:
-        path.unlink()
-    except OSError:
-        return
+class Remover:
+    """Removes what attempts left, at a pace: creating files becomes slow for minutes after many were deleted at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bases: deque[str] = deque(maxlen=REMOVE_MOST)
+        self._some = asyncio.Event()
+
+    def add(self, base: str) -> None:
+        """The output file and the directory of an attempt. What does not fit here is found by the next ``sweep``."""
+        self._bases.append(base)
+        self._some.set()
+
+    def sweep(self, keep: Callable[[int], bool]) -> None:
+        """Folders of tasks that are not here any more, left by an agent that ended before it removed them."""
+        for folder in sorted(self._root.iterdir()):
+            if folder.name.isdigit() and not keep(int(folder.name)):
+                for path in folder.iterdir():
+                    self.add(str(path).removesuffix(".out").removesuffix(".d"))
+
+    async def run(self) -> None:
+        """Until cancelled. An idle node keeps up; a busy one removes later, never next to a burst."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            await asyncio.sleep(REMOVE_AFTER_S)
+            while self._bases:
+                batch = [self._bases.popleft() for _ in range(min(REMOVE_BATCH, len(self._bases)))]
+                await asyncio.to_thread(remove_bases, batch)
+                await asyncio.sleep(REMOVE_PAUSE_S)
+
+
+def remove_bases(bases: list[str]) -> None:
+    for base in bases:
+        try:
+            os.unlink(f"{base}.out")
+        except OSError:
+            pass
+        shutil.rmtree(f"{base}.d", ignore_errors=True)
+    for folder in {os.path.dirname(base) for base in bases}:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue  # others of its elements are still there

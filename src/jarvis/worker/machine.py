@@ -1,10 +1,15 @@
 """PURE: the node's logic: assignments wait in order and start when resources free; everything is said until it is recorded.
 
-The machine holds no clock, process or socket: the agent feeds it what happened and carries out what it answers.
+The machine holds no clock, process or socket: the agent feeds it what happened and carries out what it answers. A number
+is in at most one place: ``waiting`` (the backlog), ``piped`` (handed ahead to a warm process, holding no resources),
+``active`` (holding resources), ``leaving`` (its process is over, its output or result on its way), ``ended`` (until recorded),
+or ``settled`` (never to be started again).
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -14,25 +19,38 @@ from jarvis.core.inputs import Ended, Known, Returned, Started
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
+from jarvis.worker.gpus import Gpus, Share
+from jarvis.worker.settled import Settled
 
 LOOK_PAST = 64
 """Assignments behind one that does not fit that are looked at: small work may pass large work, within bounds."""
+MAY_PASS = 256
+"""So many may start before one that does not fit; then nothing passes it any more, so that it starts one day."""
+STOPPED_EARLY = "stopped before it started"
+Stage = Literal["active", "piped", "leaving"]
 _spec = msgspec.msgpack.Decoder(TaskSpec)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Work:
-    """An assignment with its decoded spec and the GPUs it was given."""
+    """An assignment with its decoded spec and the shares of GPUs that it was given."""
 
     assignment: Assignment
     spec: TaskSpec
-    gpus: tuple[int, ...] = ()
+    shares: tuple[Share, ...] = ()
     state: State = State.ASSIGNED
     stop_cause: Cause | None = None
+    recalled: bool = False
+    passed: int = 0
+    """How many started before it although they came after it."""
 
     @property
     def number(self) -> int:
         return self.assignment.number
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        return tuple(index for index, _ in self.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +70,21 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send it a signal."""
+
+    work: Work
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take it back from the warm process if it has not begun there; ``withdrawn`` is the answer if it had not."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Tell the server."""
 
@@ -66,7 +99,7 @@ class Forget:
     work: Work | None
 
 
-Instruction = Start | Kill | Say | Forget
+Instruction = Start | Kill | Deliver | Withdraw | Say | Forget
 
 
 @dataclass(slots=True)
@@ -74,79 +107,139 @@ class Machine:
     """What this node has, what waits, what runs and what ended without being recorded yet."""
 
     total: Resources
-    floor: int = 0
-    backlog: deque[Work] = field(default_factory=deque)
+    waiting: dict[int, Work] = field(default_factory=dict)
+    piped: dict[int, Work] = field(default_factory=dict)
     active: dict[int, Work] = field(default_factory=dict)
+    leaving: dict[int, Work] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
+    settled: Settled = field(default_factory=Settled)
+    _order: deque[Work] = field(default_factory=deque)
+    """The backlog in order; members that are not in ``waiting`` any more are passed over."""
     _free: Resources = field(default_factory=dict)
-    _free_gpus: list[int] = field(default_factory=list)
+    _gpus: Gpus = field(default_factory=lambda: Gpus(0))
     _finished: dict[int, Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._free = dict(self.total)
-        self._free_gpus = list(range(self.total.get("gpu", 0) // 1000))
+        self._gpus = Gpus(self.total.get("gpu", 0))
+
+    @property
+    def floor(self) -> int:
+        return self.settled.floor
+
+    @property
+    def free(self) -> Resources:
+        return dict(self._free)
 
     # ------------------------------------------------------------ what the server says
 
-    def assign(self, assignments: list[Assignment]) -> list[Instruction]:
+    def assign(self, assignments: Iterable[Assignment]) -> list[Instruction]:
         """Into the backlog, in order; what is known already, or settled, is passed over."""
-        known = {work.number for work in self.backlog}
         out: list[Instruction] = []
         for assignment in assignments:
-            number = assignment.number
-            if number < self.floor or number in known or number in self.active or number in self.ended:
-                continue
-            try:
-                spec = _spec.decode(assignment.spec)
-            except msgspec.DecodeError as error:
-                out += self._end_unstarted(number, assignment.token, Cause.START_FAILED, f"unreadable spec: {error}")
-                continue
-            self.backlog.append(Work(assignment, spec))
-        return out + self._start_what_fits()
+            if not self._knows(assignment.number):
+                self._admit(assignment, out)
+        return self._start_what_fits(out)
 
-    def recall(self, numbers: list[int]) -> list[Instruction]:
-        """Give back what has not started."""
-        wanted = set(numbers)
-        given = [work.number for work in self.backlog if work.number in wanted]
-        self.backlog = deque(work for work in self.backlog if work.number not in wanted)
-        return [Say(Returned(numbers=given))] if given else []
+    def _knows(self, number: int) -> bool:
+        return (
+            number in self.waiting
+            or number in self.active
+            or number in self.piped
+            or number in self.leaving
+            or number in self.ended
+            or number in self.settled
+        )
+
+    def _admit(self, assignment: Assignment, out: list[Instruction]) -> None:
+        number = assignment.number
+        try:
+            spec = _spec.decode(assignment.spec)
+        except msgspec.DecodeError as error:
+            self._end_unstarted(number, assignment.token, Cause.START_FAILED, f"unreadable spec: {error}", out)
+            return
+        if not vector.fits(spec.resources, self.total):
+            self.settled.add([number])
+            names = ", ".join(sorted(vector.shortages(spec.resources, self.total)))
+            out.append(Say(Returned(numbers=[number], reason=f"this node never has that much {names}")))
+            return
+        work = Work(assignment, spec)
+        self.waiting[number] = work
+        self._order.append(work)
+
+    def recall(self, numbers: Iterable[int]) -> list[Instruction]:
+        """Give back what has not started. What never arrived here is given back too, and will not start if it comes."""
+        given, out = [], list[Instruction]()
+        for number in numbers:
+            if number in self.piped:
+                work = self.piped[number]
+                work.recalled = True
+                out.append(Withdraw(work))
+            elif self.waiting.pop(number, None) is not None or not self._knows(number):
+                given.append(number)
+        self.settled.add(given)
+        if given:
+            out.append(Say(Returned(numbers=given)))
+        return self._start_what_fits(out)
 
     def stop(self, number: int, cause: Cause, grace_s: float) -> list[Instruction]:
         """End it wherever it is; what has ended is said again."""
-        for work in self.backlog:
-            if work.number == number:
-                self.backlog.remove(work)
-                return self._end_unstarted(number, work.assignment.token, cause, "stopped before it started")
-        work_or_none = self.active.get(number)
-        if work_or_none is not None:
-            work_or_none.stop_cause = cause
-            return [Kill(work_or_none, cause, grace_s)]
+        out: list[Instruction] = []
+        if (work := self.waiting.pop(number, None)) is not None:
+            self._end_unstarted(number, work.assignment.token, cause, STOPPED_EARLY, out)
+            return self._start_what_fits(out)
+        if (work := self.piped.get(number)) is not None:
+            work.stop_cause = cause
+            return [Withdraw(work)]
+        if (work := self.active.get(number)) is not None:
+            work.stop_cause = cause
+            return [Kill(work, cause, grace_s)]
         return [Say(self.ended[number])] if number in self.ended else []
 
-    def recorded(self, numbers: list[int], floor: int) -> list[Instruction]:
+    def signal(self, number: int, signum: int) -> list[Instruction]:
+        """To what runs; a signal to anything else has nobody to reach."""
+        work = self.active.get(number)
+        return [] if work is None else [Deliver(work, signum)]
+
+    def recorded(self, numbers: Iterable[int], floor: int) -> list[Instruction]:
         """These ends are safe; numbers below the floor will never be asked for again."""
-        self.floor = max(self.floor, floor)
         safe = [number for number in numbers if self.ended.pop(number, None) is not None]
+        self.settled.add(safe)
+        self.settled.raise_floor(floor)
         return [Forget(number, self._finished.pop(number, None)) for number in safe]
+
+    def welcomed(self, forget: Iterable[int], stop: Iterable[int], floor: int) -> list[Instruction]:
+        """A new session: what is recorded goes, what is not wanted ends, and every other end is said again."""
+        out = self.recorded(forget, floor)
+        for number in stop:
+            if number not in self.ended:
+                out += self.stop(number, Cause.CANCELLED, 10.0)
+        return out + [Say(end) for end in self.ended.values()]
 
     def known(self) -> list[Known]:
         """Every assignment that the node knows, for Hello."""
-        out = [Known(w.number, w.assignment.token, "assigned") for w in self.backlog]
-        out += [Known(w.number, w.assignment.token, str(w.state)) for w in self.active.values()]
+        out = [Known(w.number, w.assignment.token, "assigned") for w in [*self.piped.values(), *self.waiting.values()]]
+        running = [*self.leaving.values(), *self.active.values()]
+        out += [Known(w.number, w.assignment.token, str(w.state)) for w in running]
         return out + [Known(e.number, e.token, "ended") for e in self.ended.values()]
-
-    def unrecorded(self) -> list[Ended]:
-        """What has to be said again on a new session."""
-        return list(self.ended.values())
 
     # ------------------------------------------------------------ what happens here
 
-    def adopt(self, work: Work) -> None:
-        """It was running when this agent came."""
+    def adopt(self, work: Work, where: Stage) -> None:
+        """It was here when this agent came: running, in the pipe of a warm process, or over but not told yet."""
+        if where == "piped":
+            self.piped[work.number] = work
+            return
         work.state = State.RUNNING
-        self.active[work.number] = work
-        self._free = vector.subtract(self._free, work.spec.resources)
-        self._free_gpus = [g for g in self._free_gpus if g not in work.gpus]
+        if where == "leaving":
+            self.leaving[work.number] = work
+        else:
+            self._occupy(work, work.shares)
+
+    def everything(self) -> list[Work]:
+        """All work that is here in some way."""
+        places = (self.waiting, self.piped, self.active, self.leaving, self._finished)
+        return [work for place in places for work in place.values()]
 
     def started(self, number: int, age: float = 0.0) -> list[Instruction]:
         work = self.active.get(number)
@@ -155,39 +248,153 @@ class Machine:
         work.state = State.RUNNING
         return [Say(Started(number=number, token=work.assignment.token, age=age))]
 
-    def finished(self, end: Ended) -> list[Instruction]:
-        """It is over: kept until recorded, and its resources let the next ones start."""
-        work = self.active.pop(end.number, None)
-        if work is not None:
-            self._free = vector.add(self._free, work.spec.resources)
-            self._free_gpus = sorted({*self._free_gpus, *work.gpus})
-            self._finished[end.number] = work
-        if end.number in self.ended:
-            return []
-        self.ended[end.number] = end
-        return [Say(end), *self._start_what_fits()]
-
-    def _end_unstarted(self, number: int, token: int, cause: Cause, message: str) -> list[Instruction]:
-        end = Ended(number=number, token=token, cause=cause, message=message)
-        self.ended[number] = end
-        return [Say(end)]
-
-    def _start_what_fits(self) -> list[Instruction]:
+    def vacated(self, number: int, heir: int | None = None) -> list[Instruction]:
+        """Its process is over. Its resources go to ``heir``, the next in its warm process, or to the backlog."""
         out: list[Instruction] = []
-        passed: deque[Work] = deque()
-        while self.backlog and len(passed) < LOOK_PAST:
-            work = self.backlog.popleft()
-            if vector.fits(work.spec.resources, self._free):
-                out.append(self._take(work))
-            else:
-                passed.append(work)
-        self.backlog.extendleft(reversed(passed))
+        work = self.active.pop(number, None)
+        following = None if heir is None else self.piped.pop(heir, None)
+        if work is None:
+            return out
+        work.state = State.RUNNING
+        self.leaving[number] = work
+        if following is not None:
+            self._inherit(work, following, out)
+            return out
+        self._release(work)
+        return self._start_what_fits(out)
+
+    def finished(self, end: Ended, heir: int | None = None) -> list[Instruction]:
+        """It is over and all is told in ``end``, which is kept until recorded."""
+        number = end.number
+        out = self.vacated(number, heir)
+        work = self.leaving.pop(number, None)
+        if work is not None:
+            self._finished[number] = work
+        if number not in self.ended and number not in self.settled:
+            self.ended[number] = end
+            out.insert(0, Say(end))
         return out
 
-    def _take(self, work: Work) -> Start:
+    def ahead(self, like: Work, limit: int) -> list[Work]:
+        """The next calls for the warm process that runs ``like``: same owner, environment and shape, in order."""
+        out: list[Work] = []
+        passed: list[Work] = []
+        while self._order and len(out) < limit and len(passed) < LOOK_PAST:
+            work = self._order.popleft()
+            if self.waiting.get(work.number) is not work:
+                continue
+            if same_lane(work, like):
+                del self.waiting[work.number]
+                self.piped[work.number] = work
+                out.append(work)
+                if passed:
+                    self._count_pass(passed)
+                continue
+            passed.append(work)
+            if work.passed >= MAY_PASS:
+                break
+        self._order.extendleft(reversed(passed))
+        return out
+
+    def unbegun(self, number: int, heir: int | None) -> list[Instruction]:
+        """Its warm process gave it back at the very moment at which it was due: ``heir`` runs there instead, if anything.
+        Its start was told, so it is not given back to the server but starts again."""
+        out: list[Instruction] = []
+        work = self.active.pop(number, None)
+        if work is None:
+            return out
+        following = None if heir is None else self.piped.pop(heir, None)
+        if following is not None:
+            self._inherit(work, following, out)
+        else:
+            self._release(work)
+        work.state, work.shares, work.recalled = State.ASSIGNED, (), False
+        self.piped[number] = work
+        return out + self.withdrawn([work])
+
+    def withdrawn(self, works: Iterable[Work]) -> list[Instruction]:
+        """Taken back from a warm process before they began: stopped, given back, or to the front of the backlog."""
+        out: list[Instruction] = []
+        given: list[int] = []
+        again: list[Work] = []
+        for work in works:
+            number = work.number
+            if self.piped.pop(number, None) is None:
+                continue
+            if work.stop_cause is not None:
+                self._end_unstarted(number, work.assignment.token, work.stop_cause, STOPPED_EARLY, out)
+            elif work.recalled:
+                given.append(number)
+            else:
+                again.append(work)
+        if given:
+            self.settled.add(given)
+            out.append(Say(Returned(numbers=given)))
+        again.sort(key=lambda work: work.number)
+        self.waiting.update({work.number: work for work in again})
+        self._order.extendleft(reversed(again))
+        return self._start_what_fits(out)
+
+    # ------------------------------------------------------------ resources
+
+    def _end_unstarted(self, number: int, token: int, cause: Cause, message: str, out: list[Instruction]) -> None:
+        end = Ended(number=number, token=token, cause=cause, message=message)
+        self.ended[number] = end
+        out.append(Say(end))
+
+    def _start_what_fits(self, out: list[Instruction]) -> list[Instruction]:
+        passed: list[Work] = []
+        while self._order and len(passed) < LOOK_PAST:
+            work = self._order.popleft()
+            if self.waiting.get(work.number) is not work:
+                continue
+            shares = self._gpus.pick(work.spec.resources) if vector.fits(work.spec.resources, self._free) else None
+            if shares is None:
+                passed.append(work)
+                if work.passed >= MAY_PASS:
+                    break
+                continue
+            del self.waiting[work.number]
+            work.state = State.STARTING
+            self._occupy(work, shares)
+            out.append(Start(work))
+            if passed:
+                self._count_pass(passed)
+        self._order.extendleft(reversed(passed))
+        return out
+
+    def _count_pass(self, passed: list[Work]) -> None:
+        """The first of them is the one that waits longest: when it may not be passed any more, none of them is."""
+        passed[0].passed += 1
+
+    def _occupy(self, work: Work, shares: tuple[Share, ...]) -> None:
         self._free = vector.subtract(self._free, work.spec.resources)
-        whole = work.spec.resources.get("gpu", 0) // 1000
-        work.gpus, self._free_gpus = tuple(self._free_gpus[:whole]), self._free_gpus[whole:]
-        work.state = State.STARTING
+        work.shares = shares
+        self._gpus.take(shares)
         self.active[work.number] = work
-        return Start(work)
+
+    def _release(self, work: Work) -> None:
+        self._free = vector.add(self._free, work.spec.resources)
+        self._gpus.give(work.shares)
+
+    def _inherit(self, work: Work, heir: Work, out: list[Instruction]) -> None:
+        heir.state, heir.shares = State.STARTING, work.shares
+        self.active[heir.number] = heir
+        if heir.stop_cause is not None:
+            out.append(Kill(heir, heir.stop_cause, 0.0))
+
+
+def same_lane(one: Work, other: Work) -> bool:
+    """Whether a warm process that ran one may run the other."""
+    a, b, f, g = one.assignment, other.assignment, one.spec.function, other.spec.function
+    return (
+        f is not None
+        and g is not None
+        and f.environment == g.environment
+        and a.project == b.project
+        and a.user == b.user
+        and one.spec.resources == other.spec.resources
+        and not f.fresh
+        and f.python == g.python
+        and f.max_calls == g.max_calls
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,7 +19,10 @@ log = logging.getLogger("jarvis.session")
 
 CONNECT_S = 10.0
 SEND_S = 30.0
+FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 30.0
+SILENT_HEARTBEATS = 2
+LIVED_WELL_S = 5.0
 OUTBOX_LIMIT = 100_000
 FRAME_MESSAGES = 2_000
 
@@ -29,25 +33,29 @@ class SessionHandler(Protocol):
     def hello(self) -> Hello: ...
     def welcomed(self, welcome: Welcome) -> None: ...
     def received(self, messages: list[ToAgent]) -> None: ...
+    def disconnected(self) -> None: ...
 
 
 class Session:
     """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
 
-    def __init__(self, handler: SessionHandler, where: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, handler: SessionHandler, where: Callable[[int], tuple[str, str]]) -> None:
+        """``where``: URL and token for the n-th try; several servers take turns."""
         self._handler, self._where = handler, where
+        self._tries = 0
+        self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
         self._something = asyncio.Event()
         self.connected = False
-        self.dropped = 0
-        self._heard = 0.0
+        self._heard = 0
 
     def say(self, message: FromAgent) -> None:
-        """Queue for the next frame; without a session nothing is kept, because Hello and what follows say it again."""
+        """Queue for the next frame; without a session nothing is kept, because Hello and what follows say it again. For
+        the same reason a session whose server takes nothing is ended rather than kept in memory."""
         if not self.connected:
             return
         if len(self._outbox) >= OUTBOX_LIMIT:
-            self.dropped += 1
+            self._overflow.set()
             return
         self._outbox.append(message)
         self._something.set()
@@ -56,23 +64,26 @@ class Session:
         """Until cancelled."""
         failures = 0
         while True:
-            wait = None
+            wait, began = None, time.monotonic()
             try:
                 wait = await self._once()
             except (OSError, TimeoutError, websockets.WebSocketException, msgspec.DecodeError) as error:
                 log.info("no session: %s", error)
             finally:
-                if self.connected:  # a session that worked says nothing against the next
-                    failures = 0
-                self.connected = False
+                if self.connected:
+                    self.connected = False
+                    self._handler.disconnected()
+                    if time.monotonic() - began > LIVED_WELL_S:  # a session that worked says nothing against the next
+                        failures = 0
                 self._outbox.clear()
             failures += 1
-            most = wait if wait is not None else min(0.05 * 2.0 ** min(failures, 12), LONGEST_WAIT_S)
+            most = wait if wait is not None else min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 12), LONGEST_WAIT_S)
             await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - jitter
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
-        url, token = self._where()
+        url, token = self._where(self._tries)
+        self._tries += 1
         headers = {"Authorization": f"Bearer {token}"}
         async with asyncio.timeout(CONNECT_S):
             socket = await connect(
@@ -95,22 +106,27 @@ class Session:
             return None
         self.connected = True
         self._outbox.clear()
+        self._heard = first.seq
+        self._overflow.clear()
         self._handler.welcomed(answer)
         if first.messages[1:]:
             self._handler.received(first.messages[1:])
         sender = asyncio.create_task(self._send_all(socket))
         try:
-            await self._receive_all(socket, sender, answer.heartbeat_s * 6)
+            await self._receive_all(socket, sender, max(answer.heartbeat_s * (SILENT_HEARTBEATS + 1), 1.0))
         finally:
             sender.cancel()
+            await asyncio.wait([sender], timeout=1.0)
         return None
 
     async def _receive_all(self, socket: ClientConnection, sender: asyncio.Task[None], silence_s: float) -> None:
-        """A server that says nothing for several heartbeats is not there, whatever the socket says."""
-        while not sender.done():
+        """Each heartbeat is answered: a server that leaves two unanswered is not there, whatever the socket says."""
+        while not sender.done() and not self._overflow.is_set():
             async with asyncio.timeout(silence_s):
                 frame = await self._receive(socket)
-            self._handler.received(frame.messages)
+            if frame.seq > self._heard:
+                self._heard = frame.seq
+                self._handler.received(frame.messages)
 
     async def _receive(self, socket: ClientConnection) -> ServerFrame:
         data = await socket.recv()
@@ -125,6 +141,17 @@ class Session:
             self._something.clear()
             while self._outbox:
                 messages, self._outbox = self._outbox[:FRAME_MESSAGES], self._outbox[FRAME_MESSAGES:]
-                seq += 1
-                async with asyncio.timeout(SEND_S):
-                    await socket.send(encode(AgentFrame(seq, 0, messages)))
+                for data in frames(seq + 1, self._heard, messages):
+                    seq += 1
+                    async with asyncio.timeout(SEND_S):
+                        await socket.send(data)
+
+
+def frames(seq: int, ack: int, messages: list[FromAgent]) -> list[bytes]:
+    """The messages as frames numbered from ``seq``: one, unless they are too much for one."""
+    data = encode(AgentFrame(seq, ack, messages))
+    if len(data) <= MAX_FRAME or len(messages) == 1:
+        return [data]
+    middle = len(messages) // 2
+    first = frames(seq, ack, messages[:middle])
+    return first + frames(seq + len(first), ack, messages[middle:])

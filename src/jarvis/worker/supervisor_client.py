@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ class SupervisorClient:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def _address(self) -> str:
+        """Through the directory's descriptor: the path may be longer than the 107 bytes of a socket's address."""
+        return f"/proc/self/fd/{self._folder}/{self._path.name}"
+
     async def connect(self) -> dict[str, Any]:
         """Say hello; the answer, with the parts of a long one put together."""
         async with asyncio.timeout(CONNECT_S):
-            self._reader, self._writer = await asyncio.open_unix_connection(self._path, limit=8 << 20)
+            self._folder = os.open(self._path.parent, os.O_PATH)
+            self._reader, self._writer = await asyncio.open_unix_connection(self._address, limit=8 << 20)
             self.send({"op": "hello", "version": 1})
             welcome = await self.receive()
             more = welcome.get("more")
@@ -41,7 +48,7 @@ class SupervisorClient:
     async def attach(self, target: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""
         async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_unix_connection(self._path)
+            reader, writer = await asyncio.open_unix_connection(self._address)
             body = json.dumps({"op": "attach", **target}).encode()
             writer.write(_length.pack(len(body)) + body)
         return reader, writer

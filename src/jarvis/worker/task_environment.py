@@ -8,8 +8,8 @@ from jarvis.core.ids import SOLO
 from jarvis.worker.machine import Work
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+@dataclass(slots=True)
+class Where:
     """What the node adds: its name, the owner's account and the directories made for the attempt."""
 
     node: str
@@ -19,14 +19,15 @@ class Place:
     scratch: str
     """Directory of the attempt: temporary files, JARVIS_OUTPUT, declared outputs."""
     now: float
+    api_url: str = ""
 
 
-def environment(work: Work, place: Place, entry: str | None = None) -> dict[str, str]:
+def environment(work: Work, place: Where, entry: str | None = None) -> dict[str, str]:
     """The client's exported variables, the owner's identity, and JARVIS_*; nothing of the agent's own."""
     a, spec = work.assignment, work.spec
     cpus = max(1, -(-spec.resources.get("cpu", 1000) // 1000))
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **spec.env}
-    env |= {"HOME": place.home, "USER": place.user, "LOGNAME": place.user, "SHELL": place.shell}
+    env |= {"HOME": place.home, "USER": place.user, "SHELL": place.shell}
     env |= {
         "JARVIS_TASK_ID": str(a.task),
         "JARVIS_ATTEMPT": str(a.attempt),
@@ -39,7 +40,6 @@ def environment(work: Work, place: Place, entry: str | None = None) -> dict[str,
         "JARVIS_CPUS": str(cpus),
         "JARVIS_GPUS": str(len(work.gpus)),
         "JARVIS_TMPDIR": f"{place.scratch}/tmp",  # noqa: S108 - a folder of its own
-        "TMPDIR": f"{place.scratch}/tmp",  # noqa: S108 - a folder of its own
         "JARVIS_OUTPUT": f"{place.scratch}/output.json",
         "JARVIS_OUTPUT_DIR": f"{place.scratch}/outputs",
         "OMP_NUM_THREADS": str(cpus),
@@ -47,6 +47,8 @@ def environment(work: Work, place: Place, entry: str | None = None) -> dict[str,
     }
     if spec.resources.get("memory"):
         env["JARVIS_MEM_MB"] = str(spec.resources["memory"] >> 20)
+    if place.api_url:
+        env["JARVIS_API_URL"] = place.api_url
     if spec.cwd:
         env["JARVIS_SUBMIT_DIR"] = spec.cwd
     if a.deadline_s is not None:

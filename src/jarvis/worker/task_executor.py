@@ -1,17 +1,27 @@
-"""PORT: starts one kind of task on this node. What happens to it comes back through the agent's ``happened``."""
+"""PORT: starts one kind of task on this node. What happens to it comes back through :class:`Reports`."""
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
-from jarvis.worker.machine import Work
+from jarvis.worker.machine import Stage, Work
+
+FetchBlob = Callable[[int, str], Awaitable[bytes]]
+PutBlob = Callable[[int, int, bytes], Awaitable[str]]
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class Reports(Protocol):
     """How an executor tells the agent."""
 
     def started(self, number: int, age: float = 0.0) -> None: ...
-    def finished(self, end: Ended) -> None: ...
+    def finished(self, end: Ended, heir: int | None = None) -> None: ...
+    def vacated(self, number: int, heir: int | None = None) -> None: ...
+    def adopted(self, work: Work, where: Stage) -> None: ...
+    def unbegun(self, number: int, heir: int | None) -> None: ...
+    def withdrawn(self, works: Sequence[Work]) -> None: ...
+    def ahead(self, like: Work, limit: int) -> list[Work]: ...
 
 
 class TaskExecutor(Protocol):
@@ -24,9 +34,18 @@ class TaskExecutor(Protocol):
         """The end is recorded: acknowledge it below, remove what was kept."""
         ...
 
+    def output_of(self, work: Work, stream: str) -> tuple[str, int]:
+        """(path, offset of its first byte) of an output stream of something that runs."""
+        ...
+
 
 def failed(work: Work, message: str, exit_code: int = 125) -> Ended:
     """The end of something that could not be started."""
     return Ended(
         number=work.number, token=work.assignment.token, cause=Cause.START_FAILED, exit_code=exit_code, message=message
     )
+
+
+def cut(work: Work, cause: Cause, message: str = "") -> Ended:
+    """The end of something that was stopped."""
+    return Ended(number=work.number, token=work.assignment.token, cause=cause, message=message)

@@ -1,311 +1,512 @@
 """Functions: warm processes of one owner, environment and shape each, one call at a time; children of the supervisor."""
 
 import asyncio
-import os
-import struct
-import sys
+import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
 
-from jarvis.core.attempt import Output, Usage
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, FunctionCall
-from jarvis.worker.account import Account, NoSuchUser, account_of
-from jarvis.worker.function_worker import ACK, CALL, STATE
-from jarvis.worker.logs import INLINE, Shipper, read_range, remove_quietly
-from jarvis.worker.machine import Work
+from jarvis.worker import function_protocol as protocol
+from jarvis.worker import function_spool
+from jarvis.worker.account import Accounts, NoSuchUser
+from jarvis.worker.function_ends import end_of_call, end_of_process, stub, work_of
+from jarvis.worker.function_protocol import Call, Result, frame
+from jarvis.worker.logs import INLINE, Shipper
+from jarvis.worker.machine import Work, same_lane
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_environment import Place, environment
-from jarvis.worker.task_executor import Reports, failed
-from jarvis.worker.task_executors.process import CAUSES, FetchBlob
+from jarvis.worker.task_executor import FetchBlob, PutBlob, Reports, Spawn, cut, failed
+from jarvis.worker.warm import DEPTH, PYTHON, Launcher, Warm, WarmTag, remove_folder
 
-_length = struct.Struct(">I")
 IDLE_S = 120.0
-CONNECT_S = 20.0
-SERVICE_NUMBERS = 1 << 52
-"""Warm processes are numbered from here on, far above any assignment."""
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-Shape = tuple[str, str, str, tuple[tuple[str, int], ...], tuple[int, ...]]
-
-
-@dataclass(slots=True)
-class Warm:
-    """A warm process; ``work`` is the call it runs now."""
-
-    name: str
-    number: int
-    shape: Shape
-    log: str
-    codes: set[str] = field(default_factory=set)
-    work: Work | None = None
-    writer: asyncio.StreamWriter | None = None
-    calls: int = 0
-    idle_since: float = 0.0
-    timer: asyncio.TimerHandle | None = None
-    kill_cause: Cause | None = None
-    pending: bytes | None = None
-    """A call that waits for the process to be ready."""
+IDLE_MOST = 32
+STALLED_S = 0.1
+"""Calls that waited this long behind another one are started elsewhere."""
+ADOPT_S = 5.0
+STOP_S = 0.3
+REFILL = DEPTH // 2
+"""Calls are handed ahead when no more than this are left: a few large pieces cost less than many small ones."""
+CODE_MOST = 64 << 20
+CODES_EACH = 512
+OVERHEAD_S = 20e-6
 
 
 class FunctionExecutor:
     """See the port."""
 
     def __init__(
-        self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, directory: Path, node: str,
-        allow_root: bool, fetch: FetchBlob, put: Callable[[int, int, bytes], Coroutine[Any, Any, str]],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, launcher: Launcher, accounts: Accounts,
+        fetch: FetchBlob, put: PutBlob, spawn: Spawn,
     ) -> None:  # fmt: skip
         self._supervisor, self._reports, self._shipper = supervisor, reports, shipper
-        self._directory, self._node, self._allow_root = directory / "functions", node, allow_root
+        self._launcher, self._accounts = launcher, accounts
         self._fetch, self._put, self._spawn = fetch, put, spawn
-        self._directory.mkdir(mode=0o711, exist_ok=True)
-        self._folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         self._warm: dict[int, Warm] = {}
-        self._idle: dict[Shape, list[Warm]] = {}
+        self._idle: list[Warm] = []
         self._by_call: dict[int, Warm] = {}
-        self._code: dict[str, bytes] = {}
-        self._next = SERVICE_NUMBERS + int(time.time() * 1000)
+        self._unrecorded: dict[int, Warm] = {}
+        self._acks: dict[int, tuple[Warm, list[int]]] = {}
+        self._preparing: set[int] = set()
+        self._code: OrderedDict[str, bytes] = OrderedDict()
+        self._stall_timer: asyncio.TimerHandle | None = None
 
-    # ------------------------------------------------------------ calls
+    # ------------------------------------------------------------ starting
 
     def start(self, work: Work) -> None:
         call = work.spec.function
         assert call is not None
         if call.python != PYTHON:
-            text = f"the function was pickled by Python {call.python}, node {self._node} has {PYTHON}: use the same version"
+            text = (
+                f"the function was pickled by Python {call.python}, node {self._launcher.node} has {PYTHON}: "
+                "use the same version on both sides"
+            )
             self._reports.finished(failed(work, text))
-        elif call.code not in self._code or call.args is None:
-            self._spawn(self._start_with_blobs(work, call))
+        elif self._has_bodies(call):
+            self._run(work, None)
         else:
-            self._run(work, call, call.args)
+            self._preparing.add(work.number)
+            self._spawn(self._start_with_blobs(work, call))
+
+    def _has_bodies(self, call: FunctionCall) -> bool:
+        return call.code in self._code and call.args is not None
 
     async def _start_with_blobs(self, work: Work, call: FunctionCall) -> None:
+        args = None
         try:
             if call.code not in self._code:
-                self._code[call.code] = await self._fetch(work.assignment.task, call.code)
-            args = call.args
-            if args is None:
+                self._keep_code(call.code, await self._fetch(work.assignment.task, call.code))
+            if call.args is None:
                 args = await self._fetch(work.assignment.task, call.args_digest or "")
         except (OSError, TimeoutError) as error:
-            self._reports.finished(failed(work, f"code or arguments could not be fetched: {error}"))
+            if work.number in self._preparing:
+                self._preparing.discard(work.number)
+                self._reports.finished(failed(work, f"code or arguments could not be fetched: {error}"))
             return
-        if work.stop_cause is not None:
-            self._reports.finished(self._cut(work, work.stop_cause))
-            return
-        self._run(work, call, args)
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
+            self._run(work, args)
 
-    def _run(self, work: Work, call: FunctionCall, args: bytes) -> None:
+    def _keep_code(self, digest: str, code: bytes) -> None:
+        self._code[digest] = code
+        while len(self._code) > 1 and sum(map(len, self._code.values())) > CODE_MOST:
+            self._code.popitem(last=False)
+
+    def _run(self, work: Work, args: bytes | None) -> None:
         try:
-            account = account_of(work.assignment.user, self._allow_root)
-        except NoSuchUser as error:
-            self._reports.finished(failed(work, f"node {self._node}: {error}"))
+            warm = self._take(work)
+        except (NoSuchUser, OSError) as error:
+            self._reports.finished(failed(work, f"node {self._launcher.node}: {error}"))
             return
-        warm = self._take(work, call, account)
-        place = Place(self._node, account.home, account.name, account.shell, str(self._directory), time.time())
-        env = environment(work, place)
-        code = None if call.code in warm.codes else self._code[call.code]
-        warm.codes.add(call.code)
-        body = msgspec.msgpack.encode([CALL, work.number, work.assignment.token, call.code, code, args, env])
-        warm.work, warm.calls = work, warm.calls + 1
-        self._by_call[work.number] = warm
-        if work.spec.time_limit is not None:
-            loop = asyncio.get_running_loop()
-            warm.timer = loop.call_later(work.spec.time_limit, self.kill, work, Cause.TIMEOUT, 0.0)
-        if warm.writer is None:
-            warm.pending = body
-        else:
-            warm.writer.write(_length.pack(len(body)) + body)
+        warm.like = warm.work = work
+        self._give(warm, work, args)
+        self._set_timer(warm)
+        if warm.pace:
+            self._fill(warm)
         self._reports.started(work.number)
 
-    def _take(self, work: Work, call: FunctionCall, account: Account) -> Warm:
-        a = work.assignment
-        shape = (a.project, a.user, call.environment, tuple(sorted(work.spec.resources.items())), work.gpus)
-        idle = self._idle.get(shape)
-        if idle and not call.fresh:
-            return idle.pop()
-        return self._start_process(shape, work, account)
-
-    def _start_process(self, shape: Shape, work: Work, account: Account) -> Warm:
-        self._next += 1
-        name = f"{self._next - SERVICE_NUMBERS:x}"
-        folder = self._directory / name
-        folder.mkdir(mode=0o700)
-        if account.switch is not None:
-            os.chown(folder, account.switch["uid"], account.switch["gid"])
-        log = str(folder / "log")
-        env = {k: v for k, v in work.spec.env.items() if k != "PYTHONPATH"} | {
-            "HOME": account.home,
-            "USER": account.name,
-        }
-        env["PYTHONPATH"] = os.pathsep.join(p for p in [*sys.path, work.spec.env.get("PYTHONPATH", "")] if p)
-        warm = Warm(name, self._next, shape, log)
+    def _take(self, work: Work) -> Warm:
+        """An idle process of the same lane that holds the same GPUs, or a new one."""
+        assert work.spec.function is not None
+        for warm in self._idle:
+            if warm.like is not None and warm.shares == work.shares and same_lane(warm.like, work):
+                self._idle.remove(warm)
+                return warm
+        account = self._accounts.of(work.assignment.user)
+        warm = self._launcher.launch(work, account)
         self._warm[warm.number] = warm
-        self._supervisor.send(
-            {
-                "op": "start", "number": warm.number, "tag": "", "service": True, "env": env,
-                "argv": [sys.executable, "-m", "jarvis.worker.function_worker", str(folder), "w"],
-                "cwd": work.spec.cwd if work.spec.cwd and os.path.isdir(work.spec.cwd) else "/",
-                "stdout": log, "append": True, "memory_bytes": work.spec.resources.get("memory") or None,
-                "user": account.switch, "no_new_privs": account.switch is not None, "grace_s": 2.0,
-            }
-        )  # fmt: skip
         self._spawn(self._connect(warm))
         return warm
 
+    def _give(self, warm: Warm, work: Work, args: bytes | None) -> None:
+        """Send a call; the code of its function goes along the first time."""
+        function = work.spec.function
+        assert function is not None
+        code = None
+        if function.code not in warm.codes:
+            code = self._code[function.code]
+            warm.codes.add(function.code)
+        warm.given += 1
+        self._by_call[work.number] = warm
+        warm.write(frame(protocol.CALL, Call(work.assignment, code, args)))
+
+    def _fill(self, warm: Warm) -> None:
+        """Hand calls ahead, as many as take a moment, so that the process never waits for the next."""
+        function = warm.like.spec.function if warm.like else None
+        if function is None or function.fresh or warm.work is None:
+            return
+        room = min(DEPTH, int(0.05 / max(warm.pace, 1e-6))) - len(warm.queue)
+        if function.max_calls is not None:
+            room = min(room, function.max_calls - warm.given)
+        if room <= 0 or len(warm.queue) > REFILL or len(warm.codes) > CODES_EACH or warm.killing is not None:
+            return
+        assert warm.like is not None
+        refused = []
+        for work in self._reports.ahead(warm.like, room):
+            call = work.spec.function
+            if call is not None and self._has_bodies(call):
+                warm.queue[work.number] = work
+                self._give(warm, work, None)
+            else:
+                refused.append(work)
+        if refused:  # it needs bodies first: that is done when it starts by itself
+            self._reports.withdrawn(refused)
+        if warm.queue and self._stall_timer is None:
+            self._watch_stalls()
+
+    def _watch_stalls(self) -> None:
+        self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
+
+    def _check_stalls(self) -> None:
+        self._stall_timer = None
+        late = time.monotonic() - STALLED_S
+        some = False
+        for warm in self._warm.values():
+            some = some or bool(warm.queue)
+            if warm.queue and warm.heard < late:
+                warm.pace = max(warm.pace, STALLED_S)
+                warm.write(frame(protocol.WITHDRAW, list(warm.queue)))
+        if some:
+            self._watch_stalls()
+
+    def withdraw(self, work: Work) -> None:
+        warm = self._by_call.get(work.number)
+        if warm is not None:
+            warm.write(frame(protocol.WITHDRAW, [work.number]))
+
+    # ------------------------------------------------------------ talking to the process
+
     async def _connect(self, warm: Warm) -> None:
-        path = f"/proc/self/fd/{self._folder}/{warm.name}/w.sock"
         try:
-            async with asyncio.timeout(CONNECT_S):
-                reader, writer = await self._dial(warm, path)
+            await self._launcher.dial(warm, lambda data: self._received(warm, data), lambda: warm.number in self._warm)
         except TimeoutError:
-            self._supervisor.send({"op": "kill", "number": warm.number, "grace_s": 0.0, "cause": "start_failed"})
-            return
-        if warm.number not in self._warm:
-            writer.close()
-            return
-        warm.writer = writer
-        if warm.pending is not None:
-            writer.write(_length.pack(len(warm.pending)) + warm.pending)
-            warm.pending = None
-        await self._read(warm, reader)
+            self._kill_process(warm, Cause.START_FAILED)
 
-    async def _dial(self, warm: Warm, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        wait = 0.005
-        while True:
-            try:
-                return await asyncio.open_unix_connection(path, limit=64 << 20)
-            except OSError:
-                if warm.number not in self._warm:
-                    raise TimeoutError from None
-                await asyncio.sleep(wait)
-                wait = min(wait * 1.5, 0.1)
-
-    async def _read(self, warm: Warm, reader: asyncio.StreamReader) -> None:
+    def _received(self, warm: Warm, data: bytes) -> None:
+        results = []
         try:
-            while True:
-                (size,) = _length.unpack(await reader.readexactly(4))
-                message = msgspec.msgpack.decode(await reader.readexactly(size))
-                if message[0] != STATE:
-                    self._result(warm, message)
-        except (asyncio.IncompleteReadError, OSError):
+            for kind, body in warm.frames.feed(data):
+                if kind == protocol.RESULT:
+                    results.append(protocol.decode_result(body))
+                elif kind == protocol.WITHDRAWN:
+                    self._withdrawn(warm, protocol.decode_numbers(body))
+                elif kind == protocol.STATE:
+                    self._state(warm, protocol.decode_state(body))
+        except (protocol.FrameError, ValueError):  # the process belongs to a user: it may say anything
+            self._kill_process(warm, Cause.EXIT)
             return
+        if results:
+            self._results(warm, results)
+
+    def _results(self, warm: Warm, results: list[Result]) -> None:
+        now = time.monotonic()
+        warm.heard = now
+        some = False
+        for result in results:
+            if warm.replayed:
+                self._replay(warm, result)
+                continue
+            cost = result.wall_s + OVERHEAD_S
+            warm.pace = 0.8 * warm.pace + 0.2 * cost if warm.pace else cost
+            some = self._result(warm, result) or some
+        if some and warm.work is not None:
+            self._fill(warm)
+            self._reports.started(warm.work.number)
+
+    def _withdrawn(self, warm: Warm, numbers: list[int]) -> None:
+        works = [warm.queue.pop(number) for number in numbers if number in warm.queue]
+        for work in works:
+            warm.given -= 1
+            self._by_call.pop(work.number, None)
+        if warm.work is not None and warm.work.number in numbers:
+            self._gave_back_current(warm, warm.work)
+        if works:
+            self._reports.withdrawn(works)
+
+    def _gave_back_current(self, warm: Warm, work: Work) -> None:
+        """It was given back between the end of the call before and its own begin."""
+        warm.stop_timer()
+        warm.given -= 1
+        self._by_call.pop(work.number, None)
+        heir = next(iter(warm.queue), None)
+        warm.work = None if heir is None else warm.queue.pop(heir)
+        if heir is None:
+            self._rest(warm)
+        self._reports.unbegun(work.number, heir)
+        if heir is not None:
+            self._set_timer(warm)
 
     # ------------------------------------------------------------ ends
 
-    def _result(self, warm: Warm, message: list[Any]) -> None:
-        _, number, ok, payload, name, text, wall, user_s, system_s, rss, out_start, out_end = message
+    def _result(self, warm: Warm, result: Result) -> bool:
+        """The process goes on with the next in its queue by itself, so that one holds the resources from now on."""
         work = warm.work
-        if work is None or work.number != number:
-            return
-        usage = Usage(wall, user_s, system_s, rss)
-        cause = Cause.EXIT if ok else Cause.EXCEPTION
-        end = Ended(
-            number=number, token=work.assignment.token, cause=cause, exit_code=0 if ok else 1, usage=usage,
-            message=text, exception=name or None,
-        )  # fmt: skip
-        self._release(warm, work)
-        if len(payload) > INLINE_LIMIT or out_end - out_start > INLINE:
-            self._spawn(self._ship(work, end, payload, warm.log, out_start, out_end))
-            return
-        end.result = payload
-        size = out_end - out_start
-        end.stdout = Output(size=size, inline=read_range(warm.log, out_start, size) if size else None)
-        self._reports.finished(end)
-
-    async def _ship(self, work: Work, end: Ended, payload: bytes, log: str, start: int, stop: int) -> None:
-        if len(payload) > INLINE_LIMIT:
-            end.result_digest = await self._put(work.number, work.assignment.token, payload)
-        else:
-            end.result = payload
-        end.stdout = await self._shipper.ship(
-            work.number, work.assignment.token, "stdout", log, stop - start, False, base=start
-        )
-        self._reports.finished(end)
-
-    def _release(self, warm: Warm, work: Work) -> None:
-        """The process may take the next call, unless it has had as many as it may."""
-        call = work.spec.function
-        assert call is not None
-        if warm.timer is not None:
-            warm.timer.cancel()
-            warm.timer = None
-        warm.work = None
+        if work is None or work.number != result.number or result.token != work.assignment.token:
+            return False  # made up: the process belongs to a user
+        warm.stop_timer()
         self._by_call.pop(work.number, None)
-        if warm.writer is not None:
-            body = msgspec.msgpack.encode([ACK, [work.number]])
-            warm.writer.write(_length.pack(len(body)) + body)
-        if call.fresh or (call.max_calls is not None and warm.calls >= call.max_calls):
-            self._supervisor.send({"op": "kill", "number": warm.number, "grace_s": 0.0, "cause": "max_calls"})
-            return
-        warm.idle_since = time.monotonic()
-        self._idle.setdefault(warm.shape, []).append(warm)
-
-    def kill(self, work: Work, cause: Cause, grace_s: float) -> None:
-        """The process is ended with the call in it; what it leaves is the end of that call alone."""
-        warm = self._by_call.get(work.number)
-        if warm is not None:
-            warm.kill_cause = cause
-            self._supervisor.send({"op": "kill", "number": warm.number, "grace_s": grace_s, "cause": str(cause)})
-
-    def signal(self, work: Work, signum: int) -> None:
-        warm = self._by_call.get(work.number)
-        if warm is not None:
-            self._supervisor.send({"op": "signal", "number": warm.number, "signum": signum})
-
-    def forget(self, number: int, work: Work | None) -> None:
-        return None
-
-    def service_ended(self, number: int, report: dict[str, Any]) -> bool:
-        """A warm process is over, with the call that ran in it. False when it is not one of ours."""
-        warm = self._warm.pop(number, None)
-        if warm is None:
-            return False
-        self._supervisor.send({"op": "ack", "numbers": [number]})
-        if warm in self._idle.get(warm.shape, ()):
-            self._idle[warm.shape].remove(warm)
-        if warm.writer is not None:
-            warm.writer.close()
-        work = warm.work
-        if work is not None:
-            self._by_call.pop(work.number, None)
-            if warm.timer is not None:
-                warm.timer.cancel()
-            self._reports.finished(self._end_of_process(work, warm, report))
-        for file in ("w.sock", "w.spool", "log"):
-            remove_quietly(self._directory / warm.name / file)
-        try:
-            (self._directory / warm.name).rmdir()
-        except OSError:
-            return True
+        heir = next(iter(warm.queue), None)
+        warm.work = None if heir is None else warm.queue.pop(heir)
+        if heir is None and warm.number in self._warm:
+            self._rest(warm)  # before the end is told: what starts next may want this process
+        self._settle(warm, work, result, heir)
+        if warm.work is not None:
+            self._set_timer(warm)
         return True
 
-    def _end_of_process(self, work: Work, warm: Warm, report: dict[str, Any]) -> Ended:
-        if "code" in report:
-            return failed(work, f"node {self._node}: {report['error']}", int(report["code"]))
-        cause = warm.kill_cause or CAUSES.get(str(report.get("cause"))) or Cause.CANCELLED
-        tail = read_range(warm.log, max(int(report.get("out_bytes") or 0) - INLINE, 0), INLINE)
-        end = self._cut(work, cause)
-        end.exit_code, end.signal = report.get("exit_code") or None, report.get("signal")
-        if cause is Cause.EXIT:
-            end.exit_code = int(report.get("exit_code") or 1) or 1
-            end.message = "the process ended in the middle of the call"
-        end.stdout = Output(size=len(tail), inline=tail)
-        return end
+    def _settle(self, warm: Warm, work: Work, result: Result, heir: int | None) -> None:
+        self._unrecorded[work.number] = warm
+        warm.unrecorded.add(work.number)
+        end = end_of_call(work, result)
+        if len(result.payload) > INLINE_LIMIT or result.log_end - result.log_start > INLINE:
+            self._reports.vacated(work.number, heir)
+            self._spawn(self._ship(warm, end, result))
+        else:
+            self._reports.finished(end, heir)
 
-    def _cut(self, work: Work, cause: Cause) -> Ended:
-        return Ended(number=work.number, token=work.assignment.token, cause=cause)
+    async def _ship(self, warm: Warm, end: Ended, result: Result) -> None:
+        number, token = end.number, end.token
+        try:
+            if len(result.payload) > INLINE_LIMIT:
+                end.result_digest = await self._put(number, token, result.payload)
+        except (OSError, TimeoutError) as error:
+            end.cause, end.exit_code = Cause.START_FAILED, 125
+            end.message = f"the result could not be stored: {error}"
+        size = result.log_end - result.log_start
+        if size > INLINE:
+            end.stdout = await self._shipper.ship(number, token, "stdout", warm.log, size, False, base=result.log_start)
+        self._reports.finished(end)
+
+    def _rest(self, warm: Warm) -> None:
+        """Nothing to do: the process waits for the next call, unless it has had as many as it may."""
+        function = warm.like.spec.function if warm.like else None
+        assert function is not None
+        worn = function.max_calls is not None and warm.given >= function.max_calls
+        if function.fresh or worn or len(warm.codes) > CODES_EACH:
+            self._kill_process(warm, None)
+            return
+        warm.idle_since = time.monotonic()
+        self._idle.append(warm)
+        if len(self._idle) > IDLE_MOST:
+            self._kill_process(self._idle.pop(0), None)
 
     def end_idle(self) -> None:
         """Processes that nobody needed for a while make room."""
         limit = time.monotonic() - IDLE_S
-        for shape, idle in self._idle.items():
-            for warm in [w for w in idle if w.idle_since < limit]:
-                self._idle[shape].remove(warm)
-                self._supervisor.send({"op": "kill", "number": warm.number, "grace_s": 0.0, "cause": "idle"})
+        for warm in [warm for warm in self._idle if warm.idle_since < limit]:
+            self._idle.remove(warm)
+            self._kill_process(warm, None)
+
+    # ------------------------------------------------------------ killing
+
+    def kill(self, work: Work, cause: Cause, grace_s: float) -> None:
+        """The process is ended with the call in it; what it leaves is the end of that call alone. The process itself
+        looks whether the call still runs: a kill from outside could hit the next one."""
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
+            self._reports.finished(cut(work, cause, "stopped before it started"))
+            return
+        warm = self._by_call.get(work.number)
+        if warm is None:
+            return
+        warm.killing = (work.number, cause)
+        warm.write(frame(protocol.STOP, [work.number]))
+        asyncio.get_running_loop().call_later(STOP_S, self._kill_if_still, warm, work, cause)
+
+    def _kill_if_still(self, warm: Warm, work: Work, cause: Cause) -> None:
+        if warm.work is work and warm.number in self._warm:
+            self._kill_process(warm, cause)
+
+    def _kill_process(self, warm: Warm, cause: Cause | None) -> None:
+        if cause is not None and warm.work is not None and warm.killing is None:
+            warm.killing = (warm.work.number, cause)
+        self._supervisor.send({"op": "kill", "number": warm.number, "grace_s": 0.0, "cause": str(cause or "idle")})
+
+    def _set_timer(self, warm: Warm) -> None:
+        work = warm.work
+        warm.heard = time.monotonic()
+        if work is not None and work.spec.time_limit is not None:
+            loop = asyncio.get_running_loop()
+            warm.timer = loop.call_later(work.spec.time_limit, self.kill, work, Cause.TIMEOUT, 0.0)
+
+    def signal(self, work: Work, signum: int) -> None:
+        warm = self._by_call.get(work.number)
+        if warm is not None and warm.work is work:
+            self._supervisor.send({"op": "signal", "number": warm.number, "signum": signum})
+
+    def output_of(self, work: Work, stream: str) -> tuple[str, int]:
+        """The log of its process; where the call began in it is what the spool says."""
+        warm = self._by_call.get(work.number)
+        if warm is None or stream == "stderr":
+            return "/dev/null", 0
+        found = function_spool.read(f"{warm.folder}/spool")
+        return warm.log, found.log_start if found.number == work.number else 0
+
+    # ------------------------------------------------------------ the end of a process
+
+    def service_ended(self, number: int, report: dict[str, Any]) -> None:
+        """A warm process is over: what its spool holds counts, the current call ends with it, the others start elsewhere."""
+        warm = self._warm.pop(number, None)
+        if warm is None:
+            self._supervisor.send({"op": "ack", "numbers": [number]})
+            return
+        if warm in self._idle:
+            self._idle.remove(warm)
+        found = function_spool.read(f"{warm.folder}/spool")
+        while warm.work is not None and warm.work.number in found.results:
+            before = warm.work.number
+            if not self._result(warm, found.results[before]):
+                break
+        warm.stop_timer()
+        warm.close()
+        work, warm.work = warm.work, None
+        queue, warm.queue = list(warm.queue.values()), {}
+        for one in (*queue, *([work] if work else [])):
+            self._by_call.pop(one.number, None)
+        if queue:
+            self._reports.withdrawn(queue)
+        if work is not None:
+            self._end_current(warm, work, report, found)
+        warm.over = True
+        self._clean(warm)
+
+    def _end_current(self, warm: Warm, work: Work, report: dict[str, Any], found: function_spool.Found) -> None:
+        stopped = warm.killing is not None and warm.killing[0] == work.number
+        if not stopped and warm.connected and "code" not in report and found.number != work.number:
+            self.start(work)  # it never began there
+            return
+        end = end_of_process(self._launcher.node, warm, work, report, found)
+        self._reports.finished(end)
+
+    def holds(self, number: int) -> bool:
+        return number in self._unrecorded
+
+    def forget(self, number: int, work: Work | None) -> None:
+        """Recorded: the process need not keep the result any longer. Acknowledgements gather for a turn of the loop."""
+        warm = self._unrecorded.pop(number, None)
+        if warm is None:
+            return
+        warm.unrecorded.discard(number)
+        if not self._acks:
+            asyncio.get_running_loop().call_soon(self._send_acks)
+        self._acks.setdefault(warm.number, (warm, []))[1].append(number)
+
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        for warm, numbers in acks.values():
+            if not warm.over:
+                warm.write(frame(protocol.ACK, numbers))
+            self._clean(warm)
+
+    def _clean(self, warm: Warm) -> None:
+        """Of a process that is over, nothing is kept once all its results are recorded."""
+        if warm.over and not warm.unrecorded:
+            self._supervisor.send({"op": "ack", "numbers": [warm.number]})
+            self._spawn(asyncio.to_thread(remove_folder, warm.folder))
+
+    # ------------------------------------------------------------ after a restart of the agent
+
+    async def adopt(self, attempts: list[dict[str, Any]]) -> None:
+        """Learn from the warm processes of the agent before what they run, and from their spools what they did."""
+        waits = []
+        for attempt in attempts:
+            warm = self._readopt(attempt)
+            if warm is None:
+                self._supervisor.send({"op": "kill", "number": attempt["number"], "grace_s": 0.0, "cause": "unknown"})
+                self._supervisor.send({"op": "ack", "numbers": [attempt["number"]]})
+            elif attempt["state"] == "ended":
+                self._adopt_ended(warm, attempt["end"])
+            else:
+                self._warm[warm.number] = warm
+                warm.adopting = True
+                waits.append(self._await_state(warm))
+        await asyncio.gather(*waits)
+
+    def _readopt(self, attempt: dict[str, Any]) -> Warm | None:
+        try:
+            tag = msgspec.json.decode(attempt["tag"], type=WarmTag)
+        except msgspec.MsgspecError:
+            return None
+        folder = str(self._launcher.folder(tag.name))
+        return Warm(int(attempt["number"]), tag.name, folder, tag.shares, tag, like=stub(0, 0, tag))
+
+    async def _await_state(self, warm: Warm) -> None:
+        self._spawn(self._connect(warm))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ADOPT_S):
+                await warm.stated.wait()
+        if warm.adopting and not warm.stated.is_set():
+            self._adopt_mute(warm)
+
+    def _adopt_mute(self, warm: Warm) -> None:
+        """It is deep in a call that lets no other thread run: its spool names the call, the rest comes when it speaks."""
+        found = function_spool.read(f"{warm.folder}/spool")
+        warm.adopting = False
+        if found.number:
+            self._adopt_current(warm, stub(found.number, found.token, warm.tag))
+
+    def _state(self, warm: Warm, state: protocol.State) -> None:
+        """First word of a process. For one that is known from its launch there is nothing new in it."""
+        warm.replayed = state.unacked
+        if warm.tag is not None and not warm.adopting:  # spoke late: what it was handed ahead is elsewhere by now
+            warm.write(frame(protocol.WITHDRAW, [a.number for a in state.queued]))
+        elif warm.adopting:
+            self._adopt_state(warm, state)
+        if not warm.replayed:
+            self._stated(warm)
+
+    def _adopt_state(self, warm: Warm, state: protocol.State) -> None:
+        warm.given = state.calls + len(state.queued)
+        current, queued = state.current, state.queued
+        if current is None and queued:  # between two calls: the first is begun at once
+            current, queued = queued[0], queued[1:]
+        if current is not None:
+            self._adopt_current(warm, work_of(current))
+        for assignment in queued:
+            work = work_of(assignment)
+            warm.queue[work.number] = work
+            self._by_call[work.number] = warm
+            self._reports.adopted(work, "piped")
+
+    def _stated(self, warm: Warm) -> None:
+        if warm.adopting and warm.work is None:
+            self._rest(warm)
+        warm.adopting = False
+        warm.stated.set()
+
+    def _adopt_current(self, warm: Warm, work: Work) -> None:
+        work.shares = warm.shares
+        warm.work = warm.like = work
+        self._by_call[work.number] = warm
+        self._reports.adopted(work, "active")
+        self._set_timer(warm)
+
+    def _replay(self, warm: Warm, result: Result) -> None:
+        """A result that the agent before did not see acknowledged."""
+        warm.replayed -= 1
+        if warm.adopting:
+            self._adopt_result(warm, result)
+        elif result.number not in self._unrecorded and (warm.work is None or warm.work.number != result.number):
+            warm.write(frame(protocol.ACK, [result.number]))
+        if not warm.replayed:
+            self._stated(warm)
+
+    def _adopt_result(self, warm: Warm, result: Result) -> None:
+        work = stub(result.number, result.token, warm.tag)
+        self._reports.adopted(work, "leaving")
+        self._settle(warm, work, result, None)
+
+    def _adopt_ended(self, warm: Warm, report: dict[str, Any]) -> None:
+        """It died while no agent looked: its results count, and the call in it ended with it."""
+        found = function_spool.read(f"{warm.folder}/spool")
+        warm.over = warm.connected = True
+        for result in found.results.values():
+            self._adopt_result(warm, result)
+        if found.number and found.number not in found.results:
+            work = stub(found.number, found.token, warm.tag)
+            self._reports.adopted(work, "leaving")
+            self._reports.finished(end_of_process(self._launcher.node, warm, work, report, found))
+        self._clean(warm)

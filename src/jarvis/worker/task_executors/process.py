@@ -1,58 +1,59 @@
 """Processes: an assignment becomes an order to the supervisor, its report an end."""
 
-import asyncio
 import base64
+import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from jarvis.core.attempt import Output, Usage
+from jarvis.core.attempt import Output
 from jarvis.core.effects import Assignment
+from jarvis.core.ids import SOLO
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
-from jarvis.worker.account import Account, NoSuchUser, account_of
-from jarvis.worker.logs import Shipper, inline_output, remove_quietly
+from jarvis.worker.account import Account, Accounts, NoSuchUser
+from jarvis.worker.ends import cause_of, usage_of
+from jarvis.worker.gpus import Share
+from jarvis.worker.logs import Remover, Shipper, inline_output
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_environment import Place, environment, output_path
-from jarvis.worker.task_executor import Reports, failed
-
-FetchBlob = Callable[[int, str], Awaitable[bytes]]
-CAUSES = {
-    "exit": Cause.EXIT, "signal": Cause.SIGNAL, "timeout": Cause.TIMEOUT, "oom": Cause.OOM,
-    "output_limit": Cause.OUTPUT_LIMIT, "supervisor_lost": Cause.SUPERVISOR_LOST,
-}  # fmt: skip
+from jarvis.worker.task_environment import Where, environment, output_path
+from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 
 class Tag(msgspec.Struct, array_like=True):
     """What the supervisor keeps with an attempt, so that an agent that starts anew can adopt it."""
 
     assignment: Assignment
-    gpus: tuple[int, ...] = ()
+    shares: tuple[Share, ...] = ()
 
 
 class ProcessExecutor:
     """See the port."""
 
     def __init__(
-        self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, directory: Path, node: str,
-        allow_root: bool, fetch: FetchBlob, spawn: Callable[[Coroutine[Any, Any, None]], None],
+        self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, remover: Remover, accounts: Accounts,
+        directory: Path, node: str, api_url: str, fetch: FetchBlob, spawn: Spawn,
     ) -> None:  # fmt: skip
-        self._supervisor, self._reports, self._shipper = supervisor, reports, shipper
-        self._directory, self._node, self._allow_root = directory, node, allow_root
+        self._supervisor, self._reports, self._shipper, self._remover = supervisor, reports, shipper, remover
+        self._accounts, self._directory, self._node, self._api_url = accounts, directory, node, api_url
         self._fetch, self._spawn = fetch, spawn
-        self._folders: set[int] = set()
+        self._preparing: set[int] = set()
+        self._lines: dict[str, list[bytes]] = {}
+        self._output = directory / "output"
+        for folder in (self._output, directory / "scripts"):
+            folder.mkdir(mode=0o711, exist_ok=True)
 
     # ------------------------------------------------------------ orders
 
     def start(self, work: Work) -> None:
         array = work.spec.array
         if work.spec.script is not None or (array is not None and array.entries is not None):
+            self._preparing.add(work.number)
             self._spawn(self._start_with_blobs(work))
         else:
             self._order(work, None, None)
@@ -65,38 +66,52 @@ class ProcessExecutor:
             if work.spec.script is not None:
                 script = await self._script(work, work.spec.script)
             if array is not None and array.entries is not None:
-                lines = (await self._fetch(work.assignment.task, array.entries)).split(b"\n")
-                entry = os.fsdecode(lines[work.assignment.position])
+                entry = os.fsdecode((await self._entries(work, array.entries))[work.assignment.position])
         except (OSError, TimeoutError, IndexError) as error:
-            self._reports.finished(failed(work, f"an input could not be fetched: {error}"))
+            if work.number in self._preparing:
+                self._preparing.discard(work.number)
+                self._reports.finished(failed(work, f"node {self._node}: an input could not be fetched: {error}"))
             return
-        if work.stop_cause is None:
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
             self._order(work, script, entry)
 
+    async def _entries(self, work: Work, digest: str) -> list[bytes]:
+        """The lines of ``--each-line``, kept for the other elements of the array."""
+        lines = self._lines.get(digest)
+        if lines is None:
+            data = await self._fetch(work.assignment.task, digest)
+            lines = data.removesuffix(b"\n").split(b"\n")
+            if len(self._lines) >= 4:
+                self._lines.pop(next(iter(self._lines)))
+            self._lines[digest] = lines
+        return lines
+
     async def _script(self, work: Work, digest: str) -> str:
+        """By digest, read-only, once for all who run it."""
         path = self._directory / "scripts" / digest
         if not path.exists():
-            path.parent.mkdir(mode=0o711, exist_ok=True)
+            data = await self._fetch(work.assignment.task, digest)
             temporary = path.with_name(f".{digest}.{work.number}")
-            temporary.write_bytes(await self._fetch(work.assignment.task, digest))
-            temporary.chmod(0o755)
+            temporary.write_bytes(data)
+            temporary.chmod(0o555)
             temporary.rename(path)
         return str(path)
 
     def _order(self, work: Work, script: str | None, entry: str | None) -> None:
         try:
-            account = account_of(work.assignment.user, self._allow_root)
+            account = self._accounts.of(work.assignment.user)
             scratch = self._scratch(work, account)
         except (NoSuchUser, OSError) as error:
             self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
-        place = Place(self._node, account.home, account.name, account.shell, scratch, time.time())
+        place = Where(self._node, account.home, account.name, account.shell, scratch, time.time(), self._api_url)
         self._supervisor.send(self._message(work, account, environment(work, place, entry), script))
 
     def _message(self, work: Work, account: Account, env: dict[str, str], script: str | None) -> dict[str, Any]:
         spec = work.spec
         stdout, stderr = self.output_paths(work)
-        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.gpus))).decode()
+        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares))).decode()
         return {
             "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
             "cwd": spec.cwd or account.home, "env": env,
@@ -109,57 +124,61 @@ class ProcessExecutor:
         }  # fmt: skip
 
     def _scratch(self, work: Work, account: Account) -> str:
-        """The attempt's own directory; made by what needs it (tmp), shared folders kept to one per task."""
+        """The attempt's own directory, in the one of its task."""
+        scratch = f"{self._base(work)}.d"
+        try:
+            os.mkdir(scratch, 0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.mkdir(os.path.dirname(scratch), 0o711)
+            os.mkdir(scratch, 0o700)
+        for folder in (f"{scratch}/tmp", f"{scratch}/outputs"):  # noqa: S108 - folders of its own
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+        if account.switch is not None:
+            for folder in (f"{scratch}/tmp", f"{scratch}/outputs", scratch):  # noqa: S108
+                os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
+        return scratch
+
+    def _base(self, work: Work) -> str:
         a = work.assignment
-        base = self._directory / "tasks" / str(a.task)
-        if a.task not in self._folders:
-            base.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._folders.add(a.task)
-        scratch = base / f"{a.index}.{a.attempt}"
-        for folder in (scratch, scratch / "tmp", scratch / "outputs"):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if account.switch is not None:
-                os.chown(folder, account.switch["uid"], account.switch["gid"])
-        return str(scratch)
+        return f"{self._output}/{a.task}/{a.index if a.index != SOLO else 'task'}.{a.attempt}"
 
     def output_paths(self, work: Work) -> tuple[str, str | None]:
         """(stdout, stderr): one file unless the errors were asked for apart."""
-        spec, a = work.spec, work.assignment
-        default = str(self._directory / "tasks" / str(a.task) / f"{a.index}.{a.attempt}.out")
-        stdout = output_path(spec.stdout, work, self._node) if spec.stdout else default
+        spec = work.spec
+        stdout = output_path(spec.stdout, work, self._node) if spec.stdout else f"{self._base(work)}.out"
         stderr = output_path(spec.stderr, work, self._node) if spec.stderr else None
         return stdout, stderr
 
+    def output_of(self, work: Work, stream: str) -> tuple[str, int]:
+        stdout, stderr = self.output_paths(work)
+        return (stderr if stream == "stderr" and stderr is not None else stdout), 0
+
+    def exec_place(self, work: Work) -> tuple[dict[str, str], str]:
+        """Environment and directory of another process beside the task's own."""
+        account = self._accounts.of(work.assignment.user)
+        place = Where(
+            self._node, account.home, account.name, account.shell, f"{self._base(work)}.d", time.time(), self._api_url
+        )
+        return environment(work, place), work.spec.cwd or account.home
+
     def kill(self, work: Work, cause: Cause, grace_s: float) -> None:
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
+            self._reports.finished(cut(work, cause, "stopped before it started"))
+            return
         self._supervisor.send({"op": "kill", "number": work.number, "grace_s": grace_s, "cause": str(cause)})
 
     def signal(self, work: Work, signum: int) -> None:
         self._supervisor.send({"op": "signal", "number": work.number, "signum": signum})
 
     def forget(self, number: int, work: Work | None) -> None:
-        """The supervisor's journal is trimmed; the default output is safe elsewhere."""
+        """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed."""
         self._supervisor.send({"op": "ack", "numbers": [number]})
         if work is not None:
-            self._spawn(asyncio.to_thread(self._remove, work))
-
-    def _remove(self, work: Work) -> None:
-        a = work.assignment
-        base = self._directory / "tasks" / str(a.task)
-        for path in sorted((base / f"{a.index}.{a.attempt}").rglob("*"), reverse=True):
-            if path.is_dir() and not path.is_symlink():
-                try:
-                    path.rmdir()
-                except OSError:
-                    continue
-            else:
-                remove_quietly(path)
-        remove_quietly(base / f"{a.index}.{a.attempt}.out")
-        for folder in (base / f"{a.index}.{a.attempt}", base):
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-        self._folders.discard(a.task)
+            self._remover.add(self._base(work))
 
     # ------------------------------------------------------------ reports
 
@@ -169,9 +188,12 @@ class ProcessExecutor:
             self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])))
             return
         stdout_path, stderr_path = self.output_paths(work)
-        stdout = inline_output(stdout_path, report.get("out_bytes") or 0, work.spec.stdout is not None)
-        stderr = inline_output(stderr_path, report.get("err_bytes") or 0, True) if stderr_path else None
+        owner = self.owner_of(work)
+        chosen = work.spec.stdout is not None
+        stdout = inline_output(stdout_path, report.get("out_bytes") or 0, chosen, owner if chosen else None)
+        stderr = inline_output(stderr_path, report.get("err_bytes") or 0, True, owner) if stderr_path else None
         if stdout is None or (stderr is None and stderr_path is not None):
+            self._reports.vacated(work.number)
             self._spawn(self._ship(work, report, stdout_path, stderr_path))
         else:
             self._reports.finished(self._end(work, report, stdout, stderr))
@@ -179,23 +201,28 @@ class ProcessExecutor:
     async def _ship(self, work: Work, report: dict[str, Any], stdout: str, stderr: str | None) -> None:
         number, token, spec = work.number, work.assignment.token, work.spec
         out_size, err_size = int(report.get("out_bytes") or 0), int(report.get("err_bytes") or 0)
-        out = await self._shipper.ship(number, token, "stdout", stdout, out_size, spec.stdout is not None)
-        err = await self._shipper.ship(number, token, "stderr", stderr, err_size, True) if stderr else None
+        chosen, owner = spec.stdout is not None, self.owner_of(work)
+        mine = owner if chosen else None
+        out = await self._shipper.ship(number, token, "stdout", stdout, out_size, chosen, owner=mine)
+        err = await self._shipper.ship(number, token, "stderr", stderr, err_size, True, owner=owner) if stderr else None
         self._reports.finished(self._end(work, report, out, err))
 
+    def owner_of(self, work: Work) -> int | None:
+        """Whose the output must be to be read by us; None where the path is our own, or we are who runs it."""
+        if work.spec.stdout is None and work.spec.stderr is None:
+            return None
+        try:
+            switch = self._accounts.of(work.assignment.user).switch
+        except NoSuchUser:
+            return None
+        return switch["uid"] if switch else None
+
     def _end(self, work: Work, report: dict[str, Any], stdout: Output, stderr: Output | None) -> Ended:
-        cause = CAUSES.get(str(report.get("cause")))
-        if cause is None:
-            cause = Cause(report.get("kill_cause") or Cause.CANCELLED)
-        usage = report.get("usage") or {}
+        kill = str(report.get("kill_cause") or "")
         return Ended(
-            number=work.number, token=work.assignment.token, cause=cause, exit_code=report.get("exit_code"),
-            signal=report.get("signal"), stdout=stdout, stderr=stderr,
-            usage=Usage(
-                float(report.get("wall_s") or 0.0), float(usage.get("cpu_user_s") or 0.0),
-                float(usage.get("cpu_sys_s") or 0.0), int(usage.get("max_rss_bytes") or 0),
-                int(usage.get("read_bytes") or 0), int(usage.get("write_bytes") or 0),
-            ),
+            number=work.number, token=work.assignment.token, cause=cause_of(report, work.stop_cause),
+            exit_code=report.get("exit_code"), signal=report.get("signal"), stdout=stdout, stderr=stderr,
+            usage=usage_of(report), message=kill if " " in kill else "",
         )  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""PURE: numbers that are over for good, as ranges: they come almost in order, so a million of them is a handful of ranges."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+
+class Settled:
+    """A set of whole numbers that only grows. Everything below ``floor`` is in it."""
+
+    def __init__(self, floor: int = 0) -> None:
+        self.floor = floor
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        """Ranges [start, end), ascending, never touching each other, all above the floor."""
+
+    def __contains__(self, number: int) -> bool:
+        if number < self.floor:
+            return True
+        at = bisect_right(self._starts, number) - 1
+        return at >= 0 and number < self._ends[at]
+
+    def add(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number not in self:
+                self._add(number)
+
+    def raise_floor(self, floor: int) -> None:
+        """Everything below is settled, so ranges there need not be remembered."""
+        if floor <= self.floor:
+            return
+        self.floor = floor
+        gone = bisect_right(self._starts, floor)
+        if gone and self._ends[gone - 1] > floor:
+            self.floor = self._ends[gone - 1]
+        del self._starts[:gone], self._ends[:gone]
+
+    @property
+    def ranges(self) -> int:
+        return len(self._starts)
+
+    def _add(self, number: int) -> None:
+        at = bisect_right(self._starts, number)
+        joins_left = at > 0 and self._ends[at - 1] == number
+        joins_right = at < len(self._starts) and self._starts[at] == number + 1
+        if joins_left and joins_right:
+            self._ends[at - 1] = self._ends.pop(at)
+            del self._starts[at]
+        elif joins_left:
+            self._ends[at - 1] = number + 1
+        elif joins_right:
+            self._starts[at] = number
+        else:
+            self._starts.insert(at, number)
+            self._ends.insert(at, number + 1)
