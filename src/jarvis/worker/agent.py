@@ -28,6 +28,7 @@ from jarvis.bus.messages import (
     StreamData,
     StreamOpen,
     StreamResize,
+    StreamTaken,
     ToAgent,
 )
 from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
@@ -179,8 +180,8 @@ class Agent:
             log.error("the supervisor refused %s", json.dumps(report))
             text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
             self._attempt_ended(number, {"code": 125, "error": text.rstrip()})
-        elif op == "exec_failed":
-            self.streams.exec_failed(str(report.get("channel")), str(report.get("error")))
+        elif op in ("exec_started", "exec_failed", "exec_ended"):
+            self.streams.exec_said(report)
         elif op == "error":
             log.info("the supervisor could not do it: %s", json.dumps(report))
 
@@ -299,6 +300,8 @@ class Agent:
             self.streams.opened(message)
         elif isinstance(message, StreamData):
             self.streams.data(message)
+        elif isinstance(message, StreamTaken):
+            self.streams.taken(message)
         elif isinstance(message, StreamResize):
             self.streams.resize(message)
 
