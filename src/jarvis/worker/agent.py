@@ -35,12 +35,12 @@ from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.task import TaskSpec
-from jarvis.utils import server_file
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
+from jarvis.worker.server_address import ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
@@ -74,7 +74,8 @@ class Agent:
         self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources)
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
-        self.session = Session(self, self._where)
+        own = Path(options.server_file) if options.server_file else None
+        self.session = Session(self, ServerAddress(options.url, Path(options.token_file), own))
         self.monitor = ResourceMonitor(self.directory)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
@@ -306,14 +307,6 @@ class Agent:
             self.streams.resize(message)
 
     # ------------------------------------------------------------ files
-
-    def _where(self, tries: int) -> tuple[str, str]:
-        """URL and token, read anew for each session: a server that started again may have others."""
-        token = Path(self.options.token_file).read_text(encoding="ascii").strip()
-        own = server_file.read(Path(self.options.server_file)) if self.options.server_file else None
-        urls = self.options.url
-        url = (own.url if own is not None else urls[tries % len(urls)]).rstrip("/").replace("http", "ws", 1)
-        return f"{url}/agent/v1/session", token
 
     def _load_identity(self) -> Identity:
         try:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -14,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
 from jarvis.core.effects import Refused, Welcome
 from jarvis.core.inputs import Hello
+from jarvis.worker.server_address import ServerAddress
 
 log = logging.getLogger("jarvis.session")
 
@@ -23,6 +23,9 @@ FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 30.0
 SILENT_HEARTBEATS = 2
 LIVED_WELL_S = 5.0
+SHORT_LIVES = 4
+"""A session that worked says little against the next: after one that was short, at most this many doublings."""
+LOOK_S = 0.2
 OUTBOX_LIMIT = 100_000
 FRAME_MESSAGES = 2_000
 
@@ -39,10 +42,8 @@ class SessionHandler(Protocol):
 class Session:
     """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
 
-    def __init__(self, handler: SessionHandler, where: Callable[[int], tuple[str, str]]) -> None:
-        """``where``: URL and token for the n-th try; several servers take turns."""
-        self._handler, self._where = handler, where
-        self._tries = 0
+    def __init__(self, handler: SessionHandler, address: ServerAddress) -> None:
+        self._handler, self._address = handler, address
         self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
         self._something = asyncio.Event()
@@ -73,17 +74,21 @@ class Session:
                 if self.connected:
                     self.connected = False
                     self._handler.disconnected()
-                    if time.monotonic() - began > LIVED_WELL_S:  # a session that worked says nothing against the next
-                        failures = 0
+                    failures = 0 if time.monotonic() - began > LIVED_WELL_S else min(failures, SHORT_LIVES)
                 self._outbox.clear()
             failures += 1
             most = wait if wait is not None else min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 12), LONGEST_WAIT_S)
-            await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - jitter
+            await self._pause(random.uniform(0, most))  # noqa: S311 - jitter
+
+    async def _pause(self, wait: float) -> None:
+        """Between two sessions; over at once when the server of this machine has started again."""
+        until = time.monotonic() + wait
+        while (left := until - time.monotonic()) > 0 and not self._address.moved():  # noqa: ASYNC110 - a file
+            await asyncio.sleep(min(left, LOOK_S))
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
-        url, token = self._where(self._tries)
-        self._tries += 1
+        url, token = self._address.next()
         headers = {"Authorization": f"Bearer {token}"}
         async with asyncio.timeout(CONNECT_S):
             socket = await connect(
