@@ -6,11 +6,16 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any, BinaryIO, TypeVar
 
 from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 
+T = TypeVar("T")
+PART = ".part-"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -29,30 +34,30 @@ class DirectoryBlobStore:
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(project, digest)
-        if not path.exists():
-            await asyncio.to_thread(_write, path, [data])
+        await self._do(_keep, path, data)
         return digest
 
     async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._root / f".part-{uuid.uuid4().hex}"
         hasher, size = hashlib.sha256(), 0
+        file = await self._do(_begin, self._root)
         try:
-            with temporary.open("xb") as file:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    if size > limit:
-                        raise InvalidValue("body", f"more than {limit} bytes", f"at most {limit} bytes")
-                    hasher.update(chunk)
-                    await asyncio.to_thread(file.write, chunk)
-                await asyncio.to_thread(_sync, file.fileno())
-            path = self._path(project, hasher.hexdigest())
-            await asyncio.to_thread(_rename, temporary, path)
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise InvalidValue("body", f"more than {limit} bytes", f"at most {limit} bytes")
+                hasher.update(chunk)
+                await self._do(file.write, chunk)
+            await self._do(_finish, file, self._path(project, hasher.hexdigest()))
+        finally:
+            await asyncio.to_thread(_discard, file)
+        return hasher.hexdigest(), size
+
+    async def _do(self, work: Callable[..., T], *args: Any) -> T:
+        """In a thread; what the disk refuses is StoreUnavailable."""
+        try:
+            return await asyncio.to_thread(work, *args)
         except OSError as error:
             raise _unavailable(error) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        return hasher.hexdigest(), size
 
     async def get(self, project: str, digest: str) -> bytes:
         return await self.read(project, digest, 0, await self.size(project, digest))
@@ -69,7 +74,7 @@ class DirectoryBlobStore:
     async def delete(self, project: str, digest: str) -> bool:
         try:
             self._path(project, digest).unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotFound):
             return False
         return True
 
@@ -77,32 +82,56 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(_total, self._root)
 
 
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _write(path: Path, parts: list[bytes]) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
+def _keep(path: Path, data: bytes) -> None:
+    if path.exists():
+        # Whoever wrote it may not have come to the end yet; it is durable when its name is.
+        _sync_directory(path.parent)
+        return
+    file = _begin(path.parent)
     try:
-        with temporary.open("xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        _rename(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unavailable(error) from None
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
+        file.write(data)
+        _finish(file, path)
     finally:
-        os.close(folder)
+        _discard(file)
+
+
+def _begin(folder: Path) -> BinaryIO:
+    """A new file under a name that no digest has."""
+    _make(folder)
+    return (folder / f"{PART}{uuid.uuid4().hex}").open("xb")
+
+
+def _finish(file: BinaryIO, path: Path) -> None:
+    """First the bytes, then the name."""
+    file.flush()
+    os.fsync(file.fileno())
+    _make(path.parent)
+    os.replace(file.name, path)
+    _sync_directory(path.parent)
+
+
+def _discard(file: BinaryIO) -> None:
+    """Whatever is left of it under its first name."""
+    with suppress(OSError):
+        file.close()
+    Path(file.name).unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """A folder is durable when the one above it is."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_directory(folder.parent)
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path, digest: str, offset: int, length: int) -> bytes:
@@ -117,7 +146,12 @@ def _read(path: Path, digest: str, offset: int, length: int) -> bytes:
 
 
 def _total(root: Path) -> int:
-    return sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) if root.exists() else 0
+    total = 0
+    for file in root.rglob("*"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            stat = file.stat(follow_symlinks=False)
+            total += stat.st_size if S_ISREG(stat.st_mode) else 0
+    return total
 
 
 def _unavailable(error: OSError) -> StoreUnavailable:

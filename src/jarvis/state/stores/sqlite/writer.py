@@ -29,6 +29,7 @@ class Writer:
         self._connection = connection
         self._queue: queue.Queue[tuple[Unit, asyncio.Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
+        self._stopped = False
         self.commits = 0
 
     def start(self) -> None:
@@ -36,11 +37,14 @@ class Writer:
 
     async def stop(self) -> None:
         """After everything that was asked before."""
+        self._stopped = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     async def do(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it."""
+        if self._stopped:
+            raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait((unit, future))
@@ -136,8 +140,9 @@ class Writer:
 
 def translate(error: sqlite3.Error) -> JarvisError:
     """The word of the domain for an error of the driver."""
-    if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreCorrupt(f"the database is damaged: {error}")
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+    if code == sqlite3.SQLITE_FULL:
         return StoreUnavailable("the disk that holds the database is full")
-    return StoreUnavailable(f"the database cannot be written: {error}")
+    return StoreUnavailable(f"the database cannot be used: {error}")
