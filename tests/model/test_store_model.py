@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.contract.harness import Ticking, attempt, element, event, new
@@ -236,5 +236,6 @@ def test_memory_and_sqlite_answer_alike() -> None:
         settings=settings(
             max_examples=3000 if SOAK else 30, stateful_step_count=60 if SOAK else 30, deadline=None, database=None,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate] + [Phase.shrink] * SOAK,
         ),
     )  # fmt: skip
