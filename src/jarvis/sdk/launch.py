@@ -39,12 +39,16 @@ def _nodes_ready(content: server_file.ServerFile) -> bool:
 
 def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
     """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    errors = directory / "server.err"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        errors.write_bytes(bytes(4096))  # on a full disk what the server says would be lost
+    except OSError as error:
+        raise ClientError(f"the state directory {directory} cannot be used: {error.strerror}") from None
     command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
     command += ["--log-file", str(directory / "server.log")]
     if owner_fd is not None:
         command += ["--owner-fd", str(owner_fd)]
-    errors = directory / "server.err"
     with errors.open("wb") as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
