@@ -35,7 +35,7 @@ from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
-from jarvis.state.retention import Retention
+from jarvis.state.retention import Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.state.stores.memory import MemoryStore
@@ -104,7 +104,7 @@ class Server:
 
     def _retention(self) -> Retention:
         s = self.settings.store
-        return Retention(self.store, s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes)
+        return Retention(self.store, self.blobs, Keep(s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes))
 
     async def _stop(self) -> None:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
@@ -144,7 +144,7 @@ class Server:
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
         services = Services(
-            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.bus), bus=self.bus,
+            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.blobs, self.bus), bus=self.bus,
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
