@@ -72,6 +72,7 @@ class Server:
         )
         self.token = ""
         self.url = ""
+        self._address: tuple[str, int] = ("", 0)
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
@@ -148,7 +149,7 @@ class Server:
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler), registry=registry,
+            health_checks=health.checks(self.store, self.scheduler, lambda: self._address), registry=registry,
             settings=ApiSettings(allowed_hosts=self.settings.server.allowed_hosts, default_user=user),
         )  # fmt: skip
         return create_app(services)
@@ -172,7 +173,8 @@ class Server:
             text = remembered.read_text(encoding="ascii").strip()
             wanted = int(text) if text.isdigit() else 0
         listener = self._bind(host, wanted, required=bool(port)) if wanted else self._first_free(host)
-        actual = listener.getsockname()[1]
+        self._address = listener.getsockname()[:2]
+        actual = self._address[1]
         if self.settings.state_dir.is_dir():
             remembered.write_text(f"{actual}\n", encoding="ascii")
         name = f"[{host}]" if ":" in host else host
