@@ -145,7 +145,8 @@ class Server:
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
         services = Services(
-            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.blobs, self.bus), bus=self.bus,
+            store=self.store, blobs=self.blobs, bus=self.bus,
+            state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,

@@ -83,9 +83,9 @@ def _docker() -> Result:
 
 
 def _gpus() -> Result:
-    from jarvis.worker.resource_monitor import gpu_devices
+    from jarvis.worker import gpu_devices
 
-    return ("ok", "gpus", ", ".join(gpu_devices()) or "none")
+    return ("ok", "gpus", ", ".join(gpu_devices.names()) or "none")
 
 
 def _server(directory: Path) -> Result:
