@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PROBE_S = 2.0
 READ_MOST = 256 * 1024
+MISSING = "the client of the engine is missing: pip install 'jarvis-cluster[docker]'"
 _INIT_PATH = f"{os.defpath}:/usr/local/bin:/sbin:/usr/sbin:/usr/libexec/docker:/usr/lib/docker"
 _header = struct.Struct(">BxxxL")
 
@@ -51,20 +52,22 @@ async def probe() -> str:
             status = await reader.readline()
             writer.close()
     except (OSError, TimeoutError) as error:
-        return f"no engine answers at {socket}: {error or 'it takes too long'}"
+        return f"no engine answers at {socket}: {str(error) or 'it takes too long'}"
     if b" 200 " not in status:
         return f"the engine at {socket} is not well: {status.decode(errors='replace').strip()}"
     if importlib.util.find_spec("aiodocker") is None:
-        return "the client of the engine is missing: pip install 'jarvis-cluster[docker]'"
+        return MISSING
     return ""
 
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """The client library's errors as ours. It is imported with the first container: it is large, and may be missing."""
-    import aiohttp
-    from aiodocker.exceptions import DockerError
-
+    try:
+        import aiohttp
+        from aiodocker.exceptions import DockerError
+    except ImportError:
+        raise EngineError(0, MISSING) from None
     try:
         yield
     except DockerError as error:
@@ -123,7 +126,7 @@ class Engine:
 
     async def signal(self, container: str, signum: int) -> None:
         with _told():
-            await self._docker().containers.container(container).kill(signal=signum)
+            await self._docker().containers.container(container).kill(signal=str(signum))
 
     async def pause(self, container: str, wanted: bool) -> None:
         """Freeze or thaw everything in it; one that is so already is left alone."""

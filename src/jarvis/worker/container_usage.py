@@ -21,7 +21,9 @@ class Use:
         """Read them again; False when there is nothing to read (any more)."""
         try:
             lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
-            places = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
+            places = {
+                name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")
+            }
             if "memory" in places:
                 self._look_v1(places)
             else:
