@@ -156,13 +156,13 @@ class Engine:
             if error.status not in (404, 409):
                 raise
 
-    async def output(self, container: str) -> AsyncIterator[tuple[int, bytes]]:
-        """(1 for stdout or 2 for stderr, bytes) from its first byte until it has ended. The client library's own
-        reader decodes text; output is bytes."""
+    async def output(self, container: str, follow: bool) -> AsyncIterator[tuple[int, bytes]]:
+        """(1 for stdout or 2 for stderr, bytes) from its first byte to what is there, or (``follow``) until it has ended.
+        The client library's own reader decodes text; output is bytes."""
         docker = self._docker()
         with _told():
             url = f"{docker.docker_host}/{docker.api_version}/containers/{container}/logs"
-            params = {"stdout": "1", "stderr": "1", "follow": "1"}
+            params = {"stdout": "1", "stderr": "1", "follow": str(int(follow))}
             async with docker.session.get(url, params=params) as response:
                 if response.status != 200:
                     raise EngineError(response.status, await response.text())

@@ -37,7 +37,7 @@ NODE, ATTEMPT, TOKEN, TAG = "jarvis.node", "jarvis.attempt", "jarvis.token", "ja
 AGAIN_S = 1.0
 ENGINE_S = 10.0
 """How long an agent that starts waits for an engine that holds containers of its own."""
-LOG_S = 30.0
+LOG_S = 300.0
 """How long the rest of the output may take after the end."""
 STOP_S = 2.0
 """Between the soft signal and the kill when the node itself ends."""
@@ -197,10 +197,12 @@ class ContainerExecutor:
     async def _until_over(self, running: Running) -> dict[str, Any] | None:
         """The state in which it ended, with all its output copied; None when somebody removed it."""
         while True:
-            copier = asyncio.create_task(self._copy(running))
+            copier = asyncio.create_task(self._copy(running, follow=True))
             try:
                 await self._engine.wait(running.id)
-                await self._rest(running, copier)
+                copier.cancel()
+                await asyncio.wait([copier])
+                await self._rest(running)
                 state: dict[str, Any] = (await self._engine.inspect(running.id))["State"]
                 return state
             except EngineError as error:
@@ -211,20 +213,17 @@ class ContainerExecutor:
             finally:
                 copier.cancel()
 
-    async def _rest(self, running: Running, copier: "asyncio.Task[None]") -> None:
-        """What is still in the log when it is over; once more if the engine broke off."""
+    async def _rest(self, running: Running) -> None:
+        """What was not copied yet when it ended. Engines are known to end a log that is followed before its last line."""
         try:
             async with asyncio.timeout(LOG_S):
-                try:
-                    await copier
-                except EngineError:
-                    await self._copy(running)
+                await self._copy(running, follow=False)
         except (EngineError, OSError, TimeoutError) as error:
             log.warning("output of attempt %d is not complete: %s", running.work.number, error)
 
-    async def _copy(self, running: Running) -> None:
-        """From the engine's log to the files. What they hold already, copied before the engine or we started anew, is
-        passed over: the log comes from its first byte, in the same order."""
+    async def _copy(self, running: Running, *, follow: bool) -> None:
+        """From the engine's log to the files. What they hold already, copied before its end or before the agent started
+        anew, is passed over: the log comes from its first byte, in the same order."""
         limit = running.work.spec.output_limit
         stdout, stderr = self._processes.output_paths(running.work)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
@@ -233,14 +232,16 @@ class ContainerExecutor:
             err = out if stderr is None else stack.enter_context(os.fdopen(os.open(stderr, flags, 0o644), "ab", 0))
             held = {sink: os.fstat(sink.fileno()).st_size for sink in (out, err)}
             passed = dict.fromkeys(held, 0)
-            async for stream, data in self._engine.output(running.id):
+            async for stream, data in self._engine.output(running.id, follow):
                 sink = err if stream == 2 else out
                 fresh = data[max(held[sink] - passed[sink], 0) :]
                 passed[sink] += len(data)
-                if limit is not None and passed[sink] > limit:
-                    self._end(running, "output_limit", f"wrote more than {limit} bytes", running.work.spec.grace)
-                    fresh = fresh[: max(len(fresh) - (passed[sink] - limit), 0)]
-                sink.write(fresh)
+                if limit is None or passed[sink] <= limit:
+                    sink.write(fresh)
+                    continue
+                sink.write(fresh[: max(len(fresh) - (passed[sink] - limit), 0)])
+                self._end(running, "output_limit", f"wrote more than {limit} bytes", running.work.spec.grace)
+                return
 
     async def _sample(self, running: Running) -> None:
         """Read its use while there is something to read; often at first, because most containers are short."""
