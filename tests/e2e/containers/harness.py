@@ -13,7 +13,9 @@ from jarvis.core.task import Container, TaskSpec
 
 def contained(number: int, command: str | tuple[str, ...] | None, image: str = IMAGE, **fields: Any) -> Assignment:
     """An assignment of a command in a container. ``user_in``: the container's user; ``user`` is the task's owner."""
-    made = {name: fields.pop(name) for name in ("pull", "mounts", "network", "entrypoint") if name in fields}
+    made: dict[str, Any] = {
+        name: fields.pop(name) for name in ("pull", "mounts", "network", "entrypoint") if name in fields
+    }
     if "user_in" in fields:
         made["user"] = fields.pop("user_in")
     made.setdefault("pull", "never")

@@ -1,5 +1,6 @@
 """Containers and the life of their node: an agent that is killed, ends that nobody saw, orphans, the end of it all."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -114,9 +115,23 @@ async def test_a_supervisor_that_is_killed_takes_the_containers_along(tmp_path: 
 
 
 async def test_cancelled_while_its_image_is_pulled(tmp_path: Path) -> None:
-    """The registry is an address that never answers."""
+    """From a registry that takes the call and never answers."""
+    called = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    registry = await asyncio.start_server(silent, "127.0.0.1", 0)
+    image = f"127.0.0.1:{registry.sockets[0].getsockname()[1]}/slow:1"
     async with running(tmp_path, *OPTIONS) as (server, _):
-        await server.assign(contained(1, "true", image="192.0.2.1:5000/slow:1", pull="missing"))
+        await server.assign(contained(1, "true", image=image, pull="missing"))
+        await server.until(called.is_set, "the engine asks the registry")
         await server.send(Stop(number=1, cause=Cause.CANCELLED, grace_s=5.0))
         end = await server.end_of(1)
         assert (end.cause, end.message) == (Cause.CANCELLED, "stopped before it started")
+    over.set()
+    registry.close()
+    await registry.wait_closed()

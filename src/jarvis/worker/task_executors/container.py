@@ -227,12 +227,13 @@ class ContainerExecutor:
         limit = running.work.spec.output_limit
         stdout, stderr = self._processes.output_paths(running.work)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             out = stack.enter_context(os.fdopen(os.open(stdout, flags, 0o644), "ab", 0))
             err = out if stderr is None else stack.enter_context(os.fdopen(os.open(stderr, flags, 0o644), "ab", 0))
             held = {sink: os.fstat(sink.fileno()).st_size for sink in (out, err)}
             passed = dict.fromkeys(held, 0)
-            async for stream, data in self._engine.output(running.id, follow):
+            log_of = await stack.enter_async_context(contextlib.aclosing(self._engine.output(running.id, follow)))
+            async for stream, data in log_of:
                 sink = err if stream == 2 else out
                 fresh = data[max(held[sink] - passed[sink], 0) :]
                 passed[sink] += len(data)
