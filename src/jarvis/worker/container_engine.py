@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
 import shutil
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from aiodocker import Docker
 
 PROBE_S = 2.0
-READ_MOST = 256 * 1024
 MISSING = "the client of the engine is missing: pip install 'jarvis-cluster[docker]'"
 _INIT_PATH = f"{os.defpath}:/usr/local/bin:/sbin:/usr/sbin:/usr/libexec/docker:/usr/lib/docker"
 _header = struct.Struct(">BxxxL")
@@ -37,6 +37,31 @@ def find_socket() -> Path | None:
     own = os.environ.get("XDG_RUNTIME_DIR")
     usual = ["/var/run/docker.sock", *([f"{own}/docker.sock"] if own else [])]
     return next((Path(path) for path in usual if os.access(path, os.W_OK)), None)
+
+
+class Frames:
+    """Cuts the engine's log into (stream, bytes). Each line is a frame of its own, so neighbours are put together."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """What has become complete with ``data``."""
+        data = self._rest + data
+        at, stream, parts = 0, 0, list[bytes]()
+        while len(data) - at >= _header.size:
+            of, size = _header.unpack_from(data, at)
+            begin = at + _header.size
+            if len(data) - begin < size:
+                break
+            if of != stream and parts:
+                yield stream, b"".join(parts)
+                parts = []
+            stream, at = of, begin + size
+            parts.append(data[begin:at])
+        self._rest = data[at:]
+        if parts:
+            yield stream, b"".join(parts)
 
 
 async def probe() -> str:
@@ -84,6 +109,13 @@ class Engine:
         self._log_drivers: list[str] = []
         self.init = shutil.which("docker-init", path=_INIT_PATH) is not None
         """Whether the engine can put a small init before the task, so that signals have their usual effect."""
+
+    async def ready(self) -> str:
+        """As :func:`probe`; the client library, which takes a second to load, is here afterwards."""
+        reason = await probe()
+        if not reason:
+            await asyncio.to_thread(importlib.import_module, "aiodocker")
+        return reason
 
     async def log_config(self) -> dict[str, Any]:
         """A log that keeps every byte until the container is removed; ``json-file`` spoils what is not UTF-8."""
@@ -156,7 +188,7 @@ class Engine:
             if error.status not in (404, 409):
                 raise
 
-    async def output(self, container: str, follow: bool) -> AsyncIterator[tuple[int, bytes]]:
+    async def output(self, container: str, follow: bool) -> AsyncGenerator[tuple[int, bytes]]:
         """(1 for stdout or 2 for stderr, bytes) from its first byte to what is there, or (``follow``) until it has ended.
         The client library's own reader decodes text; output is bytes."""
         docker = self._docker()
@@ -166,13 +198,10 @@ class Engine:
             async with docker.session.get(url, params=params) as response:
                 if response.status != 200:
                     raise EngineError(response.status, await response.text())
-                while header := await response.content.read(1):
-                    header += await response.content.readexactly(_header.size - 1)
-                    stream, size = _header.unpack(header)
-                    while size:
-                        data = await response.content.readexactly(min(size, READ_MOST))
-                        size -= len(data)
-                        yield stream, data
+                frames = Frames()
+                async for data in response.content.iter_any():
+                    for piece in frames.feed(data):
+                        yield piece
 
     async def close(self) -> None:
         if self._client is not None:

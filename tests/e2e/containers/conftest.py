@@ -2,7 +2,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.containers.engine import NoEngine, containers, docker, engine, make_image
+from tests.e2e.containers.engine import IMAGE, NoEngine, containers, docker, engine, make_image
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,7 @@ def docker_host() -> Iterator[str]:
             os.environ["DOCKER_HOST"] = host
             make_image()
             yield host
+            docker("image", "rm", "--force", IMAGE)
     except NoEngine as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))

@@ -24,7 +24,7 @@ from jarvis.core.states import Cause
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.container_config import Box, container_env, create_config
-from jarvis.worker.container_engine import Engine, EngineError, find_socket, probe
+from jarvis.worker.container_engine import Engine, EngineError, find_socket
 from jarvis.worker.container_usage import Use
 from jarvis.worker.logs import file_size
 from jarvis.worker.machine import Work
@@ -100,7 +100,7 @@ class ContainerExecutor:
         """Everything up to its start."""
         container = work.spec.container
         assert container is not None
-        if reason := await probe():
+        if reason := await self._engine.ready():
             raise Refused(f"this node cannot run containers: {reason}")
         account = self._accounts.of(work.assignment.user)
         self._permit(container, work.spec, account)
@@ -337,7 +337,7 @@ class ContainerExecutor:
         deadline = time.monotonic() + ENGINE_S
         found: list[dict[str, Any]] = []
         while self._identity_path.exists() and find_socket() is not None:
-            if not (reason := await probe()):
+            if not (reason := await self._engine.ready()):
                 found = await self._ours()
                 break
             if time.monotonic() > deadline:
