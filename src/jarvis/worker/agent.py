@@ -154,7 +154,7 @@ class Agent:
                 checked = time.monotonic()
                 self.functions.end_idle()
                 self._say_again()
-                await self._look_for_engine()
+                self.spawn(self._look_for_engine())
 
     def _say_again(self) -> None:
         """An end that was not recorded at one check, and still is not at the next, is said again."""

@@ -1,12 +1,15 @@
 """Containers from the command line, on a whole cluster."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.e2e.cluster.harness import Home, home, wait_for
 from tests.e2e.containers.engine import IMAGE, containers
+from tests.e2e.worker.harness import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 INSIDE = ("--container", IMAGE, "--pull", "never", "--network", "none")
@@ -59,3 +62,11 @@ def test_the_doctor_finds_the_engine(docker_host: str, tmp_path: Path) -> None:
     with home() as made:
         line = next(line for line in made.jarvis("doctor", code=None).stdout.splitlines() if "containers" in line)
         assert line.startswith("ok") and docker_host.removeprefix("unix://") in line
+
+
+def test_without_the_client_library_it_says_what_to_install(docker_host: str) -> None:
+    """Python without its installed packages stands for an installation without the extra."""
+    code = "import asyncio; from jarvis.worker.container_engine import probe; print(asyncio.run(probe()))"
+    env = {"DOCKER_HOST": docker_host, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-S", "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert "pip install 'jarvis-cluster[docker]'" in done.stdout
