@@ -61,6 +61,10 @@ class Session:
         self._outbox.append(message)
         self._something.set()
 
+    def renew(self) -> None:
+        """End this session at the next word of the server, so that another Hello tells what has changed here."""
+        self._overflow.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         failures = 0
