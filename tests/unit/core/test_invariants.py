@@ -1,6 +1,6 @@
 """The checks that judge everything else are right themselves: each bites."""
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - annotates a local
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_what_is_right_passes() -> None:
 
 def test_what_is_wrong_is_named() -> None:
     array = ArraySpec(((0, 1, 1),))
-    wrong: list[Callable[[], None]] = [
+    wrong: tuple[Callable[[], None], ...] = (
         lambda: invariants.check_elements({}, {KEY: element()}),
         lambda: invariants.check_elements({1: task()}, {KEY: element(State.SUCCEEDED)}),
         lambda: invariants.check_elements({1: task(State.QUEUED)}, {KEY: element()}),
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named() -> None:
         lambda: invariants.check_attempts({KEY: element()}, {}),
         lambda: invariants.check_node(node(cpu=2000), {"cpu": 1}, [{"cpu": 500}]),
         lambda: invariants.check_node(node(cpu=400), {"cpu": 500}, [{"cpu": 500}]),
-    ]
+    )
     for check in wrong:
         with pytest.raises(InvariantBroken):
             check()

@@ -11,8 +11,8 @@ VECTORS = st.dictionaries(st.sampled_from(["cpu", "memory", "gpu", "licence"]), 
 
 
 @pytest.mark.parametrize(("text", "amount"), [
-    (536870912, 536870912), ("512Mi", 512 << 20), ("4G", 4 * 10**9), ("4Gi", 4 << 30), ("1.5k", 1500), ("7", 7), (" 2MiB ", 2 << 20),
-    (0, 0),
+    (536870912, 536870912), ("512Mi", 512 << 20), ("4G", 4 * 10**9), ("4Gi", 4 << 30), ("1.5k", 1500), ("7", 7),
+    (" 2MiB ", 2 << 20), (0, 0),
 ])  # fmt: skip
 def test_bytes(text: object, amount: int) -> None:
     assert vector.parse_bytes(text) == amount

@@ -29,10 +29,10 @@ def test_everything_that_is_promised() -> None:
     job.assignment = msgspec.structs.replace(job.assignment, deadline_s=60.0, restart="node_lost")
     env = environment(job, WHERE)
     assert env == {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "MINE": "1", "HOME": "/home/ann", "USER": "ann",
-        "SHELL": "/bin/sh", "JARVIS_TASK_ID": "7", "JARVIS_ATTEMPT": "2", "JARVIS_FENCING_TOKEN": "99", "JARVIS_NAME": "a/b",
-        "JARVIS_USER": "ann", "JARVIS_PROJECT": "red", "JARVIS_QUEUE": "default", "JARVIS_NODE": "n1", "JARVIS_CPUS": "2",
-        "JARVIS_GPUS": "2", "JARVIS_TMPDIR": "/state/7.1/tmp", "JARVIS_OUTPUT": "/state/7.1/output.json",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "MINE": "1", "HOME": "/home/ann",
+        "USER": "ann", "SHELL": "/bin/sh", "JARVIS_TASK_ID": "7", "JARVIS_ATTEMPT": "2", "JARVIS_FENCING_TOKEN": "99",
+        "JARVIS_NAME": "a/b", "JARVIS_USER": "ann", "JARVIS_PROJECT": "red", "JARVIS_QUEUE": "default", "JARVIS_NODE": "n1",
+        "JARVIS_CPUS": "2", "JARVIS_GPUS": "2", "JARVIS_TMPDIR": "/state/7.1/tmp", "JARVIS_OUTPUT": "/state/7.1/output.json",
         "JARVIS_OUTPUT_DIR": "/state/7.1/outputs", "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0,2", "JARVIS_MEM_MB": "3",
         "JARVIS_API_URL": "http://127.0.0.1:7517", "JARVIS_SUBMIT_DIR": "/data", "JARVIS_DEADLINE": "1060",
         "JARVIS_RESTART_REASON": "node_lost",
