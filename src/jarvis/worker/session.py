@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
 from jarvis.core.effects import Refused, Welcome
@@ -36,12 +35,32 @@ class SessionHandler(Protocol):
     def disconnected(self) -> None: ...
 
 
+class Socket(Protocol):
+    """What the session asks of its WebSocket."""
+
+    async def send(self, data: bytes) -> None: ...
+    async def recv(self) -> str | bytes: ...
+    async def close(self) -> None: ...
+
+
+async def dial(url: str, token: str) -> Socket:
+    """A WebSocket to a server."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return await connect(
+        url, additional_headers=headers, compression=None, max_size=MAX_FRAME, ping_interval=None, proxy=None
+    )
+
+
 class Session:
     """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
 
-    def __init__(self, handler: SessionHandler, where: Callable[[int], tuple[str, str]]) -> None:
+    def __init__(
+        self, handler: SessionHandler, where: Callable[[int], tuple[str, str]],
+        dial: Callable[[str, str], Awaitable[Socket]] = dial,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:  # fmt: skip
         """``where``: URL and token for the n-th try; several servers take turns."""
-        self._handler, self._where = handler, where
+        self._handler, self._where, self._dial, self._jitter = handler, where, dial, jitter
         self._tries = 0
         self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
@@ -62,9 +81,9 @@ class Session:
 
     async def run(self) -> None:
         """Until cancelled."""
-        failures = 0
+        failures, now = 0, asyncio.get_running_loop().time
         while True:
-            wait, began = None, time.monotonic()
+            wait, began = None, now()
             try:
                 wait = await self._once()
             except (OSError, TimeoutError, websockets.WebSocketException, msgspec.DecodeError) as error:
@@ -73,28 +92,25 @@ class Session:
                 if self.connected:
                     self.connected = False
                     self._handler.disconnected()
-                    if time.monotonic() - began > LIVED_WELL_S:  # a session that worked says nothing against the next
+                    if now() - began > LIVED_WELL_S:  # a session that worked says nothing against the next
                         failures = 0
                 self._outbox.clear()
             failures += 1
             most = wait if wait is not None else min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 12), LONGEST_WAIT_S)
-            await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - jitter
+            await asyncio.sleep(self._jitter(0, most))
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
         url, token = self._where(self._tries)
         self._tries += 1
-        headers = {"Authorization": f"Bearer {token}"}
         async with asyncio.timeout(CONNECT_S):
-            socket = await connect(
-                url, additional_headers=headers, compression=None, max_size=MAX_FRAME, ping_interval=None, proxy=None
-            )
+            socket = await self._dial(url, token)
         try:
             return await self._serve(socket)
         finally:
             await socket.close()
 
-    async def _serve(self, socket: ClientConnection) -> float | None:
+    async def _serve(self, socket: Socket) -> float | None:
         await socket.send(encode(AgentFrame(1, 0, [self._handler.hello()])))
         async with asyncio.timeout(CONNECT_S):
             first = await self._receive(socket)
@@ -119,7 +135,7 @@ class Session:
             await asyncio.wait([sender], timeout=1.0)
         return None
 
-    async def _receive_all(self, socket: ClientConnection, sender: asyncio.Task[None], silence_s: float) -> None:
+    async def _receive_all(self, socket: Socket, sender: asyncio.Task[None], silence_s: float) -> None:
         """Each heartbeat is answered: a server that leaves two unanswered is not there, whatever the socket says."""
         while not sender.done() and not self._overflow.is_set():
             async with asyncio.timeout(silence_s):
@@ -128,13 +144,13 @@ class Session:
                 self._heard = frame.seq
                 self._handler.received(frame.messages)
 
-    async def _receive(self, socket: ClientConnection) -> ServerFrame:
+    async def _receive(self, socket: Socket) -> ServerFrame:
         data = await socket.recv()
         if isinstance(data, str):
             raise msgspec.DecodeError("a text frame")
         return decode_from_server(data)
 
-    async def _send_all(self, socket: ClientConnection) -> None:
+    async def _send_all(self, socket: Socket) -> None:
         seq = 1
         while True:
             await self._something.wait()
