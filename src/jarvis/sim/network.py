@@ -128,14 +128,17 @@ class ServerEnd:
         self._link.down.push(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
+        if code in (1008, 1011):
+            self._link.network.fail(RuntimeError(f"the server ended a session of {self._link.node}: {code} {reason}"))
         self._link.down.push(None)
 
 
 class Network:
     """All links. ``listener`` is the server that is up; without one nobody can connect."""
 
-    def __init__(self, random: Random, history: History) -> None:
-        self._random, self._history = random, history
+    def __init__(self, random: Random, history: History, fail: Callable[[BaseException], None]) -> None:
+        """``fail`` hears of it when the server ends a session because it, or the node, made a mistake."""
+        self._random, self._history, self.fail = random, history, fail
         self.listener: Callable[[ServerEnd], None] | None = None
         self.slowness = 1.0
         self.repeat_share = 0.0
