@@ -61,9 +61,13 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
     position = task.spec.array.position_of(command.index) if task.spec.array is not None else None
     if position is None:
         return
-    ended = position < task.next_position and task.key_at(position) not in turn.cluster.elements
-    if not ended:
+    if task.key_at(position) in turn.cluster.elements:
         yield turn.element_at(task, position)
+    elif not turn.cluster.has_row(task, position):
+        element = turn.element_at(task, position)
+        if element.state is State.QUEUED:
+            turn.cluster.enqueue(task, position)
+        yield element
 
 
 def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
@@ -78,6 +82,7 @@ def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
 def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is State.ASSIGNED:
         element.wish = "hold"
+        turn.changes.elements[element.key] = element
         attempt = turn.cluster.attempts[element.key]
         turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
         return ""

@@ -131,7 +131,6 @@ class Scheduler:
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
         ids = [task.id for task in page]
-        specs = {task.id: task.spec for task in page}
         for element in await self.store.element_list_live(ids):
             cluster.add_element(element)
         for task in page:
@@ -143,10 +142,6 @@ class Scheduler:
             if current is None or current.state not in ON_NODE or current.attempt != attempt.attempt:
                 continue
             cluster.attempts[key] = attempt
-            view = cluster.nodes.get(attempt.node)
-            if view is not None:
-                spec = specs[attempt.task]
-                view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead=False))
 
     async def _load_named_ahead(self, cluster: Cluster, task: Task) -> None:
         """Elements beyond ``next_position`` that ended before they were ever assigned (cancelled by name)."""

@@ -116,6 +116,7 @@ class Turn:
         self.cluster.tasks.pop(task.id, None)
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
+        self.cluster.waits_for.pop(task.id, None)
         self.ended_tasks.append(task)
 
     def move_base(self, task: Task, after: State, reason: str = "") -> None:
@@ -174,9 +175,8 @@ class Turn:
         named = self.cluster.named_ahead.get(task.id, set())
         if position < task.next_position:
             return
-        if position == task.next_position or position not in named:
+        if position not in named:
             task.next_position = position + 1
-        named.discard(position)
         while task.next_position in named:
             named.discard(task.next_position)
             task.next_position += 1

@@ -71,9 +71,9 @@ class Faults:
             self.world.network.free(node.name, "up", "down")
 
     async def _network_slow(self) -> None:
-        self.world.network.slowness *= 50
+        self.world.network.slowness = 50.0
         await self._for_a_while()
-        self.world.network.slowness /= 50
+        self.world.network.slowness = 1.0
 
     async def _repeats(self) -> None:
         """Frames arrive twice."""
@@ -118,7 +118,7 @@ class Faults:
         self.world.disk.silent_share = 0.0
 
     async def _disk_slow(self) -> None:
-        self.world.disk.slowness *= self.random.choice((50, 1000))
+        self.world.disk.slowness = self.random.choice((50.0, 1000.0))
         await self._for_a_while()
         self.world.disk.slowness = 1.0
 
