@@ -9,7 +9,7 @@ from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.outcomes import go_on, stop
-from jarvis.scheduler.placement import ready_again
+from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
@@ -99,7 +99,8 @@ def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> s
     if element.reason == "JobHeldAdmin" and not command.admin:
         return f"task {element.key} is held by an administrator"
     element.lost_on = ()
-    turn.move(task, element, State.QUEUED)
+    state, reason = what_next(turn, task) if element.state is State.HELD else (State.QUEUED, "")
+    turn.move(task, element, state, reason)
     go_on(turn, task, element)
     return ""
 

@@ -158,11 +158,11 @@ def _rebuild_task(cluster: Cluster, task: Task) -> None:
         cluster.add_timer(Timer(spec.deadline, "deadline", task.id))
     waits = {d.task for d in spec.after if d.task in cluster.tasks}
     base = task.base if spec.array is not None else task.state
-    if waits and State.WAITING in (task.state, base):
+    if waits:
         cluster.waits_for[task.id] = waits
         for other in waits:
             cluster.dependents.setdefault(other, set()).add(task.id)
-    elif spec.begin is not None and State.WAITING in (task.state, base):
+    elif spec.begin is not None and (State.WAITING in (task.state, base) or task.counts.get(State.WAITING)):
         cluster.add_timer(Timer(spec.begin, "begin", task.id))
     own = cluster.by_task.get(task.id, set())
     for index in own:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
-from jarvis.core.effects import AckFrame
+from jarvis.core.effects import AckFrame, Refused, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input, TasksTaken
@@ -14,11 +14,10 @@ from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
 from jarvis.scheduler import nodes
-from jarvis.scheduler.cluster import Cluster, NodeView, Placed
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
-from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 from jarvis.state.store import Leadership, Store
 from jarvis.utils.clock import Clock
@@ -106,16 +105,19 @@ class Scheduler:
                 await asyncio.sleep(RETRY_S)
 
     async def rebuild(self) -> None:
-        """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged."""
+        """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged. Their
+        sessions end: what was said or heard in a turn without a commit is unknown, and only a Hello compares it."""
+        begin_anew = [
+            ToSession(view.session, Refused(reason="the leader has read the store anew", retry_s=0.1), "rebuild", close=True)
+            for view in self.cluster.nodes.values() if view.session is not None
+        ]  # fmt: skip
         cluster = Cluster(self._leadership.incarnation, self._leadership.epoch)
         cluster.last_seq = await self.store.event_last_seq()
         cluster.next_node = await self.store.node_next_id()
         self.clock.sync(await self.store.now())
         now = self.clock.now()
-        before = self.cluster.nodes
         for node in await self.store.node_list():
-            session = before[node.id].session if node.id in before else None
-            cluster.nodes[node.id] = NodeView(node, session=session, heard_at=now)
+            cluster.nodes[node.id] = NodeView(node, heard_at=now)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
         after = 0
@@ -128,6 +130,7 @@ class Scheduler:
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll = 0.0
+        self.bus.dispatch(begin_anew)
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
         ids = [task.id for task in page]

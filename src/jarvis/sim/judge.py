@@ -253,7 +253,7 @@ class Judge:
             return
         tries = [int(codes[min(n, len(codes) - 1)]) for n in range(spec.retry.max_attempts)]
         good = tries.index(0) + 1 if 0 in tries else 0
-        made = [a for a in own if a.cause is not Cause.RECALLED]
+        made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED)]
         self._require(element.state is (State.SUCCEEDED if good else State.FAILED), f"{element.key} is {element.state}")
         self._require(len(made) == (good or len(tries)), f"{element.key} took {len(made)} attempts for {tries}")
 

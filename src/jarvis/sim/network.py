@@ -25,7 +25,7 @@ class _Pipe:
         self._due = 0.0
         self._stuck: list[bytes | None] = []
         self.out: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.over = False
+        self.over = self._dead = False
 
     def push(self, data: bytes | None) -> None:
         network = self._link.network
@@ -37,7 +37,7 @@ class _Pipe:
             loop.call_at(self._due, self._arrive, data)
 
     def _arrive(self, data: bytes | None) -> None:
-        if self.over:
+        if self.over or self._dead:
             return
         if self._stuck or self._link.network.blocked(self._link.node, self._way):
             self._stuck.append(data)
@@ -55,6 +55,11 @@ class _Pipe:
         for data in stuck:
             if not self.over:
                 self._deliver(data)
+
+    def die(self) -> None:
+        """Its writer is gone without a word: nothing comes any more, not even what was stuck."""
+        self._dead = True
+        self._stuck.clear()
 
     def end(self) -> None:
         """Its reader hears the end now; what was under way is lost."""
@@ -192,6 +197,7 @@ class Network:
         """The node's end is gone without a word: the server learns it from its own keepalive."""
         for link in self.links_of(node):
             link.down.end()
+            link.up.die()
             asyncio.get_running_loop().call_later(self._random.uniform(5.0, 40.0), link.up.end)
 
     def block(self, node: str, *ways: Way) -> None:
