@@ -45,6 +45,8 @@ class NodeView:
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
+    hello: int = 0
+    """Ordinal of the last Hello."""
 
     @property
     def free(self) -> Resources:

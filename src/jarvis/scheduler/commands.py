@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from jarvis.core.command import NewCommand
 from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import ON_NODE, PENDING, Cause, State
+from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.outcomes import go_on, stop
@@ -63,7 +63,7 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
         return
     if task.key_at(position) in turn.cluster.elements:
         yield turn.element_at(task, position)
-    elif not turn.cluster.has_row(task, position):
+    elif not turn.cluster.has_row(task, position) and task.base not in TERMINAL:
         element = turn.element_at(task, position)
         if element.state is State.QUEUED:
             turn.cluster.enqueue(task, position)

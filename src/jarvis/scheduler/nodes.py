@@ -38,6 +38,10 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
         reason = f"a node named {hello.name!r} is connected already: give this one another --name"
         turn.effects.append(ToSession(item.session, Refused(reason=reason, retry_s=RETRY_S), turn.cause_id, close=True))
         return
+    if view.node.boot_id == hello.boot_id and hello.ordinal < view.hello:
+        old = Refused(reason="a later session of this node is there already", retry_s=RETRY_S)
+        turn.effects.append(ToSession(item.session, old, turn.cause_id, close=True))
+        return
     rebooted = view.node.boot_id not in ("", hello.boot_id)
     _update(turn, view, item)
     known = {k.number: k for k in hello.known}
@@ -85,7 +89,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names.pop(node.name, None)
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
-    view.session, view.heard_at = item.session, turn.now
+    view.session, view.heard_at, view.hello = item.session, turn.now, hello.ordinal
     node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
     node.resources, node.taints = hello.resources, hello.taints
     node.labels = {**node.labels, **hello.labels}

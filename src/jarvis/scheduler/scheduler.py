@@ -57,6 +57,8 @@ class Scheduler:
         self._started_since: float | None = None
         self._pending: Turn | None = None
         self._acted_on: dict[int, None] = {}
+        self._polled_to = 0
+        """Tasks up to this id are left to the poll, which reads their state: a late hint does not know it any more."""
 
     # ------------------------------------------------------------ life
 
@@ -117,7 +119,8 @@ class Scheduler:
         self.clock.sync(await self.store.now())
         now = self.clock.now()
         for node in await self.store.node_list():
-            cluster.nodes[node.id] = NodeView(node, heard_at=now)
+            before = self.cluster.nodes.get(node.id)
+            cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
         after = 0
@@ -163,7 +166,8 @@ class Scheduler:
     async def run_once(self, inputs: list[Input]) -> Plan:
         """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
         now = self.clock.now()
-        inputs = self._new_commands_only(await self._poll(now) + inputs)
+        polled = await self._poll(now)
+        inputs = self._new_only(polled, inputs)
         turn = self._pending or Turn(self.cluster, now, "turn")
         turn.now, self._pending = now, None
         for item in inputs:
@@ -198,10 +202,16 @@ class Scheduler:
         self._started_since = None
         return True
 
-    def _new_commands_only(self, inputs: list[Input]) -> list[Input]:
-        """A command may come by hint and by poll; it is acted on once."""
+    def _new_only(self, polled: list[Input], hinted: list[Input]) -> list[Input]:
+        """A task or a command may come by hint and by poll; it is taken once."""
         kept: list[Input] = []
-        for item in inputs:
+        late = self._polled_to
+        hinted = [
+            TasksTaken(item.cause_id, [task for task in item.tasks if task.id > late], item.ended)
+            if isinstance(item, TasksTaken) else item
+            for item in hinted
+        ]  # fmt: skip
+        for item in polled + hinted:
             if isinstance(item, CommandsTaken):
                 fresh = [c for c in item.commands if c.id not in self._acted_on]
                 self._acted_on.update(dict.fromkeys(c.id for c in fresh))
@@ -230,6 +240,7 @@ class Scheduler:
             named = {d.task for task in rows for d in task.spec.after}
             ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
             found.append(TasksTaken(f"poll-{rows[0].id}", rows, ended))
+            self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
         commands = await self.store.command_list_open(PAGE)

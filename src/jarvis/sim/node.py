@@ -248,6 +248,7 @@ class Agent:
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
             boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={},
             known=self.machine.known(), incarnation=incarnation, epoch=epoch,
+            ordinal=int(asyncio.get_running_loop().time() * 1e9),
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:

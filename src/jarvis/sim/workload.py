@@ -115,6 +115,7 @@ class Client:
             node = self.random.randrange(1, len(self.world.nodes) + 1)
             verb = self.random.choice(NODE_VERBS)
             seconds = {"deadline_s": self.random.uniform(0.0, 10.0)} if self.random.random() < 0.5 else {}
+            self.world.judge.drained |= verb == "node_drain"
             await self._tell(NewCommand(verb=verb, user=self.name, node=node, args=seconds))  # type: ignore[arg-type]
             return
         task = self.random.choice(known[-8:])
