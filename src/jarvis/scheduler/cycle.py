@@ -64,7 +64,7 @@ def plan_cycle(cluster: Cluster, policy: Policy, seed: int = 0) -> Plan:
 class _Head:
     """The next element of a class that still counts, walking its entries without taking them out."""
 
-    __slots__ = ("_cluster", "_entries", "_before", "_kept", "_walked", "consumed", "entry", "position", "task")
+    __slots__ = ("_before", "_cluster", "_entries", "_kept", "_walked", "consumed", "entry", "position", "task")
 
     def __init__(self, cluster: Cluster, entries: Iterator[Entry]) -> None:
         self._cluster, self._entries = cluster, entries

@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jarvis.sim.network import Way
     from jarvis.sim.node import Node
     from jarvis.sim.world import World
 
@@ -54,7 +55,8 @@ class Faults:
         self.world.network.free(node, "up", "down")
 
     async def _one_way(self) -> None:
-        node, way = self._node().name, "up" if self.random.random() < 0.5 else "down"
+        ways: tuple[Way, Way] = ("up", "down")
+        node, way = self._node().name, self.random.choice(ways)
         self.world.network.block(node, way)
         await self._for_a_while()
         self.world.network.free(node, way)

@@ -16,6 +16,8 @@ from jarvis.monitor.heartbeat_monitor import LOST_S
 from jarvis.sim.history import History
 from jarvis.worker.machine import Work
 
+GIVEN_UP_S = 6.5
+"""So long a node may go on talking in a session that its server gave up; what it says there is not heard."""
 At = tuple[int, int, int]
 """(task, index, attempt)"""
 
@@ -25,8 +27,8 @@ class Judge:
 
     def __init__(self, now: Callable[[], float], history: History, heard_at: Callable[[str], float],
                  fail: Callable[[BaseException], None]) -> None:  # fmt: skip
-        """``now`` is the time of the database; ``heard_at`` tells when the last frame of a node reached a server; ``fail``
-        hears of a broken rule whoever catches it on its way."""
+        """``now`` is the time of the database; ``heard_at`` tells when the last frame of a node that reached a server was
+        sent; ``fail`` hears of a broken rule whoever catches it on its way."""
         self.now, self.history, self.heard_at, self._fail = now, history, heard_at, fail
         self.totals: dict[str, Resources] = {}
         self.specs: dict[int, TaskSpec] = {}
@@ -109,14 +111,20 @@ class Judge:
         number = (attempt.node, attempt.number)
         self._require(number not in self._by_number, f"number {number} is of {self._by_number.get(number)} and of {at}")
         self._by_number[number] = at
-        self._require(key not in self._barred and key.task not in self._barred, f"{key} is assigned after its cancel was done")
+        self._require(
+            key not in self._barred and key.task not in self._barred, f"{key} is assigned after its cancel was done"
+        )
         spec = changes.tasks[key.task].spec
-        self._require(spec.deadline is None or attempt.assigned_at <= spec.deadline, f"{key} is assigned after its deadline")
+        self._require(
+            spec.deadline is None or attempt.assigned_at <= spec.deadline, f"{key} is assigned after its deadline"
+        )
         self._require(spec.begin is None or attempt.assigned_at >= spec.begin, f"{key} is assigned before its begin")
         self._require(not spec.hold or key.task in self.released, f"{key} is assigned though it is held")
         for dependency in spec.after:
             other = changes.tasks.get(dependency.task) or self.tasks.get(dependency.task)
-            self._require(other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}")
+            self._require(
+                other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
+            )
         if attempt.cause is not None:
             self._attempt_ended(attempt)
         self.attempts[at] = _copy(attempt)
@@ -135,7 +143,7 @@ class Judge:
         node = self._node_ids[attempt.node]
         if cause is Cause.NODE_LOST:
             silent = self.now() - self.heard_at(node)
-            is_silent = "anew" in attempt.message or silent >= LOST_S - 0.1
+            is_silent = "anew" in attempt.message or silent >= LOST_S - GIVEN_UP_S
             self._require(is_silent, f"{at}: node {node} is called lost, {silent:.1f} s after it was heard of")
             if at in self.live and "anew" not in attempt.message:
                 return
@@ -148,7 +156,9 @@ class Judge:
     def _element_changed(self, key: ElementKey, element: Element) -> None:
         before = self.elements.get(key)
         if before is not None and before.state in TERMINAL:
-            self._require(before.state is element.state, f"element {key} ended as {before.state} and became {element.state}")
+            self._require(
+                before.state is element.state, f"element {key} ended as {before.state} and became {element.state}"
+            )
         self.elements[key] = _copy(element)
         if before is None or before.state is not element.state:
             self._check_throttle(key.task)
@@ -158,7 +168,9 @@ class Judge:
         throttle = spec.array.throttle if spec is not None and spec.array is not None else None
         if throttle is not None:
             on_nodes = sum(1 for k, e in self.elements.items() if k.task == ident and e.state in ON_NODE)
-            self._require(on_nodes <= throttle, f"array {ident} has {on_nodes} elements on nodes, at most {throttle} may be")
+            self._require(
+                on_nodes <= throttle, f"array {ident} has {on_nodes} elements on nodes, at most {throttle} may be"
+            )
 
     # ------------------------------------------------------------ nodes
 
@@ -174,7 +186,9 @@ class Judge:
         attempt = self.attempts.get(at)
         self._require(attempt is not None, f"{at} runs on {node} without having been committed")
         assert attempt is not None
-        self._require(attempt.token == work.assignment.token and attempt.number == work.number, f"{at} runs under another name")
+        self._require(
+            attempt.token == work.assignment.token and attempt.number == work.number, f"{at} runs under another name"
+        )
         self._require(self._node_ids[attempt.node] == node, f"{at} runs on {node}, it was meant for {attempt.node}")
         self._require(at not in self.ran, f"{at} is run twice")
         self._require(attempt.cause in (None, Cause.NODE_LOST), f"{at} runs after it ended by {attempt.cause}")
@@ -182,7 +196,9 @@ class Judge:
             if other[:2] == at[:2]:
                 self.overlaps += 1
                 first, second = self.attempts[other], attempt
-                self._require(not (first.cause is None and second.cause is None), f"{other} runs on {where}, {at} on {node}")
+                self._require(
+                    not (first.cause is None and second.cause is None), f"{other} runs on {where}, {at} on {node}"
+                )
         self.live[at] = (node, work)
         self.ran[at] = None
         used: Resources = {}
@@ -206,7 +222,9 @@ class Judge:
         """A node was told that an end is recorded."""
         ident = next(i for i, name in self._node_ids.items() if name == node)
         attempt = self.attempts[self._by_number[ident, number]]
-        self._require(attempt.cause is not None, f"node {node} was told to forget {number}, whose end is recorded nowhere")
+        self._require(
+            attempt.cause is not None, f"node {node} was told to forget {number}, whose end is recorded nowhere"
+        )
 
     # ------------------------------------------------------------ the end
 
@@ -237,7 +255,9 @@ class Judge:
         allowed = failures <= spec.retry.max_attempts or task.id in self.touched or self.drained
         self._require(allowed, f"{element.key} failed {failures} times of {spec.retry.max_attempts}")
         if element.state is State.SUCCEEDED:
-            self._require(bool(own) and exits[-1:] == own[-1:] and own[-1].exit_code == 0, f"{element.key} did not succeed")
+            self._require(
+                bool(own) and exits[-1:] == own[-1:] and own[-1].exit_code == 0, f"{element.key} did not succeed"
+            )
         if element.state is State.FAILED and element.cause == Cause.EXIT:
             wanted = spec.retry.max_attempts
             counted = element.failures == wanted and (failures == wanted or task.id in self.touched or self.drained)

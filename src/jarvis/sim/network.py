@@ -23,7 +23,7 @@ class _Pipe:
     def __init__(self, link: "Link", way: Way) -> None:
         self._link, self._way = link, way
         self._due = 0.0
-        self._stuck: list[bytes | None] = []
+        self._stuck: list[tuple[bytes | None, float]] = []
         self.out: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.over = self._dead = False
 
@@ -31,30 +31,30 @@ class _Pipe:
         network = self._link.network
         loop = asyncio.get_running_loop()
         self._due = max(self._due + 1e-6, loop.time() + network.delay())
-        loop.call_at(self._due, self._arrive, data)
+        loop.call_at(self._due, self._arrive, data, loop.time())
         if data is not None and network.repeats():
             self._due += 1e-6
-            loop.call_at(self._due, self._arrive, data)
+            loop.call_at(self._due, self._arrive, data, loop.time())
 
-    def _arrive(self, data: bytes | None) -> None:
+    def _arrive(self, data: bytes | None, sent: float) -> None:
         if self.over or self._dead:
             return
         if self._stuck or self._link.network.blocked(self._link.node, self._way):
-            self._stuck.append(data)
+            self._stuck.append((data, sent))
         else:
-            self._deliver(data)
+            self._deliver(data, sent)
 
-    def _deliver(self, data: bytes | None) -> None:
-        self._link.network.delivered(self._link, self._way, data)
+    def _deliver(self, data: bytes | None, sent: float = 0.0) -> None:
+        self._link.network.delivered(self._link, self._way, data, sent)
         self.over = self.over or data is None
         self.out.put_nowait(data)
 
     def flush(self) -> None:
         """The way is free again: what was on it arrives, as TCP sends it again."""
         stuck, self._stuck = self._stuck, []
-        for data in stuck:
+        for data, sent in stuck:
             if not self.over:
-                self._deliver(data)
+                self._deliver(data, sent)
 
     def die(self) -> None:
         """Its writer is gone without a word: nothing comes any more, not even what was stuck."""
@@ -148,7 +148,7 @@ class Network:
         self.slowness = 1.0
         self.repeat_share = 0.0
         self.heard: dict[str, float] = {}
-        """Node → when its last frame reached the server."""
+        """Node → when the last frame that reached the server was sent."""
         self._blocked: dict[tuple[str, Way], int] = {}
         self._links: list[Link] = []
         self._count = 0
@@ -164,9 +164,9 @@ class Network:
     def blocked(self, node: str, way: Way) -> bool:
         return bool(self._blocked.get((node, way)))
 
-    def delivered(self, link: Link, way: Way, data: bytes | None) -> None:
+    def delivered(self, link: Link, way: Way, data: bytes | None, sent: float) -> None:
         if way == "up" and data is not None:
-            self.heard[link.node] = asyncio.get_running_loop().time()
+            self.heard[link.node] = max(self.heard.get(link.node, 0.0), sent)
         self._history.note("frame", link.node, link.ident, way, "end" if data is None else f"{zlib.crc32(data):08x}")
 
     async def dial(self, node: str) -> ClientEnd:

@@ -39,7 +39,7 @@ class Process:
 class Node:
     """A computer. Its processes and its journal outlive the agent; its identity outlives everything."""
 
-    def __init__(self, name: str, total: Resources, random: Random, network: "Network", judge: "Judge",
+    def __init__(self, name: str, total: Resources, random: Random, *, network: "Network", judge: "Judge",
                  new_machine: Callable[[Resources], Machine]) -> None:  # fmt: skip
         self.name, self.total, self.random, self.network, self.judge = name, total, random, network, judge
         self.new_machine = new_machine

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from starlette.websockets import WebSocket
-
 from jarvis.api.gateway import Gateway
 from jarvis.api.services import Services
 from jarvis.bus.buses.memory import MemoryBus
@@ -21,6 +19,8 @@ from jarvis.state.state_manager import StateManager
 from jarvis.utils.clock import Clock
 
 if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
     from jarvis.sim.world import World
 
 T = TypeVar("T")

@@ -58,9 +58,7 @@ class Client:
         self._count += 1
         key = f"{self.name}-{self._count}"
         specs = [self._spec(known) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
-        tasks = [
-            NewTask(uuid=f"{key}-{at}", project="p", user=self.name, spec=spec) for at, spec in enumerate(specs)
-        ]
+        tasks = [NewTask(uuid=f"{key}-{at}", project="p", user=self.name, spec=spec) for at, spec in enumerate(specs)]
         submission = Submission(tasks, IdempotencyKey(self.name, "p", "tasks", key, str(len(specs))))
         while True:
             answer = await self._try_submit(submission)
@@ -138,9 +136,7 @@ class Client:
             return
         if command.verb == "cancel" and command.task is not None:
             whole = command.index is None
-            judge.cancel_asked(
-                stored[0].id, command.task if whole else ElementKey(command.task, command.index or 0)
-            )
+            judge.cancel_asked(stored[0].id, command.task if whole else ElementKey(command.task, command.index or 0))
 
 
 def farewell(held: list[int], nodes: int) -> list[NewCommand]:

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.invariants import require
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
-from jarvis.core.task import Element, Task
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.sim.disk import Disk
 from jarvis.sim.faults import Faults
@@ -24,6 +23,9 @@ from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store, TaskFilter
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.worker.machine import Machine
+
+if TYPE_CHECKING:
+    from jarvis.core.task import Element, Task
 
 T = TypeVar("T")
 EPOCH = 1_750_000_000.0
@@ -83,12 +85,16 @@ class World:
     def database_now(self) -> float:
         return EPOCH + self._loop.time()
 
-    def _heard_at(self, node: str) -> float:
-        return EPOCH + self.network.heard.get(node, 0.0)
+    def _heard_at(self, name: str) -> float:
+        """A node that was never told its id is one of its name only: as long as that name has a session it is refused."""
+        node = next(node for node in self.nodes if node.name == name)
+        return EPOCH + self.network.heard.get(name, 0.0) if node.node is not None else 0.0
 
     def _node(self, name: str, total: Resources) -> Node:
         self.judge.totals[name] = total
-        return Node(name, total, self.random(name), self.network, self.judge, self.parts.machine)
+        return Node(
+            name, total, self.random(name), network=self.network, judge=self.judge, new_machine=self.parts.machine
+        )
 
     # ------------------------------------------------------------ life
 
@@ -192,11 +198,13 @@ class World:
             require(not getattr(cluster, what), f"the leader still holds {what}: {getattr(cluster, what)}")
         for view in cluster.nodes.values():
             left = {name: amount for name, amount in view.used.items() if amount}
-            require(not view.placed and not left and not view.ahead, f"{view.node.name} still holds {view.placed} {left}")
+            require(
+                not view.placed and not left and not view.ahead, f"{view.node.name} still holds {view.placed} {left}"
+            )
         require(not await store.command_list_open(10), "a command was never acted on")
         for node in self.nodes:
-            machine = node.agent and node.agent.machine
-            assert machine is not None
+            assert node.agent is not None
+            machine = node.agent.machine
             for what in ("waiting", "piped", "active", "leaving", "ended"):
                 require(not getattr(machine, what), f"node {node.name} still holds {what}: {getattr(machine, what)}")
             require(machine.free == node.total, f"node {node.name} has {machine.free} free of {node.total}")

@@ -1,0 +1,73 @@
+"""Worlds from seeds: everything holds in each, and a seed is the same world wherever and whenever it runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jarvis.sim.run import Verdict, simulate
+
+REGRESSION_SEEDS = {
+    (1, 10): "a named element of an array was queued nowhere",
+    (2, 10): "an assignment was never said after a commit whose answer was lost",
+    (4, 10): "what a cancelled task had waited for was kept for ever",
+    (5, 10): "a retry began after the deadline",
+    (8, 10): "more was counted on a node than it has, when it began its backlog in another order",
+    (13, 10): "an element that was held and released in one turn was placed twice",
+    (16, 10): "a cancelled element lived again when it was named by another command",
+    (26, 10): "an element released by itself forgot what its task waits for",
+    (75, 10): "a hint that was later than the poll brought a cancelled task back",
+    (84, 10): "an element of an array whose rest has expired was given a row by a command",
+    (303, 10): "a Hello that overtook nothing but time took the session from its successor",
+}
+"""(seed, steps) of worlds that went wrong once, with the defect."""
+
+SHARES = 8
+
+
+def told(verdict: Verdict) -> str:
+    """What a person needs to go on with."""
+    return "\n".join([*verdict.last, str(verdict)])
+
+
+def shares(seeds: range) -> list[range]:
+    size = -(-len(seeds) // SHARES)
+    return [seeds[at : at + size] for at in range(0, len(seeds), size)]
+
+
+@pytest.mark.parametrize(("seed", "steps"), REGRESSION_SEEDS)
+def test_what_went_wrong_once_holds(seed: int, steps: int) -> None:
+    verdict = simulate(seed, steps)
+    assert not verdict.error, told(verdict)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seeds", shares(range(1, 161)), ids=str)
+def test_short_worlds(seeds: range) -> None:
+    verdicts = [simulate(seed, 4) for seed in seeds]
+    for verdict in verdicts:
+        assert not verdict.error, told(verdict)
+    assert sum(verdict.faults for verdict in verdicts) > len(seeds), "faults act"
+    assert sum(verdict.attempts for verdict in verdicts) > 10 * len(seeds), "work is done"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seeds", shares(range(1001, 1001 + 1600)), ids=str)
+def test_long_worlds(seeds: range) -> None:
+    for seed in seeds:
+        verdict = simulate(seed, 20)
+        assert not verdict.error, told(verdict)
+
+
+def test_a_seed_is_the_same_world_in_every_process() -> None:
+    def run(hash_seed: str) -> str:
+        command = [sys.executable, "-m", "jarvis.sim", "--seed", "7", "--steps", "6"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    first, second = run("1"), run("2")
+    assert first == second
+    assert "seed 7: good" in first
+    assert first.split()[-1] != simulate(8, 6).digest
