@@ -1,14 +1,13 @@
 """The judge bites: each of these defects, put into one part of a world, is caught within a few seeds."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from jarvis.core.changes import Changes
 from jarvis.core.effects import Assignment, Effect, Recorded, ToNode
 from jarvis.core.inputs import Ended, Input, NodeReported, Returned
-from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.scheduler.cycle import Plan
 from jarvis.sim.loop import Stuck, VirtualLoop
@@ -19,7 +18,7 @@ from jarvis.state.store import Leadership, Submission
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.worker.machine import Instruction, Kill, Machine, Say, Start
 
-SEEDS = range(1, 31)
+STEPS = 4
 
 
 class StartsTwice(Machine):
@@ -57,21 +56,14 @@ class ForgetsEnds(Machine):
         return out
 
 
-class GivesBackWhatRuns(Machine):
-    """A recall is answered for what has started, too."""
-
-    def recall(self, numbers: Iterable[int]) -> list[Instruction]:
-        running = [number for number in numbers if number in self.active]
-        out = super().recall(numbers)
-        return [*out, Say(Returned(numbers=running))] if running else out
-
-
 class NeverKills(Machine):
     """A stop of what runs is answered with its end, and it runs on."""
 
     def stop(self, number: int, cause: Cause, grace_s: float) -> list[Instruction]:
         out = super().stop(number, cause, grace_s)
-        ends = [Ended(number=i.work.number, token=i.work.assignment.token, cause=cause) for i in out if isinstance(i, Kill)]
+        ends = [
+            Ended(number=i.work.number, token=i.work.assignment.token, cause=cause) for i in out if isinstance(i, Kill)
+        ]
         return [Say(end) for end in ends] or out
 
 
@@ -154,35 +146,29 @@ class ForgetsHolds(CheckedScheduler):
                 self.cluster.enqueue(task)
 
 
-MACHINES: list[Callable[[Resources], Machine]] = [
-    StartsTwice, ForgetsResources, TellsAnotherEnd, ForgetsEnds, GivesBackWhatRuns, NeverKills,
-]  # fmt: skip
-STORES = [LosesCommits, ServesOldLeaders, ForgetsKeys, LosesSubmissions]
-SCHEDULERS = [IgnoresReturned, IgnoresEnds, ActsBeforeTheCommit, ForgetsHolds]
+RECORDED: dict[type[Machine] | type[MemoryStore] | type[CheckedScheduler], int] = {
+    StartsTwice: 1, ForgetsResources: 1, TellsAnotherEnd: 1, ForgetsEnds: 1, NeverKills: 4,
+    LosesCommits: 1, ServesOldLeaders: 1, ForgetsKeys: 3, LosesSubmissions: 7,
+    IgnoresReturned: 46, IgnoresEnds: 1, ActsBeforeTheCommit: 1, ForgetsHolds: 3,
+}  # fmt: skip
+"""The first seed that catches each; others are tried after it, for the day on which the worlds change."""
 
 
-def assert_caught(parts: Parts) -> None:
-    """Within the seeds; the same ones are good when nothing is broken, as the other tests show."""
-    for seed in SEEDS:
-        verdict = simulate(seed, 8, parts)
-        if verdict.error:
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("broken", "seed"), RECORDED.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_part_is_caught(broken: type[Machine] | type[MemoryStore] | type[CheckedScheduler], seed: int) -> None:
+    parts = _parts(broken)
+    for at in [seed, *range(1, 60)]:
+        if simulate(at, STEPS, parts).error:
+            assert not simulate(at, STEPS).error, "the same world is good when nothing is broken"
             return
-    pytest.fail(f"{parts} went through {len(SEEDS)} seeds")
+    pytest.fail(f"{broken.__name__} went unnoticed")
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_a_broken_machine_is_caught(machine: Callable[[Resources], Machine]) -> None:
-    assert_caught(Parts(machine=machine))
-
-
-@pytest.mark.parametrize("store", STORES)
-def test_a_broken_store_is_caught(store: type[MemoryStore]) -> None:
-    assert_caught(Parts(store=store))
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_broken_scheduler_is_caught(scheduler: type[CheckedScheduler]) -> None:
-    assert_caught(Parts(scheduler=scheduler))
+def _parts(broken: type[Machine] | type[MemoryStore] | type[CheckedScheduler]) -> Parts:
+    if issubclass(broken, Machine):
+        return Parts(machine=broken)
+    return Parts(store=broken) if issubclass(broken, MemoryStore) else Parts(scheduler=broken)
 
 
 # ---------------------------------------------------------------- virtual time
@@ -204,7 +190,7 @@ def test_nobody_who_can_go_on_is_an_error() -> None:
 
 def test_time_that_stands_still_is_an_error() -> None:
     async def spin() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - nothing happens, and that is the point
             await asyncio.sleep(0)
 
     loop = VirtualLoop()
@@ -212,6 +198,5 @@ def test_time_that_stands_still_is_an_error() -> None:
     with pytest.raises(Stuck, match="stands still"):
         loop.run_until_complete(work)
     work.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        loop.run_until_complete(work)
+    loop.run_until_complete(asyncio.wait([work]))
     loop.close()

@@ -8,20 +8,17 @@ import pytest
 
 from jarvis.sim.run import Verdict, simulate
 
+STEPS = 4
 REGRESSION_SEEDS = {
-    (1, 10): "a named element of an array was queued nowhere",
-    (2, 10): "an assignment was never said after a commit whose answer was lost",
-    (4, 10): "what a cancelled task had waited for was kept for ever",
-    (5, 10): "a retry began after the deadline",
-    (8, 10): "more was counted on a node than it has, when it began its backlog in another order",
-    (13, 10): "an element that was held and released in one turn was placed twice",
-    (16, 10): "a cancelled element lived again when it was named by another command",
-    (26, 10): "an element released by itself forgot what its task waits for",
-    (75, 10): "a hint that was later than the poll brought a cancelled task back",
-    (84, 10): "an element of an array whose rest has expired was given a row by a command",
-    (303, 10): "a Hello that overtook nothing but time took the session from its successor",
+    1: "more was counted on a node than it has, when it began its backlog in another order",
+    4: "what a cancelled task had waited for was kept for ever",
+    25: "an element that was held and released was placed twice in one cycle",
+    31: "a retry began after the deadline",
+    32: "an element that had ended ran with the rest of its array",
+    51: "a task that had ended was taken once more from a late hint",
+    103: "a queue entry of a cancelled element was placed",
 }
-"""(seed, steps) of worlds that went wrong once, with the defect."""
+"""Seeds of worlds that went wrong once, with the defect; tests/unit/scheduler/test_corners.py has each in a few lines."""
 
 SHARES = 8
 
@@ -36,16 +33,16 @@ def shares(seeds: range) -> list[range]:
     return [seeds[at : at + size] for at in range(0, len(seeds), size)]
 
 
-@pytest.mark.parametrize(("seed", "steps"), REGRESSION_SEEDS)
-def test_what_went_wrong_once_holds(seed: int, steps: int) -> None:
-    verdict = simulate(seed, steps)
+@pytest.mark.parametrize("seed", REGRESSION_SEEDS)
+def test_what_went_wrong_once_holds(seed: int) -> None:
+    verdict = simulate(seed, STEPS)
     assert not verdict.error, told(verdict)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seeds", shares(range(1, 161)), ids=str)
+@pytest.mark.parametrize("seeds", shares(range(201, 341)), ids=str)
 def test_short_worlds(seeds: range) -> None:
-    verdicts = [simulate(seed, 4) for seed in seeds]
+    verdicts = [simulate(seed, STEPS) for seed in seeds]
     for verdict in verdicts:
         assert not verdict.error, told(verdict)
     assert sum(verdict.faults for verdict in verdicts) > len(seeds), "faults act"

@@ -43,6 +43,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Let time pass; raises :class:`Stuck` when it has not passed for very many turns."""
         self._spins = 0 if seconds > 0.0 else self._spins + 1
         if self._spins > SPIN_LIMIT:
+            self._spins = 0
             raise Stuck(f"time stands still at {self._now}")
         self._now += seconds
 

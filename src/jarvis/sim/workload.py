@@ -21,8 +21,8 @@ NEEDS: tuple[Resources, ...] = (
     {"cpu": 1000}, {"cpu": 1000}, {"cpu": 500}, {"cpu": 2000, "memory": GIB}, {"cpu": 4000}, {"cpu": 500, "gpu": 500},
     {"gpu": 1000},
 )  # fmt: skip
-VERBS = ("cancel", "cancel", "hold", "release", "requeue", "suspend", "resume", "signal")
-NODE_VERBS = ("node_cordon", "node_uncordon", "node_drain", "node_resume")
+VERBS = ("cancel", "cancel", "hold", "hold", "release", "requeue", "suspend", "resume", "signal")
+NODE_VERBS = ("node_cordon", "node_uncordon", "node_drain", "node_drain", "node_resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ class Client:
         draw = self.random.random
         now = self.world.database_now()
         kind = "ship" if draw() < 0.2 else "run"
-        seconds = -1.0 if draw() < 0.03 else round(self.random.choice((0.01, 0.5, 3.0, 10.0)) * draw(), 4)
+        seconds = -1.0 if draw() < 0.03 else round(self.random.choice((0.01, 0.05, 0.5, 3.0, 10.0)) * draw(), 4)
         codes = self.random.choice((("0",), ("0",), ("0",), ("1", "0"), ("1", "1", "0"), ("1",)))
         more: dict[str, Any] = {}
         if draw() < 0.3:
-            last = self.random.randrange(1, 12)
+            last = self.random.choice((2, 8, 20))
             more["array"] = ArraySpec(((0, last, 1),), self.random.choice((None, None, 1, 3)))
         if known and draw() < 0.25:
             kinds: tuple[AfterKind, ...] = ("afterok", "afterany", "afternotok")
@@ -109,14 +109,14 @@ class Client:
     # ------------------------------------------------------------ commands
 
     async def _command(self, known: list[int]) -> None:
-        if self.random.random() < 0.15:
+        if self.random.random() < 0.2:
             node = self.random.randrange(1, len(self.world.nodes) + 1)
             verb = self.random.choice(NODE_VERBS)
             seconds = {"deadline_s": self.random.uniform(0.0, 10.0)} if self.random.random() < 0.5 else {}
             self.world.judge.drained |= verb == "node_drain"
             await self._tell(NewCommand(verb=verb, user=self.name, node=node, args=seconds))  # type: ignore[arg-type]
             return
-        task = self.random.choice(known[-8:])
+        task = self.random.choice(known[-5:])
         spec, verb = self.world.judge.specs[task], self.random.choice(VERBS)
         index = None
         if spec.array is not None and self.random.random() < 0.5:

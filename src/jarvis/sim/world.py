@@ -37,7 +37,7 @@ SIZES: tuple[Resources, ...] = (
 )  # fmt: skip
 PATIENCE_S = 1500.0
 """Virtual seconds after the last fault in which everything must end."""
-REST_S = 60.0
+REST_S = 30.0
 """And then in which the last acknowledgements must arrive."""
 
 
