@@ -66,6 +66,7 @@ class Turn:
             state = task.state if key.index == SOLO else task.base
             element = Element(task=task.id, index=key.index, state=state, reason=task.reason)
             self.cluster.add_element(element)
+            self.changes.elements[key] = element
             if key.index != SOLO and position >= task.next_position:
                 self.cluster.named_ahead.setdefault(task.id, set()).add(position)
         return element

@@ -96,6 +96,7 @@ def test_naming_a_queued_element_leaves_it_in_the_queue(verb: str) -> None:
     case = Case()
     task = case.submit(array="0-2")
     case.command(verb, task, index=1)
+    assert K(task, 1) in case.turns[-1].changes.elements, "a new leader knows that it has a row"
     case.node(cpus=4)
     assert [case.state(K(task, i)) for i in range(3)] == ["assigned"] * 3
 
