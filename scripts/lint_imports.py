@@ -36,10 +36,18 @@ RINGS = {
     "jarvis.bus": "port",
     "jarvis.worker.task_executor": "port",
     "jarvis.worker.task_environment": "pure",
-    "jarvis.worker.function_worker": "leaf",  # runs in the tasks' own processes
+    "jarvis.worker.settled": "pure",
+    "jarvis.worker.gpus": "pure",
     "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
     "jarvis.worker.logs": "port",
     "jarvis.worker.account": "port",
+    "jarvis.worker.ends": "port",
+    "jarvis.worker.warm": "port",  # the side of warm processes that their executor builds on
+    "jarvis.worker.function_bodies": "port",
+    "jarvis.worker.function_ends": "port",
+    "jarvis.worker.function_protocol": "port",
+    "jarvis.worker.function_spool": "port",
+    "jarvis.worker.function_worker": "port",  # runs in the tasks' own processes
     "jarvis.worker.agent": "wiring",  # the composition root of its own process
     "jarvis.config": "port",  # settings are read by shells; pure code gets frozen dataclasses made from them
     "jarvis.state.state_manager": "shell",

@@ -35,7 +35,7 @@ from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
-from jarvis.state.retention import Retention
+from jarvis.state.retention import Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.state.stores.memory import MemoryStore
@@ -72,6 +72,7 @@ class Server:
         )
         self.token = ""
         self.url = ""
+        self._address: tuple[str, int] = ("", 0)
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
@@ -104,7 +105,7 @@ class Server:
 
     def _retention(self) -> Retention:
         s = self.settings.store
-        return Retention(self.store, s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes)
+        return Retention(self.store, self.blobs, Keep(s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes))
 
     async def _stop(self) -> None:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
@@ -144,11 +145,11 @@ class Server:
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
         services = Services(
-            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.bus), bus=self.bus,
+            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.blobs, self.bus), bus=self.bus,
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler), registry=registry,
+            health_checks=health.checks(self.store, self.scheduler, lambda: self._address), registry=registry,
             settings=ApiSettings(allowed_hosts=self.settings.server.allowed_hosts, default_user=user),
         )  # fmt: skip
         return create_app(services)
@@ -172,7 +173,8 @@ class Server:
             text = remembered.read_text(encoding="ascii").strip()
             wanted = int(text) if text.isdigit() else 0
         listener = self._bind(host, wanted, required=bool(port)) if wanted else self._first_free(host)
-        actual = listener.getsockname()[1]
+        self._address = listener.getsockname()[:2]
+        actual = self._address[1]
         if self.settings.state_dir.is_dir():
             remembered.write_text(f"{actual}\n", encoding="ascii")
         name = f"[{host}]" if ":" in host else host

@@ -25,6 +25,7 @@ from jarvis.bus.messages import (
     OutputChunk,
     StreamData,
     StreamOpen,
+    StreamTaken,
     decode_from_agent,
 )
 from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
@@ -206,6 +207,8 @@ class Gateway:
             await self._blob_put(session, item)
         elif isinstance(item, StreamData) and (handle := session.streams.get(item.stream)) is not None:
             handle.arrived(item)
+        elif isinstance(item, StreamTaken) and (handle := session.streams.get(item.stream)) is not None:
+            handle.taken(item.size)
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
         if principal.label.startswith("node:") and principal.label != f"node:{hello.node}":

@@ -14,13 +14,22 @@ from jarvis.api import problems
 from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.routes import blobs, cluster, events, logs, nodes, results, tasks
+from jarvis.api.routes import blobs, cluster, events, logs, nodes, results, streams, tasks
 from jarvis.api.schemas.task_in import components
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
 log = logging.getLogger(__name__)
-ROUTERS = (results.router, tasks.router, logs.router, events.router, nodes.router, blobs.router, cluster.router)
+ROUTERS = (
+    results.router,
+    tasks.router,
+    logs.router,
+    streams.router,
+    events.router,
+    nodes.router,
+    blobs.router,
+    cluster.router,
+)
 agents = APIRouter(include_in_schema=False)
 
 

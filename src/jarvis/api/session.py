@@ -6,11 +6,13 @@ from collections import deque
 import msgspec
 from starlette.websockets import WebSocket
 
-from jarvis.bus.messages import MAX_FRAME, ServerFrame, StreamData, ToAgent, encode
+from jarvis.bus.messages import MAX_FRAME, ServerFrame, StreamData, StreamTaken, ToAgent, encode
+from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
 
 OUT_LIMIT = 20_000
 """Messages that may wait for a slow agent before its session is ended: it comes back and compares."""
-STREAM_LIMIT = 256
+STREAM_LIMIT = LIMIT // MESSAGE_COST * 2
+"""Pieces that a node may send before any was taken; more is against the protocol."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -24,15 +26,17 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class StreamHandle:
-    """The server's end of an interactive stream; a reader that is too slow loses the stream and not the session."""
+    """The server's end of an interactive stream. Either side waits for a slow reader; a node that does not wait loses the
+    stream and not the session."""
 
     def __init__(self, session: "Session", stream: int) -> None:
         self._session, self.stream = session, stream
         self._arrived: asyncio.Queue[StreamData] = asyncio.Queue()
+        self._out, self._in = SendWindow(), ReceiveWindow()
 
     def arrived(self, data: StreamData) -> None:
         if self._arrived.qsize() >= STREAM_LIMIT:
-            data = StreamData(stream=self.stream, end=True, error="the reader is too slow")
+            data = StreamData(stream=self.stream, end=True, error="the node sends faster than its stream is read")
             self._session.post(data)
         self._arrived.put_nowait(data)
         if data.end:
@@ -41,12 +45,25 @@ class StreamHandle:
     async def receive(self) -> StreamData:
         return await self._arrived.get()
 
+    def took(self, data: bytes) -> None:
+        """What was received has been passed on: the node may send more."""
+        if size := self._in.took(data):
+            self._session.post(StreamTaken(stream=self.stream, size=size))
+
+    def taken(self, size: int) -> None:
+        self._out.taken(size)
+
+    async def send(self, data: bytes) -> None:
+        """To the task, as fast as it reads."""
+        await self._out.admit(data)
+        self._session.post(StreamData(stream=self.stream, data=data))
+
     def post(self, message: ToAgent) -> None:
         self._session.post(message)
 
     def close(self) -> None:
         if self._session.streams.pop(self.stream, None) is not None:
-            self._session.post(StreamData(stream=self.stream, end=True))
+            self._session.post(StreamData(stream=self.stream, end=True, error="the viewer is gone"))
 
 
 class Session:

@@ -54,12 +54,21 @@ class BlobPut(NodeMessage, tag="blob!"):
 
 
 class StreamData(NodeMessage, tag="stream"):
-    """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side."""
+    """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side.
+    ``code``: with the end of an exec, its exit code as a shell gives it."""
 
     stream: int
     data: bytes = b""
     end: bool = False
     error: str = ""
+    code: int | None = None
+
+
+class StreamTaken(NodeMessage, tag="taken"):
+    """Either direction: so much of a stream's data is off the receiver's hands (``bus.window``)."""
+
+    stream: int
+    size: int
 
 
 # ---------------------------------------------------------------- server → agent
@@ -105,10 +114,10 @@ class StreamResize(NodeMessage, tag="resize"):
     columns: int
 
 
-FromAgent = Hello | Heartbeat | Started | Ended | Returned | OutputChunk | BlobGet | BlobPut | StreamData
+FromAgent = Hello | Heartbeat | Started | Ended | Returned | OutputChunk | BlobGet | BlobPut | StreamData | StreamTaken
 ToAgent = (
     Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | ChunkStored | BlobData | BlobStored
-    | StreamOpen | StreamData | StreamResize
+    | StreamOpen | StreamData | StreamTaken | StreamResize
 )  # fmt: skip
 
 

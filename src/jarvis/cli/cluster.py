@@ -47,26 +47,40 @@ def _server_options(command: Any) -> Any:
 @click.command()
 @_server_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
+@click.option(
+    "--env", "environment", is_flag=True, help='Print JARVIS_URL and JARVIS_TOKEN: eval "$(jarvis up --env)".'
+)
 def up(
-    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool
-) -> None:
+    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool,
+    environment: bool,
+) -> None:  # fmt: skip
     """Start Jarvis on this machine: server, node and everything they need. Running tasks of before go on."""
     flags = _flags(host, port, memory, cpus, name)
     settings, _ = load(flags)
     content = server_file.read(settings.state_dir)
     if alive(content):
         assert content is not None
-        click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
+        if environment:
+            _tell_environment(content)
+        else:
+            click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
         return
     if foreground:
         _serve(settings, None)
         return
     begin = time.monotonic()
     content = start_server(settings.state_dir, flags)
+    if environment:
+        _tell_environment(content)
+        return
     click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {settings.state_dir}")
     if memory:
         click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
     click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
+
+
+def _tell_environment(content: server_file.ServerFile) -> None:
+    click.echo(f"export JARVIS_URL={content.url}\nexport JARVIS_TOKEN={content.token}")
 
 
 @click.command()

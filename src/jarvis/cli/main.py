@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("jarvis.cli.cluster", "Stop Jarvis on this machine."),
     "server": ("jarvis.cli.cluster", "Run a server in the foreground."),
     "run": ("jarvis.cli.run", "Run a command attached: streams, and ends with its exit code."),
+    "exec": ("jarvis.cli.run", "Run a command beside a running task."),
     "submit": ("jarvis.cli.submit", "Submit a command, a script or a file of specs."),
     "ls": ("jarvis.cli.tasks", "List tasks."),
     "show": ("jarvis.cli.tasks", "Show a task with its attempts."),
@@ -49,7 +50,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _ = COMMANDS[name]
-        command = getattr(importlib.import_module(module), name.replace("-", "_"))
+        found = importlib.import_module(module)
+        command = getattr(found, name, None) or getattr(found, f"{name}_")
         assert isinstance(command, click.Command)
         return command
 

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -147,16 +149,34 @@ def _exit(attempt: dict[str, Any]) -> str:
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
 def logs(ident: str, follow: bool, attempt: int | None, stderr: bool, tail: int | None) -> None:
     """Print a task's output, byte for byte."""
-    params = {
-        "follow": "1" if follow else None,
-        "attempt": attempt,
-        "stream": "stderr" if stderr else None,
-        "tail": tail,
-    }
-    with Client() as client, client.connection.stream(f"/tasks/{ident}/logs", **params) as chunks:
-        for chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+    path, which = f"/tasks/{ident}/logs", {"attempt": attempt, "stream": "stderr" if stderr else None}
+    with Client() as client:
+        offset = 0
+        if tail is not None:
+            with client.connection.stream(path, **which) as chunks:
+                last, offset = last_lines(chunks, tail)
+            sys.stdout.buffer.write(last)
+            if not follow:
+                return
+        with client.connection.stream(path, follow="1" if follow else None, offset=offset, **which) as chunks:
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+
+
+def last_lines(chunks: Iterable[bytes], most: int) -> tuple[bytes, int]:
+    """(the last lines of a log of any size, the size of the log); a line without an end counts."""
+    kept: deque[bytes] = deque(maxlen=most)
+    rest, size = b"", 0
+    for chunk in chunks:
+        size += len(chunk)
+        *whole, rest = (rest + chunk).splitlines(keepends=True) or [b""]
+        if rest.endswith(b"\n"):
+            whole, rest = [*whole, rest], b""
+        kept.extend(whole)
+    if rest:
+        kept.append(rest)
+    return b"".join(kept), size
 
 
 def exit_code_of(task: dict[str, Any]) -> int:

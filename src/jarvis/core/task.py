@@ -166,6 +166,18 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return "function"
         return "container" if self.container is not None else "process"
 
+    @property
+    def bodies(self) -> dict[str, str]:
+        """Digests of the stored bodies that it needs, by the field that names each."""
+        call, array = self.function, self.array
+        named = {
+            "script": self.script,
+            "entries": array.entries if array is not None else None,
+            "function.code": call.code if call is not None else None,
+            "function.args_digest": call.args_digest if call is not None else None,
+        }
+        return {field: digest for field, digest in named.items() if digest is not None}
+
 
 class Task(msgspec.Struct, kw_only=True):
     """A submitted task. ``counts`` covers every element; for a task without an array the solo element lives here too."""

@@ -153,13 +153,23 @@ def _plan(work: Work) -> tuple[str, float, *tuple[str, ...]]:
     return (command[0], float(command[1]), *command[2:])
 
 
+class _Anywhere:
+    """The only address of the simulated network."""
+
+    def next(self) -> tuple[str, str]:
+        return "", ""
+
+    def moved(self) -> bool:
+        return False
+
+
 class Agent:
     """As the real agent: feeds the machine, does what it answers, and is the handler of the session."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.machine = node.new_machine(node.total)
-        self.session = Session(self, lambda _: ("", ""), self._dial, node.random.uniform)
+        self.session = Session(self, _Anywhere(), self._dial, node.random.uniform)
         self._said: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self.gone = False

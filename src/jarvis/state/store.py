@@ -199,6 +199,12 @@ class Store(Protocol):
         """Remove tasks ended before an instant with elements, attempts and results, nothing live referring; the ids removed."""
         ...
 
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        """(task, project, digests of the bodies that it or its attempts refer to), in id order: a page of a mark."""
+        ...
+
     async def event_delete_before(self, before: float, limit: int) -> int: ...
     async def space_return(self) -> None:
         """Give freed space back to the file system in a small step; also where the WAL is checkpointed."""

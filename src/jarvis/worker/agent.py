@@ -28,18 +28,19 @@ from jarvis.bus.messages import (
     StreamData,
     StreamOpen,
     StreamResize,
+    StreamTaken,
     ToAgent,
 )
 from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.task import TaskSpec
-from jarvis.utils import server_file
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
+from jarvis.worker.server_address import ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
@@ -73,7 +74,8 @@ class Agent:
         self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources)
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
-        self.session = Session(self, self._where)
+        own = Path(options.server_file) if options.server_file else None
+        self.session = Session(self, ServerAddress(options.url, Path(options.token_file), own))
         self.monitor = ResourceMonitor(self.directory)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
@@ -179,8 +181,8 @@ class Agent:
             log.error("the supervisor refused %s", json.dumps(report))
             text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
             self._attempt_ended(number, {"code": 125, "error": text.rstrip()})
-        elif op == "exec_failed":
-            self.streams.exec_failed(str(report.get("channel")), str(report.get("error")))
+        elif op in ("exec_started", "exec_failed", "exec_ended"):
+            self.streams.exec_said(report)
         elif op == "error":
             log.info("the supervisor could not do it: %s", json.dumps(report))
 
@@ -299,18 +301,12 @@ class Agent:
             self.streams.opened(message)
         elif isinstance(message, StreamData):
             self.streams.data(message)
+        elif isinstance(message, StreamTaken):
+            self.streams.taken(message)
         elif isinstance(message, StreamResize):
             self.streams.resize(message)
 
     # ------------------------------------------------------------ files
-
-    def _where(self, tries: int) -> tuple[str, str]:
-        """URL and token, read anew for each session: a server that started again may have others."""
-        token = Path(self.options.token_file).read_text(encoding="ascii").strip()
-        own = server_file.read(Path(self.options.server_file)) if self.options.server_file else None
-        urls = self.options.url
-        url = (own.url if own is not None else urls[tries % len(urls)]).rstrip("/").replace("http", "ws", 1)
-        return f"{url}/agent/v1/session", token
 
     def _load_identity(self) -> Identity:
         try:

@@ -7,13 +7,11 @@ import msgspec
 from jarvis.core.attempt import Output, Usage
 from jarvis.core.effects import Assignment
 from jarvis.core.inputs import Ended
-from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, FunctionCall, TaskSpec
 from jarvis.worker.ends import CAUSES, usage_of
 from jarvis.worker.function_protocol import Result
 from jarvis.worker.function_spool import Found
-from jarvis.worker.gpus import Share
 from jarvis.worker.logs import INLINE, read_range
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import cut, failed
@@ -47,8 +45,7 @@ def end_of_process(node: str, warm: Warm, work: Work, report: dict[str, Any], fo
 
 def stub(number: int, token: int, tag: WarmTag | None) -> Work:
     """What is known of a call of which only the number is known: the resources are those of its process."""
-    resources: Resources = {} if tag is None else tag.resources
-    shares: tuple[Share, ...] = () if tag is None else tag.shares
+    resources, shares = ({}, ()) if tag is None else (tag.resources, tag.shares)
     function = FunctionCall(code="", python=PYTHON, environment="" if tag is None else tag.environment)
     spec = TaskSpec(name="", function=function, resources=resources)
     project, user = ("", "") if tag is None else (tag.project, tag.user)

@@ -22,6 +22,9 @@ FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 30.0
 SILENT_HEARTBEATS = 2
 LIVED_WELL_S = 5.0
+SHORT_LIVES = 4
+"""A session that worked says little against the next: after one that was short, at most this many doublings."""
+LOOK_S = 0.2
 OUTBOX_LIMIT = 100_000
 FRAME_MESSAGES = 2_000
 
@@ -33,6 +36,13 @@ class SessionHandler(Protocol):
     def welcomed(self, welcome: Welcome) -> None: ...
     def received(self, messages: list[ToAgent]) -> None: ...
     def disconnected(self) -> None: ...
+
+
+class Address(Protocol):
+    """Where the server is, as :class:`~jarvis.worker.server_address.ServerAddress` knows it."""
+
+    def next(self) -> tuple[str, str]: ...
+    def moved(self) -> bool: ...
 
 
 class Socket(Protocol):
@@ -55,13 +65,11 @@ class Session:
     """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
 
     def __init__(
-        self, handler: SessionHandler, where: Callable[[int], tuple[str, str]],
+        self, handler: SessionHandler, address: Address,
         dial: Callable[[str, str], Awaitable[Socket]] = dial,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:  # fmt: skip
-        """``where``: URL and token for the n-th try; several servers take turns."""
-        self._handler, self._where, self._dial, self._jitter = handler, where, dial, jitter
-        self._tries = 0
+        self._handler, self._address, self._dial, self._jitter = handler, address, dial, jitter
         self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
         self._something = asyncio.Event()
@@ -92,17 +100,22 @@ class Session:
                 if self.connected:
                     self.connected = False
                     self._handler.disconnected()
-                    if now() - began > LIVED_WELL_S:  # a session that worked says nothing against the next
-                        failures = 0
+                    failures = 0 if now() - began > LIVED_WELL_S else min(failures, SHORT_LIVES)
                 self._outbox.clear()
             failures += 1
             most = wait if wait is not None else min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 12), LONGEST_WAIT_S)
-            await asyncio.sleep(self._jitter(0, most))
+            await self._pause(self._jitter(0, most))
+
+    async def _pause(self, wait: float) -> None:
+        """Between two sessions; over at once when the server of this machine has started again."""
+        now = asyncio.get_running_loop().time
+        until = now() + wait
+        while (left := until - now()) > 0 and not self._address.moved():  # noqa: ASYNC110 - a file
+            await asyncio.sleep(min(left, LOOK_S))
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
-        url, token = self._where(self._tries)
-        self._tries += 1
+        url, token = self._address.next()
         async with asyncio.timeout(CONNECT_S):
             socket = await self._dial(url, token)
         try:

@@ -1,27 +1,59 @@
 """Interactive streams of the session: tails of output, standard input, terminals and exec."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from jarvis.bus.messages import StreamData, StreamOpen, StreamResize
-from jarvis.worker.logs import file_size, follow
+from jarvis.bus.messages import StreamData, StreamOpen, StreamResize, StreamTaken
+from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
+from jarvis.worker.logs import file_size, follow, read_range
 from jarvis.worker.machine import Machine, Work
 from jarvis.worker.supervisor_client import SupervisorClient
 
 PIECE = 64 * 1024
-BUFFERED = 256
+BUFFERED = LIMIT // MESSAGE_COST * 2
 MOST = 200
-PACE_S = 0.002
-"""Between pieces of 64 KiB: at most about 30 MB/s a stream, which leaves room for reports."""
+EXEC_S = 10.0
+
+
+class ExecFailed(Exception):
+    """A command beside a task could not be started; ``code`` is what a shell would give."""
+
+    def __init__(self, code: int, error: str) -> None:
+        super().__init__(error)
+        self.code = code
+
+
+class _Exec:
+    """What the supervisor says of one command beside a task."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[ExecFailed | None] = loop.create_future()
+        self.code: asyncio.Future[int] = loop.create_future()
+
+    def said(self, report: dict[str, Any]) -> None:
+        if report["op"] == "exec_ended":
+            signum = report.get("signal")
+            _settle(self.code, 128 + signum if signum else int(report.get("exit_code") or 0))
+        elif report["op"] == "exec_failed":
+            _settle(self.started, ExecFailed(int(report.get("code") or 125), str(report.get("error"))))
+        else:
+            _settle(self.started, None)
+
+
+def _settle(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        future.set_result(value)
 
 
 class Streams:
     """Opens what the server asks for; each stream is one background task with a bounded queue."""
 
     def __init__(
-        self, machine: Machine, supervisor: SupervisorClient, say: Callable[[StreamData], None],
+        self, machine: Machine, supervisor: SupervisorClient, say: Callable[[StreamData | StreamTaken], None],
         output_of: Callable[[Work, str], tuple[str, int, int | None]], spawn: Callable[[Coroutine[Any, Any, None]], None],
         exec_place: Callable[[Work], tuple[dict[str, str], str]],
     ) -> None:  # fmt: skip
@@ -30,7 +62,8 @@ class Streams:
         self._inputs: dict[int, asyncio.Queue[StreamData]] = {}
         self._targets: dict[int, dict[str, Any]] = {}
         self._tasks: dict[int, asyncio.Task[Any]] = {}
-        self._failures: dict[str, str] = {}
+        self._windows: dict[int, SendWindow] = {}
+        self._execs: dict[str, _Exec] = {}
         self._channels = 0
 
     def close_all(self) -> None:
@@ -39,10 +72,11 @@ class Streams:
             task.cancel()
         self._tasks.clear()
 
-    def exec_failed(self, channel: str, error: str) -> None:
-        """The supervisor could not start what ``exec`` asked for."""
-        if any(target.get("channel") == channel for target in self._targets.values()):
-            self._failures[channel] = error
+    def exec_said(self, report: dict[str, Any]) -> None:
+        """The supervisor started what ``exec`` asked for, could not, or it ended."""
+        running = self._execs.get(str(report.get("channel")))
+        if running is not None:
+            running.said(report)
 
     def opened(self, message: StreamOpen) -> None:
         work = self._machine.active.get(message.number) or self._machine.leaving.get(message.number)
@@ -61,16 +95,32 @@ class Streams:
         """A stream ends when the session does, without a word: there is nobody to hear it."""
         task = asyncio.ensure_future(work)
         self._tasks[stream] = task
+        self._windows[stream] = SendWindow()
         try:
             await asyncio.wait([task])
             if not task.cancelled():
                 task.result()
         finally:
             if self._tasks.get(stream) is task:
-                del self._tasks[stream]
+                del self._tasks[stream], self._windows[stream]
+
+    async def _send(self, stream: int, data: bytes) -> None:
+        """As fast as the reader takes it."""
+        await self._windows[stream].admit(data)
+        self._say(StreamData(stream=stream, data=data))
+
+    def taken(self, message: StreamTaken) -> None:
+        """The reader has taken that much."""
+        window = self._windows.get(message.stream)
+        if window is not None:
+            window.taken(message.size)
 
     def data(self, message: StreamData) -> None:
         """Input for a stream; one whose reader is too slow is closed rather than kept in memory."""
+        if message.end and message.error:  # the viewer is gone, which is not the end of the input
+            if (task := self._tasks.get(message.stream)) is not None:
+                task.cancel()
+            return
         queue = self._inputs.get(message.stream)
         if queue is None:
             return
@@ -93,50 +143,80 @@ class Streams:
             return not message.follow or message.number not in self._machine.active
 
         async for data in follow(path, start, ended, owner):
-            self._say(StreamData(stream=message.stream, data=data))
-            await asyncio.sleep(PACE_S)
+            await self._send(message.stream, data)
         self._say(StreamData(stream=message.stream, end=True))
 
-    def _target(self, message: StreamOpen, work: Work) -> dict[str, Any]:
+    async def _target(self, message: StreamOpen, work: Work) -> dict[str, Any]:
         """What to attach to; for ``exec`` a new process beside the task's own, with its environment and directory."""
         if message.kind != "exec":
-            return {"number": message.number}
+            target = self._targets[message.stream] = {"number": message.number}
+            if message.pty is not None:
+                rows, columns = message.pty
+                self.resize(StreamResize(stream=message.stream, rows=rows, columns=columns))
+            return target
         self._channels += 1
         channel = f"{os.getpid()}.{self._channels}"
         env, cwd = self._exec_place(work)
         order = {"op": "exec", "number": message.number, "channel": channel, "argv": list(message.argv)}
         pty = list(message.pty) if message.pty else None
+        running = self._execs[channel] = _Exec()
         self._supervisor.send({**order, "env": env | message.env, "cwd": cwd, "pty": pty})
-        return {"channel": channel}
+        target = self._targets[message.stream] = {"channel": channel}
+        async with asyncio.timeout(EXEC_S):
+            failure = await running.started
+        if failure is not None:
+            raise failure
+        return target
 
     async def _interactive(self, message: StreamOpen, work: Work) -> None:
-        stream, error = message.stream, ""
-        target = self._target(message, work)
-        self._targets[stream] = target
+        stream, error, code = message.stream, "", None
         try:
-            reader, writer = await self._supervisor.attach(target)
-            pump = asyncio.create_task(self._pump_input(self._inputs[stream], writer))
-            try:
-                while data := await reader.read(PIECE):
-                    self._say(StreamData(stream=stream, data=data))
-                    await asyncio.sleep(PACE_S)
-            finally:
-                pump.cancel()
-                writer.close()
+            target = await self._target(message, work)
+            if message.kind == "pty":
+                await self._terminal(message, work)
+            else:
+                await self._carry(stream, *await self._supervisor.attach(target))
+            if (running := self._execs.get(str(target.get("channel")))) is not None:
+                async with asyncio.timeout(EXEC_S):
+                    code = await running.code
+        except ExecFailed as failure:
+            error, code = str(failure), failure.code
         except (OSError, TimeoutError) as problem:
-            error = str(problem)
+            error = str(problem) or "the supervisor did not answer"
         finally:
             self._inputs.pop(stream, None)
-            self._targets.pop(stream, None)
-        error = self._failures.pop(str(target.get("channel")), error)
-        self._say(StreamData(stream=stream, end=True, error=error))
+            self._execs.pop(str(self._targets.pop(stream, {}).get("channel")), None)
+        self._say(StreamData(stream=stream, end=True, error=error, code=code))
 
-    async def _pump_input(self, queue: asyncio.Queue[StreamData], writer: asyncio.StreamWriter) -> None:
-        while True:
-            message = await queue.get()
-            if message.data:
-                writer.write(message.data)
-                await writer.drain()
-            if message.end:
-                writer.write_eof()
-                return
+    async def _terminal(self, message: StreamOpen, work: Work) -> None:
+        """What it wrote since ``offset``, from its file, then live: a viewer that comes back misses nothing."""
+        written, reader, writer = await self._supervisor.attach_from(message.number)
+        path, _, owner = self._output_of(work, "stdout")
+        for start in range(max(message.offset, 0), written, PIECE):
+            size = min(PIECE, written - start)
+            await self._send(message.stream, await asyncio.to_thread(read_range, path, start, size, owner))
+        await self._carry(message.stream, reader, writer)
+
+    async def _carry(self, stream: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Bytes both ways until the process's side is closed."""
+        pump = asyncio.create_task(self._pump_input(stream, self._inputs[stream], writer))
+        try:
+            while data := await reader.read(PIECE):
+                await self._send(stream, data)
+        finally:
+            pump.cancel()
+            writer.close()
+
+    async def _pump_input(self, stream: int, queue: asyncio.Queue[StreamData], writer: asyncio.StreamWriter) -> None:
+        window = ReceiveWindow()
+        with contextlib.suppress(ConnectionError):  # it reads no more: its end tells the rest
+            while True:
+                message = await queue.get()
+                if message.data:
+                    writer.write(message.data)
+                    await writer.drain()
+                    if size := window.took(message.data):
+                        self._say(StreamTaken(stream=stream, size=size))
+                if message.end:
+                    writer.write_eof()
+                    return

@@ -52,3 +52,14 @@ class SupervisorClient:
             body = json.dumps({"op": "attach", **target}).encode()
             writer.write(_length.pack(len(body)) + body)
         return reader, writer
+
+    async def attach_from(self, number: int) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+        """Attach to a terminal: how many bytes it had written until then, and the connection that has the rest."""
+        reader, writer = await self.attach({"number": number, "greet": True})
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                (size,) = _length.unpack(await reader.readexactly(4))
+                return int(json.loads(await reader.readexactly(size))["written"]), reader, writer
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            writer.close()
+            raise ConnectionError("the terminal is closed") from None

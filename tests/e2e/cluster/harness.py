@@ -40,8 +40,14 @@ class Home:
             [sys.executable, "-m", "jarvis.cli", *args], env=self.env, capture_output=True, text=True, timeout=120,
             check=False, **{"cwd": self.directory.parent} | kwargs,
         )  # fmt: skip
-        assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        said = f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert code is None or done.returncode == code, said + self.logs()
         return done
+
+    def logs(self) -> str:
+        """The ends of the logs, for the message of a test that fails."""
+        paths = sorted(self.directory.glob("**/*.log"))
+        return "\n".join(f"--- {path}\n{path.read_bytes()[-4000:].decode(errors='replace')}" for path in paths)
 
     def client(self) -> Client:
         return Client(directory=self.directory)

@@ -176,7 +176,7 @@ class FakeServer:
 
 
 def assignment(number: int, spec: TaskSpec, **fields: Any) -> Assignment:
-    body = {
+    body: dict[str, Any] = {
         "token": (5 << 20) + 1, "attempt": 1, "task": number, "index": -1, "project": "p", "user": "root",
         "spec": msgspec.Raw(msgspec.msgpack.encode(spec)),
     } | fields  # fmt: skip

@@ -1,6 +1,5 @@
 """Functions on a node: warm processes, their results, and what becomes of calls when something dies."""
 
-import asyncio
 import os
 import pickle
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from tests.e2e.worker.harness import call, running
+from tests.e2e.worker.harness import call, living, running
 
 from jarvis.core.effects import Recall, Recorded, Stop
 from jarvis.core.inputs import Ended
@@ -22,6 +21,14 @@ OPTIONS = ("--cpus", "2", "--memory", "2G", "--allow-root")
 def result(end: Ended) -> Any:
     assert end.result is not None, end
     return pickle.loads(end.result)
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def touch(path: str) -> None:
+    Path(path).touch()
 
 
 async def test_a_thousand_calls(tmp_path: Path) -> None:
@@ -66,7 +73,8 @@ async def test_large_results_and_arguments(tmp_path: Path) -> None:
 
 async def test_what_a_call_prints_is_its_output(tmp_path: Path) -> None:
     def says(text: str, times: int = 1) -> None:
-        print(text * times, flush=True)
+        sys.stdout.write(text * times + "\n")
+        sys.stdout.flush()
         if times == 1:
             os.system(f"echo child {text}")
 
@@ -119,15 +127,15 @@ async def test_fresh_and_max_calls(tmp_path: Path) -> None:
 
 def waits(lines: str, gate: str, number: int) -> int:
     """Writes down that it began, once; then waits for the gate."""
-    with open(lines, "a") as file:
+    with Path(lines).open("a") as file:
         file.write(f"{number}\n")
-    while not os.path.exists(gate):
+    while not Path(gate).exists():
         time.sleep(0.005)
     return number
 
 
 def notes(lines: str, number: int) -> int:
-    with open(lines, "a") as file:
+    with Path(lines).open("a") as file:
         file.write(f"{number}\n")
     return number
 
@@ -142,12 +150,12 @@ async def test_a_killed_call_ends_alone(tmp_path: Path) -> None:
             call(server, 20, waits, lines, gate, 20, resources=one),
             *[call(server, n, notes, lines, n, resources=one) for n in range(21, 60)],
         )
-        await server.until(lambda: "20\n" in Path(lines).read_text(), "20 runs")
+        await server.until(lambda: "20\n" in read(lines), "20 runs")
         await server.send(Stop(number=20, cause=Cause.CANCELLED), Stop(number=30, cause=Cause.CANCELLED))
         assert (await server.end_of(20)).cause is Cause.CANCELLED
         assert (await server.end_of(30)).cause is Cause.CANCELLED
         await server.until(lambda: len(server.ends) == 59, "the others run in another process")
-        assert sorted(map(int, Path(lines).read_text().split())) == [n for n in range(1, 60) if n != 30]
+        assert sorted(map(int, read(lines).split())) == [n for n in range(1, 60) if n != 30]
 
 
 async def test_a_time_limit_and_too_much_memory(tmp_path: Path) -> None:
@@ -172,9 +180,9 @@ async def test_queued_calls_move_when_one_takes_long(tmp_path: Path) -> None:
             call(server, 20, waits, lines, gate, 20), *[call(server, n, notes, lines, n) for n in range(21, 121)]
         )
         await server.until(lambda: len(server.ends) == 119, "all but the one that waits have ended")
-        Path(gate).touch()
+        touch(gate)
         assert result(await server.end_of(20)) == 20
-        assert sorted(map(int, Path(lines).read_text().split())) == list(range(1, 121))
+        assert sorted(map(int, read(lines).split())) == list(range(1, 121))
 
 
 async def test_recall_of_what_waits_in_a_pipe(tmp_path: Path) -> None:
@@ -187,12 +195,12 @@ async def test_recall_of_what_waits_in_a_pipe(tmp_path: Path) -> None:
             call(server, 2, waits, lines, gate, 2, resources=one),
             *[call(server, n, notes, lines, n, resources=one) for n in range(3, 40)],
         )
-        await server.until(lambda: "2\n" in Path(lines).read_text(), "2 runs")
+        await server.until(lambda: "2\n" in read(lines), "2 runs")
         await server.send(Recall(numbers=list(range(2, 40))))
         await server.until(lambda: sum(len(r.numbers) for r in server.returned) == 37, "the others come back")
-        Path(gate).touch()
+        touch(gate)
         assert result(await server.end_of(2)) == 2
-        assert Path(lines).read_text() == "1\n2\n"
+        assert read(lines) == "1\n2\n"
 
 
 async def test_a_killed_agent_finds_its_calls_again(tmp_path: Path) -> None:
@@ -206,7 +214,7 @@ async def test_a_killed_agent_finds_its_calls_again(tmp_path: Path) -> None:
             call(server, 20, waits, lines, gate, 20, resources=one),
             *[call(server, n, notes, lines, n, resources=one) for n in range(21, 60)],
         )
-        await server.until(lambda: "20\n" in Path(lines).read_text(), "20 runs")
+        await server.until(lambda: "20\n" in read(lines), "20 runs")
         await node.kill_agent()
         known = {k.number: k.state for k in server.hellos[-1].known}
         assert {known[n] for n in range(1, 20)} == {"ended"} and known[20] == "running"
@@ -214,10 +222,10 @@ async def test_a_killed_agent_finds_its_calls_again(tmp_path: Path) -> None:
         piped = {n for n in range(21, 60) if n in known}
         assert all(known[n] == "assigned" for n in piped)
         await server.assign(*[call(server, n, notes, lines, n, resources=one) for n in range(20, 60)])
-        Path(gate).touch()
+        touch(gate)
         await server.until(lambda: len(server.ends) == 59, "all end")
         assert all(len(server.ends[n]) >= 2 for n in range(1, 20)), "unrecorded ends are said again"
-        assert sorted(map(int, Path(lines).read_text().split())) == list(range(1, 60))
+        assert sorted(map(int, read(lines).split())) == list(range(1, 60))
         assert all(result(server.ends[n][0]) == n for n in range(1, 60))
         await server.send(Recorded(numbers=list(range(1, 60)), floor=60))
         server.beats.clear()
@@ -234,11 +242,11 @@ async def test_a_process_that_died_unseen_is_told_of(tmp_path: Path) -> None:
         await server.assign(call(server, 1, os.getpid, resources=one))
         pid = result(await server.end_of(1))
         await server.assign(call(server, 2, waits, lines, gate, 2, resources=one))
-        await server.until(lambda: os.path.exists(lines), "2 runs")
+        await server.until(Path(lines).exists, "2 runs")
         (agent,) = node.agent_pids()
         os.kill(agent, 19)
         os.kill(pid, 9)
-        await asyncio.to_thread(lambda: [time.sleep(0.01) for _ in range(500) if os.path.exists(f"/proc/{pid}")])
+        await server.until(lambda: pid not in living(), "it is gone")
         before = len(server.hellos)
         os.kill(agent, 9)
         await server.until(lambda: len(server.hellos) > before, "the next agent says hello")

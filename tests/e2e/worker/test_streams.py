@@ -26,11 +26,12 @@ async def test_a_tail_follows_to_the_very_end(tmp_path: Path) -> None:
 
 async def test_the_tail_of_a_call(tmp_path: Path) -> None:
     def says(text: str, gate: str) -> None:
-        import os
+        import sys
         import time
 
-        print(text, flush=True)
-        while not os.path.exists(gate):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        while not Path(gate).exists():
             time.sleep(0.01)
 
     async with running(tmp_path, *OPTIONS) as (server, _):

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jarvis.api.problems import problem_of
 from jarvis.api.routes.common import Context, Ctx, answer, event_cursor, limit_of, sse
-from jarvis.api.routes.logs import SocketCtx, accept, refuse
+from jarvis.api.routes.streams import SocketCtx, accept, refuse
 from jarvis.api.schemas.out import encode, event_out
 from jarvis.api.schemas.values import duration
 from jarvis.core.errors import JarvisError

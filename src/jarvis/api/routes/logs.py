@@ -1,24 +1,20 @@
-"""Output of tasks and interactive streams: what has ended from the store, what runs from its node."""
+"""Output of tasks: what has ended from the store, what runs from its node."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
 import zstandard
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jarvis.api.auth import SUBPROTOCOL
-from jarvis.api.problems import Refusal, problem_of
 from jarvis.api.routes.common import Context, Ctx
-from jarvis.api.schemas.out import element_state, encode
+from jarvis.api.schemas.out import element_state
 from jarvis.api.schemas.values import number
 from jarvis.api.session import StreamHandle
-from jarvis.bus.messages import StreamData, StreamOpen, StreamResize
+from jarvis.bus.messages import StreamOpen
 from jarvis.core.attempt import Attempt, Output
-from jarvis.core.errors import Conflict, InvalidValue, JarvisError, NotFound
+from jarvis.core.errors import Conflict, NotFound
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
@@ -47,7 +43,7 @@ async def logs(
     wanted = None if attempt is None else number(attempt, "attempt")
     if follow and wanted is None and element_state(task, element) not in ON_NODE | TERMINAL:
         return _stream(_when_started(context, key, stream))
-    found = await _attempt(context, key, wanted)
+    found = await attempt_of(context, key, wanted)
     if found is None:
         if wanted is not None:
             raise NotFound("attempt", f"{ident} #{wanted}")
@@ -55,7 +51,7 @@ async def logs(
     return await _of_attempt(context, task, found, stream=stream, start=start, last=last, follow=follow)
 
 
-async def _attempt(context: Context, key: ElementKey, wanted: int | None) -> Attempt | None:
+async def attempt_of(context: Context, key: ElementKey, wanted: int | None) -> Attempt | None:
     tries = await context.services.store.attempt_list(key)
     if wanted is not None:
         tries = [a for a in tries if a.attempt == wanted]
@@ -125,6 +121,7 @@ async def _from_node(handle: StreamHandle) -> AsyncIterator[bytes]:
             piece = await handle.receive()
             if piece.data:
                 yield piece.data
+                handle.took(piece.data)
             if piece.error:
                 yield f"\n[jarvis: {piece.error}]\n".encode()
             if piece.end:
@@ -144,7 +141,7 @@ async def _to_the_end(
     key = ElementKey(found.task, found.index)
     with context.hub.waiting(key.task) as changed:
         while True:
-            ended = await _attempt(context, key, found.attempt)
+            ended = await attempt_of(context, key, found.attempt)
             if ended is None or ended.ended_at is not None:
                 break
             try:
@@ -173,126 +170,10 @@ async def _when_started(context: Context, key: ElementKey, stream: Stream) -> As
             except TimeoutError:
                 pass
             changed.clear()
-    found = await _attempt(context, key, None)
+    found = await attempt_of(context, key, None)
     if found is None:
         return
     response = await _of_attempt(context, task, found, stream=stream, start=0, last=None, follow=True)
     assert isinstance(response, StreamingResponse)
     async for piece in response.body_iterator:
         yield piece if isinstance(piece, bytes) else bytes(str(piece), "utf-8")
-
-
-# ---------------------------------------------------------------- sockets
-
-
-def _socket_context(socket: WebSocket) -> Context:
-    return Context(socket)
-
-
-SocketCtx = Annotated[Context, Depends(_socket_context)]
-
-
-async def accept(socket: WebSocket) -> None:
-    """Browsers that offered our subprotocol get it back."""
-    await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
-
-
-async def refuse(socket: WebSocket, error: JarvisError) -> None:
-    """Told in a text frame, because browsers hide refused handshakes."""
-    body = problem_of(error)
-    await accept(socket)
-    await socket.send_text(encode(body).decode())
-    await socket.close(1008 if body["status"] < 500 else 1013, error.code)
-
-
-@router.websocket("/tasks/{ident}/exec")
-async def exec_socket(socket: WebSocket, context: SocketCtx, ident: str) -> None:
-    """Run a command beside a running task: ``?argv=sh&argv=-c&argv=ls``, ``&rows=24&columns=80`` for a terminal."""
-    argv = tuple(socket.query_params.getlist("argv"))
-    try:
-        if not argv or len(argv) > 1000 or any("\x00" in part for part in argv):
-            raise InvalidValue("argv", argv, "a program and its arguments")
-        handle = await _open(socket, context, ident, "exec", argv)
-    except JarvisError as error:
-        await refuse(socket, error)
-        return
-    await _relay(socket, handle)
-
-
-@router.websocket("/tasks/{ident}/attach")
-async def attach_socket(socket: WebSocket, context: SocketCtx, ident: str) -> None:
-    """The standard input (``?kind=stdin``) or terminal (``?kind=pty``) of a running task."""
-    kind = socket.query_params.get("kind", "stdin")
-    try:
-        if kind not in ("stdin", "pty"):
-            raise InvalidValue("kind", kind, "stdin or pty")
-        handle = await _open(socket, context, ident, kind, ())
-    except JarvisError as error:
-        await refuse(socket, error)
-        return
-    await _relay(socket, handle)
-
-
-async def _open(socket: WebSocket, context: Context, ident: str, kind: str, argv: tuple[str, ...]) -> StreamHandle:
-    task, key, element = await context.one_element(ident, "act")
-    state = element_state(task, element)
-    found = await _attempt(context, key, None)
-    if state not in (State.RUNNING, State.SUSPENDED) or found is None:
-        raise Conflict(f"task {ident} is {state}, not running")
-    size = None
-    if "rows" in socket.query_params:
-        given = socket.query_params
-        size = (number(given["rows"], "rows", 10_000, 1), number(given.get("columns", "80"), "columns", 10_000, 1))
-    request = StreamOpen(stream=0, number=found.number, kind=kind, argv=argv, pty=size)
-    return context.gateway.open_stream(found.node, request)
-
-
-async def _relay(socket: WebSocket, handle: StreamHandle) -> None:
-    """Binary frames are bytes either way; text frames are ``{"end": true}`` or ``{"rows": …, "columns": …}``."""
-    await accept(socket)
-    tasks = [asyncio.create_task(_to_node(socket, handle)), asyncio.create_task(_to_user(socket, handle))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        handle.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _to_user(socket: WebSocket, handle: StreamHandle) -> None:
-    while True:
-        piece = await handle.receive()
-        if piece.data:
-            await socket.send_bytes(piece.data)
-        if piece.end:
-            await socket.send_text(encode({"end": True, "error": piece.error}).decode())
-            await socket.close(1000)
-            return
-
-
-async def _to_node(socket: WebSocket, handle: StreamHandle) -> None:
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1006))
-        if message.get("bytes"):
-            handle.post(StreamData(stream=handle.stream, data=message["bytes"]))
-            continue
-        try:
-            _control(handle, message.get("text") or "")
-        except JarvisError as error:
-            await socket.send_text(encode(problem_of(error)).decode())
-            await socket.close(1008)
-            return
-
-
-def _control(handle: StreamHandle, text: str) -> None:
-    try:
-        given = msgspec.json.decode(text, type=dict[str, int | bool])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Refusal(400, "bad_json", 'text frames are {"end": true} or {"rows": 24, "columns": 80}') from None
-    if given.get("end"):
-        handle.post(StreamData(stream=handle.stream, end=True))
-    elif 0 < given.get("rows", 0) < 10_000 and 0 < given.get("columns", 0) < 10_000:
-        handle.post(StreamResize(stream=handle.stream, rows=given["rows"], columns=given["columns"]))

@@ -6,11 +6,14 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import TypeVar
 
 from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 
+T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -23,33 +26,30 @@ class DirectoryBlobStore:
     def _path(self, project: str, digest: str) -> Path:
         if not _DIGEST.match(digest):
             raise NotFound("blob", digest[:80])
-        folder = hashlib.sha256(project.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return self._root / folder / digest[:2] / digest[2:]
+        return self._root / _folder(project) / digest[:2] / digest[2:]
 
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(project, digest)
-        if not path.exists():
-            await asyncio.to_thread(_write, path, [data])
+        await asyncio.to_thread(_put, path, data)
         return digest
 
     async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._root / f".part-{uuid.uuid4().hex}"
         hasher, size = hashlib.sha256(), 0
+        await _do(_make_folder, self._root)
+        file = await _do(temporary.open, "xb")
         try:
-            with temporary.open("xb") as file:
+            with file:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
                         raise InvalidValue("body", f"more than {limit} bytes", f"at most {limit} bytes")
                     hasher.update(chunk)
-                    await asyncio.to_thread(file.write, chunk)
-                await asyncio.to_thread(_sync, file.fileno())
-            path = self._path(project, hasher.hexdigest())
-            await asyncio.to_thread(_rename, temporary, path)
-        except OSError as error:
-            raise _unavailable(error) from None
+                    await _do(file.write, chunk)
+                await _do(file.flush)
+                await _do(os.fsync, file.fileno())
+            await _do(_rename, temporary, self._path(project, hasher.hexdigest()))
         finally:
             temporary.unlink(missing_ok=True)
         return hasher.hexdigest(), size
@@ -66,6 +66,18 @@ class DirectoryBlobStore:
     async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
         return await asyncio.to_thread(_read, self._path(project, digest), digest, offset, length)
 
+    async def touch(self, project: str, digest: str) -> None:
+        try:
+            await asyncio.to_thread(os.utime, self._path(project, digest))
+        except FileNotFoundError:
+            raise NotFound("blob", digest) from None
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    async def sweep(self, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+        folders = {_folder(project): digests for project, digests in kept.items()}
+        return await asyncio.to_thread(_sweep, self._root, before, folders)
+
     async def delete(self, project: str, digest: str) -> bool:
         try:
             self._path(project, digest).unlink()
@@ -77,16 +89,33 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(_total, self._root)
 
 
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _write(path: Path, parts: list[bytes]) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
+async def _do(work: Callable[..., T], *args: object) -> T:
+    """In a thread; the disk's errors, and not those of whoever sends the bytes, become the store's."""
     try:
+        return await asyncio.to_thread(work, *args)
+    except OSError as error:
+        raise _unavailable(error) from None
+
+
+def _folder(project: str) -> str:
+    return hashlib.sha256(project.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _put(path: Path, data: bytes) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        _write(path, data)
+    else:
+        _sync_folder(path.parent)  # who put it first may still be about to
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".part-{uuid.uuid4().hex}")
+    try:
+        _make_folder(path.parent)
         with temporary.open("xb") as file:
-            file.writelines(parts)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         _rename(temporary, path)
@@ -96,13 +125,41 @@ def _write(path: Path, parts: list[bytes]) -> None:
 
 
 def _rename(temporary: Path, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(path.parent)
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _make_folder(path: Path) -> None:
+    """Folders whose names are on disk before anything in them is told to be."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _sweep(root: Path, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+    """Also what a crash left half-written. Walks slowly on purpose: a sweep is never in a hurry."""
+    freed = 0
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        name = "".join(parts[1:])
+        if path.is_dir() or (len(parts) == 3 and name in kept.get(parts[0], ())):
+            continue
+        status = path.stat(follow_symlinks=False)
+        if status.st_mtime < before:
+            path.unlink(missing_ok=True)
+            freed += status.st_size
+    return freed
 
 
 def _read(path: Path, digest: str, offset: int, length: int) -> bytes:
@@ -110,8 +167,12 @@ def _read(path: Path, digest: str, offset: int, length: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise NotFound("blob", digest) from None
+    except OSError as error:
+        raise _unavailable(error) from None
     try:
         return os.pread(descriptor, length, offset)
+    except OSError as error:
+        raise _unavailable(error) from None
     finally:
         os.close(descriptor)
 
@@ -123,4 +184,4 @@ def _total(root: Path) -> int:
 def _unavailable(error: OSError) -> StoreUnavailable:
     if error.errno == errno.ENOSPC:
         return StoreUnavailable("the disk that holds the blobs is full")
-    return StoreUnavailable(f"the blob directory cannot be written: {error}")
+    return StoreUnavailable(f"the blob directory does not work: {error}")

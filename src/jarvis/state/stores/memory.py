@@ -16,7 +16,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
-from jarvis.state.persistence import INCARNATION_EPOCH, matches, new_task
+from jarvis.state.persistence import INCARNATION_EPOCH, blobs_of, matches, new_task
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -253,6 +253,17 @@ class MemoryStore:
         self._elements = {k: e for k, e in self._elements.items() if k.task not in dropped}
         self._attempts = {k: a for k, a in self._attempts.items() if k[0] not in dropped}
         return gone
+
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        page = [
+            t for t in sorted(self._tasks.values(), key=lambda t: t.id)
+            if t.id > after_id and t.submitted_at < submitted_before
+        ][:limit]  # fmt: skip
+        return [
+            (t.id, t.project, blobs_of(t.spec, [a for a in self._attempts.values() if a.task == t.id])) for t in page
+        ]
 
     async def event_delete_before(self, before: float, limit: int) -> int:
         count = 0

@@ -44,10 +44,11 @@ class Stream:
         """Whether both ends are one terminal."""
         return self.sink == self.source != -1
 
-    def attach(self, peer: socket.socket, first: bytes) -> None:
-        """Let `peer` type and watch; `first` is what it sent behind its frame."""
+    def attach(self, peer: socket.socket, first: bytes, greeting: bytes = b"") -> None:
+        """Let `peer` type and watch; `first` is what it sent behind its frame, `greeting` what it is told first."""
         self.detach()
         self.peer = peer
+        self.to_peer += greeting
         if self.sink >= 0:
             self.to_sink += first
         self.update()

@@ -18,7 +18,7 @@ from .execs import Execs
 from .journal import Journal
 from .limits import Limits
 from .loop import HANGUP, NEVER, READ, Loop
-from .protocol import VERSION
+from .protocol import VERSION, pack
 from .server import Connection, Server, listen
 from .spawn import raise_own_file_limit, resize
 from .streams import from_state as stream_from_state
@@ -178,7 +178,8 @@ class Supervisor:
             stream = attempt.stream if attempt else None
         if stream is None:
             return False
-        stream.attach(peer, first)
+        greeting = pack({"op": "attached", "written": stream.written}) if message.get("greet") else b""
+        stream.attach(peer, first, greeting)
         return True
 
     def _on_shutdown(self, message: Message) -> None:

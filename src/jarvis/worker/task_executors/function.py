@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from jarvis.core.task import INLINE_LIMIT, FunctionCall
 from jarvis.worker import function_protocol as protocol
 from jarvis.worker import function_spool
 from jarvis.worker.account import Accounts, NoSuchUser
+from jarvis.worker.function_bodies import FunctionBodies
 from jarvis.worker.function_ends import end_of_call, end_of_process, stub, work_of
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
@@ -30,7 +30,6 @@ ADOPT_S = 5.0
 STOP_S = 0.3
 REFILL = DEPTH // 2
 """Calls are handed ahead when no more than this are left: a few large pieces cost less than many small ones."""
-CODE_MOST = 64 << 20
 CODES_EACH = 512
 OVERHEAD_S = 20e-6
 
@@ -44,14 +43,13 @@ class FunctionExecutor:
     ) -> None:  # fmt: skip
         self._supervisor, self._reports, self._shipper = supervisor, reports, shipper
         self._launcher, self._accounts = launcher, accounts
-        self._fetch, self._put, self._spawn = fetch, put, spawn
+        self._bodies, self._put, self._spawn = FunctionBodies(fetch), put, spawn
         self._warm: dict[int, Warm] = {}
         self._idle: list[Warm] = []
         self._by_call: dict[int, Warm] = {}
         self._unrecorded: dict[int, Warm] = {}
         self._acks: dict[int, tuple[Warm, list[int]]] = {}
         self._preparing: set[int] = set()
-        self._code: OrderedDict[str, bytes] = OrderedDict()
         self._stall_timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------ starting
@@ -65,22 +63,16 @@ class FunctionExecutor:
                 "use the same version on both sides"
             )
             self._reports.finished(failed(work, text))
-        elif self._has_bodies(call):
+        elif self._bodies.has(call):
             self._run(work, None)
         else:
             self._preparing.add(work.number)
             self._spawn(self._start_with_blobs(work, call))
 
-    def _has_bodies(self, call: FunctionCall) -> bool:
-        return call.code in self._code and call.args is not None
-
     async def _start_with_blobs(self, work: Work, call: FunctionCall) -> None:
         args = None
         try:
-            if call.code not in self._code:
-                self._keep_code(call.code, await self._fetch(work.assignment.task, call.code))
-            if call.args is None:
-                args = await self._fetch(work.assignment.task, call.args_digest or "")
+            args = await self._bodies.fetch(work.assignment.task, call)
         except (OSError, TimeoutError) as error:
             if work.number in self._preparing:
                 self._preparing.discard(work.number)
@@ -89,11 +81,6 @@ class FunctionExecutor:
         if work.number in self._preparing:
             self._preparing.discard(work.number)
             self._run(work, args)
-
-    def _keep_code(self, digest: str, code: bytes) -> None:
-        self._code[digest] = code
-        while len(self._code) > 1 and sum(map(len, self._code.values())) > CODE_MOST:
-            self._code.popitem(last=False)
 
     def _run(self, work: Work, args: bytes | None) -> None:
         try:
@@ -127,7 +114,7 @@ class FunctionExecutor:
         assert function is not None
         code = None
         if function.code not in warm.codes:
-            code = self._code[function.code]
+            code = self._bodies.code(function.code)
             warm.codes.add(function.code)
         warm.given += 1
         self._by_call[work.number] = warm
@@ -147,7 +134,7 @@ class FunctionExecutor:
         refused = []
         for work in self._reports.ahead(warm.like, room):
             call = work.spec.function
-            if call is not None and self._has_bodies(call):
+            if call is not None and self._bodies.has(call):
                 warm.queue[work.number] = work
                 self._give(warm, work, None)
             else:

@@ -13,6 +13,8 @@ from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH
 
 Q = queries.load("sqlite")
 DATABASE = "jarvis.db"
+VACUUM_PAGES = 1000
+BUSY_MS = 10_000
 
 
 def lock_directory(directory: Path) -> int:
@@ -39,7 +41,7 @@ def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Co
         os.chmod(path, 0o600)
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA query_only={int(read_only)}")
     return connection
@@ -98,6 +100,14 @@ def restore(backup: Path, directory: Path, force: bool = False, clock: Callable[
         return incarnation
     finally:
         os.close(lock)
+
+
+def vacuum_step(c: sqlite3.Connection) -> int:
+    """Give some free pages back to the file system; how many were left before."""
+    free = int(c.execute("PRAGMA freelist_count").fetchone()[0])
+    if free:
+        c.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return free
 
 
 def bump(c: sqlite3.Connection, at_least: int) -> int:

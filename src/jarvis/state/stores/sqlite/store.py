@@ -34,16 +34,27 @@ from jarvis.state.persistence import (
     INCARNATION_EPOCH,
     attempt_detail,
     attempt_from_row,
+    blobs_of,
     element_from_row,
     element_to_row,
     encode,
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, check_integrity, connect, lock_directory
+from jarvis.state.stores.sqlite.file import (
+    DATABASE,
+    Q,
+    back_up,
+    bump,
+    check_integrity,
+    connect,
+    lock_directory,
+    vacuum_step,
+)
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
 KEY_DAYS = 7
+VACUUM_STEPS = 16
 READERS = 2
 _events = msgspec.msgpack.Decoder(list[Event])
 
@@ -304,6 +315,17 @@ class SqliteStore:
 
         return await self._writer.do(unit)
 
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        tasks = await self._rows("task_list_before", (submitted_before, after_id, limit))
+        rows = await self._rows("attempt_list_of_tasks", (json.dumps([t[0] for t in tasks]),))
+        attempts: dict[int, list[Attempt]] = {}
+        for attempt in map(attempt_from_row, rows):
+            attempts.setdefault(attempt.task, []).append(attempt)
+        specs = ((i, project, msgspec.msgpack.decode(spec, type=TaskSpec)) for i, project, spec in tasks)
+        return [(i, project, blobs_of(spec, attempts.get(i, ()))) for i, project, spec in specs]
+
     async def event_delete_before(self, before: float, limit: int) -> int:
         def unit(c: sqlite3.Connection) -> int:
             rows = c.execute(Q["event_pack_old"], (before, limit)).fetchall()
@@ -315,7 +337,12 @@ class SqliteStore:
         return await self._writer.do(unit)
 
     async def space_return(self) -> None:
-        await self._writer.do(lambda c: len(c.execute("PRAGMA incremental_vacuum(1000)").fetchall()))
+        """In steps, so that others write in between."""
+        for _ in range(VACUUM_STEPS):
+            if not await self._writer.do(vacuum_step):
+                break
+        self._writer.shrink_wal = True
+        await self._writer.do(vacuum_step)
 
     async def backup(self, path: Path) -> None:
         if path.exists():  # noqa: ASYNC240 - one stat

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jarvis.core.errors import JarvisError, StoreCorrupt, StoreUnavailable
+from jarvis.state.stores.sqlite.file import BUSY_MS
 
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
@@ -30,6 +31,8 @@ class Writer:
         self._queue: queue.Queue[tuple[Unit, asyncio.Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
         self.commits = 0
+        self.shrink_wal = False
+        """Set to cut the WAL back after the next commit."""
 
     def start(self) -> None:
         self._thread.start()
@@ -108,10 +111,15 @@ class Writer:
                 return
 
     def _checkpoint(self) -> None:
-        """Only this thread does; a failure is tried again after the next commit."""
+        """Only this thread does; a failure is tried again after the next commit. Cutting back waits for no reader."""
         try:
-            if self.commits % CHECKPOINT_EVERY == 0:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if self.shrink_wal:
+                self.shrink_wal = False
+                self._connection.execute("PRAGMA busy_timeout=0")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            elif self.commits % CHECKPOINT_EVERY == 0:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error:
             return
 

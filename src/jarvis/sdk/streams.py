@@ -1,0 +1,81 @@
+"""Bytes to and from a running task: its input, its terminal, a command beside it."""
+
+import json
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+
+from jarvis.sdk.connection import Connection
+from jarvis.sdk.errors import Unreachable, from_problem
+
+OPEN_S = 75.0
+"""The server waits up to a minute for the task to run before it opens a stream."""
+PIECE = 64 * 1024
+
+
+class TaskStream:
+    """One open stream. Iterate over it for the task's bytes; then ``error`` and, for a command beside it, ``code`` tell how
+    it ended. Sending blocks while the task does not read."""
+
+    def __init__(self, connection: Connection, path: str, **params: Any) -> None:
+        """Raises :class:`Unreachable`; what the server refuses is raised by the first read."""
+        url = connection.url.rstrip("/").replace("http", "ws", 1)
+        query = urlencode({k: v for k, v in params.items() if v is not None}, doseq=True)
+        headers = {"Authorization": f"Bearer {connection.token}"}
+        self.error = ""
+        self.code: int | None = None
+        try:
+            self._socket = connect(
+                f"{url}/api/v1{path}?{query}", additional_headers=headers, compression=None, max_size=None,
+                open_timeout=OPEN_S, proxy=None,
+            )  # fmt: skip
+        except (OSError, TimeoutError, WebSocketException) as error:
+            raise Unreachable(f"no stream from {connection.url}: {error}", "unreachable") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """To the task; raises :class:`Unreachable` when nobody reads it any more."""
+        self._say(data)
+
+    def end(self) -> None:
+        """The end of the input."""
+        self._say(json.dumps({"end": True}))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._say(json.dumps({"rows": rows, "columns": columns}))
+
+    def _say(self, message: bytes | str) -> None:
+        try:
+            self._socket.send(message)
+        except ConnectionClosed:
+            raise Unreachable("the stream is closed", "unreachable") from None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Until its end; a connection that breaks is an ``error``. Raises what the server refuses."""
+        try:
+            for message in self._socket:
+                if isinstance(message, bytes):
+                    yield message
+                else:
+                    self._told(json.loads(message))
+        except ConnectionClosed:
+            self.error = self.error or "the connection broke"
+
+    def _told(self, body: dict[str, Any]) -> None:
+        if "status" in body:
+            raise from_problem(int(body["status"]), body)
+        self.error, self.code = str(body.get("error") or ""), body.get("code")

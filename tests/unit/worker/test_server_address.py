@@ -1,0 +1,43 @@
+"""Where a node looks for its server, and when it looks again at once."""
+
+from pathlib import Path
+
+import pytest
+
+from jarvis.utils import server_file
+from jarvis.utils.server_file import ServerFile
+from jarvis.worker.server_address import ServerAddress
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "node.token"
+    path.write_text("secret\n")
+    return path
+
+
+def test_urls_take_turns(token: Path) -> None:
+    address = ServerAddress(["http://a:1", "https://b:2/"], token, None)
+    assert [address.next() for _ in range(3)] == [
+        ("ws://a:1/agent/v1/session", "secret"),
+        ("wss://b:2/agent/v1/session", "secret"),
+        ("ws://a:1/agent/v1/session", "secret"),
+    ]
+    assert not address.moved()
+
+
+def test_the_server_of_this_machine_comes_first_and_its_restart_is_seen(token: Path, tmp_path: Path) -> None:
+    address = ServerAddress(["http://a:1"], token, tmp_path)
+    assert address.next()[0].startswith("ws://a:1/")
+    assert not address.moved()
+    server_file.write(tmp_path, ServerFile("http://127.0.0.1:7", "t", 1, "1"))
+    assert address.moved()
+    assert address.next()[0].startswith("ws://127.0.0.1:7/")
+    assert not address.moved()
+    server_file.write(tmp_path, ServerFile("http://127.0.0.1:7", "t", 2, "1"))
+    assert address.moved(), "another process on the same port"
+
+
+def test_without_a_token_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="absent"):
+        ServerAddress(["http://a:1"], tmp_path / "absent", None).next()
