@@ -51,10 +51,11 @@ class Server:
         store = world.disk.port
         loop = asyncio.get_running_loop()
         self.bus, clock = MemoryBus(), Clock(loop.time, world.database_now)
-        self.manager = StateManager(store, self.bus)
+        blobs = MemoryBlobStore()
+        self.manager = StateManager(store, blobs, self.bus)
         self.scheduler = world.parts.scheduler(store, self.bus, clock, Policy, f"server-{life}")
         services = Services(
-            store=store, blobs=MemoryBlobStore(), state_manager=self.manager, bus=self.bus, clock=clock,
+            store=store, blobs=blobs, state_manager=self.manager, bus=self.bus, clock=clock,
             authenticator=Doorman(),
         )  # fmt: skip
         self.gateway = Gateway(services, self._new_name)
