@@ -1,16 +1,19 @@
 """PURE: when a task may be considered: dependencies, begin time, holds; and what its end means to those who wait for it."""
 
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import TERMINAL, State
+from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
 from jarvis.scheduler.cluster import Timer
 from jarvis.scheduler.turn import Turn
 
 
 def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
-    """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing."""
+    """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing, and one
+    whose hint came before that of what it depends on is left to the poll, which takes them in order."""
     cluster = turn.cluster
     if task.id in cluster.tasks or task.state is not State.SUBMITTED:
+        return
+    if any(d.task not in cluster.tasks and ended.get(d.task) in LIVE for d in task.spec.after):
         return
     cluster.tasks[task.id] = task
     if task.spec.array is not None:

@@ -11,7 +11,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Ended, Hello, NodeConnected, NodeReported, Started, TasksTaken
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
-from jarvis.core.task import NewTask, TaskSpec
+from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
 from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
@@ -215,6 +215,15 @@ def test_what_is_held_and_can_never_run_is_over() -> None:
     case.command("cancel", first)
     assert task not in case.cluster.tasks
     assert case.tasks[task].counts == {"upstream_failed": 2}
+
+
+def test_a_hint_that_comes_before_that_of_its_dependency_is_left_to_the_poll() -> None:
+    case = Case()
+    spec = TaskSpec(name="t", after=(Dependency("afterok", 1),))
+    second = Task(id=2, uuid="", project="p", user="u", submitted_at=case.now, spec=spec)
+    case.step(TasksTaken("submit", [second], {1: State.SUBMITTED}))
+    assert not case.cluster.tasks
+    assert second.state is State.SUBMITTED
 
 
 def test_a_new_leader_knows_what_a_held_task_waits_for() -> None:
