@@ -145,7 +145,12 @@ def on_node_heard(turn: Turn, view: NodeView) -> None:
 
 
 def on_node_lost(turn: Turn, view: NodeView) -> None:
-    """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later."""
+    """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later. Its session ends, so that it
+    comes back with a Hello, however alive that session may turn out to be."""
+    if view.session is not None:
+        silent = Refused(reason="this node was not heard of and is taken for lost", retry_s=RETRY_S)
+        turn.effects.append(ToSession(view.session, silent, turn.cause_id, close=True))
+        view.session = None
     view.node.state = NodeState.LOST
     turn.changes.nodes[view.node.id] = view.node
     turn.event("node.lost", node=view.node.id)

@@ -25,10 +25,10 @@ At = tuple[int, int, int]
 class Judge:
     """Each method takes a fact and raises :class:`InvariantBroken` when it cannot be."""
 
-    def __init__(self, now: Callable[[], float], history: History, heard_at: Callable[[str], float],
+    def __init__(self, now: Callable[[], float], history: History, heard_at: Callable[[str, float], float],
                  fail: Callable[[BaseException], None]) -> None:  # fmt: skip
-        """``now`` is the time of the database; ``heard_at`` tells when the last frame of a node that reached a server was
-        sent; ``fail`` hears of a broken rule whoever catches it on its way."""
+        """``now`` is the time of the database; ``heard_at`` tells when the last frame of a node that had reached a server by
+        an instant was sent; ``fail`` hears of a broken rule whoever catches it on its way."""
         self.now, self.history, self.heard_at, self._fail = now, history, heard_at, fail
         self.totals: dict[str, Resources] = {}
         self.specs: dict[int, TaskSpec] = {}
@@ -142,7 +142,8 @@ class Judge:
         at, cause = _at(attempt), attempt.cause
         node = self._node_ids[attempt.node]
         if cause is Cause.NODE_LOST:
-            silent = self.now() - self.heard_at(node)
+            decided = attempt.ended_at or self.now()
+            silent = decided - self.heard_at(node, decided)
             is_silent = "anew" in attempt.message or silent >= LOST_S - GIVEN_UP_S
             self._require(is_silent, f"{at}: node {node} is called lost, {silent:.1f} s after it was heard of")
             if at in self.live and "anew" not in attempt.message:

@@ -147,8 +147,8 @@ class Network:
         self.listener: Callable[[ServerEnd], None] | None = None
         self.slowness = 1.0
         self.repeat_share = 0.0
-        self.heard: dict[str, float] = {}
-        """Node → when the last frame that reached the server was sent."""
+        self._heard: dict[str, list[tuple[float, float]]] = {}
+        """Node → (arrived, sent) of its frames that reached a server."""
         self._blocked: dict[tuple[str, Way], int] = {}
         self._links: list[Link] = []
         self._count = 0
@@ -166,8 +166,12 @@ class Network:
 
     def delivered(self, link: Link, way: Way, data: bytes | None, sent: float) -> None:
         if way == "up" and data is not None:
-            self.heard[link.node] = max(self.heard.get(link.node, 0.0), sent)
+            self._heard.setdefault(link.node, []).append((asyncio.get_running_loop().time(), sent))
         self._history.note("frame", link.node, link.ident, way, "end" if data is None else f"{zlib.crc32(data):08x}")
+
+    def heard_at(self, node: str, before: float) -> float:
+        """When the newest of the node's frames that had arrived by then was sent."""
+        return max((sent for arrived, sent in self._heard.get(node, ()) if arrived <= before), default=0.0)
 
     async def dial(self, node: str) -> ClientEnd:
         """Connect; waits for ever when the way is blocked, as a lost SYN does."""

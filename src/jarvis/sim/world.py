@@ -85,10 +85,10 @@ class World:
     def database_now(self) -> float:
         return EPOCH + self._loop.time()
 
-    def _heard_at(self, name: str) -> float:
+    def _heard_at(self, name: str, before: float) -> float:
         """A node that was never told its id is one of its name only: as long as that name has a session it is refused."""
         node = next(node for node in self.nodes if node.name == name)
-        return EPOCH + self.network.heard.get(name, 0.0) if node.node is not None else 0.0
+        return EPOCH + self.network.heard_at(name, before - EPOCH) if node.node is not None else 0.0
 
     def _node(self, name: str, total: Resources) -> Node:
         self.judge.totals[name] = total

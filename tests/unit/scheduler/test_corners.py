@@ -16,8 +16,10 @@ from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
+from jarvis.scheduler.nodes import on_node_lost
 from jarvis.scheduler.reactor import rebuild
 from jarvis.scheduler.scheduler import Scheduler
+from jarvis.scheduler.turn import Turn
 from jarvis.state.store import Submission
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
@@ -252,6 +254,19 @@ def test_a_hello_that_was_overtaken_changes_nothing() -> None:
     assert isinstance(answer, ToSession)
     assert isinstance(answer.message, Refused)
     assert answer.close
+
+
+def test_a_lost_node_comes_back_with_a_hello_although_its_session_lives() -> None:
+    case = Case()
+    node = case.node(cpus=1)
+    view = case.cluster.nodes[node]
+    session = view.session
+    case.take()
+    turn = Turn(case.cluster, case.now, "heartbeats")
+    on_node_lost(turn, view)
+    (answer,) = turn.finish()
+    assert isinstance(answer, ToSession)
+    assert (answer.session, answer.close, view.session) == (session, True, None)
 
 
 # ---------------------------------------------------------------- the loop around it
