@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from jarvis.core.command import NewCommand
 from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import ON_NODE, PENDING, Cause, State
+from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.outcomes import go_on, stop
-from jarvis.scheduler.placement import ready_again
+from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
@@ -61,9 +61,13 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
     position = task.spec.array.position_of(command.index) if task.spec.array is not None else None
     if position is None:
         return
-    ended = position < task.next_position and task.key_at(position) not in turn.cluster.elements
-    if not ended:
+    if task.key_at(position) in turn.cluster.elements:
         yield turn.element_at(task, position)
+    elif not turn.cluster.has_row(task, position) and task.base not in TERMINAL:
+        element = turn.element_at(task, position)
+        if element.state is State.QUEUED:
+            turn.cluster.enqueue(task, position)
+        yield element
 
 
 def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
@@ -78,6 +82,7 @@ def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
 def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is State.ASSIGNED:
         element.wish = "hold"
+        turn.changes.elements[element.key] = element
         attempt = turn.cluster.attempts[element.key]
         turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
         return ""
@@ -94,7 +99,8 @@ def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> s
     if element.reason == "JobHeldAdmin" and not command.admin:
         return f"task {element.key} is held by an administrator"
     element.lost_on = ()
-    turn.move(task, element, State.QUEUED)
+    state, reason = what_next(turn, task) if element.state is State.HELD else (State.QUEUED, "")
+    turn.move(task, element, state, reason)
     go_on(turn, task, element)
     return ""
 

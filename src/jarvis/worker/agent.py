@@ -275,7 +275,7 @@ class Agent:
             version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), known=self.machine.known(),
-            incarnation=self._identity.incarnation, epoch=self._identity.epoch,
+            incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:

@@ -1,6 +1,6 @@
 """The checks that judge everything else are right themselves: each bites."""
 
-from collections.abc import Callable  # noqa: TC003 - annotates a local
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from jarvis.core.node import Node
 from jarvis.core.permissions import Principal, allowed
 from jarvis.core.states import State
 from jarvis.core.task import ArraySpec, Element, Task, TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEY = ElementKey(1)
 
