@@ -23,7 +23,7 @@ from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.config.settings import Settings, WorkerSettings
+from jarvis.config.settings import Settings
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.resources import parse_bytes
@@ -145,7 +145,8 @@ class Server:
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
         services = Services(
-            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.blobs, self.bus), bus=self.bus,
+            store=self.store, blobs=self.blobs, bus=self.bus,
+            state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
@@ -221,7 +222,7 @@ class Server:
         os.chmod(self.settings.state_dir, 0o711 if os.geteuid() == 0 else 0o700)
         command = [
             sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
-            "--agent", json.dumps(agent_command(self.settings.worker, directory, self.url, self.settings.state_dir)),
+            "--agent", json.dumps(agent_command(self.settings, directory, self.url)),
         ]  # fmt: skip
         pass_fds: tuple[int, ...] = ()
         if self.owner_fd is not None:
@@ -236,8 +237,9 @@ class Server:
             os.close(descriptor)
 
 
-def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: Path) -> list[str]:
+def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
     """How the supervisor starts the agent."""
+    worker, state_dir, mounts = settings.worker, settings.state_dir, settings.containers.mounts
     command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
     command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
     if worker.name:
@@ -252,6 +254,8 @@ def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: 
         command += ["--label", f"{name}={value}"]
     for taint in worker.taints:
         command += ["--taint", taint]
+    if mounts is not None:
+        command += [f"--container-mounts={os.pathsep.join(mounts)}"]
     return command + (["--allow-root"] if worker.allow_root else [])
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.test_stores import attempt, commit, end, insert, new
+from tests.contract.harness import attempt, commit, end, insert, new
 
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.attempt import Output

@@ -1,87 +1,17 @@
 """One suite for every store: what one adapter promises, all do."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-
 import pytest
+from tests.contract.harness import Ticking, attempt, commit, element, end, insert, key, new
 
-from jarvis.core.attempt import Attempt, Placement
-from jarvis.core.changes import Changes
+from jarvis.core.attempt import Placement
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import CursorTooOld, IdempotencyConflict, StaleEpoch
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import State
-from jarvis.core.task import Dependency, Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Accepted, IdempotencyKey, Leadership, Store, Submission, TaskFilter
-from jarvis.state.stores.memory import MemoryStore
-from jarvis.state.stores.sqlite import SqliteStore
-
-
-class Ticking:
-    """A clock that tests turn by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Ticking:
-    return Ticking()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticking) -> Callable[[], Store]:
-    if request.param == "memory":
-        return lambda: MemoryStore(clock)
-    return lambda: SqliteStore(tmp_path / "state", clock=clock)
-
-
-@pytest.fixture
-async def store(make: Callable[[], Store]) -> AsyncIterator[Store]:
-    opened = make()
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-def new(name: str = "t", **spec: object) -> NewTask:
-    return NewTask(uuid="u", project="p", user="ann", spec=TaskSpec(name=name, command=("true",), **spec))  # type: ignore[arg-type]
-
-
-def key(value: str = "k", body: str = "b") -> IdempotencyKey:
-    return IdempotencyKey("ann", "p", "/tasks", value, body)
-
-
-async def insert(store: Store, *tasks: NewTask) -> list[int]:
-    (answer,) = await store.task_insert_many([Submission(tasks)])
-    assert isinstance(answer, Accepted)
-    return list(answer.ids)
-
-
-async def commit(store: Store, lead: Leadership, **changes: object) -> None:
-    await store.leader_commit(lead, Changes(**changes))  # type: ignore[arg-type]
-
-
-async def end(store: Store, lead: Leadership, ident: int, at: float, state: State = State.SUCCEEDED) -> None:
-    (task,) = await store.task_get_many([ident])
-    task.state, task.ended_at = state, at
-    await commit(store, lead, tasks={ident: task})
-
-
-def attempt(task: int, number: int = 1, token: int = 77) -> Attempt:
-    return Attempt(
-        task=task, index=SOLO, attempt=1, token=token, node=1, number=number, assigned_at=1.0,
-        placements=(Placement(0, 1, {"cpu": 1000}),),
-    )  # fmt: skip
-
-
-def element(task: int, state: State = State.ASSIGNED, index: int = SOLO) -> Element:
-    return Element(task=task, index=index, state=state, attempt=1, token=77, node=1)
+from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
+from jarvis.state.store import Accepted, Store, Submission, TaskFilter
 
 
 async def test_submissions_get_growing_ids_and_come_back_as_given(store: Store) -> None:

@@ -114,6 +114,10 @@ class FunctionCall(msgspec.Struct, frozen=True, omit_defaults=True):
     max_calls: int | None = None
 
 
+CONTAINER_LABEL = "jarvis.container"
+"""Label of a node: the kind of container engine that tasks can use there, or ``none``."""
+
+
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the container of a task is made."""
 
@@ -122,6 +126,10 @@ class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     mounts: tuple[tuple[str, str, bool], ...] = ()
     """(source, target, read only)"""
     network: str = "bridge"
+    entrypoint: tuple[str, ...] | None = None
+    """Instead of the image's own."""
+    user: str | None = None
+    """``uid[:gid]`` or a name that the image knows, instead of the image's own."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -59,6 +59,8 @@ class Scheduler:
         self._acted_on: dict[int, None] = {}
         self._polled_to = 0
         """Tasks up to this id are left to the poll, which reads their state: a late hint does not know it any more."""
+        self.on_synced: Callable[[float], None] = lambda seconds: None
+        """Told how old the oldest of some new tasks was when it became known here."""
 
     # ------------------------------------------------------------ life
 
@@ -171,6 +173,8 @@ class Scheduler:
         turn = self._pending or Turn(self.cluster, now, "turn")
         turn.now, self._pending = now, None
         for item in inputs:
+            if isinstance(item, TasksTaken) and item.tasks:
+                self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
             handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)

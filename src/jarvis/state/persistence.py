@@ -5,14 +5,20 @@ from collections.abc import Iterable
 import msgspec
 
 from jarvis.core.attempt import Attempt, Output, Placement, Usage
+from jarvis.core.errors import InvalidValue
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import TaskFilter
+from jarvis.state.store import Submission, TaskFilter
 
 INCARNATION_EPOCH = 1_735_689_600
 """2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
 ID_JUMP = 1_000_000
 """Ids skipped by a restore or a promotion, so that no id is ever given twice."""
+
+KEY_S = 7 * 86400.0
+"""How long an idempotency key is remembered."""
+AWAITING = frozenset({State.SUBMITTED, State.WAITING, State.HELD})
+"""Tasks that may still ask how what they depend on has ended; from every later state nobody asks again."""
 
 encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(TaskSpec)
@@ -37,6 +43,18 @@ def new_task(ident: int, new: NewTask, now: float) -> Task:
         id=ident, uuid=new.uuid, project=new.project, user=new.user, spec=new.spec, submitted_at=now,
         retry_of=new.retry_of,
     )  # fmt: skip
+
+
+def specs_of(submission: Submission) -> list[bytes] | InvalidValue:
+    """Each task's spec as it is kept; an error for the whole submission when one of them cannot be kept."""
+    try:
+        for new in submission.tasks:
+            encode((new.uuid, new.project, new.user, new.retry_of))
+        return [encode(new.spec) for new in submission.tasks]
+    except UnicodeEncodeError as error:
+        return InvalidValue("task", error.object, "text that UTF-8 can hold")
+    except OverflowError:
+        return InvalidValue("task", "a number", "within 64 bits")
 
 
 def matches(where: TaskFilter, task: Task) -> bool:

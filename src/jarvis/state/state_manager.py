@@ -1,7 +1,7 @@
 """SERVICE: what API replicas do with the store: insert wishes durably, then hint the leader so that nobody waits for a poll."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jarvis.bus.bus import Bus
 from jarvis.core.command import Command, NewCommand
@@ -19,7 +19,11 @@ TOUCHED_MOST = 10_000
 class StateManager:
     """Acknowledged means durable: a method returns after the commit, and the hint is only for speed."""
 
-    def __init__(self, store: Store, blobs: BlobStore, bus: Bus) -> None:
+    def __init__(
+        self, store: Store, blobs: BlobStore, bus: Bus, accepted: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """``accepted`` is told how many tasks each acknowledgement took in."""
+        self._accepted = accepted
         self.store, self.blobs, self.bus = store, blobs, bus
         self._touched: dict[tuple[str, str], float] = {}
 
@@ -35,6 +39,7 @@ class StateManager:
             if isinstance(answer, Accepted) and not answer.replayed:
                 fresh.extend(_rows(submissions[i], answer))
         if fresh:
+            self._accepted(len(fresh))
             await self._hint(fresh)
         return answers
 

@@ -119,7 +119,10 @@ class Store(Protocol):
 
     # wishes and facts
     async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
-        """Insert in state ``submitted``; one answer per submission, one bad one never fails its neighbours."""
+        """Insert in state ``submitted``; one answer per submission, one bad one never fails its neighbours.
+
+        A repeat of an idempotency key gets the first answer for a week; what cannot be kept gets :class:`InvalidValue`.
+        """
         ...
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]: ...
@@ -133,7 +136,9 @@ class Store(Protocol):
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
         """All rows of one turn, atomically and synced; raises :class:`StaleEpoch` and writes nothing when superseded.
 
-        An update of an attempt whose stored token differs is refused (:class:`StaleEpoch` too): tokens are the fence.
+        An update of an attempt whose stored token differs is refused, and so is a new attempt that there is already
+        (:class:`StaleEpoch` too): tokens are the fence. Tasks that are not there any more are passed over. A task has
+        ended when its ``ended_at`` is set, in the same commit as its terminal state.
         """
         ...
 
@@ -196,7 +201,15 @@ class Store(Protocol):
 
     # maintenance
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
-        """Remove tasks ended before an instant with elements, attempts and results, nothing live referring; the ids removed."""
+        """Remove tasks ended before an instant with elements, attempts and results, the longest ended first.
+
+        Kept is what a task depends on that may still ask how it ended. Idempotency keys and commands of a week ago go
+        too. Returns the ids removed.
+        """
+        ...
+
+    async def event_delete_before(self, before: float, limit: int) -> int:
+        """Remove the events of at most ``limit`` commits whose last event is older than an instant; how many events."""
         ...
 
     async def blob_list_referenced(
@@ -205,7 +218,6 @@ class Store(Protocol):
         """(task, project, digests of the bodies that it or its attempts refer to), in id order: a page of a mark."""
         ...
 
-    async def event_delete_before(self, before: float, limit: int) -> int: ...
     async def space_return(self) -> None:
         """Give freed space back to the file system in a small step; also where the WAL is checkpointed."""
         ...

@@ -87,6 +87,10 @@ class Session:
         self._outbox.append(message)
         self._something.set()
 
+    def renew(self) -> None:
+        """End this session at the next word of the server, so that another Hello tells what has changed here."""
+        self._overflow.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         failures, now = 0, asyncio.get_running_loop().time

@@ -49,6 +49,8 @@ class TaskIn(Strict):
     pull: Literal["missing", "always", "never"] = "missing"
     mounts: list[Short] = []
     network: Short = "bridge"
+    entrypoint: list[str] | None = None
+    container_user: Short | None = None
     script: str | None = None
     function: FunctionIn | None = None
     resources: dict[str, Number] = {}
@@ -108,6 +110,8 @@ class TaskFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pull: Literal["missing", "always", "never"] = "missing"
     mounts: list[str] = []
     network: str = "bridge"
+    entrypoint: list[str] | None = None
+    container_user: str | None = None
     script: str | None = None
     function: FunctionFast | None = None
     resources: dict[str, int | float | str] = {}

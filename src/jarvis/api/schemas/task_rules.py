@@ -93,8 +93,14 @@ def _check_body(task: TaskIn | TaskFast) -> None:
             raise InvalidValue("command", command, "at least the program to run")
         for i, part in enumerate(command):
             text(part, f"command.{i}")
-    if task.image is None and (task.mounts or task.pull != "missing" or task.network != "bridge"):
-        raise InvalidValue("image", None, "an image beside pull, mounts or network")
+    of_container = (
+        task.mounts or task.pull != "missing" or task.network != "bridge" or task.entrypoint or task.container_user
+    )
+    if task.image is None and of_container:
+        raise InvalidValue("image", None, "an image beside pull, mounts, network, entrypoint or container_user")
+    if task.image is not None and (task.pty or task.stdin is not None):
+        field = "pty" if task.pty else "stdin"
+        raise InvalidValue(field, getattr(task, field), "nothing beside an image: a container has no input")
 
 
 def _name(task: TaskIn | TaskFast) -> str:
@@ -257,7 +263,14 @@ def _container(task: TaskIn | TaskFast, image: str) -> Container:
     for i, mount in enumerate(_few(task.mounts, "mounts")):
         source, _, rest = text(mount, f"mounts.{i}").partition(":")
         target, _, mode = rest.partition(":")
-        if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
-            raise InvalidValue(f"mounts.{i}", mount, "source:/target or source:/target:ro")
+        if not source.startswith("/") or not target.startswith("/") or mode not in ("", "ro", "rw"):
+            raise InvalidValue(f"mounts.{i}", mount, "/source:/target or /source:/target:ro")
         mounts.append((source, target, mode == "ro"))
-    return Container(word(image, "image", 500), task.pull, tuple(mounts), word(task.network, "network", 100))
+    network = word(task.network, "network", 100)
+    if ":" in network:
+        raise InvalidValue("network", network, "none, bridge, host or the name of a network")
+    entrypoint = None
+    if task.entrypoint:
+        entrypoint = tuple([text(part, f"entrypoint.{i}") for i, part in enumerate(task.entrypoint)])
+    user = None if task.container_user is None else word(task.container_user, "container_user", 100)
+    return Container(word(image, "image", 500), task.pull, tuple(mounts), network, entrypoint, user)

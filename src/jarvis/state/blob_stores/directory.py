@@ -8,12 +8,15 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from stat import S_ISREG
+from typing import Any, BinaryIO, TypeVar
 
 from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 
 T = TypeVar("T")
+PART = ".part-"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -31,28 +34,30 @@ class DirectoryBlobStore:
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(project, digest)
-        await asyncio.to_thread(_put, path, data)
+        await self._do(_keep, path, data)
         return digest
 
     async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
-        temporary = self._root / f".part-{uuid.uuid4().hex}"
         hasher, size = hashlib.sha256(), 0
-        await _do(_make_folder, self._root)
-        file = await _do(temporary.open, "xb")
+        file = await self._do(_begin, self._root)
         try:
-            with file:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    if size > limit:
-                        raise InvalidValue("body", f"more than {limit} bytes", f"at most {limit} bytes")
-                    hasher.update(chunk)
-                    await _do(file.write, chunk)
-                await _do(file.flush)
-                await _do(os.fsync, file.fileno())
-            await _do(_rename, temporary, self._path(project, hasher.hexdigest()))
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise InvalidValue("body", f"more than {limit} bytes", f"at most {limit} bytes")
+                hasher.update(chunk)
+                await self._do(file.write, chunk)
+            await self._do(_finish, file, self._path(project, hasher.hexdigest()))
         finally:
-            temporary.unlink(missing_ok=True)
+            await asyncio.to_thread(_discard, file)
         return hasher.hexdigest(), size
+
+    async def _do(self, work: Callable[..., T], *args: Any) -> T:
+        """In a thread; what the disk refuses is StoreUnavailable."""
+        try:
+            return await asyncio.to_thread(work, *args)
+        except OSError as error:
+            raise _unavailable(error) from None
 
     async def get(self, project: str, digest: str) -> bytes:
         return await self.read(project, digest, 0, await self.size(project, digest))
@@ -64,24 +69,21 @@ class DirectoryBlobStore:
             raise NotFound("blob", digest) from None
 
     async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
-        return await asyncio.to_thread(_read, self._path(project, digest), digest, offset, length)
+        return await self._do(_read, self._path(project, digest), digest, offset, length)
 
     async def touch(self, project: str, digest: str) -> None:
-        try:
-            await asyncio.to_thread(os.utime, self._path(project, digest))
-        except FileNotFoundError:
-            raise NotFound("blob", digest) from None
-        except OSError as error:
-            raise _unavailable(error) from None
+        path = self._path(project, digest)
+        if not await self._do(_touch, path):
+            raise NotFound("blob", digest)
 
     async def sweep(self, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
         folders = {_folder(project): digests for project, digests in kept.items()}
-        return await asyncio.to_thread(_sweep, self._root, before, folders)
+        return await self._do(_sweep, self._root, before, folders)
 
     async def delete(self, project: str, digest: str) -> bool:
         try:
             self._path(project, digest).unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotFound):
             return False
         return True
 
@@ -89,62 +91,69 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(_total, self._root)
 
 
-async def _do(work: Callable[..., T], *args: object) -> T:
-    """In a thread; the disk's errors, and not those of whoever sends the bytes, become the store's."""
-    try:
-        return await asyncio.to_thread(work, *args)
-    except OSError as error:
-        raise _unavailable(error) from None
-
-
 def _folder(project: str) -> str:
     return hashlib.sha256(project.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _put(path: Path, data: bytes) -> None:
+def _keep(path: Path, data: bytes) -> None:
+    if path.exists():
+        os.utime(path)
+        # Whoever wrote it may not have come to the end yet; it is durable when its name is.
+        _sync_directory(path.parent)
+        return
+    file = _begin(path.parent)
+    try:
+        file.write(data)
+        _finish(file, path)
+    finally:
+        _discard(file)
+
+
+def _begin(folder: Path) -> BinaryIO:
+    """A new file under a name that no digest has."""
+    _make(folder)
+    return (folder / f"{PART}{uuid.uuid4().hex}").open("xb")
+
+
+def _finish(file: BinaryIO, path: Path) -> None:
+    """First the bytes, then the name."""
+    file.flush()
+    os.fsync(file.fileno())
+    _make(path.parent)
+    os.replace(file.name, path)
+    _sync_directory(path.parent)
+
+
+def _discard(file: BinaryIO) -> None:
+    """Whatever is left of it under its first name."""
+    with suppress(OSError):
+        file.close()
+    Path(file.name).unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    """A folder is durable when the one above it is."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_directory(folder.parent)
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _touch(path: Path) -> bool:
     try:
         os.utime(path)
-    except OSError:
-        _write(path, data)
-    else:
-        _sync_folder(path.parent)  # who put it first may still be about to
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".part-{uuid.uuid4().hex}")
-    try:
-        _make_folder(path.parent)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _rename(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unavailable(error) from None
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    _make_folder(path.parent)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _make_folder(path: Path) -> None:
-    """Folders whose names are on disk before anything in them is told to be."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _sweep(root: Path, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
@@ -167,21 +176,22 @@ def _read(path: Path, digest: str, offset: int, length: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise NotFound("blob", digest) from None
-    except OSError as error:
-        raise _unavailable(error) from None
     try:
         return os.pread(descriptor, length, offset)
-    except OSError as error:
-        raise _unavailable(error) from None
     finally:
         os.close(descriptor)
 
 
 def _total(root: Path) -> int:
-    return sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) if root.exists() else 0
+    total = 0
+    for file in root.rglob("*"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            stat = file.stat(follow_symlinks=False)
+            total += stat.st_size if S_ISREG(stat.st_mode) else 0
+    return total
 
 
 def _unavailable(error: OSError) -> StoreUnavailable:
     if error.errno == errno.ENOSPC:
         return StoreUnavailable("the disk that holds the blobs is full")
-    return StoreUnavailable(f"the blob directory does not work: {error}")
+    return StoreUnavailable(f"the blob directory cannot be written: {error}")

@@ -10,13 +10,20 @@ import msgspec
 from jarvis.core.attempt import Attempt
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
-from jarvis.core.errors import CursorTooOld, IdempotencyConflict, JarvisError, StaleEpoch, StoreUnavailable
+from jarvis.core.errors import (
+    CursorTooOld,
+    IdempotencyConflict,
+    InvalidValue,
+    JarvisError,
+    StaleEpoch,
+    StoreUnavailable,
+)
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
-from jarvis.state.persistence import INCARNATION_EPOCH, blobs_of, matches, new_task
+from jarvis.state.persistence import AWAITING, ID_JUMP, INCARNATION_EPOCH, KEY_S, blobs_of, matches, new_task, specs_of
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -40,7 +47,8 @@ class MemoryStore:
         self._nodes: dict[int, Node] = {}
         self._commands: dict[int, Command] = {}
         self._reports: dict[int, Report] = {}
-        self._events: list[Event] = []
+        self._packs: list[list[Event]] = []
+        """What each commit recorded."""
         self._keys: dict[tuple[str, str, str, str], tuple[str, Accepted]] = {}
         self._tokens: dict[str, tuple[str, str, str, tuple[str, ...], str]] = {}
         self._next_task = self._next_command = self._next_report = self._next_node = 1
@@ -66,7 +74,7 @@ class MemoryStore:
     async def incarnation_bump(self, reason: str) -> int:
         incarnation = max(self._leadership.incarnation + 1, int(self._clock()) - INCARNATION_EPOCH)
         self._leadership = Leadership(incarnation, self._leadership.epoch)
-        self._next_task += 1_000_000
+        self._next_task += ID_JUMP
         return incarnation
 
     # ------------------------------------------------------------ wishes and facts
@@ -82,6 +90,9 @@ class MemoryStore:
                 return error
             if before is not None:
                 return before
+        specs = specs_of(submission)
+        if isinstance(specs, InvalidValue):
+            return specs
         now = self._clock()
         first = self._next_task
         for new in submission.tasks:
@@ -127,8 +138,10 @@ class MemoryStore:
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
         if leadership != self._leadership:
             raise StaleEpoch(f"epoch {leadership.epoch} is over, {self._leadership.epoch} leads")
+        if any(at in self._attempts for at in changes.attempts_new):
+            raise StaleEpoch("an attempt that is to be new is there already")
         for at, attempt in changes.attempts.items():
-            stored = self._attempts.get(at)
+            stored = changes.attempts_new.get(at) or self._attempts.get(at)
             if stored is None or stored.token != attempt.token:
                 raise StaleEpoch(f"attempt {at} is not current under token {attempt.token}")
         for first, last in changes.queued:
@@ -136,7 +149,8 @@ class MemoryStore:
                 if ident in self._tasks and self._tasks[ident].state is State.SUBMITTED:
                     self._tasks[ident].state = State.QUEUED
         for task in changes.tasks.values():
-            self._tasks[task.id] = _copy(task)
+            if task.id in self._tasks:
+                self._tasks[task.id] = _copy(task)
         for key, element in changes.elements.items():
             self._elements[key] = _copy(element)
         for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
@@ -153,8 +167,8 @@ class MemoryStore:
             self._commands.pop(ident, None)
         for ident in changes.reports_done:
             self._reports.pop(ident, None)
-        self._events.extend(changes.events)
         if changes.events:
+            self._packs.append(list(changes.events))
             self._last_seq = changes.events[-1].seq
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
@@ -219,7 +233,7 @@ class MemoryStore:
     async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
         if after_seq < self._dropped_seq:
             raise CursorTooOld(f"{self._leadership.incarnation}.{self._dropped_seq}")
-        found = (e for e in self._events if e.seq > after_seq and (task is None or e.task == task))
+        found = (e for pack in self._packs for e in pack if e.seq > after_seq and (task is None or e.task == task))
         return [e for e, _ in zip(found, range(limit), strict=False)]
 
     async def event_oldest_seq(self) -> int:
@@ -229,7 +243,7 @@ class MemoryStore:
         by_state: dict[State, int] = {}
         for task in self._tasks.values():
             by_state[task.state] = by_state.get(task.state, 0) + 1
-        return Counts(by_state, len(self._events))
+        return Counts(by_state, self._last_seq - self._dropped_seq)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         return self._answered(key)
@@ -243,15 +257,17 @@ class MemoryStore:
     # ------------------------------------------------------------ maintenance
 
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
-        needed = {d.task for t in self._tasks.values() if t.state not in TERMINAL for d in t.spec.after}
-        gone = [
-            t.id for t in sorted(self._tasks.values(), key=lambda t: t.id)
-            if t.state in TERMINAL and t.ended_at is not None and t.ended_at < before and t.id not in needed
-        ][:limit]  # fmt: skip
+        needed = {d.task for t in self._tasks.values() if t.state in AWAITING for d in t.spec.after}
+        ended = sorted(
+            (t.ended_at, t.id) for t in self._tasks.values() if t.ended_at is not None and t.id not in needed
+        )
+        gone = sorted([ident for at, ident in ended if at < before][:limit])
         dropped = set(gone)
         self._tasks = {i: t for i, t in self._tasks.items() if i not in dropped}
         self._elements = {k: e for k, e in self._elements.items() if k.task not in dropped}
         self._attempts = {k: a for k, a in self._attempts.items() if k[0] not in dropped}
+        week_ago = self._clock() - KEY_S
+        self._keys = {k: v for k, v in self._keys.items() if v[1].submitted_at >= week_ago}
         return gone
 
     async def blob_list_referenced(
@@ -266,13 +282,12 @@ class MemoryStore:
         ]
 
     async def event_delete_before(self, before: float, limit: int) -> int:
-        count = 0
-        while count < min(limit, len(self._events)) and self._events[count].at < before:
-            count += 1
-        if count:
-            self._dropped_seq = self._events[count - 1].seq
-            del self._events[:count]
-        return count
+        dropped_before = self._dropped_seq
+        for _ in range(limit):
+            if not self._packs or self._packs[0][-1].at >= before:
+                break
+            self._dropped_seq = self._packs.pop(0)[-1].seq
+        return self._dropped_seq - dropped_before
 
     async def space_return(self) -> None:
         return None

@@ -1,6 +1,9 @@
 -- name: cluster_insert
 -- The one row of a new database.
 INSERT INTO cluster (one, incarnation, epoch, holder, next_node, last_seq, dropped_seq, clean) VALUES (1, ?, 0, '', 1, 0, 0, 1);
+-- name: is_ours
+-- A database of another program has no such table.
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'cluster';
 -- name: cluster_get
 -- incarnation, epoch, next_node, last_seq, dropped_seq, clean
 SELECT incarnation, epoch, next_node, last_seq, dropped_seq, clean FROM cluster;
@@ -16,6 +19,9 @@ UPDATE cluster SET incarnation = max(incarnation + 1, ?);
 -- name: task_id_jump
 -- No id is given twice, whatever a lost part of history had given.
 UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'task';
+-- name: task_id_begin
+-- A counter that can jump, in a database that never had a task.
+INSERT INTO sqlite_sequence (name, seq) SELECT 'task', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'task');
 -- name: task_insert
 -- A wish, in state submitted.
 INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, spec)
@@ -171,9 +177,6 @@ DELETE FROM event_pack WHERE last_seq <= ?;
 -- name: event_dropped
 -- The oldest cursor that is still valid.
 UPDATE cluster SET dropped_seq = ?;
--- name: event_count
--- How many packs there are.
-SELECT count(*) FROM event_pack;
 -- name: idempotency_get
 -- What a key was answered with.
 SELECT body_hash, at, ids FROM idempotency WHERE principal = ? AND project = ? AND route = ? AND key = ?;
@@ -191,10 +194,10 @@ INSERT OR REPLACE INTO token (hash, user, role, projects, label) VALUES (?, ?, ?
 SELECT hash, user, role, projects, label FROM token ORDER BY hash;
 -- name: task_list_expired
 -- Ended before an instant, and no live task refers to them.
-SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at LIMIT ?;
+SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at, id LIMIT ?;
 -- name: task_list_live_specs
--- To see what live tasks refer to.
-SELECT spec FROM task WHERE ended_at IS NULL AND state IN ('submitted', 'waiting', 'held');
+-- To see what those refer to that may still ask how it ended.
+SELECT spec FROM task WHERE ended_at IS NULL AND state IN (SELECT value FROM json_each(?));
 -- name: task_list_before
 -- A page of tasks submitted before an instant, to see which bodies they refer to.
 SELECT id, project, spec FROM task WHERE submitted_at < ? AND id > ? ORDER BY id LIMIT ?;

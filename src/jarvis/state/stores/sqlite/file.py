@@ -1,70 +1,181 @@
-"""The SQLite database as a file: its owner, its connections, its checked copies."""
+"""The SQLite database as a file: its owner, its connections, what is refused of it, its checked copies."""
 
 import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, StoreUnavailable
-from jarvis.state import queries
+from jarvis.state import migrations, queries
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH
+from jarvis.state.stores.sqlite.writer import BUSY_MS, translate
 
 Q = queries.load("sqlite")
 DATABASE = "jarvis.db"
 VACUUM_PAGES = 1000
-BUSY_MS = 10_000
+SMALL = 64 * 1024 * 1024
+"""Up to this size a database is checked at every start; above, when its last owner did not close it."""
 
 
-def lock_directory(directory: Path) -> int:
-    """Own the state directory for life; raises :class:`StateDirectoryInUse` naming who does."""
+def claim(directory: Path) -> int:
+    """Own the state directory for life; raises :class:`StateDirectoryInUse` naming who does, or StoreUnavailable."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _lock(directory)
+    except OSError as error:
+        unusable = StoreUnavailable(f"the state directory {directory} cannot be used: {error.strerror}")
+        unusable.hint = "make it a directory that can be written, or choose another with JARVIS_HOME"
+        raise unusable from None
+
+
+def _lock(directory: Path) -> int:
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:
         owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         error = StateDirectoryInUse(f"{directory} is in use by the server with pid {owner}")
         error.hint = "use that server (jarvis ls), stop it (jarvis down), or choose another directory with JARVIS_HOME"
         raise error from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def open_database(path: Path, synchronous: str, now: float) -> sqlite3.Connection:
+    """The writer's connection. What exists is looked at read-only first, so that what is refused is left as it is."""
+    try:
+        if path.exists():
+            _inspect(path)
+        else:
+            _create(path, synchronous, now)
+        connection = connect(path, synchronous)
+        try:
+            _migrate(connection, path, now)
+            connection.execute(Q["cluster_set_clean"], (0,))
+            # Into the file itself: if the log goes missing after a crash, the file alone says that one is missing.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        known = translate(error)
+        raise type(known)(f"{path}: {known}") from None
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from None
+    return connection
+
+
+def _create(path: Path, synchronous: str, now: float) -> None:
+    """Whole before it has its name, so that a start that was cut short leaves no half of a database."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreCorrupt(f"{path} is missing, but its log {log.name} is there")
+    new = path.with_name(f".{path.name}.new")
+    _remove(new)
+    with closing(connect(new, synchronous)) as connection:
+        _migrate(connection, new, now)
+        connection.execute(Q["cluster_insert"], (max(1, int(now) - INCARNATION_EPOCH),))
+    os.replace(new, path)
+    _sync_directory(path.parent)
+
+
+def _inspect(path: Path) -> None:
+    """Raise StoreCorrupt unless Jarvis may go on with this file."""
+    logged = path.with_name(f"{path.name}-wal").exists()
+    with closing(_read_only(path)) as connection:
+        if not _recognised(connection, path) and not logged:
+            error = StoreCorrupt(f"{path} was not closed by its last owner, and its log {path.name}-wal is missing")
+            error.hint = (
+                "put the log back, or restore a backup with 'jarvis restore FILE'; if nothing is missing (another "
+                f"program folds the log in), go on with 'jarvis restore --force {path}'"
+            )
+            raise error
+
+
+def _recognised(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the last owner closed it; raises when it is no sound database of this version or an older one."""
+    size = path.stat().st_size
+    if not size:
+        raise StoreCorrupt(f"{path} is empty")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    newest = migrations.load("sqlite")[-1][0]
+    if version > newest:
+        error = StoreCorrupt(f"{path} has schema {version}; this version of Jarvis knows {newest}: use a newer Jarvis")
+        error.hint = "run the Jarvis that wrote it, or restore a backup of before with 'jarvis restore FILE'"
+        raise error
+    if not version or connection.execute(Q["is_ours"]).fetchone() is None:
+        raise StoreCorrupt(f"{path} is not a database of Jarvis")
+    row = connection.execute(Q["cluster_get"]).fetchone()
+    if row is None:
+        raise StoreCorrupt(f"{path} is damaged: it does not know its own cluster")
+    if not row[5] or size <= SMALL:
+        _check_integrity(connection, path)
+    return bool(row[5])
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, now: float) -> None:
+    """Each step whole or not at all; a database that holds anything is copied before each."""
+    have = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number, _, sql in migrations.load("sqlite"):
+        if number <= have:
+            continue
+        if have:
+            folder = path.parent / "backups"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            back_up(connection, folder / f"before-{number:04}-{int(now)}.db")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
+        have = number
 
 
 def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    if not read_only:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
-        os.chmod(path, 0o600)
-    connection.execute(f"PRAGMA synchronous={synchronous}")
-    connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    connection.execute("PRAGMA journal_size_limit=67108864")
-    connection.execute(f"PRAGMA query_only={int(read_only)}")
+    try:
+        if not read_only:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            os.chmod(path, 0o600)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute(f"PRAGMA query_only={int(read_only)}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def check_integrity(connection: sqlite3.Connection, path: Path) -> None:
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Changes nothing, not even by folding in a log that another process left."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+
+
+def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
-        raise StoreCorrupt(f"{path} is damaged: {problem}")
+        raise StoreCorrupt(f"{path} is damaged: {' '.join(problem.split())}")
 
 
 def back_up(source: sqlite3.Connection, path: Path) -> None:
-    """A consistent copy, checked, which takes its name only when it is whole."""
+    """A consistent copy, checked, which takes its name only when it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        target = sqlite3.connect(temporary)
-        try:
+        _remove(temporary)
+        with closing(sqlite3.connect(temporary)) as target:
             source.backup(target)
-            check_integrity(target, temporary)
-        finally:
-            target.close()
+            _check_integrity(target, temporary)
         os.chmod(temporary, 0o600)
         os.replace(temporary, path)
+        _sync_directory(path.parent)
     except (sqlite3.Error, OSError) as error:
         temporary.unlink(missing_ok=True)
         raise StoreUnavailable(f"no backup was made in {path}: {error}") from None
@@ -72,31 +183,23 @@ def back_up(source: sqlite3.Connection, path: Path) -> None:
 
 def restore(backup: Path, directory: Path, force: bool = False, clock: Callable[[], float] = time.time) -> int:
     """Put a checked copy of a backup in the place of a database; returns the new incarnation."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = lock_directory(directory)
+    lock = claim(directory)
     try:
         target, new = directory / DATABASE, directory / f"{DATABASE}.restoring"
         if target.exists() and not force:
             raise Conflict(f"{target} exists", "say --force to put the backup in its place (it is kept beside it)")
-        new.unlink(missing_ok=True)
+        _remove(new)
         try:
-            source = sqlite3.connect(f"file:{backup}?mode=ro", uri=True)
-            check_integrity(source, backup)
-            back_up(source, new)
-            source.close()
-            copy = connect(new, "FULL")
-            copy.execute("BEGIN IMMEDIATE")
-            incarnation = bump(copy, int(clock()) - INCARNATION_EPOCH)
-            copy.execute("COMMIT")
-            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            copy.close()
+            incarnation = _new_life(backup, new, int(clock()) - INCARNATION_EPOCH)
         except sqlite3.Error as error:
+            _remove(new)
             raise StoreCorrupt(f"{backup} is not a usable backup: {error}") from None
         for suffix in ("", "-wal", "-shm"):
             old = directory / f"{DATABASE}{suffix}"
             if old.exists():
                 os.replace(old, directory / f"replaced-{int(clock())}.db{suffix}")
         os.replace(new, target)
+        _sync_directory(directory)
         return incarnation
     finally:
         os.close(lock)
@@ -110,7 +213,35 @@ def vacuum_step(c: sqlite3.Connection) -> int:
     return free
 
 
+def _new_life(backup: Path, new: Path, at_least: int) -> int:
+    with closing(_read_only(backup)) as source:
+        _recognised(source, backup)
+        back_up(source, new)
+    with closing(connect(new, "FULL")) as copy:
+        copy.execute("BEGIN IMMEDIATE")
+        incarnation = bump(copy, at_least)
+        copy.execute(Q["cluster_set_clean"], (1,))
+        copy.execute("COMMIT")
+        copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return incarnation
+
+
 def bump(c: sqlite3.Connection, at_least: int) -> int:
     c.execute(Q["incarnation_bump"], (at_least,))
+    c.execute(Q["task_id_begin"])
     c.execute(Q["task_id_jump"], (ID_JUMP,))
     return int(c.execute(Q["cluster_get"]).fetchone()[0])
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """A name is durable when its directory is."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

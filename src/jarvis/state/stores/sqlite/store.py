@@ -7,9 +7,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import local
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,40 +21,35 @@ from jarvis.core.errors import (
     Conflict,
     CursorTooOld,
     IdempotencyConflict,
+    InvalidValue,
     JarvisError,
     StaleEpoch,
     StoreCorrupt,
+    StoreUnavailable,
 )
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
-from jarvis.state import migrations
 from jarvis.state.persistence import (
+    AWAITING,
     INCARNATION_EPOCH,
+    KEY_S,
     attempt_detail,
     attempt_from_row,
     blobs_of,
     element_from_row,
     element_to_row,
     encode,
+    specs_of,
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.file import (
-    DATABASE,
-    Q,
-    back_up,
-    bump,
-    check_integrity,
-    connect,
-    lock_directory,
-    vacuum_step,
-)
+from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, claim, connect, open_database, vacuum_step
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
-KEY_DAYS = 7
+T = TypeVar("T")
 VACUUM_STEPS = 16
 READERS = 2
 _events = msgspec.msgpack.Decoder(list[Event])
@@ -67,72 +63,39 @@ class SqliteStore:
     def __init__(self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time) -> None:
         self.directory, self.path = directory, directory / DATABASE
         self._synchronous, self._clock = synchronous, clock
-        self._lock = -1
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
-        self._local = local()
-        self._open_readers: list[sqlite3.Connection] = []
+        self._lock: int | None = None
 
     # ------------------------------------------------------------ life
 
     async def open(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = lock_directory(self.directory)
+        lock = claim(self.directory)
         try:
-            connection = await asyncio.to_thread(self._open_database)
+            self._connection = await asyncio.to_thread(open_database, self.path, self._synchronous, self._clock())
         except BaseException:
-            os.close(self._lock)
+            os.close(lock)
             raise
-        self._writer = Writer(connection)
-        self._connection = connection
+        self._lock = lock
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
+        self._local = local()
+        self._open_readers: list[sqlite3.Connection] = []
+        self._writer = Writer(self._connection)
         self._writer.start()
 
-    def _open_database(self) -> sqlite3.Connection:
-        try:
-            connection = connect(self.path, self._synchronous)
-            self._migrate(connection)
-            row = connection.execute(Q["cluster_get"]).fetchone()
-            if not row[5]:
-                check_integrity(connection, self.path)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(Q["cluster_set_clean"], (0,))
-            connection.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                raise translate(error) from None
-            raise StoreCorrupt(f"{self.path} cannot be used: {error}") from None
-        return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        have = connection.execute("PRAGMA user_version").fetchone()[0]
-        known = migrations.load("sqlite")
-        if have > known[-1][0]:
-            raise StoreCorrupt(f"{self.path} has schema {have}; this version knows {known[-1][0]}: use a newer Jarvis")
-        for number, _, sql in known:
-            if number <= have:
-                continue
-            if have:
-                back_up(connection, self._backup_path(number))
-            connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
-        if connection.execute(Q["cluster_get"]).fetchone() is None:
-            incarnation = max(1, int(self._clock()) - INCARNATION_EPOCH)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(Q["cluster_insert"], (incarnation,))
-            connection.execute("COMMIT")
-
-    def _backup_path(self, number: int) -> Path:
-        folder = self.directory / "backups"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"before-{number:04}-{int(self._clock())}.db"
-
     async def close(self) -> None:
-        await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
+        """After what was asked before. What cannot be put in order now, on a full disk, is at the next start."""
+        if self._lock is None:
+            return
+        with suppress(StoreUnavailable):
+            await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
         await self._writer.stop()
-        self._readers.shutdown()
+        await asyncio.to_thread(self._readers.shutdown)
         for reader in self._open_readers:
             reader.close()
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         os.close(self._lock)
+        self._lock = None
 
     async def now(self) -> float:
         return self._clock()
@@ -143,22 +106,30 @@ class SqliteStore:
         await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone())
         return time.perf_counter() - begin
 
-    async def _read(self, unit: Callable[[sqlite3.Connection], Any]) -> Any:
-        def work() -> Any:
-            connection = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = connect(self.path, self._synchronous, read_only=True)
-                self._local.connection = connection
-                self._open_readers.append(connection)
+    async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        def work() -> T:
             try:
+                connection = getattr(self._local, "connection", None)
+                if connection is None:
+                    connection = connect(self.path, self._synchronous, read_only=True)
+                    self._local.connection = connection
+                    self._open_readers.append(connection)
                 return unit(connection)
             except sqlite3.Error as error:
                 raise translate(error) from None
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise StoreCorrupt(f"a row in {self.path} is damaged: {error}") from None
 
+        if self._lock is None:
+            raise StoreUnavailable(f"{self.path} is closed")
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
-    async def _rows(self, name: str, parameters: Any = ()) -> list[Any]:
-        return list(await self._read(lambda c: c.execute(Q[name], parameters).fetchall()))
+    async def _many(self, name: str, make: Callable[[Any], T], parameters: Any = ()) -> list[T]:
+        return await self._read(lambda c: [make(row) for row in c.execute(Q[name], parameters)])
+
+    async def _cluster(self) -> tuple[int, ...]:
+        """incarnation, epoch, next_node, last_seq, dropped_seq, clean"""
+        return tuple(await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone()))
 
     # ------------------------------------------------------------ leadership
 
@@ -177,15 +148,18 @@ class SqliteStore:
 
     async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
         now = self._clock()
-        encoded = [[_new_row(t, now) for t in s.tasks] for s in submissions]
+        encoded = [_new_rows(s, now) for s in submissions]
 
         def unit(c: sqlite3.Connection) -> list[Accepted | JarvisError]:
-            return [_insert(c, s, rows, now) for s, rows in zip(submissions, encoded, strict=True)]
+            return [
+                rows if isinstance(rows, InvalidValue) else _insert(c, s, rows, now)
+                for s, rows in zip(submissions, encoded, strict=True)
+            ]
 
         return await self._writer.do(unit)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
-        return await self._read(lambda c: _answered(c, key))  # type: ignore[no-any-return]
+        return await self._read(lambda c: _answered(c, key))
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
         now = self._clock()
@@ -212,59 +186,60 @@ class SqliteStore:
         await self._writer.do(lambda c: _commit(c, leadership, changes))
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
-        return [task_from_row(r) for r in await self._rows("task_list_submitted", (limit,))]
+        return await self._many("task_list_submitted", task_from_row, (limit,))
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
-        return [task_from_row(r) for r in await self._rows("task_list_live", (after_id, limit))]
+        return await self._many("task_list_live", task_from_row, (after_id, limit))
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        return [element_from_row(r) for r in await self._rows("element_list_live", (json.dumps(list(tasks)),))]
+        return await self._many("element_list_live", element_from_row, (json.dumps(list(tasks)),))
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        return [attempt_from_row(r) for r in await self._rows("attempt_list_current", (json.dumps(list(tasks)),))]
+        return await self._many("attempt_list_current", attempt_from_row, (json.dumps(list(tasks)),))
 
     async def command_list_open(self, limit: int) -> list[Command]:
-        rows = await self._rows("command_list_open", (limit,))
-        return [Command(id=r[0], at=r[1], body=msgspec.msgpack.decode(r[2], type=NewCommand)) for r in rows]
+        return await self._many("command_list_open", _command, (limit,))
 
     async def report_list_open(self, limit: int) -> list[Report]:
-        return [Report(*r) for r in await self._rows("report_list_open", (limit,))]
+        return await self._many("report_list_open", lambda row: Report(*row), (limit,))
 
     async def event_last_seq(self) -> int:
-        return int((await self._rows("cluster_get"))[0][3])
+        return int((await self._cluster())[3])
 
     async def node_list(self) -> list[Node]:
-        return [_node(r) for r in await self._rows("node_list")]
+        return await self._many("node_list", _node)
 
     async def node_next_id(self) -> int:
-        return int((await self._rows("cluster_get"))[0][2])
+        return int((await self._cluster())[2])
 
     # ------------------------------------------------------------ reads
 
     async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
-        def unit(c: sqlite3.Connection) -> list[Any]:
-            return [row for i in ids if (row := c.execute(Q["task_get"], (i,)).fetchone()) is not None]
+        def unit(c: sqlite3.Connection) -> list[Task]:
+            rows = (c.execute(Q["task_get"], (i,)).fetchone() for i in ids)
+            return [task_from_row(row) for row in rows if row is not None]
 
-        return [task_from_row(r) for r in await self._read(unit)]
+        return await self._read(unit)
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         live = bool(where.states) and not where.states & TERMINAL and where.ended_after is None
         name = "task_list_live_states" if live else "task_list"
-        return [task_from_row(r) for r in await self._rows(name, _filter_parameters(where, before_id, limit))]
+        return await self._many(name, task_from_row, _filter_parameters(where, before_id, limit))
 
     async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
-        def unit(c: sqlite3.Connection) -> list[Any]:
-            return [row for k in keys if (row := c.execute(Q["element_get"], tuple(k)).fetchone()) is not None]
+        def unit(c: sqlite3.Connection) -> list[Element]:
+            rows = (c.execute(Q["element_get"], tuple(k)).fetchone() for k in keys)
+            return [element_from_row(row) for row in rows if row is not None]
 
-        return [element_from_row(r) for r in await self._read(unit)]
+        return await self._read(unit)
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
         wanted = json.dumps(sorted(states)) if states else None
         parameters = {"task": task, "states": wanted, "after": after_index, "limit": limit}
-        return [element_from_row(r) for r in await self._rows("element_list", parameters)]
+        return await self._many("element_list", element_from_row, parameters)
 
     async def attempt_list(self, key: ElementKey) -> list[Attempt]:
-        return [attempt_from_row(r) for r in await self._rows("attempt_list", tuple(key))]
+        return await self._many("attempt_list", attempt_from_row, tuple(key))
 
     async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
         def unit(c: sqlite3.Connection) -> list[Event]:
@@ -280,37 +255,39 @@ class SqliteStore:
                     break
             return found[:limit]
 
-        return await self._read(unit)  # type: ignore[no-any-return]
+        return await self._read(unit)
 
     async def event_oldest_seq(self) -> int:
-        return int((await self._rows("cluster_get"))[0][4])
+        return int((await self._cluster())[4])
 
     async def counts(self) -> Counts:
-        by_state = {State(s): n for s, n in await self._rows("task_counts")}
-        packs = (await self._rows("event_count"))[0][0]
+        by_state = dict(await self._many("task_counts", lambda row: (State(row[0]), int(row[1]))))
+        _, _, _, last_seq, dropped_seq, _ = await self._cluster()
         size = sum(p.stat().st_size for p in self.directory.glob(f"{DATABASE}*"))
-        return Counts(by_state, packs, size)
+        return Counts(by_state, last_seq - dropped_seq, size)
 
     async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None:
         row = (token_hash, user, role, encode(list(projects)), label)
         await self._writer.do(lambda c: _run(c, "token_put", [row]))
 
     async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
-        return [(h, u, r, tuple(msgspec.msgpack.decode(p)), t) for h, u, r, p, t in await self._rows("token_list")]
+        def token(row: Any) -> tuple[str, str, str, tuple[str, ...], str]:
+            return (row[0], row[1], row[2], tuple(msgspec.msgpack.decode(row[3])), row[4])
+
+        return await self._many("token_list", token)
 
     # ------------------------------------------------------------ maintenance
 
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
         def unit(c: sqlite3.Connection) -> list[int]:
             needed = set()
-            for (spec,) in c.execute(Q["task_list_live_specs"]):
+            for (spec,) in c.execute(Q["task_list_live_specs"], (json.dumps(sorted(AWAITING)),)):
                 needed |= {d.task for d in msgspec.msgpack.decode(spec, type=TaskSpec).after}
             rows = c.execute(Q["task_list_expired"], (before, json.dumps(sorted(needed)), limit)).fetchall()
             for name in ("attempt_delete", "element_delete", "task_delete"):
                 c.executemany(Q[name], rows)
-            week = self._clock() - KEY_DAYS * 86400
-            c.execute(Q["idempotency_delete_before"], (week,))
-            c.execute(Q["command_delete_done"], (week,))
+            c.execute(Q["idempotency_delete_before"], (self._clock() - KEY_S,))
+            c.execute(Q["command_delete_done"], (self._clock() - KEY_S,))
             return sorted(r[0] for r in rows)
 
         return await self._writer.do(unit)
@@ -318,21 +295,22 @@ class SqliteStore:
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
     ) -> list[tuple[int, str, frozenset[str]]]:
-        tasks = await self._rows("task_list_before", (submitted_before, after_id, limit))
-        rows = await self._rows("attempt_list_of_tasks", (json.dumps([t[0] for t in tasks]),))
+        tasks = await self._many("task_list_before", _body, (submitted_before, after_id, limit))
         attempts: dict[int, list[Attempt]] = {}
-        for attempt in map(attempt_from_row, rows):
+        listed = json.dumps([ident for ident, _, _ in tasks])
+        for attempt in await self._many("attempt_list_of_tasks", attempt_from_row, (listed,)):
             attempts.setdefault(attempt.task, []).append(attempt)
-        specs = ((i, project, msgspec.msgpack.decode(spec, type=TaskSpec)) for i, project, spec in tasks)
-        return [(i, project, blobs_of(spec, attempts.get(i, ()))) for i, project, spec in specs]
+        return [(ident, project, blobs_of(spec, attempts.get(ident, ()))) for ident, project, spec in tasks]
 
     async def event_delete_before(self, before: float, limit: int) -> int:
         def unit(c: sqlite3.Connection) -> int:
             rows = c.execute(Q["event_pack_old"], (before, limit)).fetchall()
-            if rows:
-                c.execute(Q["event_delete"], rows[-1])
-                c.execute(Q["event_dropped"], rows[-1])
-            return len(rows)
+            if not rows:
+                return 0
+            dropped_before = c.execute(Q["cluster_get"]).fetchone()[4]
+            c.execute(Q["event_delete"], rows[-1])
+            c.execute(Q["event_dropped"], rows[-1])
+            return int(rows[-1][0] - dropped_before)
 
         return await self._writer.do(unit)
 
@@ -361,9 +339,14 @@ def _run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -
     c.executemany(Q[name], rows)
 
 
-def _new_row(new: Any, now: float) -> tuple[object, ...]:
-    spec = new.spec
-    return (new.uuid, new.project, new.user, spec.name, spec.queue, new.retry_of, now, encode(spec))
+def _new_rows(submission: Submission, now: float) -> list[tuple[object, ...]] | InvalidValue:
+    specs = specs_of(submission)
+    if isinstance(specs, InvalidValue):
+        return specs
+    return [
+        (new.uuid, new.project, new.user, new.spec.name, new.spec.queue, new.retry_of, now, spec)
+        for new, spec in zip(submission.tasks, specs, strict=True)
+    ]
 
 
 def _insert(
@@ -402,7 +385,10 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     c.executemany(Q["task_queue_range"], changes.queued)
     c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values()])
     c.executemany(Q["element_put"], [element_to_row(e) for e in changes.elements.values()])
-    c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
+    try:
+        c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
+    except sqlite3.IntegrityError:
+        raise StaleEpoch("an attempt that is to be new is there already") from None
     _update_attempts(c, changes)
     for node in changes.nodes.values():
         c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
@@ -439,6 +425,14 @@ def _attempt_row(a: Attempt) -> tuple[object, ...]:
         a.task, a.index, a.attempt, a.token, a.node, a.number, str(a.state), None if a.cause is None else str(a.cause),
         a.exit_code, a.signal, a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
     )  # fmt: skip
+
+
+def _command(row: Any) -> Command:
+    return Command(id=row[0], at=row[1], body=msgspec.msgpack.decode(row[2], type=NewCommand))
+
+
+def _body(row: Any) -> tuple[int, str, TaskSpec]:
+    return row[0], row[1], msgspec.msgpack.decode(row[2], type=TaskSpec)
 
 
 def _node(row: Any) -> Node:

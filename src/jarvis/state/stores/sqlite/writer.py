@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jarvis.core.errors import JarvisError, StoreCorrupt, StoreUnavailable
-from jarvis.state.stores.sqlite.file import BUSY_MS
 
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
 
+BUSY_MS = 10_000
+"""How long a statement waits for a lock of another process."""
 QUEUE_LIMIT = 10_000
 """Units that may wait; beyond, submissions are refused rather than kept in memory."""
 CHECKPOINT_EVERY = 64
@@ -30,6 +31,7 @@ class Writer:
         self._connection = connection
         self._queue: queue.Queue[tuple[Unit, asyncio.Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
+        self._stopped = False
         self.commits = 0
         self.shrink_wal = False
         """Set to cut the WAL back after the next commit."""
@@ -39,11 +41,14 @@ class Writer:
 
     async def stop(self) -> None:
         """After everything that was asked before."""
+        self._stopped = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     async def do(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it."""
+        if self._stopped:
+            raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait((unit, future))
@@ -144,8 +149,9 @@ class Writer:
 
 def translate(error: sqlite3.Error) -> JarvisError:
     """The word of the domain for an error of the driver."""
-    if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreCorrupt(f"the database is damaged: {error}")
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+    if code == sqlite3.SQLITE_FULL:
         return StoreUnavailable("the disk that holds the database is full")
-    return StoreUnavailable(f"the database cannot be written: {error}")
+    return StoreUnavailable(f"the database cannot be used: {error}")

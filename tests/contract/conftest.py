@@ -1,0 +1,26 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.contract.harness import STORES, Ticking
+
+from jarvis.state.store import Leadership, Store
+
+
+@pytest.fixture
+def clock() -> Ticking:
+    return Ticking()
+
+
+@pytest.fixture(params=sorted(STORES))
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticking) -> AsyncIterator[Store]:
+    """Each store in turn, open."""
+    opened = STORES[request.param](tmp_path, clock)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def lead(store: Store) -> Leadership:
+    return await store.leadership_acquire("test")
