@@ -57,10 +57,10 @@ class Scheduler:
         self._started_since: float | None = None
         self._pending: Turn | None = None
         self._acted_on: dict[int, None] = {}
-        self.on_synced: Callable[[float], None] = lambda seconds: None
-        """Told how old the oldest of some new tasks was when it became known here."""
         self._polled_to = 0
         """Tasks up to this id are left to the poll, which reads their state: a late hint does not know it any more."""
+        self.on_synced: Callable[[float], None] = lambda seconds: None
+        """Told how old the oldest of some new tasks was when it became known here."""
 
     # ------------------------------------------------------------ life
 
