@@ -83,6 +83,9 @@ class MemoryStore:
         return [self._insert(submission) for submission in submissions]
 
     def _insert(self, submission: Submission) -> Accepted | JarvisError:
+        specs = specs_of(submission)
+        if isinstance(specs, InvalidValue):
+            return specs
         if submission.idempotency is not None:
             try:
                 before = self._answered(submission.idempotency)
@@ -90,9 +93,6 @@ class MemoryStore:
                 return error
             if before is not None:
                 return before
-        specs = specs_of(submission)
-        if isinstance(specs, InvalidValue):
-            return specs
         now = self._clock()
         first = self._next_task
         for new in submission.tasks:
