@@ -153,7 +153,10 @@ class BatchIn(Strict):
 
 
 class CancelIn(Strict):
+    """``unstarted`` cancels only what has not begun to run."""
+
     grace: Number | None = None
+    unstarted: bool = False
 
 
 class SignalIn(Strict):
