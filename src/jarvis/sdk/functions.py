@@ -165,10 +165,11 @@ def _find_cluster(cpus: int | None) -> tuple[Client, Callable[[], None], bool]:
         client.connection.get("/version")
         return client, client.close, False
     except Unreachable:
-        from jarvis.sdk.local import local
+        pass  # and out of here: what is raised meanwhile would keep this exception, and with it the pool
+    from jarvis.sdk.local import local
 
-        manager = local(cpus=cpus)
-        return manager.__enter__(), partial(_leave, manager), True
+    manager = local(cpus=cpus)
+    return manager.__enter__(), partial(_leave, manager), True
 
 
 def _leave(manager: AbstractContextManager[Client]) -> None:

@@ -5,9 +5,10 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.e2e.cluster.harness import wait_for
@@ -68,12 +69,12 @@ def test_map_raises_where_a_call_did(pool: Executor) -> None:
 
 def test_map_gives_up_after_its_time(pool: Executor, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    open_gate, taken = tmp_path / "open", []
-    open_gate.touch()
+    is_open = tmp_path / "open"
+    is_open.touch()
+    results = pool.map(calls.until, [str(is_open), str(is_open), str(gate)], [1, 2, 3], timeout=5)
+    assert [next(results), next(results)] == [1, 2]
     with pytest.raises(TimeoutError):
-        for result in pool.map(calls.until, [str(open_gate), str(open_gate), str(gate)], [1, 2, 3], timeout=5):
-            taken.append(result)  # noqa: PERF402 - the last step raises
-    assert taken == [1, 2]
+        next(results)
 
 
 def test_map_submits_before_anybody_looks(client: Client, tmp_path: Path) -> None:
@@ -103,9 +104,9 @@ def test_a_map_that_gives_up_cancels_what_is_left(client: Client, tmp_path: Path
     file, gate = tmp_path / "lines", tmp_path / "gate"
     with Executor(max_workers=1, client=client) as pool:
         first = pool.submit(calls.note_and_wait, str(file), str(gate), "first")
-        with closing(pool.map(calls.note, [str(file)] * 2, ["second", "third"], timeout=0)) as results:  # type: ignore[type-var]
-            with pytest.raises(TimeoutError):
-                next(results)
+        results = pool.map(calls.note, [str(file)] * 2, ["second", "third"], timeout=0)
+        with closing(cast("Generator[None]", results)), pytest.raises(TimeoutError):
+            next(results)
         gate.touch()
         first.result(PATIENCE)
     assert file.read_text() == "first\n"

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ def cancelled() -> TaskFuture[Any]:
     return future
 
 
-def fail(_: TaskFuture[Any]) -> None:
+def fail(_: Future[Any]) -> None:
     raise ArithmeticError("a callback's own fault")
 
 

@@ -4,6 +4,7 @@ import gc
 import itertools
 import sys
 import weakref
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,10 @@ def test_as_completed_gives_what_ends_and_what_had(pool: Executor) -> None:
 def test_as_completed_gives_up_after_its_time(pool: Executor, gate: Path, timeout: float) -> None:
     given = {cancelled(), ended(error=OSError()), ended(42)}
     slow: TaskFuture[Any] = pool.submit(calls.until, str(gate))
-    seen = set()
+    gave_up = as_completed(given | {slow}, timeout)
+    assert {next(gave_up) for _ in given} == given
     with pytest.raises(TimeoutError):
-        for future in as_completed(given | {slow}, timeout):
-            seen.add(future)
-    assert seen == given
+        next(gave_up)
     gate.touch()
 
 
@@ -48,22 +48,26 @@ def test_as_completed_gives_each_once(pool: Executor) -> None:
 def test_as_completed_keeps_no_reference_to_what_it_gave() -> None:
     given: list[TaskFuture[Any]] = [running() for _ in range(8)]
     given += [cancelled(), ended(42)]
+    ended_ones = as_completed(given, timeout=0)
+    for _ in range(2):
+        take_the_only_reference(ended_ones, given)
     with pytest.raises(TimeoutError):
-        for future in as_completed(given, timeout=0):
-            given.remove(future)
-            reference = weakref.ref(future)
-            del future
-            gc.collect()
-            assert reference() is None
+        next(ended_ones)
     given[0].set_result("on")
-    for future in as_completed(given):
-        given.remove(future)
-        reference = weakref.ref(future)
-        del future
-        gc.collect()
-        assert reference() is None
+    others = as_completed(given)
+    while given:
+        take_the_only_reference(others, given)
         if given:
             given[0].set_result("on")
+
+
+def take_the_only_reference(futures: Iterator[TaskFuture[Any]], given: list[TaskFuture[Any]]) -> None:
+    future = next(futures)
+    given.remove(future)
+    reference = weakref.ref(future)
+    del future
+    gc.collect()
+    assert reference() is None
 
 
 def test_as_completed_says_how_many_are_left() -> None:
@@ -119,7 +123,13 @@ def test_wait_for_the_first_exception_when_one_has_failed(pool: Executor, gate: 
 
 
 def test_wait_for_all(pool: Executor) -> None:
-    given = [ended(42), cancelled(), ended(error=OSError()), pool.submit(divmod, 2, 0), pool.submit(calls.multiply, 2, 21)]
+    given = [
+        ended(42),
+        cancelled(),
+        ended(error=OSError()),
+        pool.submit(divmod, 2, 0),
+        pool.submit(calls.multiply, 2, 21),
+    ]
     assert futures.wait(given, PATIENCE, return_when=futures.ALL_COMPLETED) == (set(given), set())
 
 
