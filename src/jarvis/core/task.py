@@ -98,6 +98,9 @@ class Constraint(msgspec.Struct, frozen=True, array_like=True, order=True):
     value: str = ""
 
 
+BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random"})
+
+
 class FunctionCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """A Python function: its pickled code by digest, its pickled arguments inline or by digest.
 

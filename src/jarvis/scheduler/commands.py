@@ -73,6 +73,9 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
 def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state in PENDING:
         turn.move(task, element, State.CANCELLED, by=command.user)
+    elif command.args.get("unstarted"):
+        if element.state is State.ASSIGNED:
+            _recall(turn, element, "withdraw")
     elif element.state in ON_NODE:
         grace = command.args.get("grace")
         stop(turn, element, Cause.CANCELLED, "cancel", task.spec.grace if grace is None else float(grace))
@@ -81,16 +84,21 @@ def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
 
 def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is State.ASSIGNED:
-        element.wish = "hold"
-        turn.changes.elements[element.key] = element
-        attempt = turn.cluster.attempts[element.key]
-        turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+        _recall(turn, element, "hold")
         return ""
     if element.state in ON_NODE:
         return f"task {element.key} is {element.state}: only what has not started can be held"
     if element.state is not State.HELD:
         turn.move(task, element, State.HELD, _held_by(command))
     return ""
+
+
+def _recall(turn: Turn, element: Element, wish: str) -> None:
+    """Ask its node to give it back; the wish comes true only if it has not begun there."""
+    element.wish = wish
+    turn.changes.elements[element.key] = element
+    attempt = turn.cluster.attempts[element.key]
+    turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
 
 
 def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:

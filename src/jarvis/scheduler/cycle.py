@@ -261,4 +261,4 @@ class _Cycle:
 
     def _balancer(self, placement_class: PlacementClass) -> str:
         chosen = self.policy.queue_balancers.get(placement_class.queue, self.policy.balancer)
-        return placement_class.balancer or chosen
+        return placement_class.balancer if placement_class.balancer in SCORES else chosen

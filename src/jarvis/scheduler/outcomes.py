@@ -81,6 +81,8 @@ def decide(turn: Turn, task: Task, element: Element, ending: Ending) -> tuple[St
     wished = _WISHED.get(ending.cause) or (State.CANCELLED if element.wish == "cancel" else None)
     if wished is not None:
         return wished, ""
+    if element.wish == "withdraw" and ending.cause is Cause.RECALLED:
+        return State.CANCELLED, ""
     again = ending.cause in (Cause.REQUEUED, Cause.PREEMPTED, Cause.RECALLED) or element.wish == "requeue"
     if not again:
         element.failures += 1

@@ -37,7 +37,9 @@ def _nodes_ready(content: server_file.ServerFile) -> bool:
     return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
 
 
-def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
+def start_server(
+    directory: Path, flags: dict[str, Any], owner_fd: int | None = None
+) -> tuple[server_file.ServerFile, subprocess.Popen[bytes]]:
     """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
@@ -54,7 +56,7 @@ def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = 
     while time.monotonic() < deadline:
         content = server_file.read(directory)
         if content is not None and content.pid == process.pid and _nodes_ready(content):
-            return content
+            return content, process
         if process.poll() is not None:
             text = errors.read_text(encoding="utf-8", errors="replace").strip()
             raise ClientError(text.removeprefix("jarvis: ") or f"the server ended with {process.returncode}")

@@ -13,6 +13,7 @@ from jarvis.core.resources import Resources, parse_bytes, parse_resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause
 from jarvis.core.task import (
+    BALANCERS,
     INLINE_LIMIT,
     MAX_PRIORITY,
     PRIORITIES,
@@ -66,7 +67,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         hold=task.hold,
         constraints=tuple([_constraint(c, i) for i, c in enumerate(_few(task.constraints, "constraints"))]),
         tolerations=tuple([word(t, f"tolerations.{i}") for i, t in enumerate(_few(task.tolerations, "tolerations"))]),
-        balancer=None if task.balancer is None else word(task.balancer, "balancer", 100),
+        balancer=None if task.balancer is None else _balancer(task.balancer),
         env=_env(task.env) if task.env else {},
         cwd=_path(task.cwd, "cwd"),
         stdout=_path(task.stdout, "stdout"),
@@ -177,6 +178,12 @@ def priority(given: int | str) -> int:
     if isinstance(given, bool) or abs(number) > MAX_PRIORITY:
         raise InvalidValue("priority", given, f"{', '.join(PRIORITIES)}, or a number up to {MAX_PRIORITY}")
     return number
+
+
+def _balancer(given: str) -> str:
+    if given not in BALANCERS:
+        raise InvalidValue("balancer", given, f"one of {', '.join(sorted(BALANCERS))}")
+    return given
 
 
 def _array(task: TaskIn | TaskFast) -> ArraySpec | None:
