@@ -229,7 +229,7 @@ class Server:
             read_end, self._owner_pipe = os.pipe()
             command += ["--owner-fd", str(read_end)]
             pass_fds = (read_end,)
-        with (directory / "supervisor.log").open("ab") as out:
+        with open(directory / "supervisor.log", "ab", opener=lambda path, how: os.open(path, how, 0o600)) as out:
             self._supervisor = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=pass_fds
             )

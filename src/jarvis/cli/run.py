@@ -18,7 +18,7 @@ from jarvis.sdk.client import Client
 from jarvis.sdk.errors import ClientError, WrongState
 from jarvis.sdk.streams import TaskStream
 
-_COMMAND = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_COMMAND = {"allow_interspersed_args": False}
 
 
 @click.command(context_settings=_COMMAND)

@@ -47,7 +47,7 @@ def start_server(
     if owner_fd is not None:
         command += ["--owner-fd", str(owner_fd)]
     errors = directory / "server.err"
-    with errors.open("wb") as err:
+    with open(errors, "wb", opener=lambda path, how: os.open(path, how, 0o600)) as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
             pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},
