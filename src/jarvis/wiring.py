@@ -96,6 +96,8 @@ class Server:
                 self._start_node()
             if self.owner_fd is not None:
                 self._spawn(self._watch_owner(server), "owner")
+            # uvicorn raises again what stopped it, to end the process: there is still a store to close.
+            signal.signal(signal.SIGTERM, lambda *_: None)
             await server.serve(sockets=[listener])
         finally:
             await self._stop()

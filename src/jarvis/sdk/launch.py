@@ -37,17 +37,26 @@ def _nodes_ready(content: server_file.ServerFile) -> bool:
     return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def start_server(
     directory: Path, flags: dict[str, Any], owner_fd: int | None = None
 ) -> tuple[server_file.ServerFile, subprocess.Popen[bytes]]:
     """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    errors = directory / "server.err"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(errors, "wb", opener=_private) as err:
+            err.write(bytes(4096))  # on a full disk what the server says would be lost
+    except OSError as error:
+        raise ClientError(f"the state directory {directory} cannot be used: {error.strerror}") from None
     command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
     command += ["--log-file", str(directory / "server.log")]
     if owner_fd is not None:
         command += ["--owner-fd", str(owner_fd)]
-    errors = directory / "server.err"
-    with open(errors, "wb", opener=lambda path, how: os.open(path, how, 0o600)) as err:
+    with open(errors, "wb", opener=_private) as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
             pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},

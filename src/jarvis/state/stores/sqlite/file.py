@@ -71,6 +71,8 @@ def open_database(path: Path, synchronous: str, now: float) -> sqlite3.Connectio
         raise type(known)(f"{path}: {known}") from None
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be used: {error.strerror}") from None
+    except ValueError as error:  # text in it that is none
+        raise StoreCorrupt(f"{path} is damaged: {error}") from None
     return connection
 
 
@@ -155,8 +157,9 @@ def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Co
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """Changes nothing, not even by folding in a log that another process left."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+    """Changes nothing: a log that another process left is read and not folded in; where there is none, none is made."""
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)
 
 
 def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
