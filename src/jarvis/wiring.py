@@ -201,7 +201,7 @@ class Server:
 
     def _announce(self) -> None:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__)
+        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__, server_file.born(os.getpid()))
         server_file.write(self.settings.state_dir, content)
         log.info("listening on %s", self.url)
 

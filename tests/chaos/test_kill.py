@@ -43,13 +43,16 @@ class Load:
 
     def run(self) -> None:
         while not self.stopping:
-            key = uuid.uuid4().hex
-            ident = None
-            while ident is None:
-                ident = self.post(key)
+            ident = self.until_answered(uuid.uuid4().hex)
             with self.lock:
-                self.acknowledged.append(ident)
+                self.acknowledged += ident
             time.sleep(0.005)
+
+    def until_answered(self, key: str) -> list[int]:
+        while not self.stopping:
+            if (ident := self.post(key)) is not None:
+                return [ident]
+        return []
 
     def post(self, key: str) -> int | None:
         content = server_file.read(self.made.directory)

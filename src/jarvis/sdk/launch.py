@@ -17,8 +17,8 @@ READY_S = 20.0
 
 
 def alive(content: server_file.ServerFile | None) -> bool:
-    """Whether that server answers."""
-    if content is None:
+    """Whether that server runs and answers."""
+    if content is None or not server_file.lives(content):
         return False
     try:
         with urllib.request.urlopen(f"{content.url}/alive", timeout=2) as answer:  # noqa: S310 - our own file's URL

@@ -147,6 +147,7 @@ def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Co
             os.chmod(path, 0o600)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         connection.execute("PRAGMA journal_size_limit=67108864")
         connection.execute(f"PRAGMA query_only={int(read_only)}")

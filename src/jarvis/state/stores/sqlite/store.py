@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import local
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import msgspec
@@ -76,8 +76,9 @@ class SqliteStore:
             raise
         self._lock = lock
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
-        self._local = local()
-        self._open_readers: list[sqlite3.Connection] = []
+        self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        for _ in range(READERS):  # now: later there may be no descriptor left
+            self._idle.put(connect(self.path, self._synchronous, read_only=True))
         self._writer = Writer(self._connection)
         self._writer.start()
 
@@ -89,8 +90,8 @@ class SqliteStore:
             await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
         await self._writer.stop()
         await asyncio.to_thread(self._readers.shutdown)
-        for reader in self._open_readers:
-            reader.close()
+        while not self._idle.empty():
+            self._idle.get().close()
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -108,17 +109,15 @@ class SqliteStore:
 
     async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         def work() -> T:
+            connection = self._idle.get()
             try:
-                connection = getattr(self._local, "connection", None)
-                if connection is None:
-                    connection = connect(self.path, self._synchronous, read_only=True)
-                    self._local.connection = connection
-                    self._open_readers.append(connection)
                 return unit(connection)
             except sqlite3.Error as error:
                 raise translate(error) from None
             except (msgspec.MsgspecError, ValueError) as error:
                 raise StoreCorrupt(f"a row in {self.path} is damaged: {error}") from None
+            finally:
+                self._idle.put(connection)
 
         if self._lock is None:
             raise StoreUnavailable(f"{self.path} is closed")
