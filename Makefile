@@ -49,9 +49,9 @@ chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 	@$(call not_yet,tests/chaos,the fault tests)
 	@$(PY) -m pytest tests/chaos $(ARGS)
 
-soak: $(VENV)/.dev.stamp ## The long volumes of the fault tests (hours)
+soak: $(VENV)/.dev.stamp ## The long volumes of faults, models, simulation and fuzzing (hours)
 	@$(call not_yet,tests/chaos,the fault tests)
-	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos -s $(ARGS)
+	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos tests/sim tests/model tests/fuzz -m "soak or not soak" -s $(ARGS)
 
 docs: $(VENV)/.dev.stamp ## Build the documentation
 	@$(call not_yet,docs/build.py,a built documentation; read the pages in docs/ as they are)

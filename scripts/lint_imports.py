@@ -41,6 +41,9 @@ RINGS = {
     "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
     "jarvis.worker.logs": "port",
     "jarvis.worker.account": "port",
+    "jarvis.worker.container_engine": "port",
+    "jarvis.worker.container_usage": "port",
+    "jarvis.worker.container_config": "pure",
     "jarvis.worker.ends": "port",
     "jarvis.worker.warm": "port",  # the side of warm processes that their executor builds on
     "jarvis.worker.function_bodies": "port",

@@ -23,7 +23,7 @@ from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.config.settings import Settings, WorkerSettings
+from jarvis.config.settings import Settings
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.resources import parse_bytes
@@ -35,7 +35,7 @@ from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
-from jarvis.state.retention import Retention
+from jarvis.state.retention import Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.state.stores.memory import MemoryStore
@@ -72,6 +72,7 @@ class Server:
         )
         self.token = ""
         self.url = ""
+        self._address: tuple[str, int] = ("", 0)
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
@@ -106,7 +107,7 @@ class Server:
 
     def _retention(self) -> Retention:
         s = self.settings.store
-        return Retention(self.store, s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes)
+        return Retention(self.store, self.blobs, Keep(s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes))
 
     async def _stop(self) -> None:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
@@ -146,11 +147,12 @@ class Server:
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
         services = Services(
-            store=self.store, blobs=self.blobs, state_manager=StateManager(self.store, self.bus), bus=self.bus,
+            store=self.store, blobs=self.blobs, bus=self.bus,
+            state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
             clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler), registry=registry,
+            health_checks=health.checks(self.store, self.scheduler, lambda: self._address), registry=registry,
             settings=ApiSettings(allowed_hosts=self.settings.server.allowed_hosts, default_user=user),
         )  # fmt: skip
         return create_app(services)
@@ -174,7 +176,8 @@ class Server:
             text = remembered.read_text(encoding="ascii").strip()
             wanted = int(text) if text.isdigit() else 0
         listener = self._bind(host, wanted, required=bool(port)) if wanted else self._first_free(host)
-        actual = listener.getsockname()[1]
+        self._address = listener.getsockname()[:2]
+        actual = self._address[1]
         if self.settings.state_dir.is_dir():
             remembered.write_text(f"{actual}\n", encoding="ascii")
         name = f"[{host}]" if ":" in host else host
@@ -198,7 +201,7 @@ class Server:
 
     def _announce(self) -> None:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__)
+        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__, server_file.born(os.getpid()))
         server_file.write(self.settings.state_dir, content)
         log.info("listening on %s", self.url)
 
@@ -221,14 +224,14 @@ class Server:
         os.chmod(self.settings.state_dir, 0o711 if os.geteuid() == 0 else 0o700)
         command = [
             sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
-            "--agent", json.dumps(agent_command(self.settings.worker, directory, self.url, self.settings.state_dir)),
+            "--agent", json.dumps(agent_command(self.settings, directory, self.url)),
         ]  # fmt: skip
         pass_fds: tuple[int, ...] = ()
         if self.owner_fd is not None:
             read_end, self._owner_pipe = os.pipe()
             command += ["--owner-fd", str(read_end)]
             pass_fds = (read_end,)
-        with (directory / "supervisor.log").open("ab") as out:
+        with open(directory / "supervisor.log", "ab", opener=lambda path, how: os.open(path, how, 0o600)) as out:
             self._supervisor = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=pass_fds
             )
@@ -236,8 +239,9 @@ class Server:
             os.close(descriptor)
 
 
-def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: Path) -> list[str]:
+def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
     """How the supervisor starts the agent."""
+    worker, state_dir, mounts = settings.worker, settings.state_dir, settings.containers.mounts
     command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
     command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
     if worker.name:
@@ -252,6 +256,8 @@ def agent_command(worker: WorkerSettings, directory: Path, url: str, state_dir: 
         command += ["--label", f"{name}={value}"]
     for taint in worker.taints:
         command += ["--taint", taint]
+    if mounts is not None:
+        command += [f"--container-mounts={os.pathsep.join(mounts)}"]
     return command + (["--allow-root"] if worker.allow_root else [])
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.contract.harness import chunks
 
-from jarvis.core.errors import InvalidValue, NotFound
+from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
@@ -17,6 +19,15 @@ from jarvis.state.blob_stores.memory import MemoryBlobStore
 @pytest.fixture(params=["memory", "directory"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     return MemoryBlobStore() if request.param == "memory" else DirectoryBlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> DirectoryBlobStore:
+    return DirectoryBlobStore(tmp_path / "blobs")
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 async def test_bytes_come_back_under_their_digest(blobs: BlobStore) -> None:
@@ -94,3 +105,59 @@ async def test_what_is_no_digest_is_never_there(blobs: BlobStore, digest: str) -
         with pytest.raises(NotFound):
             await asked
     assert not await blobs.delete("p", digest)
+
+
+async def test_a_sweep_leaves_what_is_young_and_what_is_kept(blobs: BlobStore) -> None:
+    kept, gone = await blobs.put("p", b"kept"), await blobs.put("p", b"gone")
+    other = await blobs.put("q", b"kept")
+    assert await blobs.sweep(time.time() - 60, {}) == 0
+    assert await blobs.sweep(time.time() + 60, {"p": {kept}}) == 8
+    assert await blobs.get("p", kept) == b"kept"
+    for project, digest in (("p", gone), ("q", other)):
+        with pytest.raises(NotFound):
+            await blobs.get(project, digest)
+    assert await blobs.total_bytes() == 4
+
+
+async def test_a_touch_makes_young_and_says_what_is_missing(blobs: BlobStore) -> None:
+    digest = await blobs.put("p", b"abc")
+    await asyncio.sleep(0.05)
+    before = time.time() - 0.02
+    await blobs.touch("p", digest)
+    assert await blobs.sweep(before, {}) == 0
+    with pytest.raises(NotFound):
+        await blobs.touch("q", digest)
+
+
+async def test_nothing_is_written_outside(directory: DirectoryBlobStore, tmp_path: Path) -> None:
+    for project in ("../..", "..", "/tmp/evil"):
+        await directory.put(project, b"abc")
+    assert {path.relative_to(tmp_path).parts[0] for path in files_of(tmp_path)} == {"blobs"}
+    assert len(files_of(tmp_path)) == 3
+
+
+async def test_a_sweep_takes_what_a_crash_left_half_written(directory: DirectoryBlobStore, tmp_path: Path) -> None:
+    digest = await directory.put("p", b"abc")
+    (path,) = files_of(tmp_path)
+    for left in (path.with_name(".part-x"), tmp_path / "blobs" / ".part-y"):
+        left.write_bytes(b"half")
+        os.utime(left, (1.0, 1.0))
+    assert await directory.sweep(time.time() - 60, {}) == 8
+    assert files_of(tmp_path) == [path]
+    assert await directory.get("p", digest) == b"abc"
+
+
+async def test_a_link_is_not_followed(directory: DirectoryBlobStore, tmp_path: Path) -> None:
+    digest = await directory.put("p", b"abc")
+    (path,) = files_of(tmp_path)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(StoreUnavailable):
+        await directory.get("p", digest)
+
+
+async def test_many_at_once(directory: DirectoryBlobStore) -> None:
+    bodies = [str(n % 20).encode() for n in range(200)]
+    digests = await asyncio.gather(*(directory.put("p", body) for body in bodies))
+    assert [await directory.get("p", digest) for digest in digests] == bodies
+    assert await directory.total_bytes() == sum(map(len, set(bodies)))

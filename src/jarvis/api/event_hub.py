@@ -13,6 +13,13 @@ FEED_LIMIT = 200
 PAGE = 1000
 
 
+class Place:
+    """Where one long poll waits: ``replaced`` when a newer one came under its name, ``took`` when it replaced one."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self.changed, self.replaced, self.took = changed, False, False
+
+
 class EventHub:
     """Wakes who waits for a task, and copies events to feeds."""
 
@@ -20,6 +27,7 @@ class EventHub:
         self._bus, self._store = bus, store
         self._waiting: dict[int, set[asyncio.Event]] = {}
         self._anything: set[asyncio.Event] = set()
+        self._readers: dict[tuple[str, str], Place] = {}
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
     async def run(self) -> None:
@@ -52,6 +60,20 @@ class EventHub:
             yield waiter
         finally:
             self._anything.discard(waiter)
+
+    @contextlib.contextmanager
+    def reading(self, user: str, name: str, changed: asyncio.Event) -> Iterator[Place]:
+        """The place of a user's named long poll; one that waits under the same name is woken and ends."""
+        place, older = Place(changed), self._readers.get((user, name))
+        if older is not None:
+            older.replaced = place.took = True
+            older.changed.set()
+        self._readers[user, name] = place
+        try:
+            yield place
+        finally:
+            if self._readers.get((user, name)) is place:
+                del self._readers[user, name]
 
     @contextlib.contextmanager
     def waiting(self, task: int) -> Iterator[asyncio.Event]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Callable
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -61,8 +62,9 @@ def node_away(node: int) -> Refusal:
 class Gateway:
     """One per server process. Agents are not trusted: a node reads blobs of its own tasks alone."""
 
-    def __init__(self, services: Services) -> None:
-        self.services = services
+    def __init__(self, services: Services, new_name: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+        """``new_name``: unique names for sessions."""
+        self.services, self._new_name = services, new_name
         self._sessions: dict[str, Session] = {}
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
@@ -113,7 +115,7 @@ class Gateway:
             await asyncio.sleep(self.services.settings.heartbeat_flush_s)
             if self._seen:
                 seen, self._seen = self._seen, {}
-                if not self.services.bus.offer(NodesSeen(f"seen-{secrets.token_hex(4)}", seen)):
+                if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen)):
                     self._seen = seen | self._seen
 
     # ------------------------------------------------------------ from agents
@@ -122,7 +124,7 @@ class Gateway:
         """One session from handshake to end."""
         principal: Principal = authorise(socket.state.principal, "agent")
         await socket.accept()
-        session = Session(f"s-{secrets.token_hex(8)}", socket)
+        session = Session(f"s-{self._new_name()}", socket)
         self._sessions[session.ident] = session
         tasks = [
             asyncio.create_task(self._read(socket, session, principal)),

@@ -69,7 +69,8 @@ def up(
         _serve(settings, None)
         return
     begin = time.monotonic()
-    content = start_server(settings.state_dir, flags)
+    content, process = start_server(settings.state_dir, flags)
+    process.returncode = 0  # it stays when this command ends
     if environment:
         _tell_environment(content)
         return

@@ -1,5 +1,6 @@
 """doctor: test what Jarvis needs on this machine, and say what to do about what is missing."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -78,14 +79,18 @@ def _cgroups() -> Result:
 
 
 def _docker() -> Result:
-    found = os.path.exists("/var/run/docker.sock")
-    return ("ok", "docker", "engine found") if found else ("warn", "docker", "no engine: --image tasks cannot run here")
+    from jarvis.worker.container_engine import find_socket, probe
+
+    reason = asyncio.run(probe())
+    if reason:
+        return ("warn", "containers", f"{reason}: container tasks cannot run here")
+    return ("ok", "containers", f"an engine answers at {find_socket()}")
 
 
 def _gpus() -> Result:
-    from jarvis.worker.resource_monitor import gpu_devices
+    from jarvis.worker import gpu_devices
 
-    return ("ok", "gpus", ", ".join(gpu_devices()) or "none")
+    return ("ok", "gpus", ", ".join(gpu_devices.names()) or "none")
 
 
 def _server(directory: Path) -> Result:

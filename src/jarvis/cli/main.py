@@ -98,7 +98,8 @@ def main() -> None:
 
 def _report(error: Exception) -> int:
     """Print a known error and give its exit code; anything else is a defect and raised."""
-    exit_code = getattr(error, "exit_code", None) or (1 if hasattr(error, "hint") else None)
+    known = hasattr(error, "hint") or (isinstance(error, OSError) and error.filename is not None)
+    exit_code = getattr(error, "exit_code", None) or (1 if known else None)
     if exit_code is None:
         raise error
     click.echo(f"jarvis: {error}", err=True)

@@ -1,5 +1,6 @@
 """Options that several commands share, one long name for CLI, YAML and SDK, and how they become the fields of a task."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,12 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--env", multiple=True, help="Variable for the task: K=V.", metavar="K=V"),
         click.option("--export", default="DEFAULT", help="DEFAULT, NONE, ALL or V,V=x.", metavar="LIST"),
-        click.option("--image", help="Container image to run it in."),
+        click.option("--container", "--image", "image", help="Container image to run it in.", metavar="IMAGE"),
+        click.option("--pull", type=click.Choice(["missing", "always", "never"]), help="When its image is pulled."),
+        click.option("--mount", "mounts", multiple=True, help="For its container: /path:/inside[:ro]."),
+        click.option("--network", help="Of its container: bridge, none, host or a name.", metavar="NAME"),
+        click.option("--entrypoint", help="Program of its container, instead of the image's.", metavar="WORDS"),
+        click.option("--container-user", help="In its container: uid[:gid] or a name.", metavar="USER"),
         click.option("--retries", type=int, help="Times it is tried again after a failure.", metavar="N"),
         click.option("--retry-on", help="Only after these: oom,timeout,exit:75 …", metavar="CLASSES"),
         click.option("--backoff", type=click.Choice(["exponential", "linear", "constant"]), help="How waits grow."),
@@ -70,6 +76,9 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         "begin",
         "deadline",
         "image",
+        "pull",
+        "network",
+        "container_user",
         "on_lost",
         "balancer",
         "hold",
@@ -84,16 +93,33 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
     if given.get("after"):
         fields["after"] = [part.strip() for part in given["after"].split(",")]
-    for name in ("constraints", "tolerations"):
+    for name in ("constraints", "tolerations", "mounts"):
         if given.get(name):
             fields[name] = list(given[name])
     fields["resources"] = _resources(given)
     retry = _retry(given)
     if retry:
         fields["retry"] = retry
-    fields["env"] = exported(given.get("export") or "DEFAULT", given.get("env") or (), environ)
-    fields["cwd"] = given.get("cwd") or directory
-    return fields
+    export = given.get("export") or "DEFAULT"
+    if given.get("image") is None:
+        fields["env"] = exported(export, given.get("env") or (), environ)
+        fields["cwd"] = given.get("cwd") or directory
+        return fields
+    return fields | _in_container(given, export, environ, directory)
+
+
+def _in_container(given: dict[str, Any], export: str, environ: dict[str, str], directory: str) -> dict[str, Any]:
+    """An image has its own PATH and directories: what is here does not go along unless it was asked for."""
+    import shlex
+
+    fields: dict[str, Any] = {
+        "env": exported("NONE" if export == "DEFAULT" else export, given.get("env") or (), environ)
+    }
+    if given.get("cwd"):
+        fields["cwd"] = given["cwd"]
+    if given.get("entrypoint"):
+        fields["entrypoint"] = shlex.split(given["entrypoint"])
+    return fields | {name: os.path.join(directory, given[name]) for name in ("stdout", "stderr") if given.get(name)}
 
 
 def _resources(given: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jarvis.sdk.client import Client
 from jarvis.sdk.errors import ClientError, WrongState
 from jarvis.sdk.streams import TaskStream
 
-_COMMAND = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_COMMAND = {"allow_interspersed_args": False}
 
 
 @click.command(context_settings=_COMMAND)
@@ -36,7 +36,7 @@ def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> 
     fields = task_fields(options, dict(os.environ), os.getcwd()) | {"command": list(command)}
     if pty:
         fields["pty"] = True
-    elif not no_stdin and terminal.has_input():
+    elif not no_stdin and not fields.get("image") and terminal.has_input():
         fields["stdin"] = "-"
     if os.environ.get("JARVIS_URL") or alive(server_file.read(settings.state_dir)):
         with Client() as client:

@@ -15,7 +15,7 @@ from jarvis.sdk.client import Client
 DIRECTIVES = ("#JARVIS", "#SBATCH")
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @task_options
 @click.option(
     "--each-line",
@@ -68,7 +68,9 @@ def specs_of(
 ) -> list[dict[str, Any]]:
     """The specs that a command line means; script and entries are stored on the way."""
     first = Path(command[0])
-    if len(command) == 1 and first.suffix in (".yaml", ".yml", ".json") and first.is_file():
+    if len(command) == 1 and first.suffix in (".yaml", ".yml", ".json"):
+        if not first.is_file():
+            raise click.UsageError(f"there is no file {first}")
         return read_specs(first)
     script = _script(first)
     if script is not None:

@@ -52,6 +52,12 @@ class WorkerSettings(_Section):
     """Whether tasks of root may run as root on this node."""
 
 
+class ContainerSettings(_Section):
+    mounts: tuple[str, ...] | None = None
+    """Paths of the node below which container tasks may mount; unset: anything, but nothing where root serves several
+    users (``worker.allow_root`` is false)."""
+
+
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: int = Field(10 * 1024 * 1024, gt=0)
@@ -66,6 +72,7 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     worker: WorkerSettings = WorkerSettings()
+    containers: ContainerSettings = ContainerSettings()
     log: LogSettings = LogSettings()
 
 

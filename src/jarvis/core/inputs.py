@@ -38,6 +38,8 @@ class Hello(NodeMessage, tag="hello"):
     incarnation: int = 0
     epoch: int = 0
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
+    ordinal: int = 0
+    """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
 
 
 class Started(NodeMessage, tag="started"):

@@ -98,6 +98,9 @@ class Constraint(msgspec.Struct, frozen=True, array_like=True, order=True):
     value: str = ""
 
 
+BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random"})
+
+
 class FunctionCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """A Python function: its pickled code by digest, its pickled arguments inline or by digest.
 
@@ -114,6 +117,10 @@ class FunctionCall(msgspec.Struct, frozen=True, omit_defaults=True):
     max_calls: int | None = None
 
 
+CONTAINER_LABEL = "jarvis.container"
+"""Label of a node: the kind of container engine that tasks can use there, or ``none``."""
+
+
 class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the container of a task is made."""
 
@@ -122,6 +129,10 @@ class Container(msgspec.Struct, frozen=True, omit_defaults=True):
     mounts: tuple[tuple[str, str, bool], ...] = ()
     """(source, target, read only)"""
     network: str = "bridge"
+    entrypoint: tuple[str, ...] | None = None
+    """Instead of the image's own."""
+    user: str | None = None
+    """``uid[:gid]`` or a name that the image knows, instead of the image's own."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -165,6 +176,18 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.function is not None:
             return "function"
         return "container" if self.container is not None else "process"
+
+    @property
+    def bodies(self) -> dict[str, str]:
+        """Digests of the stored bodies that it needs, by the field that names each."""
+        call, array = self.function, self.array
+        named = {
+            "script": self.script,
+            "entries": array.entries if array is not None else None,
+            "function.code": call.code if call is not None else None,
+            "function.args_digest": call.args_digest if call is not None else None,
+        }
+        return {field: digest for field, digest in named.items() if digest is not None}
 
 
 class Task(msgspec.Struct, kw_only=True):

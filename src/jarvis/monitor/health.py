@@ -10,8 +10,11 @@ from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.store import Store
 
 Check = Callable[[], Awaitable[Mapping[str, Any]]]
-STALLED_S = 4.0
-CHECK_S = 3.0
+STALLED_S = 3.0
+"""The loop comes round once a second when nothing happens."""
+SILENT_S = 3.0
+"""A heartbeat that should have come a second ago."""
+CHECK_S = 1.5
 
 
 def _ok(detail: str) -> dict[str, Any]:
@@ -59,8 +62,9 @@ def workers_check(scheduler: Scheduler) -> Check:
 
     async def check() -> Mapping[str, Any]:
         views = list(scheduler.cluster.nodes.values())
-        ready = [v for v in views if v.session is not None and v.node.state is NodeState.READY]
-        detail = f"{len(ready)} of {len(views)} nodes connected"
+        heard = scheduler.heartbeat.at - SILENT_S
+        ready = [v for v in views if v.session is not None and v.node.state is NodeState.READY and v.heard_at >= heard]
+        detail = f"{len(ready)} of {len(views)} nodes connected and heard of"
         if not ready:
             return {"status": "down", "detail": detail}
         return {"status": "ok" if len(ready) == len(views) else "degraded", "detail": detail}
@@ -68,19 +72,36 @@ def workers_check(scheduler: Scheduler) -> Check:
     return check
 
 
-async def api_check() -> Mapping[str, Any]:
-    """That this answers is the check."""
-    return _ok("answers")
+def api_check(address: Callable[[], tuple[str, int]]) -> Check:
+    """A new connection is taken and answered; who asks on an old one would not notice that nobody else gets in."""
+
+    async def check() -> Mapping[str, Any]:
+        host, port = address()
+        try:
+            async with asyncio.timeout(CHECK_S):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    writer.write(b"GET /alive HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    status = (await reader.readline()).decode("ascii", "replace").strip()
+                finally:
+                    writer.close()
+        except TimeoutError:
+            return {"status": "down", "detail": f"no answer to a new connection in {CHECK_S:g} s"}
+        except OSError as error:
+            return {"status": "down", "detail": f"no new connection: {error}"}
+        return _ok("answers") if " 200 " in status else {"status": "down", "detail": f"answered {status!r}"}
+
+    return check
 
 
 async def redis_check() -> Mapping[str, Any]:
     return {"status": "not_configured", "detail": "messages stay in the process"}
 
 
-def checks(store: Store, scheduler: Scheduler) -> dict[str, Check]:
+def checks(store: Store, scheduler: Scheduler, address: Callable[[], tuple[str, int]]) -> dict[str, Check]:
     """By the names that the brief gives them."""
     return {
-        "api": api_check,
+        "api": api_check(address),
         "scheduler_queue": scheduler_check(scheduler),
         "workers": workers_check(scheduler),
         "database": database_check(store),

@@ -1,5 +1,6 @@
 """Every metric, by the names of the brief; read from the state at each scrape, counted from the event feed."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -12,6 +13,7 @@ from jarvis.core.states import TERMINAL
 from jarvis.scheduler.scheduler import Scheduler
 
 _BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 14400, 86400)
+_FIGURE = re.compile(r"(cpu|memory|disk|net|load|gpu)[a-z0-9_]{1,24}\Z")
 _TERMINAL = frozenset(str(s) for s in TERMINAL)
 
 
@@ -28,11 +30,16 @@ class MetricsCollector(Collector):
         self._placement = Histogram(
             "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
         )
+        self._sync = Histogram(
+            "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
+        )
+        scheduler.on_synced = self._sync.observe
         self._queued_at: dict[tuple[int, int], float] = {}
         self._started_at: dict[tuple[int, int], float] = {}
         registry.register(self)
 
-    def submitted(self, count: int) -> None:
+    def accepted(self, count: int) -> None:
+        """So many tasks were acknowledged."""
         self._submitted.inc(count)
 
     def observe(self, events: Sequence[Event]) -> None:
@@ -74,6 +81,7 @@ class MetricsCollector(Collector):
         cpu = GaugeMetricFamily("jarvis_worker_cpu_usage_ratio", "CPU in use.", labels=["node"])
         memory = GaugeMetricFamily("jarvis_worker_memory_usage_bytes", "Memory in use.", labels=["node"])
         available = GaugeMetricFamily("jarvis_worker_available", "1 when it takes work.", labels=["node"])
+        figures: dict[str, list[tuple[str, float]]] = {}
         used: dict[str, int] = {}
         total: dict[str, int] = {}
         for view in list(self._scheduler.cluster.nodes.values()):
@@ -82,6 +90,9 @@ class MetricsCollector(Collector):
             memory.add_metric(name, view.node.health.get("memory_used", 0.0))
             up = view.session is not None and view.node.state is NodeState.READY
             available.add_metric(name, float(up))
+            for figure, value in view.node.health.items():
+                if _FIGURE.match(figure):  # a node may say anything
+                    figures.setdefault(figure, []).append((view.node.name, value))
             for resource, amount in view.node.resources.items():
                 total[resource] = total.get(resource, 0) + amount
                 used[resource] = used.get(resource, 0) + view.used.get(resource, 0)
@@ -89,3 +100,8 @@ class MetricsCollector(Collector):
         for resource, amount in sorted(total.items()):
             ratio.add_metric([resource], used[resource] / amount if amount else 0.0)
         yield from (cpu, memory, available, ratio)
+        for figure, values in sorted(figures.items()):
+            family = GaugeMetricFamily(f"jarvis_worker_{figure}", "As the node's heartbeat says.", labels=["node"])
+            for node, value in values:
+                family.add_metric([node], value)
+            yield family

@@ -32,7 +32,7 @@ def _check_queue(cluster: Cluster) -> None:
         array = task.spec.array
         if array is None:
             require(task.state is not State.QUEUED or (task.id, 0, False) in found, f"task {task.id} is queued nowhere")
-        elif task.base is State.QUEUED and task.next_position < task.size:
+        elif task.base is State.QUEUED and task.size - task.next_position > len(cluster.named_ahead.get(task.id, ())):
             require(task.id in ranges, f"array {task.id} is queued nowhere ({class_of(task.spec)})")
     for key, element in cluster.elements.items():
         array = cluster.tasks[key.task].spec.array

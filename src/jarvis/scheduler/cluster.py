@@ -24,12 +24,14 @@ ESTIMATE_WEIGHT = 0.2
 
 @dataclass(slots=True)
 class Placed:
-    """An assignment on a node. ``ahead``: beyond what the node has room for now, first in its backlog starts next."""
+    """An assignment on a node. ``ahead``: beyond what the node has room for now, first in its backlog starts next.
+    ``begun``: the node said that it started it."""
 
     key: ElementKey
     placement_class: PlacementClass
     need: Resources
     ahead: bool
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class NodeView:
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
+    hello: int = 0
+    """Ordinal of the last Hello."""
 
     @property
     def free(self) -> Resources:
@@ -57,12 +61,26 @@ class NodeView:
             self.used = vector.add(self.used, placed.need)
 
     def begin(self, number: int) -> None:
-        """The node started it: whatever was thought, it holds resources now."""
+        """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
+        has that of something whose end is on its way, and counts when that end is here."""
         placed = self.placed[number]
-        if placed.ahead:
-            self._leave_backlog(placed)
-            self.used = vector.add(self.used, placed.need)
-            self._move_up()
+        placed.begun = True
+        if not placed.ahead:
+            return
+        for other, waiting in reversed(self.placed.items()):
+            if vector.fits(placed.need, self.free):
+                break
+            if not (waiting.ahead or waiting.begun):
+                self._back_to_backlog(other, waiting)
+        self.backlog.remove(number)
+        self.backlog.appendleft(number)
+        self._move_up()
+
+    def _back_to_backlog(self, number: int, placed: Placed) -> None:
+        placed.ahead = True
+        self.used = vector.subtract(self.used, placed.need)
+        self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
+        self.backlog.appendleft(number)
 
     def remove(self, number: int) -> Placed | None:
         """Its resources are free again; what waits in the backlog moves up as far as it fits."""
@@ -159,12 +177,18 @@ class Cluster:
             if not indices:
                 del self.by_task[element.task]
 
-    def state_at(self, task: Task, position: int) -> State:
-        """State of the element at a position: its own if it has one, else the array's rule."""
+    def has_row(self, task: Task, position: int) -> bool:
+        """Whether the array's element at a position has a row of its own; one that is not in memory has ended."""
+        return position < task.next_position or position in self.named_ahead.get(task.id, ())
+
+    def state_at(self, task: Task, position: int) -> State | None:
+        """State of the element at a position: its own if it has one, else the array's rule; None when it has ended."""
         if task.spec.array is None:
             return task.state
         element = self.elements.get(task.key_at(position))
-        return element.state if element is not None else task.base
+        if element is not None:
+            return element.state
+        return None if self.has_row(task, position) else task.base
 
     def learn(self, placement_class: PlacementClass, seconds: float) -> None:
         before = self.estimates.get(placement_class, seconds)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from jarvis.core.command import NewCommand
 from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import ON_NODE, PENDING, Cause, State
+from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.outcomes import go_on, stop
-from jarvis.scheduler.placement import ready_again
+from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
@@ -61,14 +61,21 @@ def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:
     position = task.spec.array.position_of(command.index) if task.spec.array is not None else None
     if position is None:
         return
-    ended = position < task.next_position and task.key_at(position) not in turn.cluster.elements
-    if not ended:
+    if task.key_at(position) in turn.cluster.elements:
         yield turn.element_at(task, position)
+    elif not turn.cluster.has_row(task, position) and task.base not in TERMINAL:
+        element = turn.element_at(task, position)
+        if element.state is State.QUEUED:
+            turn.cluster.enqueue(task, position)
+        yield element
 
 
 def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state in PENDING:
         turn.move(task, element, State.CANCELLED, by=command.user)
+    elif command.args.get("unstarted"):
+        if element.state is State.ASSIGNED:
+            _recall(turn, element, "withdraw")
     elif element.state in ON_NODE:
         grace = command.args.get("grace")
         stop(turn, element, Cause.CANCELLED, "cancel", task.spec.grace if grace is None else float(grace))
@@ -77,9 +84,7 @@ def _cancel(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
 
 def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state is State.ASSIGNED:
-        element.wish = "hold"
-        attempt = turn.cluster.attempts[element.key]
-        turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+        _recall(turn, element, "hold")
         return ""
     if element.state in ON_NODE:
         return f"task {element.key} is {element.state}: only what has not started can be held"
@@ -88,13 +93,22 @@ def _hold(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     return ""
 
 
+def _recall(turn: Turn, element: Element, wish: str) -> None:
+    """Ask its node to give it back; the wish comes true only if it has not begun there."""
+    element.wish = wish
+    turn.changes.elements[element.key] = element
+    attempt = turn.cluster.attempts[element.key]
+    turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+
+
 def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state not in (State.HELD, State.QUARANTINED):
         return f"task {element.key} is {element.state}, not held"
     if element.reason == "JobHeldAdmin" and not command.admin:
         return f"task {element.key} is held by an administrator"
     element.lost_on = ()
-    turn.move(task, element, State.QUEUED)
+    state, reason = what_next(turn, task) if element.state is State.HELD else (State.QUEUED, "")
+    turn.move(task, element, state, reason)
     go_on(turn, task, element)
     return ""
 

@@ -64,11 +64,14 @@ def plan_cycle(cluster: Cluster, policy: Policy, seed: int = 0) -> Plan:
 class _Head:
     """The next element of a class that still counts, walking its entries without taking them out."""
 
-    __slots__ = ("_cluster", "_entries", "_kept", "consumed", "entry", "position", "task")
+    __slots__ = ("_before", "_cluster", "_entries", "_kept", "_walked", "consumed", "entry", "position", "task")
 
     def __init__(self, cluster: Cluster, entries: Iterator[Entry]) -> None:
         self._cluster, self._entries = cluster, entries
         self._kept = False
+        self._before: Entry | None = None
+        self._walked = 0
+        """The array whose range was met: another range of it has nothing to add."""
         self.consumed = 0
         self.entry: Entry | None = None
         self.task: Task | None = None
@@ -98,10 +101,12 @@ class _Head:
         for entry in self._entries:
             task = self._cluster.tasks.get(entry.task)
             if task is not None and self._counts(task, entry):
-                self.entry, self.task = entry, task
+                self.entry = self._before = entry
+                self.task = task
                 if not entry.is_range:
                     self.position = entry.position
                     return
+                self._walked = task.id
                 self.position = max(entry.position, task.next_position)
                 if self._settle_range():
                     return
@@ -109,8 +114,11 @@ class _Head:
         self.entry = self.task = None
 
     def _counts(self, task: Task, entry: Entry) -> bool:
+        """What was queued twice (held and released meanwhile) counts once."""
+        if entry == self._before:
+            return False
         if entry.is_range:
-            return task.base is State.QUEUED
+            return task.base is State.QUEUED and task.id != self._walked
         return self._cluster.state_at(task, entry.position) is State.QUEUED
 
     def _settle_range(self) -> bool:
@@ -253,4 +261,4 @@ class _Cycle:
 
     def _balancer(self, placement_class: PlacementClass) -> str:
         chosen = self.policy.queue_balancers.get(placement_class.queue, self.policy.balancer)
-        return placement_class.balancer or chosen
+        return placement_class.balancer if placement_class.balancer in SCORES else chosen

@@ -21,6 +21,8 @@ def why(cluster: Cluster, key: ElementKey, now: float) -> dict[str, Any] | None:
     if position is None:
         return None
     state = cluster.state_at(task, position)
+    if state is None:
+        return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {

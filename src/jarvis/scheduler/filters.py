@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jarvis.core import resources as vector
 from jarvis.core.node import NodeState
 from jarvis.core.resources import Resources, format_amount
-from jarvis.core.task import Constraint
+from jarvis.core.task import CONTAINER_LABEL, Constraint
 from jarvis.scheduler.cluster import NodeView
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -49,6 +49,12 @@ def _labels(view: NodeView, constraints: tuple[Constraint, ...]) -> Reason | Non
     return None
 
 
+def _engine(view: NodeView, kind: str) -> Reason | None:
+    if kind != "container" or view.node.labels.get(CONTAINER_LABEL, "none") != "none":
+        return None
+    return Reason("NoMatchingLabel", "has no container engine ('jarvis doctor' there says why)")
+
+
 def _taints(view: NodeView, tolerations: tuple[str, ...]) -> Reason | None:
     for taint in view.node.taints:
         if taint not in tolerations:
@@ -69,6 +75,7 @@ def static_reason(view: NodeView, placement_class: PlacementClass) -> Reason | N
     """Why this class cannot run there whatever else runs; None when it could."""
     return (
         _labels(view, placement_class.constraints)
+        or _engine(view, placement_class.kind)
         or _taints(view, placement_class.tolerations)
         or _capacity(view, placement_class.need)
     )

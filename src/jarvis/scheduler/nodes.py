@@ -38,6 +38,10 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
         reason = f"a node named {hello.name!r} is connected already: give this one another --name"
         turn.effects.append(ToSession(item.session, Refused(reason=reason, retry_s=RETRY_S), turn.cause_id, close=True))
         return
+    if view.node.boot_id == hello.boot_id and hello.ordinal < view.hello:
+        old = Refused(reason="a later session of this node is there already", retry_s=RETRY_S)
+        turn.effects.append(ToSession(item.session, old, turn.cause_id, close=True))
+        return
     rebooted = view.node.boot_id not in ("", hello.boot_id)
     _update(turn, view, item)
     known = {k.number: k for k in hello.known}
@@ -85,7 +89,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names.pop(node.name, None)
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
-    view.session, view.heard_at = item.session, turn.now
+    view.session, view.heard_at, view.hello = item.session, turn.now, hello.ordinal
     node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
     node.resources, node.taints = hello.resources, hello.taints
     node.labels = {**node.labels, **hello.labels}
@@ -141,7 +145,12 @@ def on_node_heard(turn: Turn, view: NodeView) -> None:
 
 
 def on_node_lost(turn: Turn, view: NodeView) -> None:
-    """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later."""
+    """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later. Its session ends, so that it
+    comes back with a Hello, however alive that session may turn out to be."""
+    if view.session is not None:
+        silent = Refused(reason="this node was not heard of and is taken for lost", retry_s=RETRY_S)
+        turn.effects.append(ToSession(view.session, silent, turn.cause_id, close=True))
+        view.session = None
     view.node.state = NodeState.LOST
     turn.changes.nodes[view.node.id] = view.node
     turn.event("node.lost", node=view.node.id)

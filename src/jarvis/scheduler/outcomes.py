@@ -9,7 +9,7 @@ from jarvis.core.retry import (
     backoff_seconds,
     should_retry,
 )
-from jarvis.core.states import INFRA_CAUSES, Cause, State
+from jarvis.core.states import INFRA_CAUSES, PENDING, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.turn import Turn
@@ -57,6 +57,8 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
 def settle(turn: Turn, task: Task, element: Element, ending: Ending, message: str = "") -> None:
     """End the current attempt of an element and decide what comes next."""
     after, reason = decide(turn, task, element, ending)
+    if after in PENDING and task.spec.deadline is not None and task.spec.deadline <= turn.now:
+        after, reason = State.EXPIRED, ""
     end_state = _attempt_state(ending, after)
     turn.end_attempt(element.key, end_state, ending.cause, message)
     element.exit_code, element.signal, element.cause = ending.exit_code, ending.signal, str(ending.cause)
@@ -79,11 +81,15 @@ def decide(turn: Turn, task: Task, element: Element, ending: Ending) -> tuple[St
     wished = _WISHED.get(ending.cause) or (State.CANCELLED if element.wish == "cancel" else None)
     if wished is not None:
         return wished, ""
-    if element.wish == "hold":
+    if element.wish == "withdraw" and ending.cause is Cause.RECALLED:
+        return State.CANCELLED, ""
+    again = ending.cause in (Cause.REQUEUED, Cause.PREEMPTED, Cause.RECALLED) or element.wish == "requeue"
+    if not again:
+        element.failures += 1
+    if element.wish == "hold" and (again or should_retry(task.spec.retry, ending, element.failures)):
         return State.HELD, "JobHeldUser"
-    if ending.cause in (Cause.REQUEUED, Cause.PREEMPTED, Cause.RECALLED) or element.wish == "requeue":
+    if again:
         return State.QUEUED, ""
-    element.failures += 1
     if should_retry(task.spec.retry, ending, element.failures):
         jitter = (element.token * 0x9E3779B1 % (1 << 32)) / (1 << 32)
         element.eligible_at = turn.now + backoff_seconds(task.spec.retry, element.failures, jitter)
@@ -139,8 +145,10 @@ def on_returned(turn: Turn, view: NodeView, fact: Returned) -> None:
 
 
 def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float) -> None:
-    """Tell the node to end the current attempt; what it then becomes is decided when the end arrives."""
+    """Tell the node to end the current attempt; what it then becomes is decided when the end arrives. A cancel stays one."""
     attempt = turn.cluster.attempts[element.key]
+    if element.wish == "cancel":
+        cause, wish = Cause.CANCELLED, "cancel"
     element.wish = wish
     task = turn.cluster.tasks[element.task]
     if element.state is not State.CANCELLING:

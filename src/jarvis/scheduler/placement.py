@@ -1,16 +1,19 @@
 """PURE: when a task may be considered: dependencies, begin time, holds; and what its end means to those who wait for it."""
 
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import TERMINAL, State
+from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
 from jarvis.scheduler.cluster import Timer
 from jarvis.scheduler.turn import Turn
 
 
 def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
-    """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing."""
+    """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing, and one
+    whose hint came before that of what it depends on is left to the poll, which takes them in order."""
     cluster = turn.cluster
     if task.id in cluster.tasks or task.state is not State.SUBMITTED:
+        return
+    if any(d.task not in cluster.tasks and ended.get(d.task) in LIVE for d in task.spec.after):
         return
     cluster.tasks[task.id] = task
     if task.spec.array is not None:
@@ -53,34 +56,37 @@ def place_in_line(turn: Turn, task: Task) -> None:
     spec = task.spec
     if spec.hold and task.state is State.SUBMITTED:
         move_pending(turn, task, State.HELD, "JobHeldUser")
-    elif task.id in turn.cluster.waits_for:
-        move_pending(turn, task, State.WAITING, "Dependency")
-    elif spec.begin is not None and spec.begin > turn.now:
-        turn.cluster.add_timer(Timer(spec.begin, "begin", task.id))
-        move_pending(turn, task, State.WAITING, "BeginTime")
-    else:
+        return
+    state, reason = what_next(turn, task)
+    if state is State.QUEUED:
         enqueue(turn, task)
+    else:
+        move_pending(turn, task, state, reason)
 
 
-def move_pending(turn: Turn, task: Task, after: State, reason: str = "") -> None:
-    """Move what has no row of its own, then those pending elements that have one."""
+def move_pending(turn: Turn, task: Task, after: State, reason: str = "", released: bool = False) -> None:
+    """Move what has no row of its own, then the elements that have one, as far as they wait. What is held is only moved by
+    its release, or when it can never run."""
+    over = after in TERMINAL
     before = task.base if task.spec.array is not None else task.state
-    if ElementKey(task.id) not in turn.cluster.elements and before is not after and before not in TERMINAL:
+    waits = before in (State.SUBMITTED, State.WAITING) or (before is State.HELD and (released or over))
+    if ElementKey(task.id) not in turn.cluster.elements and before is not after and waits:
         turn.move_base(task, after, reason)
     for index in sorted(turn.cluster.by_task.get(task.id, ())):
         element = turn.cluster.elements[ElementKey(task.id, index)]
-        if element.state is State.WAITING and task.id in turn.cluster.tasks:
+        moves = element.state is State.WAITING or (element.state is State.HELD and over)
+        if moves and element.state is not after and task.id in turn.cluster.tasks:
             turn.move(task, element, after, reason)
 
 
-def enqueue(turn: Turn, task: Task) -> None:
+def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
     """Into the task queue. The common case, a fresh task with nothing to say, costs a range instead of a row."""
     if task.spec.array is None and task.state is State.SUBMITTED:
         task.state = State.QUEUED
         turn.event(str(State.QUEUED), ElementKey(task.id))
         _add_to_ranges(turn, task.id)
     else:
-        move_pending(turn, task, State.QUEUED)
+        move_pending(turn, task, State.QUEUED, released=released)
     turn.cluster.enqueue(task, task.next_position, is_range=task.spec.array is not None)
     if task.spec.array is not None:
         for position in turn.cluster.named_ahead.get(task.id, ()):
@@ -97,13 +103,21 @@ def _add_to_ranges(turn: Turn, task: int) -> None:
 
 def ready_again(turn: Turn, task: Task) -> None:
     """Released: it waits for whatever it still has to wait for, else it is queued."""
-    if task.id in turn.cluster.waits_for:
-        move_pending(turn, task, State.WAITING, "Dependency")
-    elif task.spec.begin is not None and task.spec.begin > turn.now:
-        move_pending(turn, task, State.WAITING, "BeginTime")
-        turn.cluster.add_timer(Timer(task.spec.begin, "begin", task.id))
+    state, reason = what_next(turn, task)
+    if state is State.QUEUED:
+        enqueue(turn, task, released=True)
     else:
-        enqueue(turn, task)
+        move_pending(turn, task, state, reason, released=True)
+
+
+def what_next(turn: Turn, task: Task) -> tuple[State, str]:
+    """What an element of it does that nobody holds any more: it waits for what it still has to wait for, or is queued."""
+    if task.id in turn.cluster.waits_for:
+        return State.WAITING, "Dependency"
+    if task.spec.begin is not None and task.spec.begin > turn.now:
+        turn.cluster.add_timer(Timer(task.spec.begin, "begin", task.id))
+        return State.WAITING, "BeginTime"
+    return State.QUEUED, ""
 
 
 def on_tasks_ended(turn: Turn) -> None:
@@ -124,10 +138,15 @@ def _dependency_ended(turn: Turn, waiting: Task, ended: Task) -> None:
     waits.discard(ended.id)
     if not waits:
         turn.cluster.waits_for.pop(waiting.id, None)
-        if waiting.state is State.WAITING or waiting.base is State.WAITING:
+        if _waits(turn, waiting):
             place_in_line(turn, waiting)
 
 
 def on_begin(turn: Turn, task: Task) -> None:
-    if task.id not in turn.cluster.waits_for and State.WAITING in (task.state, task.base):
+    if task.id not in turn.cluster.waits_for and _waits(turn, task):
         enqueue(turn, task)
+
+
+def _waits(turn: Turn, task: Task) -> bool:
+    """Whether anything of it is in state ``waiting``."""
+    return task.state is State.WAITING or task.base is State.WAITING or bool(task.counts.get(State.WAITING))

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from jarvis.core import resources as vector
+from jarvis.core.attempt import Attempt
 from jarvis.core.effects import AckFrame
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import (
@@ -19,11 +21,12 @@ from jarvis.core.inputs import (
 from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
 from jarvis.scheduler import nodes
-from jarvis.scheduler.cluster import Cluster, Timer
+from jarvis.scheduler.cluster import Cluster, Placed, Timer
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
+from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 
 
@@ -135,6 +138,18 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
         cluster.tasks[task.id] = task
     for task in tasks:
         _rebuild_task(cluster, task)
+    for attempt in sorted(cluster.attempts.values(), key=lambda a: (a.started_at is None, a.number)):
+        _rebuild_placed(cluster, attempt)
+
+
+def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
+    """What started has its room first; what then does not fit is in its node's backlog."""
+    view = cluster.nodes.get(attempt.node)
+    if view is not None:
+        spec = cluster.tasks[attempt.task].spec
+        ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
+        key = ElementKey(attempt.task, attempt.index)
+        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, attempt.started_at is not None))
 
 
 def _rebuild_task(cluster: Cluster, task: Task) -> None:
@@ -143,11 +158,11 @@ def _rebuild_task(cluster: Cluster, task: Task) -> None:
         cluster.add_timer(Timer(spec.deadline, "deadline", task.id))
     waits = {d.task for d in spec.after if d.task in cluster.tasks}
     base = task.base if spec.array is not None else task.state
-    if waits and State.WAITING in (task.state, base):
+    if waits:
         cluster.waits_for[task.id] = waits
         for other in waits:
             cluster.dependents.setdefault(other, set()).add(task.id)
-    elif spec.begin is not None and State.WAITING in (task.state, base):
+    elif spec.begin is not None and (State.WAITING in (task.state, base) or task.counts.get(State.WAITING)):
         cluster.add_timer(Timer(spec.begin, "begin", task.id))
     own = cluster.by_task.get(task.id, set())
     for index in own:

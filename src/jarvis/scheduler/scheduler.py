@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
-from jarvis.core.effects import AckFrame
+from jarvis.core.effects import AckFrame, Refused, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input, TasksTaken
@@ -14,11 +14,10 @@ from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
 from jarvis.scheduler import nodes
-from jarvis.scheduler.cluster import Cluster, NodeView, Placed
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
-from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 from jarvis.state.store import Leadership, Store
 from jarvis.utils.clock import Clock
@@ -58,6 +57,10 @@ class Scheduler:
         self._started_since: float | None = None
         self._pending: Turn | None = None
         self._acted_on: dict[int, None] = {}
+        self._polled_to = 0
+        """Tasks up to this id are left to the poll, which reads their state: a late hint does not know it any more."""
+        self.on_synced: Callable[[float], None] = lambda seconds: None
+        """Told how old the oldest of some new tasks was when it became known here."""
 
     # ------------------------------------------------------------ life
 
@@ -106,16 +109,20 @@ class Scheduler:
                 await asyncio.sleep(RETRY_S)
 
     async def rebuild(self) -> None:
-        """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged."""
+        """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged. Their
+        sessions end: what was said or heard in a turn without a commit is unknown, and only a Hello compares it."""
+        begin_anew = [
+            ToSession(view.session, Refused(reason="the leader has read the store anew", retry_s=0.1), "rebuild", close=True)
+            for view in self.cluster.nodes.values() if view.session is not None
+        ]  # fmt: skip
         cluster = Cluster(self._leadership.incarnation, self._leadership.epoch)
         cluster.last_seq = await self.store.event_last_seq()
         cluster.next_node = await self.store.node_next_id()
         self.clock.sync(await self.store.now())
         now = self.clock.now()
-        before = self.cluster.nodes
         for node in await self.store.node_list():
-            session = before[node.id].session if node.id in before else None
-            cluster.nodes[node.id] = NodeView(node, session=session, heard_at=now)
+            before = self.cluster.nodes.get(node.id)
+            cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
         after = 0
@@ -128,10 +135,10 @@ class Scheduler:
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll = 0.0
+        self.bus.dispatch(begin_anew)
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
         ids = [task.id for task in page]
-        specs = {task.id: task.spec for task in page}
         for element in await self.store.element_list_live(ids):
             cluster.add_element(element)
         for task in page:
@@ -143,10 +150,6 @@ class Scheduler:
             if current is None or current.state not in ON_NODE or current.attempt != attempt.attempt:
                 continue
             cluster.attempts[key] = attempt
-            view = cluster.nodes.get(attempt.node)
-            if view is not None:
-                spec = specs[attempt.task]
-                view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead=False))
 
     async def _load_named_ahead(self, cluster: Cluster, task: Task) -> None:
         """Elements beyond ``next_position`` that ended before they were ever assigned (cancelled by name)."""
@@ -165,10 +168,13 @@ class Scheduler:
     async def run_once(self, inputs: list[Input]) -> Plan:
         """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
         now = self.clock.now()
-        inputs = self._new_commands_only(await self._poll(now) + inputs)
+        polled = await self._poll(now)
+        inputs = self._new_only(polled, inputs)
         turn = self._pending or Turn(self.cluster, now, "turn")
         turn.now, self._pending = now, None
         for item in inputs:
+            if isinstance(item, TasksTaken) and item.tasks:
+                self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
             handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
@@ -200,10 +206,16 @@ class Scheduler:
         self._started_since = None
         return True
 
-    def _new_commands_only(self, inputs: list[Input]) -> list[Input]:
-        """A command may come by hint and by poll; it is acted on once."""
+    def _new_only(self, polled: list[Input], hinted: list[Input]) -> list[Input]:
+        """A task or a command may come by hint and by poll; it is taken once."""
         kept: list[Input] = []
-        for item in inputs:
+        late = self._polled_to
+        hinted = [
+            TasksTaken(item.cause_id, [task for task in item.tasks if task.id > late], item.ended)
+            if isinstance(item, TasksTaken) else item
+            for item in hinted
+        ]  # fmt: skip
+        for item in polled + hinted:
             if isinstance(item, CommandsTaken):
                 fresh = [c for c in item.commands if c.id not in self._acted_on]
                 self._acted_on.update(dict.fromkeys(c.id for c in fresh))
@@ -232,6 +244,7 @@ class Scheduler:
             named = {d.task for task in rows for d in task.spec.after}
             ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
             found.append(TasksTaken(f"poll-{rows[0].id}", rows, ended))
+            self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
         commands = await self.store.command_list_open(PAGE)

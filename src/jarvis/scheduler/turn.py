@@ -66,6 +66,7 @@ class Turn:
             state = task.state if key.index == SOLO else task.base
             element = Element(task=task.id, index=key.index, state=state, reason=task.reason)
             self.cluster.add_element(element)
+            self.changes.elements[key] = element
             if key.index != SOLO and position >= task.next_position:
                 self.cluster.named_ahead.setdefault(task.id, set()).add(position)
         return element
@@ -116,6 +117,7 @@ class Turn:
         self.cluster.tasks.pop(task.id, None)
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
+        self.cluster.waits_for.pop(task.id, None)
         self.ended_tasks.append(task)
 
     def move_base(self, task: Task, after: State, reason: str = "") -> None:
@@ -174,9 +176,8 @@ class Turn:
         named = self.cluster.named_ahead.get(task.id, set())
         if position < task.next_position:
             return
-        if position == task.next_position or position not in named:
+        if position not in named:
             task.next_position = position + 1
-        named.discard(position)
         while task.next_position in named:
             named.discard(task.next_position)
             task.next_position += 1

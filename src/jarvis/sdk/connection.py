@@ -11,7 +11,7 @@ from typing import Any
 import httpx2 as httpx
 
 from jarvis.sdk.errors import Unreachable, from_problem
-from jarvis.utils.server_file import read as read_server_file
+from jarvis.utils import server_file
 
 TIMEOUT_S = 30.0
 
@@ -27,7 +27,9 @@ def state_dir() -> Path:
 def find_server(url: str | None = None, token: str | None = None, directory: Path | None = None) -> tuple[str, str]:
     """(URL, token); raises :class:`Unreachable` when nothing says where a server is."""
     url, token = url or os.environ.get("JARVIS_URL"), token or os.environ.get("JARVIS_TOKEN")
-    content = read_server_file(directory or state_dir())
+    content = server_file.read(directory or state_dir())
+    if content is not None and not server_file.lives(content):
+        content = None
     if url is None and content is not None:
         return content.url, token or content.token
     if url is None:

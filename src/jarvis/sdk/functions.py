@@ -1,245 +1,29 @@
-"""Functions as tasks: pickled once, gathered into batches, their results fetched many at a time."""
+"""Functions as tasks: ``Executor``, ``@task`` and what they take."""
 
-import base64
-import hashlib
 import os
-import pickle
-import queue
 import sys
 import threading
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import islice
+from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
-import cloudpickle
-import msgspec
-
+from jarvis.sdk.broken import InitializerFailed
+from jarvis.sdk.caller import Caller, TaskFuture, ending
 from jarvis.sdk.client import Client
-from jarvis.sdk.errors import ClientError, TaskFailed
+from jarvis.sdk.errors import Unreachable
+from jarvis.sdk.remote import Chunk, Initialized
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-BATCH = 1000
-RESULTS_AT_ONCE = 5000
-WAIT_S = 10.0
-INLINE = 64 * 1024
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-class RemoteTraceback(Exception):
-    """Where the exception was raised, on the node; the ``__cause__`` of what is re-raised here."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
-
-
-class TaskFuture(Future[T]):
-    """A Future that knows its task; cancelling it cancels the task."""
-
-    task_id: int | None = None
-    _owner: "Caller | None" = None
-
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        if cancelled and self._owner is not None and self.task_id is not None:
-            self._owner.cancel_later(self.task_id)
-        return cancelled
-
-    def __await__(self) -> Iterator[Any]:
-        import asyncio
-
-        return asyncio.wrap_future(self).__await__()
-
-
-class Caller:
-    """Two threads of a client: one gathers calls into batches, one fetches results."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._calls: queue.SimpleQueue[tuple[dict[str, Any], TaskFuture[Any]] | None] = queue.SimpleQueue()
-        self._pending: dict[int, TaskFuture[Any]] = {}
-        self._cancels: list[int] = []
-        self._lock = threading.Lock()
-        self._something = threading.Event()
-        self._closing = False
-        self._codes: dict[str, str] = {}
-        self._pickled: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
-        self._threads = [
-            threading.Thread(target=self._submit_all, name="jarvis-submit", daemon=True),
-            threading.Thread(target=self._fetch_all, name="jarvis-results", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def code(self, function: Callable[..., Any]) -> str:
-        """The digest of a function's pickle; sent to the server the first time."""
-        try:
-            known = self._pickled.get(function)
-        except TypeError:  # a callable that has no hash or no weak reference is pickled each time
-            return self._send_code(function)
-        if known is None:
-            known = self._pickled[function] = self._send_code(function)
-        return known
-
-    def _send_code(self, function: Callable[..., Any]) -> str:
-        data = cloudpickle.dumps(function)
-        digest = hashlib.sha256(data).hexdigest()
-        if digest not in self._codes:
-            self._codes[digest] = self._client.put_blob(data)
-        return digest
-
-    def call(self, code: str, args: tuple[Any, ...], kwargs: dict[str, Any], spec: dict[str, Any]) -> TaskFuture[Any]:
-        future: TaskFuture[Any] = TaskFuture()
-        future._owner = self
-        body = _pickle((args, kwargs))
-        call: dict[str, Any] = {"code": code, "python": PYTHON}
-        if len(body) <= INLINE:
-            call["args"] = base64.b64encode(body).decode()
-        else:
-            call["args_digest"] = self._client.put_blob(body)
-        self._calls.put(({**spec, "function": call}, future))
-        return future
-
-    def cancel_later(self, task: int) -> None:
-        """Called by futures, also from callbacks: the request itself is the fetching thread's."""
-        with self._lock:
-            self._cancels.append(task)
-        self._something.set()
-
-    def close(self) -> None:
-        self._calls.put(None)
-        self._closing = True
-        self._something.set()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=60)
-
-    # ------------------------------------------------------------ the submitting thread
-
-    def _submit_all(self) -> None:
-        """One request for everything that has gathered while the one before was on its way."""
-        item = self._calls.get()
-        while item is not None:
-            batch = [item]
-            item = None
-            while len(batch) < BATCH and not self._calls.empty():
-                following = self._calls.get()
-                if following is None:
-                    self._submit(batch)
-                    return
-                batch.append(following)
-            self._submit(batch)
-            item = self._calls.get()
-
-    def _submit(self, batch: list[tuple[dict[str, Any], TaskFuture[Any]]]) -> None:
-        alive = [(spec, future) for spec, future in batch if not future.cancelled()]
-        if not alive:
-            return
-        try:
-            answers = self._client.submit_many([spec for spec, _ in alive])
-        except (ClientError, OSError) as error:
-            for _, future in alive:
-                _fail(future, error)
-            return
-        with self._lock:
-            for (_, future), answer in zip(alive, answers, strict=True):
-                if "id" not in answer:
-                    problem = answer["problem"]
-                    _fail(future, ClientError(str(problem.get("detail")), str(problem.get("code"))))
-                    continue
-                future.task_id = int(answer["id"])
-                self._pending[future.task_id] = future
-                if future.cancelled():
-                    self._cancels.append(future.task_id)
-        self._something.set()
-
-    # ------------------------------------------------------------ the fetching thread
-
-    def _fetch_all(self) -> None:
-        while True:
-            self._something.wait()
-            self._something.clear()
-            while self._pending or self._cancels:
-                if not self._fetch():
-                    break
-            if self._closing and not self._pending and not self._threads[0].is_alive():
-                return
-            if self._closing and self._threads[0].is_alive():
-                self._threads[0].join(timeout=0.05)
-                self._something.set()
-
-    def _fetch(self) -> bool:
-        self._send_cancels()
-        with self._lock:
-            wanted = list(self._pending)[:RESULTS_AT_ONCE]
-        if not wanted:
-            return False
-        body = msgspec.msgpack.encode({"ids": wanted, "wait": WAIT_S if not self._closing else 2.0})
-        try:
-            answer = self._client.connection.request("POST", "/tasks/results", content=body, timeout=WAIT_S + 30)
-        except ClientError as error:
-            with self._lock:
-                failed, self._pending = self._pending, {}
-            for future in failed.values():
-                _fail(future, error)
-            return False
-        for row in msgspec.msgpack.decode(answer.content)["results"]:
-            self._settle(row)
-        return True
-
-    def _send_cancels(self) -> None:
-        with self._lock:
-            cancels, self._cancels = self._cancels, []
-        for task in cancels:
-            self._pending.pop(task, None)
-            try:
-                self._client.act(task, "cancel", grace=0)
-            except ClientError:
-                continue
-
-    def _settle(self, row: tuple[int, str, str, str, bytes | None, str | None]) -> None:
-        task, state, cause, message, result, digest = row
-        with self._lock:
-            future = self._pending.pop(task, None)
-        if future is None or not future.set_running_or_notify_cancel():
-            return
-        try:
-            data = result if result is not None or digest is None else self._blob(digest)
-            if state == "succeeded" and data is not None:
-                future.set_result(pickle.loads(data))
-            elif cause == "exception" and data is not None:
-                error, text = pickle.loads(data)
-                error.__cause__ = RemoteTraceback(text)
-                future.set_exception(error)
-            else:
-                future.set_exception(TaskFailed(task, state, message or cause))
-        except BaseException as error:  # noqa: BLE001 - a result that cannot be unpickled here is this call's error
-            future.set_exception(error)
-
-    def _blob(self, digest: str) -> bytes:
-        return self._client.connection.request("GET", f"/blobs/{digest}").content
-
-
-def _fail(future: TaskFuture[Any], error: BaseException) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_exception(error)
-
-
-def _pickle(value: object) -> bytes:
-    try:
-        return pickle.dumps(value, protocol=5)
-    except Exception:  # noqa: BLE001 - lambdas and local classes: the slower pickler knows them
-        return bytes(cloudpickle.dumps(value, protocol=5))
-
+Call = Callable[[], TaskFuture[Any]]
 
 _FIELDS = (
     "queue",
@@ -258,7 +42,7 @@ _FIELDS = (
 def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
     """The fields of a task from what ``Executor`` and ``@task`` take: cpus, mem, gpus, retries, retry_on and more."""
     given = dict(options)
-    spec: dict[str, Any] = {"name": name, "cwd": os.getcwd()}
+    spec: dict[str, Any] = {"name": name, "cwd": os.getcwd(), "function": {}}
     resources: dict[str, Any] = {"cpu": given.pop("cpus", 1)}
     for option, resource in (("mem", "memory"), ("gpus", "gpu")):
         if given.get(option) is not None:
@@ -280,67 +64,147 @@ def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 class Executor(BaseExecutor):
-    """``concurrent.futures.Executor`` on a Jarvis cluster: of a given client, of the running server, or a private one."""
+    """``concurrent.futures.Executor`` on a Jarvis cluster: of a given client, of the running server, or a private one.
 
-    def __init__(self, max_workers: int | None = None, client: Client | None = None, **options: Any) -> None:
-        if max_workers is not None and max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
+    ``max_workers`` is how many of its calls are with the cluster at once (a private one has as many cores);
+    ``initializer(*initargs)`` runs once in each process before the pool's first call there, and a process ends after
+    ``max_tasks_per_child`` calls. A process that dies ends its own call (:class:`ProcessDied`) and not the pool.
+    """
+
+    def __init__(
+        self, max_workers: int | None = None, client: Client | None = None, *,
+        initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        _check_count("max_workers", max_workers)
+        _check_count("max_tasks_per_child", max_tasks_per_child)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
         self._spec = function_spec(options, "call")
-        self._exit: Callable[[], None] | None = None
+        wrap = None
+        if initializer is not None:
+            pool = self._spec["function"]["environment"] = uuid.uuid4().hex
+            wrap = partial(Initialized, pool=pool, initializer=initializer, args=initargs)
+        if max_tasks_per_child is not None:
+            self._spec["function"]["max_calls"] = max_tasks_per_child
+        limit, leave = max_workers, None
         if client is None:
-            client = self._find(max_workers)
-        self._caller = Caller(client)
-        self._futures: set[TaskFuture[Any]] = set()
+            client, leave, private = _find_cluster(max_workers)
+            if private and self._spec["resources"]["cpu"] in (1, "1"):
+                limit = None  # its cores are the limit, and calls may wait there
+        self._caller = Caller(client, limit, wrap, leave)
+        self._close = finalize(self, self._caller.close)
+        self._close.atexit = False
         self._shut = False
+        self._broken: list[BaseException] = []
         self._guard = threading.Lock()
 
-    def _find(self, max_workers: int | None) -> Client:
-        from jarvis.sdk.errors import Unreachable
-
-        try:
-            client = Client()
-            client.connection.get("/version")
-            return client
-        except Unreachable:
-            from jarvis.sdk.local import local
-
-            manager = local(cpus=max_workers)
-            client = manager.__enter__()
-            self._exit = lambda: _leave(manager)
-            return client
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Raises RuntimeError after shutdown, and :class:`InitializerFailed` when the initializer has failed."""
         with self._guard:
-            if self._shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._broken:
+                raise InitializerFailed(str(self._broken[0])) from self._broken[0]
+            if self._shut or ending.is_set():
+                what = "shutdown" if self._shut else "interpreter shutdown"
+                raise RuntimeError(f"cannot schedule new futures after {what}")
             spec = {**self._spec, "name": getattr(fn, "__name__", "call")}
-            future = self._caller.call(self._caller.code(fn), args, kwargs, spec)
-            self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
+            future = self._caller.call(fn, args, kwargs, spec)
+        if "environment" in self._spec["function"]:
+            future.add_done_callback(partial(_look_broken, self._broken))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        with self._guard:
-            if self._shut:
-                return
-            self._shut = True
-        futures = list(self._futures)
-        if cancel_futures:
-            for future in futures:
-                future.cancel()
-        if wait:
-            self._finish()
-        else:
-            threading.Thread(target=self._finish, name="jarvis-shutdown").start()
+    def map(
+        self, fn: Callable[..., T], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:  # fmt: skip
+        """Results in order. ``chunksize`` sets of arguments go into one call; with ``buffersize`` no more calls than that
+        are ahead of what was taken, so that iterables may be endless. Raises TimeoutError ``timeout`` seconds from now.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        _check_count("buffersize", buffersize)
+        submit: Callable[..., TaskFuture[Any]] = self.submit
+        rows = zip(*iterables, strict=False)
+        if chunksize == 1:
+            calls = (partial(submit, fn, *row) for row in rows)
+            return _results(_ahead(calls, buffersize), calls, deadline)
+        parts: Iterator[list[tuple[Any, ...]]] = iter(lambda: list(islice(rows, chunksize)), [])
+        chunk = Chunk(fn)
+        calls = (partial(submit, chunk, part) for part in parts)
+        return _flat(_results(_ahead(calls, buffersize), calls, deadline))
 
-    def _finish(self) -> None:
-        self._caller.close()
-        if self._exit is not None:
-            self._exit()
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; ``cancel_futures`` cancels those that have not begun. Waits for the others unless told not to."""
+        with self._guard:
+            self._shut = True
+        if cancel_futures:
+            self._caller.drop_waiting()
+        self._close()
+        if wait:
+            self._caller.join()
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None")
+    if value is not None and value <= 0:
+        raise ValueError(f"{name} must be greater than 0")
+
+
+def _look_broken(broken: list[BaseException], future: TaskFuture[Any]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if isinstance(error, InitializerFailed):
+        broken.append(error)
+
+
+def _find_cluster(cpus: int | None) -> tuple[Client, Callable[[], None], bool]:
+    """The running server or a private cluster, how to leave it, and whether it is private."""
+    try:
+        client = Client()
+        client.connection.get("/version")
+        return client, client.close, False
+    except Unreachable:
+        pass  # and out of here: what is raised meanwhile would keep this exception, and with it the pool
+    from jarvis.sdk.local import local
+
+    manager = local(cpus=cpus)
+    return manager.__enter__(), partial(_leave, manager), True
 
 
 def _leave(manager: AbstractContextManager[Client]) -> None:
     manager.__exit__(None, None, None)
+
+
+def _ahead(calls: Iterator[Call], count: int | None) -> deque[TaskFuture[Any]]:
+    """The first ``count`` of them submitted, or all."""
+    return deque(call() for call in islice(calls, count))
+
+
+def _results(futures: deque[TaskFuture[Any]], calls: Iterator[Call], deadline: float | None) -> Iterator[Any]:
+    """In order; keeps no reference to what it has given. What is left when nobody wants more is cancelled."""
+    try:
+        while futures:
+            yield _result_of(futures.popleft(), deadline)
+            futures.extend(_ahead(calls, 1))
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result_of(future: TaskFuture[T], deadline: float | None) -> T:
+    try:
+        return future.result(None if deadline is None else deadline - monotonic())
+    finally:
+        future.cancel()
+        del future  # the exception's traceback leads to this frame
+
+
+def _flat(lists: Iterator[list[Any]]) -> Iterator[Any]:
+    for part in lists:
+        part.reverse()
+        while part:
+            yield part.pop()
 
 
 _default: Caller | None = None
@@ -351,7 +215,7 @@ def _default_caller() -> Caller:
     global _default
     with _default_lock:
         if _default is None:
-            _default = Caller(Client())
+            _default = Caller(Client(), detached=True)
         return _default
 
 
@@ -368,8 +232,7 @@ class TaskFunction(Generic[P, R]):
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Run it as a task of the running server; the future can be awaited too."""
-        caller = _default_caller()
-        return caller.call(caller.code(self._function), args, kwargs, function_spec(self._options, self.__name__))
+        return _default_caller().call(self._function, args, kwargs, function_spec(self._options, self.__name__))
 
     def map(self, items: Iterable[Any]) -> list[TaskFuture[R]]:
         return [self.submit(item) for item in items]  # type: ignore[call-arg]

@@ -17,8 +17,8 @@ READY_S = 20.0
 
 
 def alive(content: server_file.ServerFile | None) -> bool:
-    """Whether that server answers."""
-    if content is None:
+    """Whether that server runs and answers."""
+    if content is None or not server_file.lives(content):
         return False
     try:
         with urllib.request.urlopen(f"{content.url}/alive", timeout=2) as answer:  # noqa: S310 - our own file's URL
@@ -37,19 +37,26 @@ def _nodes_ready(content: server_file.ServerFile) -> bool:
     return all(checks.get(name, {}).get("status") == "ok" for name in ("workers", "database", "scheduler_queue"))
 
 
-def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = None) -> server_file.ServerFile:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def start_server(
+    directory: Path, flags: dict[str, Any], owner_fd: int | None = None
+) -> tuple[server_file.ServerFile, subprocess.Popen[bytes]]:
     """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
     errors = directory / "server.err"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        errors.write_bytes(bytes(4096))  # on a full disk what the server says would be lost
+        with open(errors, "wb", opener=_private) as err:
+            err.write(bytes(4096))  # on a full disk what the server says would be lost
     except OSError as error:
         raise ClientError(f"the state directory {directory} cannot be used: {error.strerror}") from None
     command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
     command += ["--log-file", str(directory / "server.log")]
     if owner_fd is not None:
         command += ["--owner-fd", str(owner_fd)]
-    with errors.open("wb") as err:
+    with open(errors, "wb", opener=_private) as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
             pass_fds=() if owner_fd is None else (owner_fd,), env={**os.environ, "JARVIS_HOME": str(directory)},
@@ -58,7 +65,7 @@ def start_server(directory: Path, flags: dict[str, Any], owner_fd: int | None = 
     while time.monotonic() < deadline:
         content = server_file.read(directory)
         if content is not None and content.pid == process.pid and _nodes_ready(content):
-            return content
+            return content, process
         if process.poll() is not None:
             text = errors.read_text(encoding="utf-8", errors="replace").strip()
             raise ClientError(text.removeprefix("jarvis: ") or f"the server ended with {process.returncode}")

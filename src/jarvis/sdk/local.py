@@ -1,6 +1,8 @@
 """``jarvis.local()``: a private server with its node that ends with its owner, however the owner ends."""
 
+import contextlib
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[
         flags["worker"] = {"cpus": cpus}
     read_end, write_end = os.pipe()
     try:
-        content = start_server(directory, flags, owner_fd=read_end)
+        content, process = start_server(directory, flags, owner_fd=read_end)
         client = Client(content.url, content.token)
         try:
             yield client
@@ -34,19 +36,5 @@ def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[
     finally:
         os.close(read_end)
         os.close(write_end)
-    _until_gone(content.pid)
-
-
-def _until_gone(pid: int) -> None:
-    """The server ends when its owner's end of the pipe is closed; its directory is free after that."""
-    import time
-
-    deadline = time.monotonic() + STOP_S
-    while time.monotonic() < deadline:
-        try:
-            ended, _ = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if ended:
-            return
-        time.sleep(0.01)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it ends when its owner's end of the pipe is closed
+        process.wait(STOP_S)

@@ -1,6 +1,7 @@
 """PORT: bodies by content address (sha256, hex) within a project; streamed, never wholly in memory above 256 KiB a chunk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 CHUNK = 256 * 1024
@@ -21,6 +22,15 @@ class BlobStore(Protocol):
     async def size(self, project: str, digest: str) -> int: ...
     async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
         """At most ``length`` bytes from ``offset``; empty at the end."""
+        ...
+
+    async def touch(self, project: str, digest: str) -> None:
+        """Something new refers to it: it is as young as if it were put now. Raises NotFound."""
+        ...
+
+    async def sweep(self, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+        """Remove what was put or touched last before an instant (of the file system's clock) and is not in ``kept``, digests
+        by project; the bytes freed."""
         ...
 
     async def delete(self, project: str, digest: str) -> bool:

@@ -1,5 +1,7 @@
 """Rows ↔ core: what stores share about the shape of what they keep."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from jarvis.core.attempt import Attempt, Output, Placement, Usage
@@ -70,6 +72,16 @@ def matches(where: TaskFilter, task: Task) -> bool:
         and (where.submitted_before is None or task.submitted_at < where.submitted_before)
         and (where.ended_after is None or (ended is not None and ended > where.ended_after))
     )
+
+
+def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> frozenset[str]:
+    """Digests of all bodies that a task and its attempts refer to."""
+    found = set(spec.bodies.values())
+    for attempt in attempts:
+        found |= {digest for out in (attempt.stdout, attempt.stderr) if out for _, digest in out.chunks}
+        if attempt.result_digest is not None:
+            found.add(attempt.result_digest)
+    return frozenset(found)
 
 
 def task_from_row(row: tuple) -> Task:  # type: ignore[type-arg]

@@ -1,9 +1,11 @@
-"""SERVICE: what has ended long ago goes, in small batches, and its space comes back."""
+"""SERVICE: what has ended long ago goes with its bodies, in small batches, and its space comes back."""
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from jarvis.core.errors import JarvisError
+from jarvis.state.blob_store import BlobStore
 from jarvis.state.store import Store
 
 log = logging.getLogger("jarvis.retention")
@@ -11,15 +13,29 @@ log = logging.getLogger("jarvis.retention")
 BATCH = 500
 EVERY_S = 60.0
 PAUSE_S = 0.05
+SWEEP_EVERY_S = 3600.0
+YOUNG_S = 3600.0
+"""Bodies that were put or used so lately are kept although nothing refers to them: a submission may be on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long ended tasks and events are kept, in seconds, and how many bytes database and bodies may take together."""
+
+    tasks_s: float
+    events_s: float
+    max_bytes: int
 
 
 class Retention:
-    """By age, and by size: above ``max_bytes`` the oldest go earlier."""
+    """By age; above ``max_bytes`` the oldest ended tasks go earlier."""
 
-    def __init__(self, store: Store, keep_s: float, keep_events_s: float, max_bytes: int) -> None:
-        self._store, self._keep_s, self._keep_events_s, self._max_bytes = store, keep_s, keep_events_s, max_bytes
+    def __init__(self, store: Store, blobs: BlobStore, keep: Keep) -> None:
+        self._store, self._blobs, self._keep = store, blobs, keep
+        self._swept_at = float("-inf")
 
     async def run(self) -> None:
+        """Until cancelled."""
         while True:
             try:
                 await self.run_once(await self._store.now())
@@ -30,12 +46,43 @@ class Retention:
     async def run_once(self, now: float) -> int:
         """Remove what is due; the number of tasks removed."""
         removed = 0
-        while gone := await self._store.task_delete_ended(now - self._keep_s, BATCH):
+        while gone := await self._store.task_delete_ended(now - self._keep.tasks_s, BATCH):
             removed += len(gone)
             await asyncio.sleep(PAUSE_S)
-        while await self._store.event_delete_before(now - self._keep_events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
+        while await self._store.event_delete_before(now - self._keep.events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
-        if (await self._store.counts()).database_bytes > self._max_bytes:
-            removed += len(await self._store.task_delete_ended(now, BATCH))
+        if removed and now - self._swept_at >= SWEEP_EVERY_S:
+            await self.sweep(now)
         await self._store.space_return()
+        return removed + await self._make_room(now)
+
+    async def _make_room(self, now: float) -> int:
+        """Oldest first, until it fits or nothing that has ended is left."""
+        removed = 0
+        while await self._size() > self._keep.max_bytes:
+            gone = await self._store.task_delete_ended(now, BATCH)
+            await self._store.event_delete_before(now - YOUNG_S, BATCH)
+            await self.sweep(now)
+            await self._store.space_return()
+            if not gone:
+                log.warning("more than store.max_bytes is in use, and nothing that has ended is left to remove")
+                break
+            removed += len(gone)
+            await asyncio.sleep(PAUSE_S)
         return removed
+
+    async def _size(self) -> int:
+        return (await self._store.counts()).database_bytes + await self._blobs.total_bytes()
+
+    async def sweep(self, now: float) -> int:
+        """Remove bodies that nothing refers to; the bytes freed. What is submitted while this runs has young bodies."""
+        before, after = now - YOUNG_S, 0
+        kept: dict[str, frozenset[str]] = {}
+        while page := await self._store.blob_list_referenced(before, after, BATCH):
+            for _, project, digests in page:
+                if digests:
+                    kept[project] = kept.get(project, frozenset()) | digests
+            after = page[-1][0]
+            await asyncio.sleep(0)
+        self._swept_at = now
+        return await self._blobs.sweep(before, kept)

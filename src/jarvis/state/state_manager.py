@@ -1,24 +1,36 @@
 """SERVICE: what API replicas do with the store: insert wishes durably, then hint the leader so that nobody waits for a poll."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from jarvis.bus.bus import Bus
 from jarvis.core.command import Command, NewCommand
-from jarvis.core.errors import InvalidValue, JarvisError
+from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavailable
 from jarvis.core.inputs import CommandsTaken, TasksTaken
 from jarvis.core.task import Task
+from jarvis.state.blob_store import BlobStore
 from jarvis.state.store import Accepted, Store, Submission
+
+TOUCH_AGAIN_S = 600.0
+"""A body that was used so lately is far from the age at which retention looks at it."""
+TOUCHED_MOST = 10_000
 
 
 class StateManager:
     """Acknowledged means durable: a method returns after the commit, and the hint is only for speed."""
 
-    def __init__(self, store: Store, bus: Bus) -> None:
-        self.store, self.bus = store, bus
+    def __init__(
+        self, store: Store, blobs: BlobStore, bus: Bus, accepted: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """``accepted`` is told how many tasks each acknowledgement took in."""
+        self._accepted = accepted
+        self.store, self.blobs, self.bus = store, blobs, bus
+        self._touched: dict[tuple[str, str], float] = {}
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
         """One answer per submission; a refused one never fails its neighbours."""
-        answers: list[Accepted | JarvisError] = list(await self._with_known_dependencies(submissions))
+        answers = await self._with_known_dependencies(submissions)
+        await self._refuse_missing_bodies(submissions, answers)
         open_ones = [i for i, answer in enumerate(answers) if not isinstance(answer, JarvisError)]
         inserted = await self.store.task_insert_many([submissions[i] for i in open_ones])
         fresh: list[Task] = []
@@ -27,6 +39,7 @@ class StateManager:
             if isinstance(answer, Accepted) and not answer.replayed:
                 fresh.extend(_rows(submissions[i], answer))
         if fresh:
+            self._accepted(len(fresh))
             await self._hint(fresh)
         return answers
 
@@ -41,6 +54,29 @@ class StateManager:
             error = InvalidValue("after", missing[0], "the id of an existing task") if missing else None
             answers.append(error or placeholder)
         return answers
+
+    async def _refuse_missing_bodies(
+        self, submissions: Sequence[Submission], answers: list[Accepted | JarvisError]
+    ) -> None:
+        """Bodies that tasks name are stored already, and young again from now on, so that retention leaves them."""
+        for i, submission in enumerate(submissions):
+            for task in submission.tasks:
+                for field, digest in task.spec.bodies.items():
+                    try:
+                        await self._touch(task.project, digest)
+                    except NotFound:
+                        answers[i] = InvalidValue(field, digest, f"the digest of a blob of project {task.project}")
+                    except StoreUnavailable as error:
+                        answers[i] = error
+
+    async def _touch(self, project: str, digest: str) -> None:
+        now, key = time.monotonic(), (project, digest)
+        if now - self._touched.get(key, float("-inf")) < TOUCH_AGAIN_S:
+            return
+        await self.blobs.touch(project, digest)
+        if len(self._touched) >= TOUCHED_MOST:
+            self._touched.clear()
+        self._touched[key] = now
 
     async def _hint(self, tasks: list[Task]) -> None:
         """Dependencies that ended before are looked up here, so that the leader need not read."""

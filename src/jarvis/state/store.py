@@ -212,6 +212,12 @@ class Store(Protocol):
         """Remove the events of at most ``limit`` commits whose last event is older than an instant; how many events."""
         ...
 
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        """(task, project, digests of the bodies that it or its attempts refer to), in id order: a page of a mark."""
+        ...
+
     async def space_return(self) -> None:
         """Give freed space back to the file system in a small step; also where the WAL is checkpointed."""
         ...

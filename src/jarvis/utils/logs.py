@@ -2,10 +2,20 @@
 
 import logging
 import logging.handlers
+import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 import structlog
+
+
+class _OwnFile(logging.handlers.RotatingFileHandler):
+    """A log that its owner alone may read, also after it was rotated."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def configure(level: str, file: Path | None = None, max_bytes: int = 10 << 20, keep: int = 3) -> None:
@@ -30,7 +40,7 @@ def configure(level: str, file: Path | None = None, max_bytes: int = 10 << 20, k
     if file is None:
         handler = logging.StreamHandler()
     else:
-        handler = logging.handlers.RotatingFileHandler(file, maxBytes=max_bytes, backupCount=keep)
+        handler = _OwnFile(file, maxBytes=max_bytes, backupCount=keep)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

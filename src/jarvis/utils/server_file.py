@@ -16,6 +16,7 @@ class ServerFile:
     token: str
     pid: int
     version: str
+    born: str = ""
 
 
 def write(directory: Path, content: ServerFile) -> None:
@@ -31,9 +32,26 @@ def read(directory: Path) -> ServerFile | None:
     """What the last server wrote, or None. Whether it lives is for the caller to find out."""
     try:
         data = json.loads((directory / NAME).read_text(encoding="utf-8"))
-        return ServerFile(str(data["url"]), str(data["token"]), int(data["pid"]), str(data["version"]))
+        return ServerFile(
+            str(data["url"]), str(data["token"]), int(data["pid"]), str(data["version"]), str(data["born"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def born(pid: int) -> str:
+    """When a process began, as its kernel counts; with the pid it names one process for ever. "" where this is not told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    return stat[stat.rindex(")") + 2 :].split()[19]
+
+
+def lives(content: ServerFile) -> bool:
+    """Whether the process that wrote it still runs. If not, whoever listens at its URL now is somebody else, who must not
+    be told the token. Where processes cannot be looked up, it is taken to run."""
+    return born(content.pid) == content.born if Path("/proc/self").exists() else True
 
 
 def remove(directory: Path, pid: int) -> None:

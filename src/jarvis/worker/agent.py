@@ -9,6 +9,7 @@ import base64
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -34,9 +35,10 @@ from jarvis.bus.messages import (
 from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
-from jarvis.core.task import TaskSpec
+from jarvis.core.task import CONTAINER_LABEL, TaskSpec
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
+from jarvis.worker.container_engine import probe
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
@@ -44,7 +46,8 @@ from jarvis.worker.server_address import ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor, failed
+from jarvis.worker.task_executor import TaskExecutor
+from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor, Tag
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
@@ -91,6 +94,9 @@ class Agent:
             self.supervisor, self, self.shipper, self.remover, accounts, self.directory, self.name, url,
             self.bodies.fetch, self.spawn,
         )  # fmt: skip
+        self.containers = ContainerExecutor(
+            self.processes, self, accounts, self.directory, self.name, container_mounts(options), self.spawn
+        )
         launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
             self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn
@@ -102,17 +108,31 @@ class Agent:
     # ------------------------------------------------------------ life
 
     async def run(self) -> None:
-        """Until the supervisor is gone (its end is the end of everything here) or cancelled."""
+        """Until the supervisor is gone (its end is the end of everything here) or says with a SIGTERM that it goes."""
         welcome = await self.supervisor.connect()
         loops = [self._listen(), self.remover.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
+        told = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+        tasks.append(asyncio.create_task(_until(told)))
+        await self._look_for_engine()
         await self._adopt(welcome["attempts"])
         tasks += [asyncio.create_task(loop) for loop in (self.session.run(), self._beat())]
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
+        await self.containers.close()
         for task in done:
             task.result()
+
+    async def _look_for_engine(self) -> None:
+        """The label that container tasks look for. A node whose engine came or went tells so in a new Hello."""
+        reason = await probe()
+        label = "none" if reason else "docker"
+        if self.labels.get(CONTAINER_LABEL) != label:
+            log.info("container engine: %s", reason or "it answers")
+            self.labels[CONTAINER_LABEL] = label
+            self.session.renew()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; an error there is a defect and is logged."""
@@ -134,6 +154,7 @@ class Agent:
                 checked = time.monotonic()
                 self.functions.end_idle()
                 self._say_again()
+                self.spawn(self._look_for_engine())
 
     def _say_again(self) -> None:
         """An end that was not recorded at one check, and still is not at the next, is said again."""
@@ -150,6 +171,7 @@ class Agent:
             if attempt["number"] < SERVICE_NUMBERS:
                 self._adopt_attempt(attempt)
         await self.functions.adopt(services)
+        await self.containers.adopt()
         here = {work.assignment.task for work in self.machine.everything()}
         self.remover.sweep(lambda task: task in here)
 
@@ -199,11 +221,9 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self._start(item.work)
+                self._executor(item.work).start(item.work)
             elif isinstance(item, Forget):
-                executor = self.functions if self.functions.holds(item.number) else self.processes
-                if item.work is None or item.work.spec.kind != "function" or executor is self.functions:
-                    executor.forget(item.number, item.work)
+                self._forget(item)
             elif isinstance(item, Kill):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
             elif isinstance(item, Withdraw):
@@ -211,17 +231,17 @@ class Agent:
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
 
-    def _start(self, work: Work) -> None:
-        """Containers are refused and not given back: the leader would place them here again at once."""
-        if work.spec.kind == "container":
-            self.finished(
-                failed(work, f"node {self.name} cannot run containers: no container engine is connected to it")
-            )
-        else:
-            self._executor(work).start(work)
+    def _forget(self, item: Forget) -> None:
+        if self.functions.holds(item.number):
+            self.functions.forget(item.number, item.work)
+        elif item.work is None or item.work.spec.kind == "process":
+            self.processes.forget(item.number, item.work)
+        elif item.work.spec.kind == "container":
+            self.containers.forget(item.number, item.work)
 
     def _executor(self, work: Work) -> TaskExecutor:
-        return self.functions if work.spec.function is not None else self.processes
+        executors: dict[str, TaskExecutor] = {"function": self.functions, "container": self.containers}
+        return executors.get(work.spec.kind, self.processes)
 
     def started(self, number: int, age: float = 0.0) -> None:
         self._do(self.machine.started(number, age))
@@ -255,7 +275,7 @@ class Agent:
             version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), known=self.machine.known(),
-            incarnation=self._identity.incarnation, epoch=self._identity.epoch,
+            incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:
@@ -269,6 +289,10 @@ class Agent:
         log.info("connected as node %d", welcome.node)
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
         self.session.say(Heartbeat(health=self.monitor.sample()))
+        self.spawn(self.containers.sweep(self._is_here))
+
+    def _is_here(self, number: int) -> bool:
+        return number in self.machine.ended or any(work.number == number for work in self.machine.everything())
 
     def disconnected(self) -> None:
         self.streams.close_all()
@@ -320,6 +344,17 @@ class Agent:
         os.replace(temporary, self.directory / "node.json")
 
 
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def container_mounts(options: argparse.Namespace) -> tuple[str, ...]:
+    """What containers may mount: as set, else anything, but nothing where the agent serves several users as root."""
+    if options.container_mounts is not None:
+        return tuple(os.path.realpath(path) for path in options.container_mounts.split(os.pathsep) if path)
+    return () if os.geteuid() == 0 and not options.allow_root else ("/",)
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -340,6 +375,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--label", type=_pair, action="append", default=[])
     parser.add_argument("--taint", action="append", default=[])
     parser.add_argument("--allow-root", action="store_true")
+    parser.add_argument("--container-mounts", help=f"host paths that containers may mount, separated by {os.pathsep!r}")
     return parser.parse_args(argv)
 
 

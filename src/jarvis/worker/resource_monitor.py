@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from jarvis.core.resources import Resources
+from jarvis.worker import gpu_devices
 
 
 def detect_resources(cpus: float | None = None, memory: int | None = None, gpus: float | None = None) -> Resources:
@@ -17,7 +18,7 @@ def detect_resources(cpus: float | None = None, memory: int | None = None, gpus:
         "cpu": round((cpus or len(os.sched_getaffinity(0))) * 1000),
         "memory": memory or min(psutil.virtual_memory().total, _cgroup_memory()),
     }
-    count = len(gpu_devices()) if gpus is None else gpus
+    count = len(gpu_devices.names()) if gpus is None else gpus
     if count:
         found["gpu"] = round(count * 1000)
     return found
@@ -34,42 +35,18 @@ def _cgroup_memory() -> int:
     return 1 << 62
 
 
-def gpu_devices() -> list[str]:
-    """Names of the GPUs: NVIDIA's by NVML where the extra is there, AMD's from sysfs."""
-    return _nvidia() or _amd()
-
-
-def _nvidia() -> list[str]:
-    try:
-        import pynvml
-    except ImportError:
-        return []
-    try:
-        pynvml.nvmlInit()
-        return [
-            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)))
-            for i in range(pynvml.nvmlDeviceGetCount())
-        ]
-    except pynvml.NVMLError:
-        return []
-
-
-def _amd() -> list[str]:
-    return [p.parent.name for p in sorted(Path("/sys/class/drm").glob("card*/device/mem_info_vram_total"))]
-
-
 def detect_labels() -> dict[str, str]:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     labels = {"arch": platform.machine(), "os": platform.system().lower(), "python": version}
     labels["hostname"] = socket.gethostname()
-    gpus = gpu_devices()
+    gpus = gpu_devices.names()
     if gpus:
         labels["gpu.type"] = gpus[0]
     return labels
 
 
 class ResourceMonitor:
-    """Figures for the heartbeat; network as bytes since the start."""
+    """Figures for the heartbeat. Ratios are of one, sizes bytes; network and disk count bytes since the machine started."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -88,7 +65,10 @@ class ResourceMonitor:
         network = psutil.net_io_counters()
         if network is not None:
             out |= {"net_sent": float(network.bytes_sent), "net_received": float(network.bytes_recv)}
-        return out
+        disks = psutil.disk_io_counters()
+        if disks is not None:
+            out |= {"disk_read": float(disks.read_bytes), "disk_written": float(disks.write_bytes)}
+        return out | gpu_devices.sample()
 
 
 def boot_id() -> str:

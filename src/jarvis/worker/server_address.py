@@ -15,9 +15,11 @@ class ServerAddress:
         self._used: server_file.ServerFile | None = None
 
     def next(self) -> tuple[str, str]:
-        """For the next session; several URLs take turns. Raises OSError without a token."""
+        """For the next session; several URLs take turns. Raises OSError without a token or a server."""
         token = self._token_file.read_text(encoding="ascii").strip()
         self._used = self._read()
+        if self._used is not None and not server_file.lives(self._used):
+            raise OSError(f"the server of this machine (pid {self._used.pid}) does not run")
         url = self._used.url if self._used else self._urls[self._tries % len(self._urls)]
         self._tries += 1
         return f"{url.rstrip('/').replace('http', 'ws', 1)}/agent/v1/session", token

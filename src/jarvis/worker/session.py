@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import random
-import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
 from jarvis.core.effects import Refused, Welcome
 from jarvis.core.inputs import Hello
-from jarvis.worker.server_address import ServerAddress
 
 log = logging.getLogger("jarvis.session")
 
@@ -39,11 +38,38 @@ class SessionHandler(Protocol):
     def disconnected(self) -> None: ...
 
 
+class Address(Protocol):
+    """Where the server is, as :class:`~jarvis.worker.server_address.ServerAddress` knows it."""
+
+    def next(self) -> tuple[str, str]: ...
+    def moved(self) -> bool: ...
+
+
+class Socket(Protocol):
+    """What the session asks of its WebSocket."""
+
+    async def send(self, data: bytes) -> None: ...
+    async def recv(self) -> str | bytes: ...
+    async def close(self) -> None: ...
+
+
+async def dial(url: str, token: str) -> Socket:
+    """A WebSocket to a server."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return await connect(
+        url, additional_headers=headers, compression=None, max_size=MAX_FRAME, ping_interval=None, proxy=None
+    )
+
+
 class Session:
     """Keeps a session open until stopped. ``say`` never blocks: what has to arrive is said again by the agent."""
 
-    def __init__(self, handler: SessionHandler, address: ServerAddress) -> None:
-        self._handler, self._address = handler, address
+    def __init__(
+        self, handler: SessionHandler, address: Address,
+        dial: Callable[[str, str], Awaitable[Socket]] = dial,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:  # fmt: skip
+        self._handler, self._address, self._dial, self._jitter = handler, address, dial, jitter
         self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
         self._something = asyncio.Event()
@@ -61,11 +87,15 @@ class Session:
         self._outbox.append(message)
         self._something.set()
 
+    def renew(self) -> None:
+        """End this session at the next word of the server, so that another Hello tells what has changed here."""
+        self._overflow.set()
+
     async def run(self) -> None:
         """Until cancelled."""
-        failures = 0
+        failures, now = 0, asyncio.get_running_loop().time
         while True:
-            wait, began = None, time.monotonic()
+            wait, began = None, now()
             try:
                 wait = await self._once()
             except (OSError, TimeoutError, websockets.WebSocketException, msgspec.DecodeError) as error:
@@ -74,32 +104,30 @@ class Session:
                 if self.connected:
                     self.connected = False
                     self._handler.disconnected()
-                    failures = 0 if time.monotonic() - began > LIVED_WELL_S else min(failures, SHORT_LIVES)
+                    failures = 0 if now() - began > LIVED_WELL_S else min(failures, SHORT_LIVES)
                 self._outbox.clear()
             failures += 1
             most = wait if wait is not None else min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 12), LONGEST_WAIT_S)
-            await self._pause(random.uniform(0, most))  # noqa: S311 - jitter
+            await self._pause(self._jitter(0, most))
 
     async def _pause(self, wait: float) -> None:
         """Between two sessions; over at once when the server of this machine has started again."""
-        until = time.monotonic() + wait
-        while (left := until - time.monotonic()) > 0 and not self._address.moved():  # noqa: ASYNC110 - a file
+        now = asyncio.get_running_loop().time
+        until = now() + wait
+        while (left := until - now()) > 0 and not self._address.moved():  # noqa: ASYNC110 - a file
             await asyncio.sleep(min(left, LOOK_S))
 
     async def _once(self) -> float | None:
         """One session; how long to wait at most before the next, if the server said so."""
         url, token = self._address.next()
-        headers = {"Authorization": f"Bearer {token}"}
         async with asyncio.timeout(CONNECT_S):
-            socket = await connect(
-                url, additional_headers=headers, compression=None, max_size=MAX_FRAME, ping_interval=None, proxy=None
-            )
+            socket = await self._dial(url, token)
         try:
             return await self._serve(socket)
         finally:
             await socket.close()
 
-    async def _serve(self, socket: ClientConnection) -> float | None:
+    async def _serve(self, socket: Socket) -> float | None:
         await socket.send(encode(AgentFrame(1, 0, [self._handler.hello()])))
         async with asyncio.timeout(CONNECT_S):
             first = await self._receive(socket)
@@ -124,7 +152,7 @@ class Session:
             await asyncio.wait([sender], timeout=1.0)
         return None
 
-    async def _receive_all(self, socket: ClientConnection, sender: asyncio.Task[None], silence_s: float) -> None:
+    async def _receive_all(self, socket: Socket, sender: asyncio.Task[None], silence_s: float) -> None:
         """Each heartbeat is answered: a server that leaves two unanswered is not there, whatever the socket says."""
         while not sender.done() and not self._overflow.is_set():
             async with asyncio.timeout(silence_s):
@@ -133,13 +161,13 @@ class Session:
                 self._heard = frame.seq
                 self._handler.received(frame.messages)
 
-    async def _receive(self, socket: ClientConnection) -> ServerFrame:
+    async def _receive(self, socket: Socket) -> ServerFrame:
         data = await socket.recv()
         if isinstance(data, str):
             raise msgspec.DecodeError("a text frame")
         return decode_from_server(data)
 
-    async def _send_all(self, socket: ClientConnection) -> None:
+    async def _send_all(self, socket: Socket) -> None:
         seq = 1
         while True:
             await self._something.wait()

@@ -87,6 +87,9 @@ class Streams:
             self._say(StreamData(stream=message.stream, end=True, error=error))
         elif message.kind == "tail":
             self._spawn(self._run(message.stream, self._tail(message, work)))
+        elif work.spec.kind == "container":
+            error = "it runs in a container: use the engine's own attach or exec on its node"
+            self._say(StreamData(stream=message.stream, end=True, error=error))
         else:
             self._inputs[message.stream] = asyncio.Queue(BUFFERED)
             self._spawn(self._run(message.stream, self._interactive(message, work)))

@@ -1,7 +1,6 @@
 """A real server on a free port, with stores in memory and a leader that the test plays."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.changes import Changes
-from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.event import Event
+from jarvis.state.blob_stores.memory import MemoryBlobStore
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Leadership
 from jarvis.state.stores.memory import MemoryStore
@@ -30,41 +29,6 @@ TOKENS = {
     "eve": ("eve", "user", ("blue",)),
     "node": ("nodes", "node", ()),
 }
-
-
-class MemoryBlobs:
-    """Enough of a blob store."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], bytes] = {}
-
-    async def put(self, project: str, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.kept[project, digest] = data
-        return digest
-
-    async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
-        data = b"".join([piece async for piece in chunks])
-        if len(data) > limit:
-            raise InvalidValue("body", len(data), f"at most {limit} bytes")
-        return await self.put(project, data), len(data)
-
-    async def get(self, project: str, digest: str) -> bytes:
-        if (project, digest) not in self.kept:
-            raise NotFound("blob", digest)
-        return self.kept[project, digest]
-
-    async def size(self, project: str, digest: str) -> int:
-        return len(await self.get(project, digest))
-
-    async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
-        return (await self.get(project, digest))[offset : offset + length]
-
-    async def delete(self, project: str, digest: str) -> bool:
-        return self.kept.pop((project, digest), None) is not None
-
-    async def total_bytes(self) -> int:
-        return sum(len(data) for data in self.kept.values())
 
 
 @dataclass
@@ -110,8 +74,9 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
     for who, (user, role, projects) in TOKENS.items():
         await store.token_put(token_hash(f"{who}-token"), user, role, projects, "")
     leadership = await store.leadership_acquire("test")
+    blobs = MemoryBlobStore()
     services = Services(
-        store=store, blobs=MemoryBlobs(), state_manager=StateManager(store, bus), bus=bus, clock=clock,
+        store=store, blobs=blobs, state_manager=StateManager(store, blobs, bus), bus=bus, clock=clock,
         authenticator=StoreAuthenticator(store, clock),
         incarnation=lambda: leadership.incarnation,
         settings=ApiSettings(heartbeat_flush_s=0.05, **settings),

@@ -1,6 +1,7 @@
 """Tasks through the door: submitting, reading, and everything that cannot be meant."""
 
 import asyncio
+import hashlib
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.errors import NeverFits
 from jarvis.core.states import State
 
-DIGEST = "a" * 64
+DIGEST = hashlib.sha256(b"body").hexdigest()
 GOOD: list[dict[str, Any]] = [
     {"command": ["echo", "hi"]},
     {"command": "echo $HOME", "resources": {"cpu": "500m", "memory": "512Mi", "gpu": 1, "licence": 2}},
@@ -85,6 +86,7 @@ def test_both_readers_have_the_same_fields() -> None:
 @pytest.mark.parametrize("given", GOOD, ids=",".join)
 async def test_good_tasks_are_taken(server: Running, given: dict[str, Any]) -> None:
     alice = server.client("alice")
+    await alice.put("/blobs", content=b"body")
     made = await alice.post("/api/v1/tasks", json=given)
     assert made.status_code == 201, made.text
     shown = (await alice.get(made.headers["location"])).json()

@@ -1,11 +1,15 @@
 """Where a node looks for its server, and when it looks again at once."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from jarvis.sdk.connection import find_server
+from jarvis.sdk.errors import Unreachable
 from jarvis.utils import server_file
-from jarvis.utils.server_file import ServerFile
+from jarvis.utils.server_file import ServerFile, born
 from jarvis.worker.server_address import ServerAddress
 
 
@@ -26,16 +30,36 @@ def test_urls_take_turns(token: Path) -> None:
     assert not address.moved()
 
 
+def server(pid: int) -> ServerFile:
+    return ServerFile("http://127.0.0.1:7", "t", pid, "1", born(pid))
+
+
 def test_the_server_of_this_machine_comes_first_and_its_restart_is_seen(token: Path, tmp_path: Path) -> None:
     address = ServerAddress(["http://a:1"], token, tmp_path)
     assert address.next()[0].startswith("ws://a:1/")
     assert not address.moved()
-    server_file.write(tmp_path, ServerFile("http://127.0.0.1:7", "t", 1, "1"))
+    server_file.write(tmp_path, server(os.getppid()))
     assert address.moved()
     assert address.next()[0].startswith("ws://127.0.0.1:7/")
     assert not address.moved()
-    server_file.write(tmp_path, ServerFile("http://127.0.0.1:7", "t", 2, "1"))
+    server_file.write(tmp_path, server(os.getpid()))
     assert address.moved(), "another process on the same port"
+
+
+def test_a_server_that_is_gone_is_not_asked_and_not_told_the_token(token: Path, tmp_path: Path) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    gone = server(child.pid)
+    child.kill()
+    child.wait()
+    assert not server_file.lives(gone)
+    assert not server_file.lives(ServerFile("u", "t", os.getpid(), "1", "12345")), "another process of the same pid"
+    server_file.write(tmp_path, gone)
+    address = ServerAddress(["http://a:1"], token, tmp_path)
+    with pytest.raises(OSError, match="does not run"):
+        address.next()
+    assert not address.moved()
+    with pytest.raises(Unreachable):
+        find_server(directory=tmp_path)
 
 
 def test_without_a_token_it_says_so(tmp_path: Path) -> None:

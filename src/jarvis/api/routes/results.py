@@ -1,6 +1,7 @@
 """Results of many function tasks at once, as the SDK waits for them: msgpack, because results are bytes."""
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -8,8 +9,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jarvis.api.event_hub import Place
 from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Context, Ctx
+from jarvis.api.schemas.values import word
 from jarvis.core.errors import InvalidValue
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal, allowed
@@ -26,40 +29,50 @@ PACK = "application/msgpack"
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """Tasks without an array whose ends are awaited; ``wait`` in seconds for the first of them."""
+    """Tasks without an array whose ends are awaited; ``wait`` in seconds for the first of them.
+
+    A request with the name of a ``reader`` ends the one that still waits under it, so that a client can add to what it
+    waits for.
+    """
 
     ids: list[int]
     wait: float = 0.0
+    reader: str = ""
 
 
 @router.post("/tasks/results", include_in_schema=False)
 async def results(request: Request, context: Ctx) -> Response:
-    """Those of ``ids`` that have ended: ``[id, state, cause, message, result, result_digest]`` each."""
+    """Those of ``ids`` that have ended: ``[id, state, cause, message, result, result_digest]`` each. ``took`` tells that a
+    request waited under the same name."""
     try:
         wanted = msgspec.msgpack.decode(await request.body(), type=Wanted)
     except msgspec.MsgspecError as error:
         raise Refusal(400, "bad_msgpack", str(error)) from None
     if len(wanted.ids) > MOST or any(not 0 < i < 1 << 62 for i in wanted.ids):
         raise InvalidValue("ids", len(wanted.ids), f"at most {MOST} task ids")
-    found = await _ended(context, wanted, context.allow("see"))
-    return Response(msgspec.msgpack.encode({"results": found}), media_type=PACK)
-
-
-async def _ended(context: Context, wanted: Wanted, principal: Principal) -> list[list[Any]]:
-    deadline = asyncio.get_running_loop().time() + min(max(wanted.wait, 0.0), LONGEST_S)
+    principal = context.allow("see")
     with context.hub.anything() as changed:
-        while True:
-            changed.clear()
-            tasks = await context.services.store.task_get_many(wanted.ids)
-            ended = [t for t in tasks if t.state in TERMINAL and allowed(principal, "read", t.project)]
-            left = deadline - asyncio.get_running_loop().time()
-            if ended or left <= 0:
-                return [await _result(context, task) for task in ended]
-            try:
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+        name = word(wanted.reader, "reader", 100) if wanted.reader else uuid.uuid4().hex
+        with context.hub.reading(principal.user, name, changed) as place:
+            found = await _ended(context, wanted, principal, place)
+    return Response(msgspec.msgpack.encode({"results": found, "took": place.took}), media_type=PACK)
+
+
+async def _ended(context: Context, wanted: Wanted, principal: Principal, place: Place) -> list[list[Any]]:
+    deadline = asyncio.get_running_loop().time() + min(max(wanted.wait, 0.0), LONGEST_S)
+    changed = place.changed
+    while True:
+        changed.clear()
+        tasks = await context.services.store.task_get_many(wanted.ids)
+        ended = [t for t in tasks if t.state in TERMINAL and allowed(principal, "read", t.project)]
+        left = deadline - asyncio.get_running_loop().time()
+        if ended or left <= 0 or place.replaced:
+            return [await _result(context, task) for task in ended]
+        try:
+            async with asyncio.timeout(left):
+                await changed.wait()
+        except TimeoutError:
+            continue
 
 
 async def _result(context: Context, task: Task) -> list[Any]:

@@ -157,9 +157,11 @@ async def delete(context: Ctx, ident: str) -> Response:
 
 @router.post("/tasks/{ident}/cancel", status_code=202, openapi_extra=schema_of(CancelIn))
 async def cancel(request: Request, context: Ctx, ident: str) -> Response:
-    """Soft signal, and kill after ``grace``."""
+    """Soft signal, and kill after ``grace``; with ``unstarted`` only what has not begun, and whatever runs goes on."""
     body = await body_of(request, CancelIn)
-    args = {} if body.grace is None else {"grace": duration(body.grace, "grace")}
+    args: dict[str, Any] = {} if body.grace is None else {"grace": duration(body.grace, "grace")}
+    if body.unstarted:
+        args["unstarted"] = 1
     return await _wish(context, ident, "cancel", args)
 
 

@@ -7,10 +7,53 @@ magnitude faster. Both have the same fields, and both go through the same rules 
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
+from jarvis.core.task import BALANCERS, MAX_PRIORITY, PRIORITIES
+
+Number = int | float | str
+
+
+def _shown(**schema: Any) -> WithJsonSchema:
+    """How the document shows it. The rules in ``task_rules`` check it, with messages that say what would do."""
+    return WithJsonSchema(schema)
+
+
+def _numbers(least: dict[str, float], most: float, *patterns: str) -> WithJsonSchema:
+    texts = [{"type": "string", "pattern": pattern} for pattern in patterns]
+    return _shown(anyOf=[{"type": "number", **least, "maximum": most}, *texts])
+
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$"
+_SPAN = r"^(\d{1,4}d)?(\d{1,4}h)?(\d{1,4}m)?\d{1,9}s?$"
+_DATE = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"
+_BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_CLASSES = r"^(any|exit|oom|timeout|node_lost|signal:[1-9]\d?|exit:\d{1,3}|exception:\w{1,100})$"
+_RANGES = r"^\d{1,9}(-\d{1,9}(:\d{1,9})?)?(,\d{1,9}(-\d{1,9}(:\d{1,9})?)?)*(%\d{1,9})?$"
+_LABEL = r"^[A-Za-z0-9._/-]{1,100}(!?=[^\x00-\x1f\x7f-\x9f]{0,200})?$"
+_PRIORITY = [{"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}, {"enum": sorted(PRIORITIES)}]
 
 Short = Annotated[str, Field(max_length=4096)]
-Number = int | float | str
+Word = Annotated[str, _shown(type="string", minLength=1, maxLength=100, pattern=_PRINTABLE)]
+Text = Annotated[str, _shown(type="string", pattern=r"^[^\x00]*$")]
+PathText = Annotated[Short, _shown(type="string", minLength=1, maxLength=4096, pattern=r"^[^\x00]+$")]
+Digest = Annotated[str, _shown(type="string", pattern="^[0-9a-f]{64}$")]
+Base64 = Annotated[str, _shown(type="string", pattern=_BASE64)]
+Duration = Annotated[Number, _numbers({"minimum": 0}, MAX_SECONDS, _SPAN)]
+Limit = Annotated[Number, _numbers({"exclusiveMinimum": 0}, MAX_SECONDS, _SPAN)]
+Instant = Annotated[Number, _numbers({"minimum": 0}, MAX_INSTANT, r"^\+\d{1,7}[smhd]$", _DATE)]
+Amount = Annotated[Number, _numbers({"minimum": 0}, 1 << 53, r"^\d{1,12}([KMGT]i?|m)?$")]
+Priority = Annotated[int | str, _shown(anyOf=_PRIORITY)]
+Array = Annotated[str, _shown(type="string", pattern=_RANGES)]
+After = Annotated[Short, _shown(type="string", pattern=r"^(after(ok|any|notok):)?[1-9]\d{0,17}$")]
+Label = Annotated[Short, _shown(type="string", maxLength=310, pattern=_LABEL)]
+Mount = Annotated[Short, _shown(type="string", pattern=r"^[^:\x00]+:/[^:\x00]*(:r[ow])?$")]
+FailureClass = Annotated[Short, _shown(type="string", pattern=_CLASSES)]
+Resources = Annotated[
+    dict[str, Amount], Field(json_schema_extra={"propertyNames": {"pattern": r"^[a-z][a-z0-9_.-]{0,62}$"}})
+]
+Env = Annotated[dict[str, Text], Field(json_schema_extra={"propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}})]
 
 
 class Strict(BaseModel):
@@ -22,10 +65,10 @@ class Strict(BaseModel):
 class FunctionIn(Strict):
     """A Python function; ``args`` is base64 of what the client pickled."""
 
-    code: str
-    python: Short
-    args: str | None = None
-    args_digest: str | None = None
+    code: Digest
+    python: Word
+    args: Base64 | None = None
+    args_digest: Digest | None = None
     environment: Short = ""
     fresh: bool = False
     max_calls: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
@@ -34,48 +77,50 @@ class FunctionIn(Strict):
 class RetryIn(Strict):
     max_attempts: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     backoff_strategy: Literal["exponential", "linear", "constant"] = "exponential"
-    backoff_base: Number = 1.0
-    max_backoff: Number = 300.0
-    retryable_errors: list[Short] = ["any"]
-    non_retryable_errors: list[Short] = []
+    backoff_base: Duration = 1.0
+    max_backoff: Duration = 300.0
+    retryable_errors: list[FailureClass] = ["any"]
+    non_retryable_errors: list[FailureClass] = []
 
 
 class TaskIn(Strict):
     """A task as users describe it. Durations: seconds or ``1h30m``; instants: RFC 3339, epoch seconds or ``+10m``."""
 
-    name: str | None = None
-    command: list[str] | str | None = None
-    image: Short | None = None
+    name: Word | None = None
+    command: list[Text] | Text | None = None
+    image: Word | None = None
     pull: Literal["missing", "always", "never"] = "missing"
-    mounts: list[Short] = []
-    network: Short = "bridge"
-    script: str | None = None
+    mounts: list[Mount] = []
+    network: Word = "bridge"
+    entrypoint: list[Text] | None = None
+    container_user: Word | None = None
+    script: Digest | None = None
     function: FunctionIn | None = None
-    resources: dict[str, Number] = {}
-    project: str | None = None
-    queue: str = "default"
-    priority: int | str = 0
-    array: str | None = None
-    entries: str | None = None
-    after: list[Short] = []
-    begin: Number | None = None
-    deadline: Number | None = None
-    time_limit: Number | None = None
-    soft_limit: Number | None = None
-    grace: Number = 10.0
+    resources: Resources = {}
+    project: Word | None = None
+    queue: Word = "default"
+    priority: Priority = 0
+    array: Array | None = None
+    entries: Digest | None = None
+    after: list[After] = []
+    begin: Instant | None = None
+    deadline: Instant | None = None
+    time_limit: Limit | None = None
+    soft_limit: Limit | None = None
+    grace: Duration = 10.0
     retry: RetryIn = RetryIn()
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
     hold: bool = False
-    constraints: list[Short] = []
-    tolerations: list[Short] = []
-    balancer: Short | None = None
-    env: dict[str, str] = {}
-    cwd: Short | None = None
-    stdout: Short | None = None
-    stderr: Short | None = None
-    stdin: Short | None = None
+    constraints: list[Label] = []
+    tolerations: list[Word] = []
+    balancer: Annotated[str, _shown(enum=sorted(BALANCERS))] | None = None
+    env: Env = {}
+    cwd: PathText | None = None
+    stdout: PathText | None = None
+    stderr: PathText | None = None
+    stdin: PathText | None = None
     pty: bool = False
-    output_limit: Number | None = None
+    output_limit: Amount | None = None
     login_shell: bool = False
 
 
@@ -108,6 +153,8 @@ class TaskFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pull: Literal["missing", "always", "never"] = "missing"
     mounts: list[str] = []
     network: str = "bridge"
+    entrypoint: list[str] | None = None
+    container_user: str | None = None
     script: str | None = None
     function: FunctionFast | None = None
     resources: dict[str, int | float | str] = {}
@@ -153,7 +200,10 @@ class BatchIn(Strict):
 
 
 class CancelIn(Strict):
-    grace: Number | None = None
+    """``unstarted`` cancels only what has not begun to run."""
+
+    grace: Duration | None = None
+    unstarted: bool = False
 
 
 class SignalIn(Strict):
@@ -162,7 +212,7 @@ class SignalIn(Strict):
 
 class DrainIn(Strict):
     reason: Annotated[str, Field(max_length=1000)] = ""
-    deadline: Number | None = None
+    deadline: Duration | None = None
 
 
 class BackupIn(Strict):
@@ -175,6 +225,16 @@ class RetryTaskIn(Strict):
     failed: bool = True
 
 
+_KINDS = [
+    {"required": ["command"], "properties": {"command": {"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"}}},
+    {"required": ["command"], "properties": {"command": {"type": "array", "minItems": 1, "items": {"type": "string"}}}},
+    {"required": ["script"], "properties": {"script": {"type": "string"}}},
+    {"required": ["image"], "properties": {"image": {"type": "string"}}},
+    {"required": ["function"], "properties": {"function": {"type": "object"}}},
+]
+"""Every task has one kind of work at least."""
+
+
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
@@ -182,6 +242,7 @@ def components() -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema
+    out["TaskIn"]["anyOf"] = _KINDS
     return out
 
 

@@ -13,6 +13,7 @@ from jarvis.core.resources import Resources, parse_bytes, parse_resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause
 from jarvis.core.task import (
+    BALANCERS,
     INLINE_LIMIT,
     MAX_PRIORITY,
     PRIORITIES,
@@ -66,7 +67,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         hold=task.hold,
         constraints=tuple([_constraint(c, i) for i, c in enumerate(_few(task.constraints, "constraints"))]),
         tolerations=tuple([word(t, f"tolerations.{i}") for i, t in enumerate(_few(task.tolerations, "tolerations"))]),
-        balancer=None if task.balancer is None else word(task.balancer, "balancer", 100),
+        balancer=None if task.balancer is None else _balancer(task.balancer),
         env=_env(task.env) if task.env else {},
         cwd=_path(task.cwd, "cwd"),
         stdout=_path(task.stdout, "stdout"),
@@ -93,8 +94,14 @@ def _check_body(task: TaskIn | TaskFast) -> None:
             raise InvalidValue("command", command, "at least the program to run")
         for i, part in enumerate(command):
             text(part, f"command.{i}")
-    if task.image is None and (task.mounts or task.pull != "missing" or task.network != "bridge"):
-        raise InvalidValue("image", None, "an image beside pull, mounts or network")
+    of_container = (
+        task.mounts or task.pull != "missing" or task.network != "bridge" or task.entrypoint or task.container_user
+    )
+    if task.image is None and of_container:
+        raise InvalidValue("image", None, "an image beside pull, mounts, network, entrypoint or container_user")
+    if task.image is not None and (task.pty or task.stdin is not None):
+        field = "pty" if task.pty else "stdin"
+        raise InvalidValue(field, getattr(task, field), "nothing beside an image: a container has no input")
 
 
 def _name(task: TaskIn | TaskFast) -> str:
@@ -171,6 +178,12 @@ def priority(given: int | str) -> int:
     if isinstance(given, bool) or abs(number) > MAX_PRIORITY:
         raise InvalidValue("priority", given, f"{', '.join(PRIORITIES)}, or a number up to {MAX_PRIORITY}")
     return number
+
+
+def _balancer(given: str) -> str:
+    if given not in BALANCERS:
+        raise InvalidValue("balancer", given, f"one of {', '.join(sorted(BALANCERS))}")
+    return given
 
 
 def _array(task: TaskIn | TaskFast) -> ArraySpec | None:
@@ -257,7 +270,14 @@ def _container(task: TaskIn | TaskFast, image: str) -> Container:
     for i, mount in enumerate(_few(task.mounts, "mounts")):
         source, _, rest = text(mount, f"mounts.{i}").partition(":")
         target, _, mode = rest.partition(":")
-        if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
-            raise InvalidValue(f"mounts.{i}", mount, "source:/target or source:/target:ro")
+        if not source.startswith("/") or not target.startswith("/") or mode not in ("", "ro", "rw"):
+            raise InvalidValue(f"mounts.{i}", mount, "/source:/target or /source:/target:ro")
         mounts.append((source, target, mode == "ro"))
-    return Container(word(image, "image", 500), task.pull, tuple(mounts), word(task.network, "network", 100))
+    network = word(task.network, "network", 100)
+    if ":" in network:
+        raise InvalidValue("network", network, "none, bridge, host or the name of a network")
+    entrypoint = None
+    if task.entrypoint:
+        entrypoint = tuple([text(part, f"entrypoint.{i}") for i, part in enumerate(task.entrypoint)])
+    user = None if task.container_user is None else word(task.container_user, "container_user", 100)
+    return Container(word(image, "image", 500), task.pull, tuple(mounts), network, entrypoint, user)

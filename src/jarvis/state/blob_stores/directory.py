@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -28,8 +29,7 @@ class DirectoryBlobStore:
     def _path(self, project: str, digest: str) -> Path:
         if not _DIGEST.match(digest):
             raise NotFound("blob", digest[:80])
-        folder = hashlib.sha256(project.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return self._root / folder / digest[:2] / digest[2:]
+        return self._root / _folder(project) / digest[:2] / digest[2:]
 
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
@@ -69,7 +69,16 @@ class DirectoryBlobStore:
             raise NotFound("blob", digest) from None
 
     async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
-        return await asyncio.to_thread(_read, self._path(project, digest), digest, offset, length)
+        return await self._do(_read, self._path(project, digest), digest, offset, length)
+
+    async def touch(self, project: str, digest: str) -> None:
+        path = self._path(project, digest)
+        if not await self._do(_touch, path):
+            raise NotFound("blob", digest)
+
+    async def sweep(self, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+        folders = {_folder(project): digests for project, digests in kept.items()}
+        return await self._do(_sweep, self._root, before, folders)
 
     async def delete(self, project: str, digest: str) -> bool:
         try:
@@ -82,8 +91,13 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(_total, self._root)
 
 
+def _folder(project: str) -> str:
+    return hashlib.sha256(project.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _keep(path: Path, data: bytes) -> None:
     if path.exists():
+        os.utime(path)
         # Whoever wrote it may not have come to the end yet; it is durable when its name is.
         _sync_directory(path.parent)
         return
@@ -132,6 +146,29 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _touch(path: Path) -> bool:
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _sweep(root: Path, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+    """Also what a crash left half-written. Walks slowly on purpose: a sweep is never in a hurry."""
+    freed = 0
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        name = "".join(parts[1:])
+        if path.is_dir() or (len(parts) == 3 and name in kept.get(parts[0], ())):
+            continue
+        status = path.stat(follow_symlinks=False)
+        if status.st_mtime < before:
+            path.unlink(missing_ok=True)
+            freed += status.st_size
+    return freed
 
 
 def _read(path: Path, digest: str, offset: int, length: int) -> bytes:

@@ -1,7 +1,9 @@
 """Blobs in memory, for work that need not survive and for the simulation."""
 
 import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 from jarvis.core.errors import InvalidValue, NotFound
 
@@ -9,12 +11,15 @@ from jarvis.core.errors import InvalidValue, NotFound
 class MemoryBlobStore:
     """See the port."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._blobs: dict[tuple[str, str], bytes] = {}
+        self._used: dict[tuple[str, str], float] = {}
 
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         self._blobs[project, digest] = bytes(data)
+        self._used[project, digest] = self._clock()
         return digest
 
     async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
@@ -37,7 +42,19 @@ class MemoryBlobStore:
     async def read(self, project: str, digest: str, offset: int, length: int) -> bytes:
         return (await self.get(project, digest))[offset : offset + length]
 
+    async def touch(self, project: str, digest: str) -> None:
+        await self.get(project, digest)
+        self._used[project, digest] = self._clock()
+
+    async def sweep(self, before: float, kept: Mapping[str, AbstractSet[str]]) -> int:
+        old = [k for k, at in self._used.items() if at < before and k[1] not in kept.get(k[0], ())]
+        freed = sum(len(self._blobs[key]) for key in old)
+        for key in old:
+            del self._blobs[key], self._used[key]
+        return freed
+
     async def delete(self, project: str, digest: str) -> bool:
+        self._used.pop((project, digest), None)
         return self._blobs.pop((project, digest), None) is not None
 
     async def total_bytes(self) -> int:

@@ -23,7 +23,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
-from jarvis.state.persistence import AWAITING, ID_JUMP, INCARNATION_EPOCH, KEY_S, matches, new_task, specs_of
+from jarvis.state.persistence import AWAITING, ID_JUMP, INCARNATION_EPOCH, KEY_S, blobs_of, matches, new_task, specs_of
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -269,6 +269,17 @@ class MemoryStore:
         week_ago = self._clock() - KEY_S
         self._keys = {k: v for k, v in self._keys.items() if v[1].submitted_at >= week_ago}
         return gone
+
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        page = [
+            t for t in sorted(self._tasks.values(), key=lambda t: t.id)
+            if t.id > after_id and t.submitted_at < submitted_before
+        ][:limit]  # fmt: skip
+        return [
+            (t.id, t.project, blobs_of(t.spec, [a for a in self._attempts.values() if a.task == t.id])) for t in page
+        ]
 
     async def event_delete_before(self, before: float, limit: int) -> int:
         dropped_before = self._dropped_seq

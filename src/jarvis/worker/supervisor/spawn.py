@@ -126,7 +126,7 @@ def _open_terminal(order: Order, files: Files) -> None:
 def _open_as_user(order: Order) -> int:
     """Open the output file with the rights of the task's user, though it is we who write it."""
     if order.user is None or not order.output_as_user or os.geteuid() != 0:
-        return os.open(order.stdout, _output_flags(order), 0o666 & ~order.umask)
+        return _open_output(order, order.stdout)
     groups = os.getgroups()
     os.setgroups(order.user["groups"])
     os.setegid(order.user["gid"])
@@ -164,12 +164,20 @@ def _open_outputs(order: Order, files: Files) -> None:
         if order.stderr is not None:
             files.late.append((2, order.stderr))
         return
+    files.child[1] = _open_output(order, order.stdout)
+    files.child[2] = files.child[1] if order.stderr is None else _open_output(order, order.stderr)
+
+
+def _open_output(order: Order, path: str) -> int:
+    """A file of the task's own choice gets the modes of its umask. One of ours is its owner's alone to read, because its
+    name is easily guessed."""
+    if order.output_as_user:
+        return os.open(path, _output_flags(order), 0o666 & ~order.umask)
     links = os.O_NOFOLLOW if order.user is not None else 0
-    files.child[1] = os.open(order.stdout, _output_flags(order) | links, 0o666 & ~order.umask)
-    same = order.stderr is None
-    files.child[2] = (
-        files.child[1] if same else os.open(str(order.stderr), _output_flags(order) | links, 0o666 & ~order.umask)
-    )
+    fd = os.open(path, _output_flags(order) | links, 0o600)
+    if order.user is not None and os.geteuid() == 0:
+        os.fchown(fd, order.user["uid"], order.user["gid"])
+    return fd
 
 
 def _output_flags(order: Order) -> int:

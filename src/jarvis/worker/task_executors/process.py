@@ -32,8 +32,12 @@ class Tag(msgspec.Struct, array_like=True):
     shares: tuple[Share, ...] = ()
 
 
+class MissingInput(Exception):
+    """A script or a list of lines that the server did not give."""
+
+
 class ProcessExecutor:
-    """See the port."""
+    """See the port. Inputs, directories, output files and ends of containers are the same and are handled here too."""
 
     def __init__(
         self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, remover: Remover, accounts: Accounts,
@@ -59,7 +63,19 @@ class ProcessExecutor:
             self._order(work, None, None)
 
     async def _start_with_blobs(self, work: Work) -> None:
-        """Fetch what the task needs first: a script, the lines of ``--each-line``."""
+        try:
+            script, entry = await self.inputs(work)
+        except MissingInput as error:
+            if work.number in self._preparing:
+                self._preparing.discard(work.number)
+                self._reports.finished(failed(work, f"node {self._node}: {error}"))
+            return
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
+            self._order(work, script, entry)
+
+    async def inputs(self, work: Work) -> tuple[str | None, str | None]:
+        """What the task needs first: (path of its script, its line of ``--each-line``); raises :class:`MissingInput`."""
         script = entry = None
         array = work.spec.array
         try:
@@ -68,13 +84,8 @@ class ProcessExecutor:
             if array is not None and array.entries is not None:
                 entry = os.fsdecode((await self._entries(work, array.entries))[work.assignment.position])
         except (OSError, TimeoutError, IndexError) as error:
-            if work.number in self._preparing:
-                self._preparing.discard(work.number)
-                self._reports.finished(failed(work, f"node {self._node}: an input could not be fetched: {error}"))
-            return
-        if work.number in self._preparing:
-            self._preparing.discard(work.number)
-            self._order(work, script, entry)
+            raise MissingInput(f"an input could not be fetched: {error}") from None
+        return script, entry
 
     async def _entries(self, work: Work, digest: str) -> list[bytes]:
         """The lines of ``--each-line``, kept for the other elements of the array."""
@@ -101,12 +112,15 @@ class ProcessExecutor:
     def _order(self, work: Work, script: str | None, entry: str | None) -> None:
         try:
             account = self._accounts.of(work.assignment.user)
-            scratch = self._scratch(work, account)
+            scratch = self.scratch(work, account)
         except (NoSuchUser, OSError) as error:
             self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
+        self._supervisor.send(self._message(work, account, self.environment(work, account, scratch, entry), script))
+
+    def environment(self, work: Work, account: Account, scratch: str, entry: str | None = None) -> dict[str, str]:
         place = Where(self._node, account.home, account.name, account.shell, scratch, time.time(), self._api_url)
-        self._supervisor.send(self._message(work, account, environment(work, place, entry), script))
+        return environment(work, place, entry)
 
     def _message(self, work: Work, account: Account, env: dict[str, str], script: str | None) -> dict[str, Any]:
         spec = work.spec
@@ -123,7 +137,7 @@ class ProcessExecutor:
             "output_as_user": spec.stdout is not None,
         }  # fmt: skip
 
-    def _scratch(self, work: Work, account: Account) -> str:
+    def scratch(self, work: Work, account: Account) -> str:
         """The attempt's own directory, in the one of its task."""
         scratch = f"{self._base(work)}.d"
         try:
@@ -159,10 +173,7 @@ class ProcessExecutor:
     def exec_place(self, work: Work) -> tuple[dict[str, str], str]:
         """Environment and directory of another process beside the task's own."""
         account = self._accounts.of(work.assignment.user)
-        place = Where(
-            self._node, account.home, account.name, account.shell, f"{self._base(work)}.d", time.time(), self._api_url
-        )
-        return environment(work, place), work.spec.cwd or account.home
+        return self.environment(work, account, f"{self._base(work)}.d"), work.spec.cwd or account.home
 
     def kill(self, work: Work, cause: Cause, grace_s: float) -> None:
         if work.number in self._preparing:
@@ -178,7 +189,11 @@ class ProcessExecutor:
         """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed."""
         self._supervisor.send({"op": "ack", "numbers": [number]})
         if work is not None:
-            self._remover.add(self._base(work))
+            self.discard(work)
+
+    def discard(self, work: Work) -> None:
+        """Remove the default output and the directory of an attempt, at a pace."""
+        self._remover.add(self._base(work))
 
     # ------------------------------------------------------------ reports
 

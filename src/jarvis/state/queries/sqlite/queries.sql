@@ -198,6 +198,13 @@ SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_eac
 -- name: task_list_live_specs
 -- To see what those refer to that may still ask how it ended.
 SELECT spec FROM task WHERE ended_at IS NULL AND state IN (SELECT value FROM json_each(?));
+-- name: task_list_before
+-- A page of tasks submitted before an instant, to see which bodies they refer to.
+SELECT id, project, spec FROM task WHERE submitted_at < ? AND id > ? ORDER BY id LIMIT ?;
+-- name: attempt_list_of_tasks
+-- All attempts of the tasks in a json list.
+SELECT task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result
+FROM attempt WHERE task IN (SELECT value FROM json_each(?));
 -- name: task_delete
 -- With all that hangs on it.
 DELETE FROM task WHERE id = ?;

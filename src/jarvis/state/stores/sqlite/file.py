@@ -12,10 +12,11 @@ from urllib.parse import quote
 from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, StoreUnavailable
 from jarvis.state import migrations, queries
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH
-from jarvis.state.stores.sqlite.writer import translate
+from jarvis.state.stores.sqlite.writer import BUSY_MS, translate
 
 Q = queries.load("sqlite")
 DATABASE = "jarvis.db"
+VACUUM_PAGES = 1000
 SMALL = 64 * 1024 * 1024
 """Up to this size a database is checked at every start; above, when its last owner did not close it."""
 
@@ -146,7 +147,8 @@ def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Co
             os.chmod(path, 0o600)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("PRAGMA busy_timeout=10000")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         connection.execute("PRAGMA journal_size_limit=67108864")
         connection.execute(f"PRAGMA query_only={int(read_only)}")
     except BaseException:
@@ -205,6 +207,14 @@ def restore(backup: Path, directory: Path, force: bool = False, clock: Callable[
         return incarnation
     finally:
         os.close(lock)
+
+
+def vacuum_step(c: sqlite3.Connection) -> int:
+    """Give some free pages back to the file system; how many were left before."""
+    free = int(c.execute("PRAGMA freelist_count").fetchone()[0])
+    if free:
+        c.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return free
 
 
 def _new_life(backup: Path, new: Path, at_least: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import local
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import msgspec
@@ -38,6 +38,7 @@ from jarvis.state.persistence import (
     KEY_S,
     attempt_detail,
     attempt_from_row,
+    blobs_of,
     element_from_row,
     element_to_row,
     encode,
@@ -45,10 +46,11 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, claim, connect, open_database
+from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, claim, connect, open_database, vacuum_step
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
 T = TypeVar("T")
+VACUUM_STEPS = 16
 READERS = 2
 ROOM = 1024 * 1024
 """Bytes that the disk must have free to be called well."""
@@ -76,8 +78,9 @@ class SqliteStore:
             raise
         self._lock = lock
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
-        self._local = local()
-        self._open_readers: list[sqlite3.Connection] = []
+        self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        for _ in range(READERS):  # now: later there may be no descriptor left
+            self._idle.put(connect(self.path, self._synchronous, read_only=True))
         self._writer = Writer(self._connection)
         self._writer.start()
 
@@ -89,8 +92,8 @@ class SqliteStore:
             await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
         await self._writer.stop()
         await asyncio.to_thread(self._readers.shutdown)
-        for reader in self._open_readers:
-            reader.close()
+        while not self._idle.empty():
+            self._idle.get().close()
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -111,17 +114,15 @@ class SqliteStore:
 
     async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         def work() -> T:
+            connection = self._idle.get()
             try:
-                connection = getattr(self._local, "connection", None)
-                if connection is None:
-                    connection = connect(self.path, self._synchronous, read_only=True)
-                    self._local.connection = connection
-                    self._open_readers.append(connection)
                 return unit(connection)
             except sqlite3.Error as error:
                 raise translate(error) from None
             except (msgspec.MsgspecError, ValueError) as error:
                 raise StoreCorrupt(f"a row in {self.path} is damaged: {error}") from None
+            finally:
+                self._idle.put(connection)
 
         if self._lock is None:
             raise StoreUnavailable(f"{self.path} is closed")
@@ -295,6 +296,16 @@ class SqliteStore:
 
         return await self._writer.do(unit)
 
+    async def blob_list_referenced(
+        self, submitted_before: float, after_id: int, limit: int
+    ) -> list[tuple[int, str, frozenset[str]]]:
+        tasks = await self._many("task_list_before", _body, (submitted_before, after_id, limit))
+        attempts: dict[int, list[Attempt]] = {}
+        listed = json.dumps([ident for ident, _, _ in tasks])
+        for attempt in await self._many("attempt_list_of_tasks", attempt_from_row, (listed,)):
+            attempts.setdefault(attempt.task, []).append(attempt)
+        return [(ident, project, blobs_of(spec, attempts.get(ident, ()))) for ident, project, spec in tasks]
+
     async def event_delete_before(self, before: float, limit: int) -> int:
         def unit(c: sqlite3.Connection) -> int:
             rows = c.execute(Q["event_pack_old"], (before, limit)).fetchall()
@@ -308,7 +319,12 @@ class SqliteStore:
         return await self._writer.do(unit)
 
     async def space_return(self) -> None:
-        await self._writer.do(lambda c: len(c.execute("PRAGMA incremental_vacuum(1000)").fetchall()))
+        """In steps, so that others write in between."""
+        for _ in range(VACUUM_STEPS):
+            if not await self._writer.do(vacuum_step):
+                break
+        self._writer.shrink_wal = True
+        await self._writer.do(vacuum_step)
 
     async def backup(self, path: Path) -> None:
         if path.exists():  # noqa: ASYNC240 - one stat
@@ -417,6 +433,10 @@ def _attempt_row(a: Attempt) -> tuple[object, ...]:
 
 def _command(row: Any) -> Command:
     return Command(id=row[0], at=row[1], body=msgspec.msgpack.decode(row[2], type=NewCommand))
+
+
+def _body(row: Any) -> tuple[int, str, TaskSpec]:
+    return row[0], row[1], msgspec.msgpack.decode(row[2], type=TaskSpec)
 
 
 def _node(row: Any) -> Node:

@@ -16,6 +16,8 @@ from jarvis.core.errors import JarvisError, StoreCorrupt, StoreUnavailable
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], Any]
 
+BUSY_MS = 10_000
+"""How long a statement waits for a lock of another process."""
 QUEUE_LIMIT = 10_000
 """Units that may wait; beyond, submissions are refused rather than kept in memory."""
 CHECKPOINT_EVERY = 64
@@ -31,6 +33,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
         self._stopped = False
         self.commits = 0
+        self.shrink_wal = False
+        """Set to cut the WAL back after the next commit."""
 
     def start(self) -> None:
         self._thread.start()
@@ -112,10 +116,15 @@ class Writer:
                 return
 
     def _checkpoint(self) -> None:
-        """Only this thread does; a failure is tried again after the next commit."""
+        """Only this thread does; a failure is tried again after the next commit. Cutting back waits for no reader."""
         try:
-            if self.commits % CHECKPOINT_EVERY == 0:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if self.shrink_wal:
+                self.shrink_wal = False
+                self._connection.execute("PRAGMA busy_timeout=0")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            elif self.commits % CHECKPOINT_EVERY == 0:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error:
             return
 

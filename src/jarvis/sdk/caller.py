@@ -1,0 +1,375 @@
+"""Calls on their way: pickled once, gathered into batches, their results fetched many at a time."""
+
+import asyncio
+import atexit
+import base64
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import cloudpickle
+import msgspec
+
+from jarvis.sdk.broken import ProcessDied
+from jarvis.sdk.client import Client
+from jarvis.sdk.errors import ClientError, TaskFailed
+
+T = TypeVar("T")
+Function = Callable[..., Any]
+Row = tuple[int, str, str, str, bytes | None, str | None]
+"""Task, state, cause, message, result, digest of the result."""
+
+BATCH = 1000
+RESULTS_AT_ONCE = 5000
+WAIT_S = 5.0
+TURN_S = 0.1
+"""How long a part of more than ``RESULTS_AT_ONCE`` pending calls is waited for before the next part has its turn."""
+INLINE = 64 * 1024
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_DIED = frozenset({"exit", "signal", "oom"})
+_BROKEN = (ClientError, OSError, RuntimeError)
+"""What a request may raise; RuntimeError is what the HTTP client says when somebody closed it."""
+
+
+class RemoteTraceback(Exception):
+    """Where the exception was raised, on the node; the ``__cause__`` of what is re-raised here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class TaskFuture(Future[T]):
+    """A Future that knows its task; cancelling it cancels the task, even when it runs already."""
+
+    task_id: int | None = None
+    _owner: "Caller | None" = None
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        if self._notify_cancelled() and self._owner is not None:
+            self._owner.cancel_later(self)
+        return True
+
+    def _notify_cancelled(self) -> bool:
+        """Wake who waits for it; true the first time."""
+        with self._condition:
+            if self._state != "CANCELLED":
+                return False
+            self.set_running_or_notify_cancel()
+            return True
+
+    def begin(self) -> bool:
+        """Whether a result may be set: not when it was cancelled."""
+        with self._condition:
+            return self._state == "PENDING" and self.set_running_or_notify_cancel()
+
+    def drop(self) -> None:
+        """As cancel, when the server has cancelled its task already."""
+        if super().cancel():
+            self._notify_cancelled()
+
+    def fail(self, error: BaseException) -> None:
+        if self.begin():
+            self.set_exception(error)
+
+    def __await__(self) -> Iterator[Any]:
+        return asyncio.wrap_future(self).__await__()
+
+
+class Caller:
+    """Two threads of a client: one sends calls and cancellations, one fetches results.
+
+    ``limit`` is how many calls may be with the server at once; ``wrap`` goes around each function; ``leave`` is called when
+    all is over. A ``detached`` caller's results are not waited for when the program ends.
+    """
+
+    def __init__(
+        self, client: Client, limit: int | None = None, wrap: Callable[[Function], Function] | None = None,
+        leave: Callable[[], None] | None = None, detached: bool = False,
+    ) -> None:  # fmt: skip
+        self._client, self._limit, self._wrap, self._leave, self.detached = client, limit, wrap, leave, detached
+        self._lock = threading.Lock()
+        self._to_send, self._to_fetch = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._calls: deque[tuple[dict[str, Any], TaskFuture[Any]]] = deque()
+        self._pending: dict[int, TaskFuture[Any]] = {}
+        self._cancels: list[tuple[int, dict[str, Any]]] = []
+        self._dropped: set[int] = set()
+        self._unsettled = 0
+        self._closing = False
+        self._reader, self._poll = uuid.uuid4().hex, 0
+        """``_poll`` numbers the request that waits for results; 0 while none does."""
+        self._codes: set[str] = set()
+        self._pickled: WeakKeyDictionary[Function, str] = WeakKeyDictionary()
+        self._threads = [
+            threading.Thread(target=self._send_all, name="jarvis-submit", daemon=True),
+            threading.Thread(target=self._fetch_all, name="jarvis-results", daemon=True),
+        ]
+        _callers.add(self)
+        for thread in self._threads:
+            thread.start()
+
+    # ------------------------------------------------------------ the threads of users
+
+    def call(
+        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], spec: dict[str, Any]
+    ) -> TaskFuture[Any]:
+        """Never raises for what cannot be pickled or stored: the future does."""
+        future: TaskFuture[Any] = TaskFuture()
+        future._owner = self
+        try:
+            call = {**spec["function"], "code": self._code(function), "python": PYTHON}
+            body = _pickle((args, kwargs))
+            if len(body) <= INLINE:
+                call["args"] = base64.b64encode(body).decode()
+            else:
+                call["args_digest"] = self._client.put_blob(body)
+        except Exception as error:  # noqa: BLE001 - whatever the user's own pickling raises
+            future.fail(error)
+            return future
+        with self._lock:
+            self._unsettled += 1
+            self._calls.append(({**spec, "function": call}, future))
+            self._to_send.notify()
+        return future
+
+    def _code(self, function: Function) -> str:
+        """The digest of a function's pickle; sent to the server the first time."""
+        try:
+            known = self._pickled.get(function)
+        except TypeError:  # a callable that has no hash or no weak reference is pickled each time
+            return self._send_code(function)
+        if known is None:
+            known = self._pickled[function] = self._send_code(function)
+        return known
+
+    def _send_code(self, function: Function) -> str:
+        data = cloudpickle.dumps(function if self._wrap is None else self._wrap(function))
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self._codes:
+            self._client.put_blob(data)
+            self._codes.add(digest)
+        return digest
+
+    def cancel_later(self, future: TaskFuture[Any]) -> None:
+        """Called by futures, also from callbacks: the request itself is the sending thread's."""
+        with self._lock:
+            if future.task_id is not None:
+                self._cancels.append((future.task_id, {"grace": 0}))
+            self._to_send.notify()
+
+    def drop_waiting(self) -> None:
+        """Cancel what has not begun to run."""
+        with self._lock:
+            calls = [future for _, future in self._calls]
+            self._dropped |= set(self._pending)
+            self._cancels += [(task, {"unstarted": True}) for task in self._pending]
+            self._to_send.notify()
+        for future in calls:
+            future.cancel()
+
+    def close(self) -> None:
+        """No more calls will come; the threads end with the last result."""
+        with self._lock:
+            self._closing = True
+            self._to_send.notify_all()
+            self._to_fetch.notify_all()
+
+    def join(self) -> None:
+        """Until all calls have ended (when detached: are with the server)."""
+        for thread in self._threads[: 1 if self.detached else 2]:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    # ------------------------------------------------------------ the sending thread
+
+    def _send_all(self) -> None:
+        while self._send():
+            pass
+
+    def _send(self) -> bool:
+        """One request for everything that has gathered while the one before was on its way."""
+        with self._lock:
+            while not self._cancels and not self._room():
+                if self._closing and not (self._calls if self.detached else self._unsettled):
+                    return False
+                self._to_send.wait()
+            cancels, self._cancels = self._cancels, []
+            batch = [self._calls.popleft() for _ in range(min(self._room(), len(self._calls)))]
+        if batch:
+            self._submit(batch)
+        for task, how in cancels:
+            if "unstarted" not in how:
+                self._take([task])
+            try:
+                self._client.act(task, "cancel", **how)
+            except _BROKEN:
+                continue
+        return True
+
+    def _room(self) -> int:
+        """How many of the calls at hand may be sent now."""
+        free = BATCH if self._limit is None else max(self._limit - len(self._pending), 0)
+        return min(free, BATCH, len(self._calls))
+
+    def _take(self, tasks: list[int]) -> list[TaskFuture[Any]]:
+        """Out of the pending ones, for good."""
+        with self._lock:
+            taken = [self._pending.pop(task) for task in tasks if task in self._pending]
+            self._settled(len(taken))
+        return taken
+
+    def _settled(self, count: int) -> None:
+        """So many calls are over; the lock is held."""
+        self._unsettled -= count
+        self._to_send.notify()
+        self._to_fetch.notify()
+
+    def _submit(self, batch: list[tuple[dict[str, Any], TaskFuture[Any]]]) -> None:
+        alive = [(spec, future) for spec, future in batch if not future.cancelled()]
+        answers: list[dict[str, Any]] = []
+        if alive:
+            try:
+                answers = self._client.submit_many([spec for spec, _ in alive])
+            except _BROKEN as error:
+                for _, future in alive:
+                    future.fail(error)
+        with self._lock:
+            before = len(self._pending)
+            for (_, future), answer in zip(alive, answers, strict=False):
+                if "id" in answer:
+                    future.task_id = int(answer["id"])
+                    self._pending[future.task_id] = future
+                    if future.cancelled():
+                        self._cancels.append((future.task_id, {"grace": 0}))
+            self._settled(len(batch) - (len(self._pending) - before))
+            poll = self._poll
+        for (_, future), answer in zip(alive, answers, strict=False):
+            if "id" not in answer:
+                problem = answer["problem"]
+                future.fail(
+                    ClientError(str(problem.get("detail")), str(problem.get("code")), str(problem.get("hint") or ""))
+                )
+        self._end_poll(poll)
+
+    def _end_poll(self, poll: int) -> None:
+        """A request that waits already does not know what was submitted since: another one takes its place."""
+        while poll and poll == self._poll:
+            try:
+                if self._ask([], 0.0)["took"]:
+                    return
+            except _BROKEN:
+                return
+
+    # ------------------------------------------------------------ the fetching thread
+
+    def _fetch_all(self) -> None:
+        polls = 0
+        while True:
+            with self._lock:
+                while not self._pending:
+                    if self._closing and not self._unsettled:
+                        break
+                    self._to_fetch.wait()
+                if not self._pending:
+                    break
+                wanted = [task for task, _ in zip(self._pending, range(RESULTS_AT_ONCE), strict=False)]
+                polls += 1
+                self._poll = polls
+                wait = WAIT_S if len(self._pending) == len(wanted) else TURN_S
+            self._fetch(wanted, wait)
+        _callers.discard(self)
+        if self._leave is not None:
+            self._leave()
+
+    def _fetch(self, wanted: list[int], wait: float) -> None:
+        try:
+            rows = self._ask(wanted, wait)["results"]
+        except _BROKEN as error:
+            for future in self._take(wanted):
+                future.fail(error)
+            return
+        finally:
+            self._poll = 0
+        for row in rows:
+            self._settle(row)
+        if not rows and wait == TURN_S:
+            with self._lock:
+                for task in wanted:
+                    if task in self._pending:
+                        self._pending[task] = self._pending.pop(task)
+
+    def _ask(self, ids: list[int], wait: float) -> dict[str, Any]:
+        body = msgspec.msgpack.encode({"ids": ids, "wait": wait, "reader": self._reader})
+        answer = self._client.connection.request("POST", "/tasks/results", content=body, timeout=wait + 30)
+        return dict(msgspec.msgpack.decode(answer.content))
+
+    def _settle(self, row: Row) -> None:
+        task, state = row[0], row[1]
+        for future in self._take([task]):
+            if state == "cancelled" and task in self._dropped:
+                future.drop()
+                return
+            value, error = self._outcome(row)
+            if not future.begin():
+                return
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+    def _outcome(self, row: Row) -> tuple[Any, BaseException | None]:
+        """What the call returned, or what it ended with."""
+        task, state, cause, message, data, digest = row
+        try:
+            if data is None and digest is not None:
+                data = self._client.connection.request("GET", f"/blobs/{digest}").content
+            if state == "succeeded" and data is not None:
+                return pickle.loads(data), None
+            if cause == "exception" and data is not None:
+                error, text = pickle.loads(data)
+                error.__cause__ = RemoteTraceback(text)
+                return None, error
+        except Exception as error:  # noqa: BLE001 - a result that cannot be unpickled here is this call's error
+            return None, error
+        except BaseException as error:  # noqa: BLE001 - nor may one end the program
+            return None, RuntimeError(f"unpickling the result raised {type(error).__name__}({error})")
+        return None, (ProcessDied if cause in _DIED else TaskFailed)(task, state, message or cause)
+
+
+def _pickle(value: object) -> bytes:
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - lambdas and local classes: the slower pickler knows them
+        return bytes(cloudpickle.dumps(value, protocol=5))
+
+
+_callers: set[Caller] = set()
+ending = threading.Event()
+"""Set when the program ends: from then on no call is taken."""
+
+
+@atexit.register
+def _at_exit() -> None:
+    """A program that ends waits for its calls, as with every other executor."""
+    ending.set()
+    for caller in list(_callers):
+        caller.close()
+    for caller in list(_callers):
+        caller.join()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_callers.clear)

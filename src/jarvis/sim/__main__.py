@@ -1,0 +1,5 @@
+"""``python -m jarvis.sim``."""
+
+from jarvis.sim.run import main
+
+main()

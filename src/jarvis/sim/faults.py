@@ -1,0 +1,129 @@
+"""What goes wrong, and when: drawn from a seed, each fault with its end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jarvis.sim.network import Way
+    from jarvis.sim.node import Node
+    from jarvis.sim.world import World
+
+
+class Faults:
+    """One fault after the other, often before the one before is over."""
+
+    def __init__(self, world: "World", random: Random) -> None:
+        self.world, self.random = world, random
+        self.acted = 0
+        self._kinds: list[Callable[[], Awaitable[None]]] = [
+            self._cut, self._partition, self._partition, self._one_way, self._swizzle, self._agent, self._agent,
+            self._supervisor, self._reboot, self._server, self._server, self._old_leader, self._disk_away,
+            self._disk_silent, self._disk_slow, self._network_slow, self._repeats,
+        ]  # fmt: skip
+
+    async def run(self, seconds: float) -> None:
+        """Until the time is over and every fault has ended."""
+        kinds = self.random.sample(self._kinds, self.random.randint(2, len(self._kinds)))
+        pause = self.random.choice((1.0, 3.0, 8.0))
+        until = asyncio.get_running_loop().time() + seconds
+        running = []
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(self.random.expovariate(1.0 / pause))
+            kind = self.random.choice(kinds)
+            self.world.history.note("fault", kind.__name__)
+            self.acted += 1
+            running.append(self.world.spawn(_awaited(kind)))
+        await asyncio.gather(*running)
+
+    def _node(self) -> "Node":
+        return self.random.choice(self.world.nodes)
+
+    async def _for_a_while(self) -> None:
+        await asyncio.sleep(self.random.choice((0.05, 1.0, 8.0, 30.0)) * self.random.uniform(0.5, 1.5))
+
+    # ------------------------------------------------------------ the network
+
+    async def _cut(self) -> None:
+        self.world.network.cut(self._node().name)
+
+    async def _partition(self) -> None:
+        node = self._node().name
+        self.world.network.block(node, "up", "down")
+        await self._for_a_while()
+        self.world.network.free(node, "up", "down")
+
+    async def _one_way(self) -> None:
+        ways: tuple[Way, Way] = ("up", "down")
+        node, way = self._node().name, self.random.choice(ways)
+        self.world.network.block(node, way)
+        await self._for_a_while()
+        self.world.network.free(node, way)
+
+    async def _swizzle(self) -> None:
+        """The links of some nodes stop one by one and come back in another order."""
+        some = self.random.sample(self.world.nodes, self.random.randint(1, len(self.world.nodes)))
+        for node in some:
+            self.world.network.block(node.name, "up", "down")
+            await asyncio.sleep(self.random.uniform(0.0, 3.0))
+        self.random.shuffle(some)
+        for node in some:
+            await asyncio.sleep(self.random.uniform(0.0, 10.0))
+            self.world.network.free(node.name, "up", "down")
+
+    async def _network_slow(self) -> None:
+        self.world.network.slowness = 50.0
+        await self._for_a_while()
+        self.world.network.slowness = 1.0
+
+    async def _repeats(self) -> None:
+        """Frames arrive twice."""
+        self.world.network.repeat_share = 0.3
+        await self._for_a_while()
+        self.world.network.repeat_share = 0.0
+
+    # ------------------------------------------------------------ nodes
+
+    async def _agent(self) -> None:
+        await self._down(self._node(), "crash_agent")
+
+    async def _supervisor(self) -> None:
+        await self._down(self._node(), "crash_supervisor")
+
+    async def _reboot(self) -> None:
+        await self._down(self._node(), "reboot")
+
+    async def _down(self, node: "Node", how: str) -> None:
+        """Whoever ends such a fault first starts the agent; the others find it running."""
+        getattr(node, how)()
+        await self._for_a_while()
+        node.start()
+
+    # ------------------------------------------------------------ server and disk
+
+    async def _server(self) -> None:
+        await self.world.restart_server(self.random.choice((0.1, 2.0, 15.0)), leader_stays=False)
+
+    async def _old_leader(self) -> None:
+        """Another server takes over while the old leader still decides."""
+        await self.world.restart_server(self.random.uniform(0.0, 1.0), leader_stays=True)
+
+    async def _disk_away(self) -> None:
+        self.world.disk.away = True
+        await self._for_a_while()
+        self.world.disk.away = False
+
+    async def _disk_silent(self) -> None:
+        self.world.disk.silent_share = 0.2
+        await self._for_a_while()
+        self.world.disk.silent_share = 0.0
+
+    async def _disk_slow(self) -> None:
+        self.world.disk.slowness = self.random.choice((50.0, 1000.0))
+        await self._for_a_while()
+        self.world.disk.slowness = 1.0
+
+
+async def _awaited(kind: Callable[[], Awaitable[None]]) -> None:
+    await kind()

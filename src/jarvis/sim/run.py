@@ -1,0 +1,105 @@
+"""Run seeds: ``python -m jarvis.sim --seed 7 --trace`` replays one, ``--seeds 1..200`` runs many."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jarvis.sim.loop import VirtualLoop
+from jarvis.sim.workload import Load
+from jarvis.sim.world import Parts, Plan, World
+
+CALM_EVERY = 10
+"""One seed of so many runs without faults, and is judged more strictly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a seed. ``error`` is empty when everything held."""
+
+    seed: int
+    error: str
+    digest: str
+    lines: int
+    seconds: float
+    tasks: int
+    attempts: int
+    faults: int
+    overlaps: int
+    last: tuple[str, ...]
+
+    def __str__(self) -> str:
+        figures = (
+            f"{self.lines} lines, {self.seconds:.0f} s, {self.tasks} tasks, {self.attempts} attempts, "
+            f"{self.faults} faults, {self.overlaps} overlaps"
+        )
+        return f"seed {self.seed}: {self.error or 'good'} ({figures}) {self.digest}"
+
+
+def plan_of(seed: int, steps: int) -> Plan:
+    """``steps`` is how much each client asks for; the time for faults grows with it."""
+    return Plan(seconds=5.0 * steps, calm=seed % CALM_EVERY == 0, load=Load(requests=steps))
+
+
+def simulate(
+    seed: int, steps: int = 10, parts: Parts | None = None, echo: Callable[[str], None] | None = None
+) -> Verdict:
+    """The whole life of one world; the same arguments give the same verdict, to the last digit of its digest."""
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(_live(seed, plan_of(seed, steps), parts or Parts(), echo))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _live(seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None] | None) -> Verdict:
+    world = World(seed, plan, parts, echo)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: world.fail(context.get("exception") or RuntimeError(str(context))))
+    error = ""
+    try:
+        await world.run()
+    except Exception as problem:  # noqa: BLE001 - whatever is wrong is the verdict
+        error = f"{type(problem).__name__}: {problem}"
+    judge, history = world.judge, world.history
+    return Verdict(
+        seed, error, history.digest, history.lines, loop.time(), len(judge.specs), len(judge.attempts),
+        world.faults.acted, judge.overlaps, tuple(history.last),
+    )  # fmt: skip
+
+
+def _range(text: str) -> range:
+    first, dots, last = text.partition("..")
+    if not dots:
+        raise argparse.ArgumentTypeError("expected a range like 1..200")
+    return range(int(first), int(last) + 1)
+
+
+def main() -> None:
+    """The command line; exit code 1 when a seed went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m jarvis.sim", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int)
+    which.add_argument("--seeds", type=_range, help="A..B: all of them; only what went wrong is told singly")
+    parser.add_argument("--steps", type=int, default=10, help="what each client asks for (default 10)")
+    parser.add_argument("--trace", action="store_true", help="tell everything that happens")
+    options = parser.parse_args()
+    logging.disable()
+    echo = _say if options.trace else None
+    seeds = [options.seed] if options.seed is not None else options.seeds
+    bad = 0
+    for seed in seeds:
+        verdict = simulate(seed, options.steps, echo=echo)
+        bad += bool(verdict.error)
+        if verdict.error or options.seed is not None:
+            _say(str(verdict))
+    if options.seeds is not None:
+        _say(f"{len(seeds)} seeds, {bad} bad")
+    sys.exit(bool(bad))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

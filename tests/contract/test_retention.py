@@ -1,0 +1,92 @@
+"""What has ended goes by age and by size, with its bodies, and the space comes back; what lives or is named stays."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.contract.harness import attempt, commit, end, insert, new
+
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.core.attempt import Output
+from jarvis.core.errors import InvalidValue, NotFound
+from jarvis.core.ids import SOLO
+from jarvis.state.blob_stores.directory import DirectoryBlobStore
+from jarvis.state.retention import YOUNG_S, Keep, Retention
+from jarvis.state.state_manager import StateManager
+from jarvis.state.store import Submission
+from jarvis.state.stores.sqlite import SqliteStore
+
+DAY = 86400.0
+FOREVER = 10_000 * DAY
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    made = SqliteStore(tmp_path / "state")
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> DirectoryBlobStore:
+    return DirectoryBlobStore(tmp_path / "blobs")
+
+
+async def ended(store: SqliteStore, blobs: DirectoryBlobStore, count: int, size: int) -> list[int]:
+    """Tasks that have ended now, each with a body of its own of about ``size`` bytes."""
+    lead = await store.leadership_acquire("a")
+    ids = await insert(store, *(new(env={"pad": "x" * 1000}) for _ in range(count)))
+    for ident in ids:
+        digest = await blobs.put("p", f"{ident}".encode() * (size // len(str(ident))))
+        made = attempt(ident)
+        made.stdout = Output(size=size, chunks=((0, digest),))
+        await commit(store, lead, attempts_new={(ident, SOLO, 1): made})
+        await end(store, lead, ident, time.time())
+    return ids
+
+
+async def test_by_age(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    ids = await ended(store, blobs, 20, 10_000)
+    (live,) = await insert(store, new(script=await blobs.put("p", b"#!/bin/sh\n")))
+    before = await blobs.total_bytes()
+    retention = Retention(store, blobs, Keep(DAY, DAY, 1 << 40))
+    now = await store.now()
+    assert await retention.run_once(now) == 0
+    assert await retention.run_once(now + DAY + YOUNG_S + 60) == 20
+    assert [t.id for t in await store.task_get_many([*ids, live])] == [live]
+    assert await blobs.total_bytes() == len(b"#!/bin/sh\n") < before
+
+
+async def test_by_size_the_files_become_smaller(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    await ended(store, blobs, 600, 20_000)
+    full = (await store.counts()).database_bytes
+    retention = Retention(store, blobs, Keep(FOREVER, FOREVER, 4_000_000))
+    removed = await retention.run_once(await store.now() + YOUNG_S + 60)
+    assert removed > 0
+    assert (await store.counts()).database_bytes < full / 2
+    assert (await store.counts()).database_bytes + await blobs.total_bytes() <= 4_000_000
+
+
+async def test_by_size_what_lives_stays_though_it_is_too_much(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    ids = await insert(store, *(new(env={"pad": "x" * 1000}) for _ in range(100)))
+    script = await blobs.put("p", b"x" * 100_000)
+    await insert(store, new(script=script))
+    assert await Retention(store, blobs, Keep(DAY, DAY, 1)).run_once(await store.now() + 30 * DAY) == 0
+    assert len(await store.task_get_many(ids)) == 100
+    assert await blobs.size("p", script) == 100_000
+
+
+async def test_a_body_that_a_new_task_names_is_young_again(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    script = await blobs.put("p", b"#!/bin/sh\n")
+    manager = StateManager(store, blobs, MemoryBus())
+    await manager.submit([Submission([new(script=script)])])
+    assert await blobs.sweep(time.time() - 1, {}) == 0
+    missing = "0" * 64
+    good, bad = await manager.submit([Submission([new(script=script)]), Submission([new(script=missing)])])
+    assert isinstance(bad, InvalidValue)
+    assert bad.field == "script"
+    assert not isinstance(good, Exception), "a neighbour is unharmed"
+    with pytest.raises(NotFound):
+        await blobs.get("p", missing)

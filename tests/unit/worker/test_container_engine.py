@@ -1,0 +1,55 @@
+"""The engine's log in frames, and what the engine is told of a container."""
+
+import struct
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jarvis.core.effects import Assignment
+from jarvis.core.resources import Resources
+from jarvis.core.task import Container, TaskSpec
+from jarvis.worker.container_config import Box, container_env, create_config
+from jarvis.worker.container_engine import Frames
+from jarvis.worker.machine import Work
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40))), st.integers(1, 50))
+def test_a_log_is_put_together_however_it_is_cut(frames: list[tuple[int, bytes]], cut: int) -> None:
+    raw = b"".join(struct.pack(">BxxxL", stream, len(data)) + data for stream, data in frames)
+    reader, found = Frames(), list[tuple[int, bytes]]()
+    for at in range(0, len(raw), cut):
+        found += reader.feed(raw[at : at + cut])
+    for stream in (1, 2):
+        assert b"".join(d for s, d in found if s == stream) == b"".join(d for s, d in frames if s == stream)
+    order = [(s, byte) for s, data in found for byte in data]
+    assert order == [(s, byte) for s, data in frames for byte in data]
+
+
+def made(container: Container, resources: Resources, gpus: tuple[int, ...] = ()) -> Work:
+    spec = TaskSpec(name="t", command="x", container=container, resources=resources, env={"A": "1"})
+    raw = msgspec.Raw(msgspec.msgpack.encode(spec))
+    assignment = Assignment(number=1, token=1, attempt=1, task=1, index=-1, project="p", user="u", spec=raw)
+    return Work(assignment, spec, tuple((gpu, 1000) for gpu in gpus))
+
+
+def test_gpus_go_by_the_node_s_numbers_to_the_engine_and_by_their_own_inside() -> None:
+    work = made(Container("i"), {"cpu": 500, "gpu": 2000}, gpus=(1, 3))
+    env = container_env({"CUDA_VISIBLE_DEVICES": "1,3", "HOME": "/root", "JARVIS_GPUS": "2"}, work)
+    assert env["CUDA_VISIBLE_DEVICES"] == "0,1" and env["JARVIS_GPUS"] == "2" and env["A"] == "1" and "HOME" not in env
+    host = create_config(Container("i"), work, Box(env, "/s", {}, {}, True))["HostConfig"]
+    assert host["DeviceRequests"] == [{"DeviceIDs": ["1", "3"], "Capabilities": [["gpu"]]}]
+    assert (host["CpuQuota"], host["CpuPeriod"]) == (50_000, 100_000)
+
+
+def test_a_container_of_another_user_has_his_ids_and_gains_none() -> None:
+    container = Container("i", mounts=(("/a", "/b", True),))
+    box = Box({}, "/s", {}, {}, True, uid=7, gid=8, groups=(8, 9))
+    config = create_config(container, made(container, {"cpu": 1}), box)
+    host = config["HostConfig"]
+    assert config["User"] == "7:8" and host["GroupAdd"] == ["8", "9"] and host["SecurityOpt"] == ["no-new-privileges"]
+    assert "Privileged" not in host and host["CpuQuota"] == 1000
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in host["Mounts"]] == [
+        ("/a", "/b", True),
+        ("/s", "/jarvis", False),
+    ]
