@@ -101,8 +101,10 @@ class Children:
         elif attempt.state != STARTING:
             self._report_started(attempt)
 
-    def _fail_unrecorded(self, number: int, error: str) -> None:
-        self.report({"op": "start_failed", "number": number, "code": 125, "error": error, "recorded": False})
+    def _fail_unrecorded(self, number: int, error: str, again: bool = False) -> None:
+        """``again``: the order was good and nothing is known of the number, so it may be given once more."""
+        report = {"op": "start_failed", "number": number, "code": 125, "error": error, "recorded": False}
+        self.report(report | {"again": True} if again else report)
 
     def _admit(self, attempt: Attempt, order: Order) -> None:
         attempt.prepare(order)
@@ -123,7 +125,7 @@ class Children:
             self.journal.write(start_record(attempt, now()))
         except OSError as error:
             self.attempts.pop(attempt.number, None)
-            self._fail_unrecorded(attempt.number, f"journal: {error.strerror}")
+            self._fail_unrecorded(attempt.number, f"journal: {error.strerror}", again=True)
             return
         self.attempts[attempt.number] = attempt
         if attempt.lane is not None:

@@ -1,7 +1,10 @@
 """Processes: an assignment becomes an order to the supervisor, its report an end."""
 
+import asyncio
 import base64
 import contextlib
+import errno
+import logging
 import os
 import time
 from pathlib import Path
@@ -23,6 +26,10 @@ from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import Where, environment, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
+
+log = logging.getLogger("jarvis.processes")
+FULL_RETRY_S = 1.0
+"""Between two tries to start something on a full disk."""
 
 
 class Tag(msgspec.Struct, array_like=True):
@@ -114,9 +121,27 @@ class ProcessExecutor:
             account = self._accounts.of(work.assignment.user)
             scratch = self.scratch(work, account)
         except (NoSuchUser, OSError) as error:
-            self._reports.finished(failed(work, f"node {self._node}: {error}"))
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                self._wait_for_room(work)
+            else:
+                self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
         self._supervisor.send(self._message(work, account, self.environment(work, account, scratch, entry), script))
+
+    def _wait_for_room(self, work: Work) -> None:
+        """This node's disk is full. Nothing has begun, so the same number is ordered again, until it is stopped."""
+        if work.stop_cause is not None:
+            self._reports.finished(cut(work, work.stop_cause, "stopped before it started"))
+            return
+        log.warning("the disk of this node is full: assignment %d waits", work.number)
+        self._preparing.add(work.number)
+        self._spawn(self._order_again(work))
+
+    async def _order_again(self, work: Work) -> None:
+        await asyncio.sleep(FULL_RETRY_S)
+        if work.number in self._preparing:
+            self._preparing.discard(work.number)
+            self.start(work)
 
     def environment(self, work: Work, account: Account, scratch: str, entry: str | None = None) -> dict[str, str]:
         place = Where(self._node, account.home, account.name, account.shell, scratch, time.time(), self._api_url)
@@ -199,6 +224,9 @@ class ProcessExecutor:
 
     def reported(self, work: Work, report: dict[str, Any]) -> None:
         """The supervisor says that it ended (or could not be started)."""
+        if report.get("again"):
+            self._wait_for_room(work)
+            return
         if "code" in report:
             self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])))
             return
