@@ -1,0 +1,27 @@
+"""A node whose own disk is full: what comes to it waits there for room, and can be stopped meanwhile."""
+
+from pathlib import Path
+
+import pytest
+from tests.disks import small_disk
+from tests.e2e.worker.harness import running, shell
+
+from jarvis.core.effects import Stop
+from jarvis.core.states import Cause
+
+pytestmark = pytest.mark.root
+
+
+async def test_what_begins_on_a_full_disk_waits_for_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "node", 16 << 20) as disk:
+        async with running(disk.path, "--cpus", "2", "--memory", "2G", "--allow-root") as (server, _):
+            await server.assign(shell(1, "echo before"))
+            assert server.text(await server.end_of(1)) == b"before\n"
+            disk.fill()
+            await server.assign(shell(2, "echo later"), shell(3, "echo never"))
+            await server.send(Stop(number=3, cause=Cause.CANCELLED, grace_s=0.1))
+            assert (await server.end_of(3)).cause is Cause.CANCELLED
+            assert 2 not in server.ends
+            disk.drain()
+            end = await server.end_of(2)
+            assert (end.cause, end.exit_code, server.text(end)) == (Cause.EXIT, 0, b"later\n")
