@@ -49,7 +49,7 @@ class SmallDisk:
                 os.posix_fallocate(file.fileno(), file.tell(), free)
 
     def drain(self) -> None:
-        self._ballast.unlink()
+        self._ballast.unlink(missing_ok=True)
 
     def read_only(self) -> None:
         _run("mount", "-o", "remount,ro", self.path)

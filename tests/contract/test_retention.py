@@ -1,5 +1,6 @@
 """What has ended goes by age and by size, with its bodies, and the space comes back; what lives or is named stays."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -76,6 +77,35 @@ async def test_by_size_what_lives_stays_though_it_is_too_much(store: SqliteStore
     assert await Retention(store, blobs, Keep(DAY, DAY, 1)).run_once(await store.now() + 30 * DAY) == 0
     assert len(await store.task_get_many(ids)) == 100
     assert await blobs.size("p", script) == 100_000
+
+
+async def test_by_size_nothing_goes_in_vain(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    """Bodies of this hour are kept, so removing the tasks that name them would make no room: they stay until it does."""
+    ids = await ended(store, blobs, 30, 200_000)
+    retention = Retention(store, blobs, Keep(FOREVER, FOREVER, 4_000_000))
+    now = await store.now()
+    assert await retention.run_once(now + 1) == 0
+    assert len(await store.task_get_many(ids)) == 30
+    assert await retention.run_once(now + YOUNG_S + 60) == 30
+    assert await blobs.total_bytes() == 0
+
+
+async def test_by_size_of_the_database_alone_the_young_go_too(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    await ended(store, blobs, 600, 10)
+    full = store.path.stat().st_size + store.path.with_name("jarvis.db-wal").stat().st_size
+    assert await Retention(store, blobs, Keep(FOREVER, FOREVER, 600_000)).run_once(await store.now() + 1) >= 500
+    assert (await store.counts()).database_bytes < 600_000
+    assert store.path.stat().st_size < full / 4, "the file itself became smaller"
+
+
+async def test_it_runs_by_itself(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    ids = await ended(store, blobs, 3, 10)
+    running = asyncio.create_task(Retention(store, blobs, Keep(0.0, FOREVER, 1 << 40)).run())
+    async with asyncio.timeout(30):
+        while await store.task_get_many(ids):  # noqa: ASYNC110 - the files are the judge
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_body_that_a_new_task_names_is_young_again(store: SqliteStore, blobs: DirectoryBlobStore) -> None:

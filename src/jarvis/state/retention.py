@@ -59,29 +59,29 @@ class Retention:
     async def _make_room(self, now: float) -> int:
         """Oldest first, until it fits or nothing that has ended is left."""
         removed = 0
-        while await self._size() > self._keep.max_bytes:
-            gone = await self._store.task_delete_ended(now, BATCH)
+        while (database := (await self._store.counts()).database_bytes) + await self._blobs.total_bytes() > (
+            self._keep.max_bytes
+        ):
+            # Young bodies stay for now, so that removing the tasks that name them would make no room.
+            before = now if database > self._keep.max_bytes else now - YOUNG_S
+            gone = await self._store.task_delete_ended(before, BATCH)
             await self._store.event_delete_before(now - YOUNG_S, BATCH)
             await self.sweep(now)
             await self._store.space_return()
             if not gone:
-                log.warning("more than store.max_bytes is in use, and nothing that has ended is left to remove")
+                log.warning("more than store.max_bytes is in use, and nothing is left that may be removed")
                 break
             removed += len(gone)
             await asyncio.sleep(PAUSE_S)
         return removed
 
-    async def _size(self) -> int:
-        return (await self._store.counts()).database_bytes + await self._blobs.total_bytes()
-
     async def sweep(self, now: float) -> int:
         """Remove bodies that nothing refers to; the bytes freed. What is submitted while this runs has young bodies."""
         before, after = now - YOUNG_S, 0
-        kept: dict[str, frozenset[str]] = {}
+        kept: dict[str, set[str]] = {}
         while page := await self._store.blob_list_referenced(before, after, BATCH):
             for _, project, digests in page:
-                if digests:
-                    kept[project] = kept.get(project, frozenset()) | digests
+                kept.setdefault(project, set()).update(digests)
             after = page[-1][0]
             await asyncio.sleep(0)
         self._swept_at = now

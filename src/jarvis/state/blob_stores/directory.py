@@ -164,10 +164,11 @@ def _sweep(root: Path, before: float, kept: Mapping[str, AbstractSet[str]]) -> i
         name = "".join(parts[1:])
         if path.is_dir() or (len(parts) == 3 and name in kept.get(parts[0], ())):
             continue
-        status = path.stat(follow_symlinks=False)
-        if status.st_mtime < before:
-            path.unlink(missing_ok=True)
-            freed += status.st_size
+        with suppress(FileNotFoundError):  # a file on its way that has its name by now
+            status = path.stat(follow_symlinks=False)
+            if status.st_mtime < before:
+                path.unlink()
+                freed += status.st_size
     return freed
 
 

@@ -52,6 +52,8 @@ from jarvis.state.stores.sqlite.writer import Writer, translate
 T = TypeVar("T")
 VACUUM_STEPS = 16
 READERS = 2
+ROOM = 1024 * 1024
+"""Bytes that the disk must have free to be called well."""
 _events = msgspec.msgpack.Decoder(list[Event])
 
 
@@ -103,6 +105,9 @@ class SqliteStore:
 
     async def check(self) -> float:
         begin = time.perf_counter()
+        disk = os.statvfs(self.directory)
+        if disk.f_bavail * disk.f_frsize < ROOM:  # a small write may still fit where no task does
+            raise StoreUnavailable("the disk that holds the database is full")
         await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(0,)]))
         await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone())
         return time.perf_counter() - begin
