@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jarvis.core.errors import IdempotencyConflict, InvalidTransition, InvalidValue
+from jarvis.core.errors import CursorTooOld, IdempotencyConflict, InvalidTransition, InvalidValue, NotFound
 from jarvis.core.ids import MAX_ATTEMPT, ElementKey, fencing_token, parse_element
 from jarvis.core.states import State, check_transition, rollup
 from jarvis.core.task import ArraySpec, FunctionCall, TaskSpec, parse_array
@@ -88,5 +88,10 @@ def test_transitions_and_rollup() -> None:
         rollup({})
 
 
-def test_an_idempotency_conflict_says_what_to_do() -> None:
+def test_a_conflict_of_keys_says_what_to_do() -> None:
     assert "new key" in IdempotencyConflict("k").hint
+
+
+def test_errors_name_what_they_are_about() -> None:
+    assert (NotFound("task", 7).kind, str(NotFound("task", 7))) == ("task", "no task 7")
+    assert CursorTooOld("5.9").hint == "start again from after=5.9"
