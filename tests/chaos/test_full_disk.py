@@ -103,7 +103,7 @@ def test_nothing_is_lost_and_it_recovers_by_itself(fresh: Home, disk: SmallDisk,
     made.jarvis("up")
     with made.client() as client:
         before = [client.submit(command=["echo", str(i)]).id for i in range(20)]
-        running = client.submit(command=["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done; echo over"]).id
+        running = client.submit(command=["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done"]).id
         wait_for(lambda: client.show(running)["state"] == "running", "it runs")
         for ident in before:
             client.wait(ident, 30)
