@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPException
 from json import dumps, loads
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Load:
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return int(loads(answer.read())["id"])
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             time.sleep(0.02)
             return None
         finally:
