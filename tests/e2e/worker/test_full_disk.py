@@ -10,6 +10,8 @@ from jarvis.core.effects import Stop
 from jarvis.core.states import Cause
 
 pytestmark = pytest.mark.root
+PAD = {"PAD": "x" * 10_000}
+"""More than may be left in the last page of the supervisor's journal."""
 
 
 async def test_what_begins_on_a_full_disk_waits_for_room(tmp_path: Path) -> None:
@@ -18,7 +20,7 @@ async def test_what_begins_on_a_full_disk_waits_for_room(tmp_path: Path) -> None
             await server.assign(shell(1, "echo before"))
             assert server.text(await server.end_of(1)) == b"before\n"
             disk.fill()
-            await server.assign(shell(2, "echo later"), shell(3, "echo never"))
+            await server.assign(shell(2, "echo later", env=PAD), shell(3, "echo never", env=PAD))
             await server.send(Stop(number=3, cause=Cause.CANCELLED, grace_s=0.1))
             assert (await server.end_of(3)).cause is Cause.CANCELLED
             assert 2 not in server.ends
