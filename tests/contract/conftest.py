@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from tests.contract.harness import STORES, Ticking
 
-from jarvis.state.store import Leadership, Store
+from jarvis.state.coordination import Leadership
+from jarvis.state.store import Store
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from jarvis.core.event import Event
 from jarvis.core.ids import SOLO
 from jarvis.core.states import State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Accepted, IdempotencyKey, Leadership, Store, Submission
+from jarvis.state.coordination import Leadership
+from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.sqlite import SqliteStore
 

@@ -11,6 +11,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import State
 from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
+from jarvis.state.coordination import Token
 from jarvis.state.store import Accepted, Store, Submission, TaskFilter
 
 
@@ -188,8 +189,8 @@ async def test_retention_keeps_what_live_tasks_refer_to(store: Store) -> None:
 async def test_counts_tokens_and_check(store: Store) -> None:
     await insert(store, new(), new())
     assert (await store.counts()).tasks_by_state == {State.SUBMITTED: 2}
-    await store.token_put("hash", "ann", "user", ["p"], "laptop")
-    assert await store.token_list() == [("hash", "ann", "user", ("p",), "laptop")]
+    await store.token_put(Token("hash", "ann", "user", ("p",), "laptop"))
+    assert await store.token_list() == [Token("hash", "ann", "user", ("p",), "laptop")]
     assert await store.check() >= 0
 
 

@@ -15,7 +15,8 @@ from jarvis.core.node import Node
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import LIVE, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import ArraySpec, Constraint, Dependency, FunctionCall, Task
-from jarvis.state.store import Accepted, IdempotencyKey, Leadership, Store, Submission, TaskFilter
+from jarvis.state.coordination import Leadership, Token
+from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, TaskFilter
 
 S = State
 
@@ -299,10 +300,10 @@ async def test_a_cursor_before_the_oldest_event_is_too_old(store: Store, lead: L
 
 
 async def test_a_token_is_replaced_by_its_hash(store: Store) -> None:
-    await store.token_put("h2", "bob", "user", ["p", "q"], "laptop")
-    await store.token_put("h1", "root", "admin", [], "")
-    await store.token_put("h2", "bob", "viewer", ["p"], "desk")
-    assert await store.token_list() == [("h1", "root", "admin", (), ""), ("h2", "bob", "viewer", ("p",), "desk")]
+    await store.token_put(Token("h2", "bob", "user", ("p", "q"), "laptop"))
+    await store.token_put(Token("h1", "root", "admin"))
+    await store.token_put(Token("h2", "bob", "viewer", ("p",), "desk"))
+    assert await store.token_list() == [Token("h1", "root", "admin"), Token("h2", "bob", "viewer", ("p",), "desk")]
 
 
 async def test_retention_takes_the_longest_ended_first_with_all_that_is_theirs(store: Store, lead: Leadership) -> None:

@@ -21,7 +21,8 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, NewTask
-from jarvis.state.store import Accepted, IdempotencyKey, Leadership, Store, Submission, TaskFilter
+from jarvis.state.coordination import Leadership, Token
+from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, TaskFilter
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.sqlite import SqliteStore
 
@@ -117,7 +118,8 @@ class Stores(RuleBasedStateMachine):
 
     @rule(label=st.sampled_from("ab"), projects=st.lists(st.sampled_from("pq"), max_size=2))
     def token(self, label: str, projects: list[str]) -> None:
-        self.both(lambda s: s.token_put(f"hash-{label}", "ann", "user", projects, label))
+        expires = self.clock.now + 5.0 if len(projects) == 2 else None
+        self.both(lambda s: s.token_put(Token(f"hash-{label}", "ann", "user", tuple(projects), label, expires)))
 
     # ------------------------------------------------------------ the leader
 
@@ -170,6 +172,29 @@ class Stores(RuleBasedStateMachine):
             self.commit(queued=[(1, ALL)])
         self.lead = self.both(lambda s: s.leadership_acquire("next"))
 
+    @rule(lease=st.sampled_from([0.0, 5.0, 30.0]), verb=st.sampled_from(["acquire", "renew", "release", "stale"]))
+    def lease(self, lease: float, verb: str) -> None:
+        """Whoever asks; a lease that was won is given back, for the other rules to go on under."""
+        if verb == "acquire":
+            won = self.both(lambda s: s.leadership_acquire("third", lease))
+            self.lead = won if isinstance(won, Leadership) else self.lead
+        elif verb == "renew":
+            self.both(lambda s: s.leadership_renew(self.lead, lease))
+        elif verb == "stale":
+            self.both(lambda s: s.leadership_renew(Leadership(self.lead.incarnation, self.lead.epoch - 1), lease))
+        self.both(lambda s: s.leader_get())
+        self.both(lambda s: s.leadership_release(self.lead))
+
+    @rule(name=st.sampled_from("ab"), url=st.sampled_from("xy"))
+    def replica(self, name: str, url: str) -> None:
+        self.both(lambda s: s.replica_seen(name, url, "1"))
+        self.both(lambda s: s.node_seen_many([(1, self.clock.now, {}), (2, self.clock.now, {})], name))
+        self.both(lambda s: s.secret_keep(name, url.encode()))
+
+    @rule(label=st.sampled_from("ab"))
+    def take_token(self, label: str) -> None:
+        self.both(lambda s: s.token_take(f"hash-{label}"))
+
     # ------------------------------------------------------------ time and maintenance
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 4 * 86400.0]))
@@ -219,10 +244,11 @@ class Stores(RuleBasedStateMachine):
         self.both(lambda s: s.element_list_live(ids))
         self.both(lambda s: s.attempt_list_current(ids))
         self.both(lambda s: s.task_list(TaskFilter(states=LIVE), None, ALL))
-        for verb in ("event_last_seq", "event_oldest_seq", "node_list", "node_next_id", "token_list"):
+        for verb in ("event_last_seq", "event_oldest_seq", "node_list", "node_next_id", "token_list", "node_replicas"):
             self.both(lambda s, verb=verb: getattr(s, verb)())  # type: ignore[misc]
         for pages in ("command_list_open", "report_list_open"):
             self.both(lambda s, pages=pages: getattr(s, pages)(ALL))  # type: ignore[misc]
+        self.both(lambda s: s.replica_list(3.0))
         oldest = self.both(lambda s: s.event_oldest_seq())
         self.both(lambda s: s.event_list(oldest, ALL))
         memory, sqlite = (self.loop.run_until_complete(s.counts()) for s in (self.memory, self.sqlite))

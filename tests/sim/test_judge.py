@@ -14,7 +14,8 @@ from jarvis.sim.loop import Stuck, VirtualLoop
 from jarvis.sim.run import simulate
 from jarvis.sim.server import CheckedScheduler
 from jarvis.sim.world import Parts
-from jarvis.state.store import Leadership, Submission
+from jarvis.state.coordination import Leadership
+from jarvis.state.store import Submission
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.worker.machine import Instruction, Kill, Machine, Say, Start
 

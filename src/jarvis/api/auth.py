@@ -74,7 +74,9 @@ class StoreAuthenticator:
                     raise
                 return found
             self._read_at = self._clock.now()
-            self._known = {h: Principal(u, cast("Role", r), tuple(p), x) for h, u, r, p, x in rows if r in ROLES}
+            self._known = {
+                t.hash: Principal(t.user, cast("Role", t.role), t.projects, t.label) for t in rows if t.role in ROLES
+            }
             found = _lookup(self._known, digest)
         return found
 

@@ -88,6 +88,16 @@ class StaleEpoch(JarvisError):
     code = "stale_epoch"
 
 
+class LeadershipHeld(JarvisError):
+    """Another server leads and its lease has not ended; ``left_s``: how long it still runs if it is not renewed."""
+
+    code = "leadership_held"
+
+    def __init__(self, holder: str, left_s: float) -> None:
+        super().__init__(f"{holder} leads for another {left_s:.1f} s")
+        self.holder, self.left_s = holder, left_s
+
+
 class StateDirectoryInUse(JarvisError):
     """Another live server owns the state directory."""
 

@@ -19,7 +19,8 @@ from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
-from jarvis.state.store import Leadership, Store
+from jarvis.state.coordination import Leadership
+from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
 
 log = logging.getLogger("jarvis.scheduler")

@@ -10,7 +10,9 @@ from jarvis.core.changes import Changes
 from jarvis.core.errors import StoreUnavailable
 from jarvis.state.store import Store
 
-WRITES = frozenset({"leader_commit", "task_insert_many", "command_insert_many", "leadership_acquire"})
+WRITES = frozenset(
+    {"leader_commit", "task_insert_many", "command_insert_many", "leadership_acquire", "leadership_renew"}
+)
 
 
 class Disk:

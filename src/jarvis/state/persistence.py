@@ -17,6 +17,8 @@ ID_JUMP = 1_000_000
 
 KEY_S = 7 * 86400.0
 """How long an idempotency key is remembered."""
+REPLICA_S = 3600.0
+"""How long a server that is not seen any more is remembered."""
 AWAITING = frozenset({State.SUBMITTED, State.WAITING, State.HELD})
 """Tasks that may still ask how what they depend on has ended; from every later state nobody asks again."""
 

@@ -18,6 +18,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import State
 from jarvis.core.task import Element, NewTask, Task
+from jarvis.state.coordination import Coordination, Leadership
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,6 @@ class Accepted:
     ids: Sequence[int]
     submitted_at: float
     replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Leadership:
-    """What a leader writes under: nobody else may once the stored epoch differs."""
-
-    incarnation: int
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,7 @@ class Counts:
     blob_bytes: int = 0
 
 
-class Store(Protocol):
+class Store(Coordination, Protocol):
     """Errors: :class:`StoreUnavailable` (nothing was written), :class:`StoreCorrupt`, :class:`StaleEpoch`."""
 
     durable: bool
@@ -108,15 +101,6 @@ class Store(Protocol):
         """A small durable write and read; seconds it took. Raises when the store cannot serve."""
         ...
 
-    # leadership
-    async def leadership_acquire(self, holder: str) -> Leadership:
-        """Become the leader: epoch = stored + 1, committed before it returns."""
-        ...
-
-    async def incarnation_bump(self, reason: str) -> int:
-        """Start a new life of the database (restore, promote); ids jump by 1,000,000. Returns the new incarnation."""
-        ...
-
     # wishes and facts
     async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
         """Insert in state ``submitted``; one answer per submission, one bad one never fails its neighbours.
@@ -126,10 +110,6 @@ class Store(Protocol):
         ...
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]: ...
-    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
-        """(node, instant, health figures): one batched update."""
-        ...
-
     async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]: ...
 
     # the leader
@@ -191,12 +171,6 @@ class Store(Protocol):
     async def counts(self) -> Counts: ...
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         """What a key was answered with, to re-read after a lost answer; raises IdempotencyConflict on another body."""
-        ...
-
-    # tokens (API): only the hash of a token is stored
-    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None: ...
-    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
-        """(hash, user, role, projects, label)"""
         ...
 
     # maintenance

@@ -17,8 +17,8 @@ from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.changes import Changes
 from jarvis.core.event import Event
 from jarvis.state.blob_stores.memory import MemoryBlobStore
+from jarvis.state.coordination import Leadership, Token
 from jarvis.state.state_manager import StateManager
-from jarvis.state.store import Leadership
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
 
@@ -72,7 +72,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
     """Start, give, stop."""
     store, bus, clock = MemoryStore(), MemoryBus(), Clock()
     for who, (user, role, projects) in TOKENS.items():
-        await store.token_put(token_hash(f"{who}-token"), user, role, projects, "")
+        await store.token_put(Token(token_hash(f"{who}-token"), user, role, tuple(projects)))
     leadership = await store.leadership_acquire("test")
     blobs = MemoryBlobStore()
     services = Services(

@@ -15,6 +15,7 @@ from jarvis.core.errors import (
     IdempotencyConflict,
     InvalidValue,
     JarvisError,
+    LeadershipHeld,
     StaleEpoch,
     StoreUnavailable,
 )
@@ -23,8 +24,19 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
-from jarvis.state.persistence import AWAITING, ID_JUMP, INCARNATION_EPOCH, KEY_S, blobs_of, matches, new_task, specs_of
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
+from jarvis.state.coordination import Leader, Leadership, Replica, Token
+from jarvis.state.persistence import (
+    AWAITING,
+    ID_JUMP,
+    INCARNATION_EPOCH,
+    KEY_S,
+    REPLICA_S,
+    blobs_of,
+    matches,
+    new_task,
+    specs_of,
+)
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Report, Submission, TaskFilter
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -50,10 +62,14 @@ class MemoryStore:
         self._packs: list[list[Event]] = []
         """What each commit recorded."""
         self._keys: dict[tuple[str, str, str, str], tuple[str, Accepted]] = {}
-        self._tokens: dict[str, tuple[str, str, str, tuple[str, ...], str]] = {}
+        self._tokens: dict[str, Token] = {}
         self._next_task = self._next_command = self._next_report = self._next_node = 1
         self._last_seq = self._dropped_seq = 0
         self._leadership = Leadership(max(1, int(clock()) - INCARNATION_EPOCH), 0)
+        self._holder, self._lease_end = "", 0.0
+        self._replicas: dict[str, Replica] = {}
+        self._node_replicas: dict[int, str] = {}
+        self._secrets: dict[str, bytes] = {}
 
     async def open(self) -> None:
         return None
@@ -67,15 +83,70 @@ class MemoryStore:
     async def check(self) -> float:
         return 0.0
 
-    async def leadership_acquire(self, holder: str) -> Leadership:
+    # ------------------------------------------------------------ coordination
+
+    async def leadership_acquire(self, holder: str, lease_s: float = 0.0) -> Leadership:
+        now = self._clock()
+        if self._lease_end > now:
+            raise LeadershipHeld(self._holder, self._lease_end - now)
         self._leadership = Leadership(self._leadership.incarnation, self._leadership.epoch + 1)
+        self._holder, self._lease_end = holder, now + lease_s
         return self._leadership
+
+    async def leadership_renew(self, leadership: Leadership, lease_s: float) -> None:
+        self._still(leadership)
+        self._lease_end = self._clock() + lease_s
+
+    async def leadership_release(self, leadership: Leadership) -> None:
+        if leadership == self._leadership:
+            self._lease_end = self._clock()
+
+    async def leader_get(self) -> Leader:
+        return Leader(self._holder, self._leadership, self._lease_end - self._clock())
+
+    def _still(self, leadership: Leadership) -> None:
+        if leadership != self._leadership:
+            raise StaleEpoch(f"epoch {leadership.epoch} is over, {self._leadership.epoch} leads")
 
     async def incarnation_bump(self, reason: str) -> int:
         incarnation = max(self._leadership.incarnation + 1, int(self._clock()) - INCARNATION_EPOCH)
         self._leadership = Leadership(incarnation, self._leadership.epoch)
         self._next_task += ID_JUMP
         return incarnation
+
+    async def replica_seen(self, name: str, url: str, version: str) -> None:
+        now = self._clock()
+        self._replicas[name] = Replica(name, url, version, now)
+        self._replicas = {n: r for n, r in self._replicas.items() if r.seen_at > now - REPLICA_S}
+
+    async def replica_list(self, max_age_s: float) -> list[Replica]:
+        oldest = self._clock() - max_age_s
+        return [r for _, r in sorted(self._replicas.items()) if r.seen_at >= oldest]
+
+    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]], replica: str = "") -> None:
+        for node, at, health in seen:
+            if node in self._nodes:
+                self._nodes[node].seen_at, self._nodes[node].health = at, dict(health)
+                self._node_replicas[node] = replica
+
+    async def node_replicas(self) -> dict[int, str]:
+        return {node: name for node, name in self._node_replicas.items() if name and node in self._nodes}
+
+    async def secret_keep(self, name: str, value: bytes) -> bytes:
+        return self._secrets.setdefault(name, value)
+
+    async def token_put(self, token: Token) -> None:
+        self._tokens[token.hash] = token
+
+    async def token_take(self, token_hash: str) -> Token | None:
+        taken = self._tokens.pop(token_hash, None)
+        return taken if taken is not None and self._valid(taken) else None
+
+    async def token_list(self) -> list[Token]:
+        return [t for _, t in sorted(self._tokens.items()) if self._valid(t)]
+
+    def _valid(self, token: Token) -> bool:
+        return token.expires_at is None or token.expires_at > self._clock()
 
     # ------------------------------------------------------------ wishes and facts
 
@@ -120,11 +191,6 @@ class MemoryStore:
             self._next_command += 1
         return stored
 
-    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
-        for node, at, health in seen:
-            if node in self._nodes:
-                self._nodes[node].seen_at, self._nodes[node].health = at, dict(health)
-
     async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]:
         ids = []
         for node, body in reports:
@@ -136,8 +202,7 @@ class MemoryStore:
     # ------------------------------------------------------------ the leader
 
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
-        if leadership != self._leadership:
-            raise StaleEpoch(f"epoch {leadership.epoch} is over, {self._leadership.epoch} leads")
+        self._still(leadership)
         if any(at in self._attempts for at in changes.attempts_new):
             raise StaleEpoch("an attempt that is to be new is there already")
         for at, attempt in changes.attempts.items():
@@ -163,6 +228,7 @@ class MemoryStore:
             self._next_node = max(self._next_node, node.id + 1)
         for ident in changes.nodes_removed:
             self._nodes.pop(ident, None)
+            self._node_replicas.pop(ident, None)
         for ident in changes.commands_done:
             self._commands.pop(ident, None)
         for ident in changes.reports_done:
@@ -247,12 +313,6 @@ class MemoryStore:
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         return self._answered(key)
-
-    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None:
-        self._tokens[token_hash] = (token_hash, user, role, tuple(projects), label)
-
-    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
-        return sorted(self._tokens.values())
 
     # ------------------------------------------------------------ maintenance
 

@@ -13,6 +13,12 @@ UPDATE cluster SET clean = ?;
 -- name: leadership_acquire
 -- A new leader: the epoch only grows.
 UPDATE cluster SET epoch = epoch + 1, holder = ?;
+-- name: lease_put
+-- Until when nobody else may lead.
+UPDATE lease SET ends_at = ?;
+-- name: leader_get
+-- holder, incarnation, epoch, ends_at
+SELECT holder, incarnation, epoch, ends_at FROM cluster, lease;
 -- name: incarnation_bump
 -- A new life of the database.
 UPDATE cluster SET incarnation = max(incarnation + 1, ?);
@@ -186,12 +192,42 @@ INSERT INTO idempotency (principal, project, route, key, body_hash, at, ids) VAL
 -- name: idempotency_delete_before
 -- Keys are kept for a week.
 DELETE FROM idempotency WHERE at < ?;
+-- name: replica_put
+-- A server, as seen now.
+INSERT OR REPLACE INTO replica (name, url, version, seen_at) VALUES (?, ?, ?, ?);
+-- name: replica_delete_before
+-- Not seen for long.
+DELETE FROM replica WHERE seen_at <= ?;
+-- name: replica_list
+-- Seen since.
+SELECT name, url, version, seen_at FROM replica WHERE seen_at >= ? ORDER BY name;
+-- name: node_replica_put
+-- Who holds the session of a node that there is.
+INSERT OR REPLACE INTO node_replica (node, replica) SELECT id, ? FROM node WHERE id = ?;
+-- name: node_replica_delete
+-- With the node.
+DELETE FROM node_replica WHERE node = ?;
+-- name: node_replica_list
+-- Of the nodes whose session some replica was heard to hold.
+SELECT node, replica FROM node_replica WHERE replica != '';
+-- name: secret_insert
+-- The first one wins.
+INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?);
+-- name: secret_get
+-- What is kept.
+SELECT value FROM secret WHERE name = ?;
 -- name: token_put
 -- An API token, as its hash.
-INSERT OR REPLACE INTO token (hash, user, role, projects, label) VALUES (?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO token (hash, user, role, projects, label, expires_at) VALUES (?, ?, ?, ?, ?, ?);
+-- name: token_get
+-- One that has not expired.
+SELECT hash, user, role, projects, label, expires_at FROM token WHERE hash = ? AND (expires_at IS NULL OR expires_at > ?);
+-- name: token_delete
+-- Whoever deletes it has it.
+DELETE FROM token WHERE hash = ?;
 -- name: token_list
--- All of them.
-SELECT hash, user, role, projects, label FROM token ORDER BY hash;
+-- All that have not expired.
+SELECT hash, user, role, projects, label, expires_at FROM token WHERE expires_at IS NULL OR expires_at > ? ORDER BY hash;
 -- name: task_list_expired
 -- Ended before an instant, and no live task refers to them.
 SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at, id LIMIT ?;

@@ -126,11 +126,11 @@ def _recognised(connection: sqlite3.Connection, path: Path) -> bool:
 
 def _migrate(connection: sqlite3.Connection, path: Path, now: float) -> None:
     """Each step whole or not at all; a database that holds anything is copied before each."""
-    have = connection.execute("PRAGMA user_version").fetchone()[0]
+    have = begun_at = connection.execute("PRAGMA user_version").fetchone()[0]
     for number, _, sql in migrations.load("sqlite"):
         if number <= have:
             continue
-        if have:
+        if begun_at:
             folder = path.parent / "backups"
             folder.mkdir(mode=0o700, exist_ok=True)
             back_up(connection, folder / f"before-{number:04}-{int(now)}.db")

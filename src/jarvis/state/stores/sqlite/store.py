@@ -1,15 +1,10 @@
-"""The store in one SQLite file: WAL, synchronous=FULL, one writer thread, readers that can only read."""
+"""The store in one SQLite file: tasks and what becomes of them."""
 
 import asyncio
 import json
-import os
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,17 +19,15 @@ from jarvis.core.errors import (
     InvalidValue,
     JarvisError,
     StaleEpoch,
-    StoreCorrupt,
-    StoreUnavailable,
 )
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
+from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
     AWAITING,
-    INCARNATION_EPOCH,
     KEY_S,
     attempt_detail,
     attempt_from_row,
@@ -45,9 +38,9 @@ from jarvis.state.persistence import (
     specs_of,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Leadership, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, bump, claim, connect, open_database, vacuum_step
-from jarvis.state.stores.sqlite.writer import Writer, translate
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Report, Submission, TaskFilter
+from jarvis.state.stores.sqlite.coordination import SqliteCoordination, check_epoch
+from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 
 T = TypeVar("T")
 VACUUM_STEPS = 16
@@ -57,96 +50,8 @@ ROOM = 1024 * 1024
 _events = msgspec.msgpack.Decoder(list[Event])
 
 
-class SqliteStore:
+class SqliteStore(SqliteCoordination):
     """See the port. One owner holds ``flock`` on the directory for life; nobody else opens the database."""
-
-    durable = True
-
-    def __init__(self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time) -> None:
-        self.directory, self.path = directory, directory / DATABASE
-        self._synchronous, self._clock = synchronous, clock
-        self._lock: int | None = None
-
-    # ------------------------------------------------------------ life
-
-    async def open(self) -> None:
-        lock = claim(self.directory)
-        try:
-            self._connection = await asyncio.to_thread(open_database, self.path, self._synchronous, self._clock())
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="jarvis-sqlite-reader")
-        self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
-        for _ in range(READERS):  # now: later there may be no descriptor left
-            self._idle.put(connect(self.path, self._synchronous, read_only=True))
-        self._writer = Writer(self._connection)
-        self._writer.start()
-
-    async def close(self) -> None:
-        """After what was asked before. What cannot be put in order now, on a full disk, is at the next start."""
-        if self._lock is None:
-            return
-        with suppress(StoreUnavailable):
-            await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(1,)]))
-        await self._writer.stop()
-        await asyncio.to_thread(self._readers.shutdown)
-        while not self._idle.empty():
-            self._idle.get().close()
-        with suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
-        os.close(self._lock)
-        self._lock = None
-
-    async def now(self) -> float:
-        return self._clock()
-
-    async def check(self) -> float:
-        begin = time.perf_counter()
-        disk = os.statvfs(self.directory)
-        if disk.f_bavail * disk.f_frsize < ROOM:  # a small write may still fit where no task does
-            raise StoreUnavailable("the disk that holds the database is full")
-        await self._writer.do(lambda c: _run(c, "cluster_set_clean", [(0,)]))
-        await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone())
-        return time.perf_counter() - begin
-
-    async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
-        def work() -> T:
-            connection = self._idle.get()
-            try:
-                return unit(connection)
-            except sqlite3.Error as error:
-                raise translate(error) from None
-            except (msgspec.MsgspecError, ValueError) as error:
-                raise StoreCorrupt(f"a row in {self.path} is damaged: {error}") from None
-            finally:
-                self._idle.put(connection)
-
-        if self._lock is None:
-            raise StoreUnavailable(f"{self.path} is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
-
-    async def _many(self, name: str, make: Callable[[Any], T], parameters: Any = ()) -> list[T]:
-        return await self._read(lambda c: [make(row) for row in c.execute(Q[name], parameters)])
-
-    async def _cluster(self) -> tuple[int, ...]:
-        """incarnation, epoch, next_node, last_seq, dropped_seq, clean"""
-        return tuple(await self._read(lambda c: c.execute(Q["cluster_get"]).fetchone()))
-
-    # ------------------------------------------------------------ leadership
-
-    async def leadership_acquire(self, holder: str) -> Leadership:
-        def unit(c: sqlite3.Connection) -> Leadership:
-            c.execute(Q["leadership_acquire"], (holder,))
-            row = c.execute(Q["cluster_get"]).fetchone()
-            return Leadership(row[0], row[1])
-
-        return await self._writer.do(unit)
-
-    async def incarnation_bump(self, reason: str) -> int:
-        return await self._writer.do(lambda c: bump(c, int(self._clock()) - INCARNATION_EPOCH))
 
     # ------------------------------------------------------------ wishes and facts
 
@@ -176,10 +81,6 @@ class SqliteStore:
             return stored
 
         return await self._writer.do(unit)
-
-    async def node_seen_many(self, seen: Sequence[tuple[int, float, dict[str, float]]]) -> None:
-        rows = [(at, encode(health), node) for node, at, health in seen]
-        await self._writer.do(lambda c: _run(c, "node_seen", rows))
 
     async def report_insert_many(self, reports: Sequence[tuple[int, bytes]]) -> list[int]:
         return await self._writer.do(lambda c: [c.execute(Q["report_insert"], r).lastrowid or 0 for r in reports])
@@ -270,16 +171,6 @@ class SqliteStore:
         size = sum(p.stat().st_size for p in self.directory.glob(f"{DATABASE}*"))
         return Counts(by_state, last_seq - dropped_seq, size)
 
-    async def token_put(self, token_hash: str, user: str, role: str, projects: Sequence[str], label: str) -> None:
-        row = (token_hash, user, role, encode(list(projects)), label)
-        await self._writer.do(lambda c: _run(c, "token_put", [row]))
-
-    async def token_list(self) -> list[tuple[str, str, str, tuple[str, ...], str]]:
-        def token(row: Any) -> tuple[str, str, str, tuple[str, ...], str]:
-            return (row[0], row[1], row[2], tuple(msgspec.msgpack.decode(row[3])), row[4])
-
-        return await self._many("token_list", token)
-
     # ------------------------------------------------------------ maintenance
 
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
@@ -339,10 +230,6 @@ class SqliteStore:
 # ---------------------------------------------------------------- units of the writer
 
 
-def _run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
-    c.executemany(Q[name], rows)
-
-
 def _new_rows(submission: Submission, now: float) -> list[tuple[object, ...]] | InvalidValue:
     specs = specs_of(submission)
     if isinstance(specs, InvalidValue):
@@ -383,9 +270,7 @@ def _answered(c: sqlite3.Connection, key: IdempotencyKey) -> Accepted | None:
 
 
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
-    row = c.execute(Q["cluster_get"]).fetchone()
-    if (row[0], row[1]) != (leadership.incarnation, leadership.epoch):
-        raise StaleEpoch(f"epoch {leadership.epoch} is over, {row[1]} leads")
+    check_epoch(c, leadership)
     c.executemany(Q["task_queue_range"], changes.queued)
     c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values()])
     c.executemany(Q["element_put"], [element_to_row(e) for e in changes.elements.values()])
@@ -398,6 +283,7 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
         c.execute(Q["node_next"], (node.id + 1,))
     c.executemany(Q["node_delete"], [(n,) for n in changes.nodes_removed])
+    c.executemany(Q["node_replica_delete"], [(n,) for n in changes.nodes_removed])
     c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
     c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
     if changes.events:
