@@ -32,7 +32,7 @@ run: $(VENV)/.base.stamp ## Install what is needed and run the first example
 
 test: $(VENV)/.dev.stamp ## Run the tests (as root on Debian, install the servers they need)
 	@scripts/install-test-servers
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup --durations=30 $(ARGS)
 
 check: $(VENV)/.dev.stamp ## Lint, format, types, import direction, file and function sizes
 	@$(PY) -m ruff check .

@@ -13,17 +13,19 @@ import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
 
 from jarvis import __version__
 from jarvis.api.auth import StoreAuthenticator, token_hash
+from jarvis.api.peers import Peers
 from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.config.settings import Settings
+from jarvis.core.errors import StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.resources import parse_bytes
@@ -31,10 +33,12 @@ from jarvis.monitor import health
 from jarvis.monitor.metrics_collector import MetricsCollector
 from jarvis.scheduler import explain
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
+from jarvis.state.coordination import Leader, Token
 from jarvis.state.retention import Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
@@ -43,8 +47,14 @@ from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
 
+if TYPE_CHECKING:
+    from jarvis.api.gateway import Gateway
+
 log = logging.getLogger("jarvis.server")
 DAY = 86400.0
+LEASE_S = 10.0
+REPORT_AFTER_S = 1.0
+SEEN_EVERY_S = 5.0
 PORTS = range(7517, 7717)
 """Where a server listens that was not told where."""
 SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
@@ -67,11 +77,18 @@ class Server:
         self.settings, self.with_node, self.owner_fd = settings, with_node, owner_fd
         self.store, self.blobs = open_store(settings)
         self.bus, self.clock = MemoryBus(), Clock()
+        self.name = settings.server.name or f"{socket.gethostname()}:{os.getpid()}"
+        self.shared = settings.store.kind == "postgres"
+        """Whether other servers may work on the same store."""
         self.scheduler = Scheduler(
-            self.store, self.bus, self.clock, self._policy, f"{socket.gethostname()}:{os.getpid()}"
+            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
         )
+        self.election = Election(self.scheduler, self._leader_changed)
+        self.peers: Peers | None = None
         self.token = ""
         self.url = ""
+        self._fixed: dict[str, Principal] = {}
+        self._gateway: Gateway | None = None
         self._address: tuple[str, int] = ("", 0)
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -86,12 +103,13 @@ class Server:
         """Until SIGTERM, SIGINT, or the owner is gone."""
         await self.store.open()
         try:
-            await self.scheduler.start()
+            await self._begin()
             listener = self._listen()
             server = uvicorn.Server(uvicorn.Config(self._app(), **uvicorn_options()))
-            self._spawn(self.scheduler.run(), "scheduler")
             self._spawn(self._retention().run(), "retention")
             self._announce()
+            if self.shared:
+                await self._join_the_others()
             if self.with_node:
                 self._start_node()
             if self.owner_fd is not None:
@@ -102,6 +120,36 @@ class Server:
         finally:
             await self._stop()
 
+    async def _begin(self) -> None:
+        """Until it is known who leads: here, usually, this server itself."""
+        self._spawn(self.election.run(), "election")
+        known = asyncio.create_task(self.election.known.wait())
+        await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        known.cancel()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _join_the_others(self) -> None:
+        """What only a server among several needs: to be seen, to ask the others, and an owner whom they know, too."""
+        token = await self.store.secret_keep("peers", secrets.token_urlsafe(32).encode())
+        self._fixed[token_hash(token.decode())] = Principal("jarvis", "peer", (), "server")
+        self.services.peers = self.peers = Peers(self.store, token.decode())
+        await self.store.token_put(Token(token_hash(self.token), getpass.getuser(), "admin", ("*",), "owner"))
+        await self.store.replica_seen(self.name, self.url, __version__)
+        self._spawn(self._be_seen(), "be seen")
+
+    async def _be_seen(self) -> None:
+        while True:
+            await asyncio.sleep(SEEN_EVERY_S)
+            with suppress(StoreUnavailable):
+                await self.store.replica_seen(self.name, self.url, __version__)
+
+    def _leader_changed(self, leader: Leader) -> None:
+        """Nodes say Hello to the new one. In the embedded profile, nobody is connected yet when this happens."""
+        if self._gateway is not None:
+            self._gateway.begin_anew(leader.leadership.incarnation, leader.leadership.epoch)
+
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
@@ -111,10 +159,10 @@ class Server:
 
     async def _stop(self) -> None:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
-        self.scheduler.stop()
+        self.election.stop()
         server_file.remove(self.settings.state_dir, os.getpid())
         for task in self._tasks:
-            if task.get_name() != "scheduler":
+            if task.get_name() != "election":
                 task.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
@@ -142,23 +190,31 @@ class Server:
         self._spawn(self._observe(metrics), "metrics")
         user = getpass.getuser()
         self.token = self._kept_token("token")
-        fixed = {
+        self._fixed = {
             token_hash(self.token): Principal(user, "admin", ("*",), "owner"),
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
-        services = Services(
+        self.services = Services(
             store=self.store, blobs=self.blobs, bus=self.bus,
             state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
-            clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, fixed),
+            clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, self._fixed),
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler, lambda: self._address), registry=registry,
-            settings=ApiSettings(allowed_hosts=self.settings.server.allowed_hosts, default_user=user),
+            health_checks=health.checks(self.store, self.scheduler, self.election, lambda: self._address),
+            registry=registry, replica=self.name if self.shared else "",
+            settings=ApiSettings(
+                allowed_hosts=self.settings.server.allowed_hosts, default_user=user,
+                report_after_s=REPORT_AFTER_S if self.shared else None,
+            ),
         )  # fmt: skip
-        return create_app(services)
+        app = create_app(self.services)
+        self._gateway = app.state.gateway
+        return app
 
-    def _why(self, key: ElementKey) -> dict[str, Any] | None:
-        return explain.why(self.scheduler.cluster, key, self.clock.now())
+    async def _why(self, key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None:
+        if self.peers is None or self.election.leads or asked_by_peer:
+            return explain.why(self.scheduler.cluster, key, self.clock.now())
+        return await self.peers.why(self.election.leader.holder if self.election.leader else "", key)
 
     async def _observe(self, metrics: MetricsCollector) -> None:
         while True:

@@ -133,7 +133,7 @@ class ActsBeforeTheCommit(CheckedScheduler):
     async def _commit(self, turn) -> None:  # type: ignore[no-untyped-def]
         effects: Sequence[Effect] = turn.finish()
         self.bus.dispatch(effects)
-        await self.store.leader_commit(self._leadership, turn.changes)
+        await self.store.leader_commit(self.leadership, turn.changes)
 
 
 class ForgetsHolds(CheckedScheduler):

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 from jarvis.bus.bus import Bus
+from jarvis.core.errors import StoreUnavailable
 from jarvis.core.event import Event
 from jarvis.state.store import Store
 
@@ -23,26 +24,50 @@ class Place:
 class EventHub:
     """Wakes who waits for a task, and copies events to feeds."""
 
-    def __init__(self, bus: Bus, store: Store) -> None:
-        self._bus, self._store = bus, store
+    def __init__(self, bus: Bus, store: Store, poll_s: float | None = None) -> None:
+        """``poll_s``: how often to look for events that no message brought, where messages can be lost."""
+        self._bus, self._store, self._poll_s = bus, store, poll_s
+        self._seen = 0
         self._waiting: dict[int, set[asyncio.Event]] = {}
         self._anything: set[asyncio.Event] = set()
         self._readers: dict[tuple[str, str], Place] = {}
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled. A watch that was ended for being slow starts again: everybody re-reads the store then."""
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            if self._poll_s is not None:
+                group.create_task(self._poll(self._poll_s))
+
+    async def _watch(self) -> None:
+        """A watch that was ended for being slow starts again: everybody re-reads the store then."""
         while True:
             async for batch in self._bus.watch():
                 self._spread(batch)
-            for feed in self._feeds:
-                _push(feed, None)
-            for waiters in [*self._waiting.values(), self._anything]:
-                for waiter in waiters:
-                    waiter.set()
+            self._wake_all()
             await asyncio.sleep(0.05)
 
+    async def _poll(self, every_s: float) -> None:
+        """Level-triggered: what the store has and nobody told makes everybody read."""
+        while True:
+            seen = self._seen
+            await asyncio.sleep(every_s)
+            with contextlib.suppress(StoreUnavailable):
+                last = await self._store.event_last_seq()
+                if last > self._seen and self._seen == seen:
+                    self._seen = last
+                    self._wake_all()
+
+    def _wake_all(self) -> None:
+        for feed in self._feeds:
+            _push(feed, None)
+        for waiters in [*self._waiting.values(), self._anything]:
+            for waiter in waiters:
+                waiter.set()
+
     def _spread(self, batch: list[Event]) -> None:
+        self._seen = max(self._seen, batch[-1].seq)
         for event in batch:
             for waiter in self._waiting.get(event.task, ()):
                 waiter.set()

@@ -29,7 +29,7 @@ from jarvis.bus.messages import (
     decode_from_agent,
 )
 from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
-from jarvis.core.errors import JarvisError, NotAllowed
+from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.inputs import (
     Ended,
     Hello,
@@ -40,6 +40,7 @@ from jarvis.core.inputs import (
     NodesSeen,
     Returned,
     Started,
+    encode_facts,
 )
 from jarvis.core.permissions import Principal
 
@@ -47,6 +48,11 @@ log = logging.getLogger(__name__)
 BLOB_READ = 256 * 1024
 RESCAN_S = 5.0
 PAGE = 1000
+BEGIN_ANEW_S = 0.5
+"""Nodes come back spread over so long."""
+LONGEST_UNACKED_S = 5.0
+"""A fact whose acknowledgement stays away while others come has been lost alone."""
+UNACKED_LIMIT = 1000
 
 
 class BadFrame(Exception):
@@ -63,11 +69,14 @@ class Gateway:
     """One per server process. Agents are not trusted: a node reads blobs of its own tasks alone."""
 
     def __init__(self, services: Services, new_name: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
-        """``new_name``: unique names for sessions."""
+        """``new_name``: unique names for sessions, after that of the replica that holds them."""
         self.services, self._new_name = services, new_name
         self._sessions: dict[str, Session] = {}
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
+        self._told: dict[int, int] = {}
+        self._acked_at = services.clock.now()
+        """When the leader acknowledged something last."""
         self._scanned_at = float("-inf")
         self._scanning = asyncio.Lock()
 
@@ -78,6 +87,8 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             group.create_task(self._flush_heartbeats())
+            if self.services.settings.report_after_s is not None:
+                group.create_task(self._keep_reports(self.services.settings.report_after_s))
 
     async def _deliver(self) -> None:
         async for item in self.services.bus.sessions():
@@ -93,6 +104,7 @@ class Gateway:
         if found is None:
             return
         if isinstance(item, AckFrame):
+            self._acked_at = self.services.clock.now()
             found.committed(item.seq)
             return
         if isinstance(item.message, Welcome):
@@ -103,7 +115,7 @@ class Gateway:
 
     def _welcome(self, session: Session, message: Welcome) -> None:
         """A newer session of the same node replaces the older."""
-        session.node = message.node
+        session.node, session.epoch = message.node, (message.incarnation, message.epoch)
         older = self._by_node.get(message.node)
         self._by_node[message.node] = session
         if older is not None and older is not session:
@@ -113,10 +125,41 @@ class Gateway:
     async def _flush_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self.services.settings.heartbeat_flush_s)
-            if self._seen:
-                seen, self._seen = self._seen, {}
-                if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen)):
-                    self._seen = seen | self._seen
+            if not self._seen:
+                continue
+            seen, self._seen, told, self._told = self._seen, {}, self._told, {}
+            if self.services.replica:
+                await self._write_seen(seen)
+            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told)):
+                self._seen = seen | self._seen
+
+    async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:
+        """For a leader whom no message reaches, and for everybody who asks where a node's session is."""
+        now = self.services.clock.now()
+        with contextlib.suppress(StoreUnavailable):
+            rows = [(node, now, health) for node, health in seen.items()]
+            await self.services.store.node_seen_many(rows, self.services.replica)
+
+    def begin_anew(self, incarnation: int, epoch: int) -> None:
+        """There is another leader: sessions that it did not welcome end, because only a Hello tells it what their nodes have."""
+        for session in list(self._sessions.values()):
+            if session.epoch != (incarnation, epoch):
+                session.post(Refused(reason="another leader has taken over", retry_s=BEGIN_ANEW_S))
+                session.finish()
+
+    async def _keep_reports(self, after_s: float) -> None:
+        """Facts that the leader does not acknowledge are put where it will find them, and are safe then."""
+        while True:
+            await asyncio.sleep(after_s / 4)
+            now = self.services.clock.now()
+            patience = after_s if now - self._acked_at > after_s else LONGEST_UNACKED_S
+            for session in list(self._sessions.values()):
+                late = [(seq, facts) for seq, (at, facts) in session.unacked.items() if now - at > patience]
+                with contextlib.suppress(StoreUnavailable):
+                    if late:
+                        rows = [(session.node, encode_facts(facts)) for _, facts in late]
+                        await self.services.store.report_insert_many(rows)
+                        session.committed(late[-1][0])
 
     # ------------------------------------------------------------ from agents
 
@@ -124,7 +167,7 @@ class Gateway:
         """One session from handshake to end."""
         principal: Principal = authorise(socket.state.principal, "agent")
         await socket.accept()
-        session = Session(f"s-{self._new_name()}", socket)
+        session = Session(f"{self.services.replica}/{self._new_name()}", socket)
         self._sessions[session.ident] = session
         tasks = [
             asyncio.create_task(self._read(socket, session, principal)),
@@ -172,12 +215,12 @@ class Gateway:
                 continue
             facts = [m for m in frame.messages if isinstance(m, Started | Ended | Returned)]
             first = session.heard == 0
-            session.frame_heard(frame.seq, bool(facts))
+            session.frame_heard(frame.seq, facts, self.services.clock.now())
             for item in frame.messages:
                 await self._take(session, principal, item, first)
             if facts:
                 cause = f"{session.ident}-{frame.seq}"
-                await self._offer(NodeReported(cause, session.ident, session.node, frame.seq, facts))
+                await self._offer_report(NodeReported(cause, session.ident, session.node, frame.seq, facts), session)
                 for fact in facts:
                     if isinstance(fact, Returned):
                         session.forget(fact.numbers)
@@ -189,6 +232,14 @@ class Gateway:
             await asyncio.sleep(delay)
             delay = min(delay * 2, 0.2)
 
+    async def _offer_report(self, item: NodeReported, session: Session) -> None:
+        """What the leader does not take is written down instead, where that is done."""
+        if self.services.settings.report_after_s is None:
+            await self._offer(item)
+        elif not self.services.bus.offer(item):
+            while len(session.unacked) >= UNACKED_LIMIT:  # noqa: ASYNC110 - back-pressure while the store is away, too
+                await asyncio.sleep(0.05)
+
     async def _take(self, session: Session, principal: Principal, item: FromAgent, first: bool) -> None:
         if isinstance(item, Hello):
             if not first:
@@ -198,6 +249,8 @@ class Gateway:
             raise BadFrame("a session begins with Hello and goes on after Welcome")
         elif isinstance(item, Heartbeat):
             self._seen[session.node] = item.health
+            if item.told >= 0:
+                self._told[session.node] = item.told
             session.answer()
         elif isinstance(item, OutputChunk):
             await self._chunk(session, item)
@@ -277,11 +330,19 @@ class Gateway:
 
     # ------------------------------------------------------------ streams
 
-    def open_stream(self, node: int, request: StreamOpen) -> StreamHandle:
-        """Open an interactive stream to an attempt; the stream's id is chosen here. Raises when the node is away."""
+    def session_of(self, node: int) -> Session | None:
+        """The node's session, if this server holds it."""
+        return self._by_node.get(node)
+
+    async def open_stream(self, node: int, request: StreamOpen) -> StreamHandle:
+        """Open an interactive stream to an attempt, wherever its node's session is. Raises when the node is away."""
         session = self._by_node.get(node)
         if session is None:
-            raise node_away(node)
+            peers = self.services.peers
+            elsewhere = await peers.open_stream(node, request) if peers is not None else None
+            if elsewhere is None:
+                raise node_away(node)
+            return elsewhere
         handle = session.open_stream()
         session.post(msgspec.structs.replace(request, stream=handle.stream))
         return handle

@@ -15,7 +15,7 @@ from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.openapi import describe
-from jarvis.api.routes import blobs, cluster, events, logs, nodes, results, streams, tasks
+from jarvis.api.routes import blobs, cluster, events, logs, nodes, peers, results, streams, tasks
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -30,6 +30,7 @@ ROUTERS = (
     blobs.router,
     cluster.router,
 )
+POLL_S = 2.0
 agents = APIRouter(include_in_schema=False)
 
 
@@ -51,13 +52,14 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.state.hub = EventHub(services.bus, services.store)
+    app.state.hub = EventHub(services.bus, services.store, POLL_S if services.replica else None)
     app.state.gateway = Gateway(services)
     app.state.health = cluster.Health(services)
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1")
         app.include_router(router, include_in_schema=False)
     app.include_router(agents)
+    app.include_router(peers.router)
     problems.install(app)
     app.add_middleware(Guard, services=services)
     app.openapi = lambda: app.openapi_schema or describe(FastAPI.openapi(app))  # type: ignore[method-assign]  # when asked

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -16,6 +16,9 @@ from jarvis.state.blob_store import BlobStore
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
+
+if TYPE_CHECKING:
+    from jarvis.api.peers import Peers
 
 MIB = 1024 * 1024
 
@@ -41,9 +44,18 @@ class ApiSettings:
     default_project: str = "default"
     max_wait_s: float = 60.0
     heartbeat_flush_s: float = 1.0
+    report_after_s: float | None = None
+    """How long the leader may leave a fact unacknowledged before it is written into the store; None where the leader is in
+    this process."""
 
 
-def _why_unknown(key: ElementKey) -> dict[str, Any] | None:
+class Why(Protocol):
+    """Explains a pending element from the leader's memory; another server's question is never passed on again."""
+
+    async def __call__(self, key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None: ...
+
+
+async def _why_unknown(key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None:
     return None
 
 
@@ -56,7 +68,8 @@ class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run;
-    ``incarnation`` is the current life of the database, the first half of an event cursor.
+    ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
+    server among several, empty where there is one, and ``peers`` the others.
     """
 
     store: Store
@@ -65,10 +78,12 @@ class Services:
     bus: Bus
     clock: Clock
     authenticator: Authenticator
-    why: Callable[[ElementKey], dict[str, Any] | None] = _why_unknown
+    why: Why = _why_unknown
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     incarnation: Callable[[], int] = lambda: 1
     health_checks: dict[str, HealthCheck] = field(default_factory=dict)
     settings: ApiSettings = field(default_factory=ApiSettings)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     version: str = __version__
+    replica: str = ""
+    peers: "Peers | None" = None

@@ -1,13 +1,15 @@
 """One agent's session: what goes to it gathers until the loop turns, then travels as one frame."""
 
 import asyncio
-from collections import deque
+from collections.abc import MutableMapping
+from typing import Any, Protocol
 
 import msgspec
 from starlette.websockets import WebSocket
 
 from jarvis.bus.messages import MAX_FRAME, ServerFrame, StreamData, StreamTaken, ToAgent, encode
 from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
+from jarvis.core.inputs import Fact
 
 OUT_LIMIT = 20_000
 """Messages that may wait for a slow agent before its session is ended: it comes back and compares."""
@@ -25,11 +27,26 @@ class Held(msgspec.Struct, frozen=True):
     project: str
 
 
+class StreamEnd(Protocol):
+    """Who takes what a node says in a stream."""
+
+    def arrived(self, data: StreamData) -> None: ...
+    def taken(self, size: int) -> None: ...
+
+
+class Carrier(Protocol):
+    """What streams travel on: a node's session, or the way to the server that has it."""
+
+    @property
+    def streams(self) -> MutableMapping[int, Any]: ...
+    def post(self, *messages: ToAgent) -> None: ...
+
+
 class StreamHandle:
     """The server's end of an interactive stream. Either side waits for a slow reader; a node that does not wait loses the
     stream and not the session."""
 
-    def __init__(self, session: "Session", stream: int) -> None:
+    def __init__(self, session: Carrier, stream: int) -> None:
         self._session, self.stream = session, stream
         self._arrived: asyncio.Queue[StreamData] = asyncio.Queue()
         self._out, self._in = SendWindow(), ReceiveWindow()
@@ -72,12 +89,15 @@ class Session:
     def __init__(self, ident: str, socket: WebSocket) -> None:
         self.ident, self._socket = ident, socket
         self.node = 0
+        self.epoch = (0, 0)
+        """(incarnation, epoch) of the leader that welcomed it."""
+        self.unacked: dict[int, tuple[float, list[Fact]]] = {}
+        """Frame → when it came and the facts in it that the leader has not acknowledged."""
         self.held: dict[int, Held] = {}
-        self.streams: dict[int, StreamHandle] = {}
+        self.streams: dict[int, StreamEnd] = {}
         self.heard = 0
         self.closing = False
         self.broken = asyncio.Event()
-        self._reported: deque[int] = deque()
         self._ack = self._seq = self._next_stream = 0
         self._pending: list[ToAgent] = []
         self._wake = asyncio.Event()
@@ -95,25 +115,30 @@ class Session:
         for number in numbers:
             self.held.pop(number, None)
 
-    def open_stream(self) -> StreamHandle:
+    def register(self, end: StreamEnd) -> int:
+        """A new stream's number; what the node says in it goes to ``end``."""
         self._next_stream += 1
-        handle = StreamHandle(self, self._next_stream)
-        self.streams[self._next_stream] = handle
+        self.streams[self._next_stream] = end
+        return self._next_stream
+
+    def open_stream(self) -> StreamHandle:
+        handle = StreamHandle(self, self._next_stream + 1)
+        self.register(handle)
         return handle
 
-    def frame_heard(self, seq: int, reported: bool) -> None:
+    def frame_heard(self, seq: int, facts: list[Fact], now: float) -> None:
         """A frame without facts is safe at once, unless one with facts before it is still open."""
         self.heard = seq
-        if reported:
-            self._reported.append(seq)
-        elif not self._reported:
+        if facts:
+            self.unacked[seq] = (now, facts)
+        elif not self.unacked:
             self._ack = seq
 
     def committed(self, seq: int) -> None:
         """The leader has committed the facts up to this frame."""
-        while self._reported and self._reported[0] <= seq:
-            self._reported.popleft()
-        self._ack = max(self._ack, self.heard if not self._reported else seq)
+        while self.unacked and (first := next(iter(self.unacked))) <= seq:
+            del self.unacked[first]
+        self._ack = max(self._ack, self.heard if not self.unacked else seq)
         self._wake.set()
 
     def answer(self) -> None:
@@ -148,5 +173,5 @@ class Session:
 
     def end(self) -> None:
         """Tell everybody who streams that the node is gone."""
-        for handle in list(self.streams.values()):
-            handle.arrived(StreamData(stream=handle.stream, end=True, error="the node's session ended"))
+        for stream, end in list(self.streams.items()):
+            end.arrived(StreamData(stream=stream, end=True, error="the node's session ended"))

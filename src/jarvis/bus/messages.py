@@ -18,9 +18,10 @@ MAX_FRAME = 8 * 1024 * 1024
 
 
 class Heartbeat(NodeMessage, tag="beat"):
-    """``health`` as in Node.health."""
+    """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted."""
 
     health: dict[str, float] = {}
+    told: int = -1
 
 
 class OutputChunk(NodeMessage, tag="chunk"):

@@ -22,6 +22,8 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
+    name: str = ""
+    """Of this server among several; default: host and process id."""
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
     """0 takes a free port."""
@@ -30,7 +32,7 @@ class ServerSettings(_Section):
 
 
 class StoreSettings(_Section):
-    kind: Literal["sqlite", "memory"] = "sqlite"
+    kind: Literal["sqlite", "memory", "postgres"] = "sqlite"
     keep_days: float = Field(30.0, gt=0)
     keep_events_days: float = Field(30.0, gt=0)
     max_bytes: int = Field(20 * 1024**3, gt=0)

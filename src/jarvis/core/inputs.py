@@ -78,6 +78,9 @@ class Returned(NodeMessage, tag="returned"):
     reason: str = ""
 
 
+Fact = Started | Ended | Returned
+
+
 @dataclass(frozen=True, slots=True)
 class TasksTaken:
     """Rows in state ``submitted`` that the leader took from the store (or got as a hint from its own replica)."""
@@ -120,15 +123,40 @@ class NodeReported:
     session: str
     node: int
     seq: int
-    facts: list[Started | Ended | Returned]
+    facts: list[Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTaken:
+    """Facts of a node that a server wrote into the store because the leader did not take them in time."""
+
+    cause_id: str
+    report: int
+    node: int
+    facts: list[Fact]
 
 
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
-    """Nodes heard of since the last one, with their health figures, and the instant on the leader's clock."""
+    """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
+    received in its session."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
+    told: dict[int, int] = field(default_factory=dict)
 
 
-Input = TasksTaken | CommandsTaken | NodeConnected | NodeDisconnected | NodeReported | NodesSeen
+Input = TasksTaken | CommandsTaken | NodeConnected | NodeDisconnected | NodeReported | ReportTaken | NodesSeen
+
+_encoder = msgspec.msgpack.Encoder()
+_facts = msgspec.msgpack.Decoder(list[Fact])
+
+
+def encode_facts(facts: list[Fact]) -> bytes:
+    """The body of a stored report."""
+    return _encoder.encode(facts)
+
+
+def decode_facts(body: bytes) -> list[Fact]:
+    """Raises msgspec.DecodeError when it is none."""
+    return _facts.decode(body)

@@ -4,11 +4,12 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["admin", "user", "task", "node"]
+Role = Literal["admin", "user", "task", "node", "peer"]
 ROLES: frozenset[str] = frozenset({"admin", "user", "task", "node"})
-Access = Literal["see", "read", "submit", "act", "operate", "agent"]
+"""Of stored tokens; ``peer`` is another server of the cluster."""
+Access = Literal["see", "read", "submit", "act", "operate", "agent", "peer"]
 """see: the cluster's own figures; read: a project's tasks; submit: into a project; act: on an owner's task;
-operate: nodes and everything that belongs to all; agent: speak as a node."""
+operate: nodes and everything that belongs to all; agent: speak as a node; peer: speak as a server of the cluster."""
 
 ANY_PROJECT = "*"
 
@@ -26,18 +27,18 @@ class Principal(msgspec.Struct, frozen=True):
         """Projects whose tasks it may read; None for all."""
         if self.role == "admin" or ANY_PROJECT in self.projects:
             return None
-        return frozenset(self.projects) if self.role != "node" else frozenset()
+        return frozenset(self.projects) if self.role in ("user", "task") else frozenset()
 
 
 def allowed(principal: Principal, access: Access, project: str | None = None, owner: str | None = None) -> bool:
-    """The rule: admins may all; nodes only speak as nodes; members read and submit, and act on what is theirs."""
+    """The rule: admins may all; nodes and servers only speak as such; members read and submit, and act on what is theirs."""
     if principal.role == "admin":
         return True
-    if principal.role == "node":
-        return access == "agent"
+    if principal.role in ("node", "peer"):
+        return access == ("agent" if principal.role == "node" else "peer")
     if access == "see":
         return True
-    if access in ("operate", "agent"):
+    if access in ("operate", "agent", "peer"):
         return False
     seen = principal.projects_seen
     member = seen is None or project in seen

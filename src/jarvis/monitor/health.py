@@ -6,6 +6,7 @@ from typing import Any
 
 from jarvis.core.errors import JarvisError
 from jarvis.core.node import NodeState
+from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.store import Store
 
@@ -40,10 +41,13 @@ def database_check(store: Store) -> Check:
     return check
 
 
-def scheduler_check(scheduler: Scheduler) -> Check:
-    """The leader's loop comes round, whatever the database does."""
+def scheduler_check(scheduler: Scheduler, election: Election) -> Check:
+    """The leader's loop comes round, whatever the database does; a standby knows who leads."""
 
     async def check() -> Mapping[str, Any]:
+        if election.standby:
+            assert election.leader is not None
+            return _ok(f"standby; {election.leader.holder} leads under epoch {election.leader.leadership.epoch}")
         silent = scheduler.clock.now() - scheduler.heartbeat.at
         if scheduler.finished:
             return {
@@ -57,13 +61,17 @@ def scheduler_check(scheduler: Scheduler) -> Check:
     return check
 
 
-def workers_check(scheduler: Scheduler) -> Check:
+def workers_check(scheduler: Scheduler, election: Election) -> Check:
     """At least one node takes work; some of several missing is degraded."""
 
     async def check() -> Mapping[str, Any]:
         views = list(scheduler.cluster.nodes.values())
-        heard = scheduler.heartbeat.at - SILENT_S
-        ready = [v for v in views if v.session is not None and v.node.state is NodeState.READY and v.heard_at >= heard]
+        standby = election.standby
+        heard = (scheduler.clock.now() if standby else scheduler.heartbeat.at) - SILENT_S
+        ready = [
+            v for v in views
+            if (standby or v.session is not None) and v.node.state is NodeState.READY and v.heard_at >= heard
+        ]  # fmt: skip
         detail = f"{len(ready)} of {len(views)} nodes connected and heard of"
         if not ready:
             return {"status": "down", "detail": detail}
@@ -98,12 +106,14 @@ async def redis_check() -> Mapping[str, Any]:
     return {"status": "not_configured", "detail": "messages stay in the process"}
 
 
-def checks(store: Store, scheduler: Scheduler, address: Callable[[], tuple[str, int]]) -> dict[str, Check]:
+def checks(
+    store: Store, scheduler: Scheduler, election: Election, address: Callable[[], tuple[str, int]]
+) -> dict[str, Check]:
     """By the names that the brief gives them."""
     return {
         "api": api_check(address),
-        "scheduler_queue": scheduler_check(scheduler),
-        "workers": workers_check(scheduler),
+        "scheduler_queue": scheduler_check(scheduler, election),
+        "workers": workers_check(scheduler, election),
         "database": database_check(store),
         "redis": redis_check,
     }

@@ -47,6 +47,11 @@ class NodeView:
     heard_at: float = 0.0
     hello: int = 0
     """Ordinal of the last Hello."""
+    told: int = 0
+    """Messages said to it in its session."""
+    told_mark: int = 0
+    told_mark_at: float = 0.0
+    """As many must have arrived, and since when."""
 
     @property
     def free(self) -> Resources:

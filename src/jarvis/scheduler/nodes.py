@@ -27,6 +27,8 @@ from jarvis.scheduler.turn import Turn
 RETRY_S = 5.0
 HEARTBEAT_S = 2.0
 FENCE_S = 75.0
+LOST_MESSAGE_S = 6.0
+"""A message that a node has not received by then, while it is heard, was lost on the way."""
 _WISH_CAUSES = {"cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED}
 
 
@@ -45,9 +47,11 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
     rebooted = view.node.boot_id not in ("", hello.boot_id)
     _update(turn, view, item)
     known = {k.number: k for k in hello.known}
+    answer_at = len(turn.effects)
     _compare_ours(turn, view, known, rebooted)
     current = {n for n, p in view.placed.items() if n in known and known[n].token == _token(turn, p)}
-    turn.effects.append(
+    turn.effects.insert(  # before what the comparison has to say on the session that it opens
+        answer_at,
         ToSession(
             item.session,
             Welcome(
@@ -57,7 +61,7 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
                 stop=[n for n, k in known.items() if n not in current and k.state != "ended"],
             ),
             turn.cause_id,
-        )
+        ),
     )  # fmt: skip
 
 
@@ -129,6 +133,17 @@ def on_node_disconnected(turn: Turn, item: NodeDisconnected) -> None:
     if view is not None and view.session == item.session:
         view.session = None
         turn.event("node.disconnected", node=item.node)
+
+
+def on_told(turn: Turn, view: NodeView, told: int) -> None:
+    """How many messages the node says it has received: when some stay away, its session begins anew and all is compared."""
+    if told >= view.told_mark:
+        view.told_mark, view.told_mark_at = view.told, turn.now
+    elif turn.now - view.told_mark_at > LOST_MESSAGE_S and view.session is not None:
+        lost = Refused(reason="messages to this node were lost", retry_s=0.1)
+        turn.effects.append(ToSession(view.session, lost, turn.cause_id, close=True))
+        view.session = None
+        turn.event("node.messages_lost", node=view.node.id)
 
 
 def on_node_suspect(turn: Turn, view: NodeView) -> None:

@@ -1,7 +1,5 @@
 """PURE: from inputs to a turn: each handler lives with its subject, this file only knows which input goes where."""
 
-from collections.abc import Mapping
-
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.effects import AckFrame
@@ -9,11 +7,13 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import (
     CommandsTaken,
     Ended,
+    Fact,
     Input,
     NodeConnected,
     NodeDisconnected,
     NodeReported,
     NodesSeen,
+    ReportTaken,
     Returned,
     Started,
     TasksTaken,
@@ -21,7 +21,7 @@ from jarvis.core.inputs import (
 from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
 from jarvis.scheduler import nodes
-from jarvis.scheduler.cluster import Cluster, Placed, Timer
+from jarvis.scheduler.cluster import Cluster, NodeView, Placed, Timer
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
@@ -41,8 +41,10 @@ def handle(turn: Turn, item: Input) -> None:
     elif isinstance(item, CommandsTaken):
         for command in item.commands:
             turn.changes.commands_done[command.id] = on_command(turn, command.body)
+    elif isinstance(item, ReportTaken):
+        _on_report_taken(turn, item)
     elif isinstance(item, NodesSeen):
-        _on_seen(turn, item.seen)
+        _on_seen(turn, item)
     elif isinstance(item, NodeConnected):
         nodes.on_node_connected(turn, item)
     elif isinstance(item, NodeDisconnected):
@@ -55,22 +57,36 @@ def _on_reported(turn: Turn, item: NodeReported) -> None:
     if view is None or view.session != item.session:
         return
     view.heard_at = turn.now
-    for fact in item.facts:
+    _on_facts(turn, view, item.facts)
+    turn.effects.append(AckFrame(item.session, item.node, item.seq, turn.cause_id))
+
+
+def _on_report_taken(turn: Turn, item: ReportTaken) -> None:
+    """Of whatever session: numbers and tokens tell what is current."""
+    view = turn.cluster.nodes.get(item.node)
+    if view is not None:
+        _on_facts(turn, view, item.facts)
+    turn.changes.reports_done.append(item.report)
+
+
+def _on_facts(turn: Turn, view: NodeView, facts: list[Fact]) -> None:
+    for fact in facts:
         if isinstance(fact, Ended):
             on_ended(turn, view, fact)
         elif isinstance(fact, Started):
             on_started(turn, view, fact)
         elif isinstance(fact, Returned):
             on_returned(turn, view, fact)
-    turn.effects.append(AckFrame(item.session, item.node, item.seq, turn.cause_id))
 
 
-def _on_seen(turn: Turn, seen: Mapping[int, dict[str, float]]) -> None:
-    for node, health in seen.items():
+def _on_seen(turn: Turn, item: NodesSeen) -> None:
+    for node, health in item.seen.items():
         view = turn.cluster.nodes.get(node)
         if view is not None:
             view.heard_at = view.node.seen_at = turn.now
             view.node.health = health
+            if node in item.told:
+                nodes.on_told(turn, view, item.told[node])
 
 
 def run_timers(turn: Turn) -> None:

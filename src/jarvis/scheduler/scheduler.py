@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
 from jarvis.core.effects import AckFrame, Refused, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Input, TasksTaken
+from jarvis.core.inputs import CommandsTaken, Input, NodesSeen, ReportTaken, TasksTaken, decode_facts
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
@@ -31,6 +32,10 @@ STARTED_S = 0.2
 """How long ``running`` may wait for a commit that has another reason."""
 PAGE = 2000
 RETRY_S = 0.5
+RENEW_S = 1.0
+"""How often a lease is renewed, on this loop itself, so that a leader that stalls loses it."""
+SILENT_S = 4.0
+"""A node not heard of for so long may be heard by a server whose messages do not come through: the store knows."""
 ACTED_ON_LIMIT = 10_000
 
 
@@ -45,13 +50,21 @@ class Heartbeat:
 
 
 class Scheduler:
-    """Leads as long as its epoch is the stored one. ``run`` returns when it is stopped or superseded."""
+    """Leads as long as its epoch is the stored one. ``run`` returns when it is stopped or superseded.
 
-    def __init__(self, store: Store, bus: Bus, clock: Clock, policy: Callable[[], Policy], holder: str) -> None:
+    ``lease_s``: for how long to lead without a renewal; 0 where no other process can open the store.
+    """
+
+    def __init__(
+        self, store: Store, bus: Bus, clock: Clock, policy: Callable[[], Policy], holder: str,
+        *, lease_s: float = 0.0,
+    ) -> None:  # fmt: skip
         self.store, self.bus, self.clock, self.policy, self.holder = store, bus, clock, policy, holder
+        self.lease_s = lease_s
         self.cluster = Cluster(0, 0)
         self.heartbeat = Heartbeat()
-        self._leadership = Leadership(0, 0)
+        self.leadership = Leadership(0, 0)
+        self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
         self._next_poll = self._next_judgement = 0.0
@@ -66,8 +79,10 @@ class Scheduler:
     # ------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Become the leader and rebuild memory from the store."""
-        self._leadership = await self.store.leadership_acquire(self.holder)
+        """Become the leader and rebuild memory from the store; raises :class:`LeadershipHeld` while somebody else leads."""
+        self.leadership = await self.store.leadership_acquire(self.holder, self.lease_s)
+        self.finished = False
+        self._renew_at = self.clock.now() + RENEW_S
         await self.rebuild()
 
     async def run(self) -> None:
@@ -109,6 +124,25 @@ class Scheduler:
                 self.heartbeat.last_error = str(error)
                 await asyncio.sleep(RETRY_S)
 
+    async def look_on(self, leadership: Leadership) -> None:
+        """What a standby knows: who leads, and the nodes, to refuse what can never run."""
+        cluster = Cluster(leadership.incarnation, leadership.epoch)
+        self.clock.sync(await self.store.now())
+        for node in await self.store.node_list():
+            cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
+        self.cluster = cluster
+
+    async def resign(self) -> None:
+        """Let another lead at once; what is left of the lease ends by itself when the store is away."""
+        with suppress(StoreUnavailable, StaleEpoch):
+            await self.store.leadership_release(self.leadership)
+        self.cluster = Cluster(self.leadership.incarnation, self.leadership.epoch)
+
+    async def _renew(self) -> None:
+        if self.lease_s and self.clock.now() >= self._renew_at:
+            self._renew_at = self.clock.now() + RENEW_S
+            await self.store.leadership_renew(self.leadership, self.lease_s)
+
     async def rebuild(self) -> None:
         """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged. Their
         sessions end: what was said or heard in a turn without a commit is unknown, and only a Hello compares it."""
@@ -116,7 +150,7 @@ class Scheduler:
             ToSession(view.session, Refused(reason="the leader has read the store anew", retry_s=0.1), "rebuild", close=True)
             for view in self.cluster.nodes.values() if view.session is not None
         ]  # fmt: skip
-        cluster = Cluster(self._leadership.incarnation, self._leadership.epoch)
+        cluster = Cluster(self.leadership.incarnation, self.leadership.epoch)
         cluster.last_seq = await self.store.event_last_seq()
         cluster.next_node = await self.store.node_next_id()
         self.clock.sync(await self.store.now())
@@ -129,6 +163,7 @@ class Scheduler:
         after = 0
         while page := await self.store.task_list_live(after, PAGE):
             after = page[-1].id
+            await self._renew()
             await self._load_page(cluster, page)
             tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
@@ -168,6 +203,7 @@ class Scheduler:
 
     async def run_once(self, inputs: list[Input]) -> Plan:
         """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
+        await self._renew()
         now = self.clock.now()
         polled = await self._poll(now)
         inputs = self._new_only(polled, inputs)
@@ -229,7 +265,7 @@ class Scheduler:
 
     async def _commit(self, turn: Turn) -> None:
         effects = turn.finish()
-        await self.store.leader_commit(self._leadership, turn.changes)
+        await self.store.leader_commit(self.leadership, turn.changes)
         self.bus.dispatch(effects)
         self.bus.publish(turn.changes.events)
 
@@ -239,7 +275,7 @@ class Scheduler:
             return []
         self._next_poll = now + POLL_S
         self.clock.sync(await self.store.now())
-        found: list[Input] = []
+        found: list[Input] = await self._poll_nodes(now)
         rows = [t for t in await self.store.task_list_submitted(PAGE) if t.id not in self.cluster.tasks]
         if rows:
             named = {d.task for task in rows for d in task.spec.after}
@@ -252,6 +288,21 @@ class Scheduler:
         if commands:
             found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
         self.heartbeat.found_by_poll += len(rows) + len(commands)
+        return found
+
+    async def _poll_nodes(self, now: float) -> list[Input]:
+        """What servers wrote down because it did not get through: reports of nodes, and that nodes were heard of."""
+        if not self.lease_s:
+            return []
+        found: list[Input] = []
+        for report in await self.store.report_list_open(PAGE):
+            found.append(ReportTaken(f"report-{report.id}", report.id, report.node, decode_facts(report.body)))
+            self.heartbeat.found_by_poll += 1
+        silent = {n: v for n, v in self.cluster.nodes.items() if v.heard_at < now - SILENT_S}
+        if silent:
+            seen = {node.id: node for node in await self.store.node_list()}
+            heard = {n: seen[n].health for n, v in silent.items() if n in seen and seen[n].seen_at > v.heard_at}
+            found += [NodesSeen("poll-seen", heard)] if heard else []
         return found
 
     def _judge_nodes(self, turn: Turn) -> None:
@@ -271,7 +322,7 @@ class Scheduler:
     def _patience(self) -> float:
         """Until the next thing that is due without an input."""
         now = self.clock.now()
-        due = [self._next_poll, self._next_judgement, now + 1.0]
+        due = [self._next_poll, self._next_judgement, now + RENEW_S]
         if self.cluster.timers:
             due.append(self.cluster.timers[0].at)
         if self._started_since is not None:

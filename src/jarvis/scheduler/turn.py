@@ -8,7 +8,7 @@ import msgspec
 
 from jarvis.core.attempt import Attempt, Placement
 from jarvis.core.changes import Changes
-from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Recorded, ToNode
+from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
 from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, rollup
@@ -227,4 +227,15 @@ class Turn:
                 self.effects.append(ToNode(node, Recorded(numbers=numbers, floor=self.floor(node)), self.cause_id))
         for node, assignments in self._assignments.items():
             self.effects.append(ToNode(node, Assign(assignments=assignments), self.cause_id))
+        self._count_told()
         return self.effects
+
+    def _count_told(self) -> None:
+        """How many messages each node must have received in its session; a Welcome begins to count anew."""
+        for effect in self.effects:
+            if isinstance(effect, ToNode) and effect.node in self.cluster.nodes:
+                self.cluster.nodes[effect.node].told += 1
+            elif isinstance(effect, ToSession) and isinstance(effect.message, Welcome):
+                view = self.cluster.nodes[effect.message.node]
+                view.told = view.told_mark = 0
+                view.told_mark_at = self.now

@@ -149,7 +149,7 @@ class Agent:
         checked = time.monotonic()
         while True:
             await asyncio.sleep(self.heartbeat_s)
-            self.session.say(Heartbeat(health=self.monitor.sample()))
+            self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told))
             if time.monotonic() - checked >= CHECK_S:
                 checked = time.monotonic()
                 self.functions.end_idle()
@@ -288,7 +288,7 @@ class Agent:
         self.heartbeat_s = welcome.heartbeat_s
         log.info("connected as node %d", welcome.node)
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
-        self.session.say(Heartbeat(health=self.monitor.sample()))
+        self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told))
         self.spawn(self.containers.sweep(self._is_here))
 
     def _is_here(self, number: int) -> bool:

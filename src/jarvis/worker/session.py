@@ -11,7 +11,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
-from jarvis.core.effects import Refused, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Signal, Stop, Welcome
 from jarvis.core.inputs import Hello
 
 log = logging.getLogger("jarvis.session")
@@ -27,6 +27,9 @@ SHORT_LIVES = 4
 LOOK_S = 0.2
 OUTBOX_LIMIT = 100_000
 FRAME_MESSAGES = 2_000
+
+
+FROM_LEADER = (Assign, Recall, Stop, Signal, Recorded)
 
 
 class SessionHandler(Protocol):
@@ -74,6 +77,8 @@ class Session:
         self._outbox: list[FromAgent] = []
         self._something = asyncio.Event()
         self.connected = False
+        self.told = 0
+        """Messages of the leader received in this session."""
         self._heard = 0
 
     def say(self, message: FromAgent) -> None:
@@ -139,11 +144,10 @@ class Session:
             return None
         self.connected = True
         self._outbox.clear()
-        self._heard = first.seq
+        self._heard, self.told = first.seq, 0
         self._overflow.clear()
         self._handler.welcomed(answer)
-        if first.messages[1:]:
-            self._handler.received(first.messages[1:])
+        self._pass_on(first.messages[1:])
         sender = asyncio.create_task(self._send_all(socket))
         try:
             await self._receive_all(socket, sender, max(answer.heartbeat_s * (SILENT_HEARTBEATS + 1), 1.0))
@@ -159,7 +163,12 @@ class Session:
                 frame = await self._receive(socket)
             if frame.seq > self._heard:
                 self._heard = frame.seq
-                self._handler.received(frame.messages)
+                self._pass_on(frame.messages)
+
+    def _pass_on(self, messages: list[ToAgent]) -> None:
+        if messages:
+            self.told += sum(isinstance(message, FROM_LEADER) for message in messages)
+            self._handler.received(messages)
 
     async def _receive(self, socket: Socket) -> ServerFrame:
         data = await socket.recv()

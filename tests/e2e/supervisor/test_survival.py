@@ -41,6 +41,7 @@ def test_a_number_runs_once_however_often_it_is_sent(node: Node, agent: Agent) -
         node.start(agent, 1, "sh", "-c", f"echo x >> {lines}; read x", stdin="pipe")
     for _ in range(5):
         agent.expect("started", 1)
+    wait_for(lambda: count(lines) == 1, "its first line")
     agent.send(op="signal", number=1, signum=15)
     first = agent.expect("ended", 1)
     node.start(agent, 1, "sh", "-c", f"echo x >> {lines}")

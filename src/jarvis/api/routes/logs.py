@@ -67,7 +67,7 @@ async def _of_attempt(
         request = StreamOpen(
             stream=0, number=found.number, kind="tail", output=stream, offset=-last if last else start, follow=follow
         )
-        live = _from_node(context.gateway.open_stream(found.node, request))
+        live = _from_node(await context.gateway.open_stream(found.node, request))
         if follow and not last:
             return _stream(_to_the_end(context, task, found, live, stream=stream, start=start))
         return _stream(live)

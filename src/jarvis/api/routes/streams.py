@@ -98,7 +98,7 @@ async def _open(socket: WebSocket, context: Context, ident: str, kind: str, argv
         size = (number(given["rows"], "rows", 10_000, 1), number(given.get("columns", "80"), "columns", 10_000, 1))
     offset = number(given.get("offset", "0"), "offset")
     request = StreamOpen(stream=0, number=found.number, kind=kind, argv=argv, pty=size, offset=offset)
-    return context.gateway.open_stream(found.node, request)
+    return await context.gateway.open_stream(found.node, request)
 
 
 async def _relay(socket: WebSocket, handle: StreamHandle) -> None:

@@ -280,4 +280,4 @@ async def why(context: Ctx, ident: str) -> Response:
     told = element_out(task, element, key.index)
     if task.spec.array is not None and key.index == SOLO:
         told = {"id": str(task.id), "state": task.state, "reason": task.reason, "counts": dict(task.counts)}
-    return answer(msgspec.to_builtins(told | (context.services.why(key) or {})))
+    return answer(msgspec.to_builtins(told | (await context.services.why(key) or {})))

@@ -1,0 +1,92 @@
+"""Doors for the other servers of the cluster: what only this one has."""
+
+import asyncio
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from jarvis.api.auth import authorise
+from jarvis.api.peers import first_of
+from jarvis.api.problems import Refusal
+from jarvis.api.routes.common import Ctx, answer
+from jarvis.api.session import STREAM_LIMIT, Session
+from jarvis.bus.messages import (
+    AgentFrame,
+    FromAgent,
+    StreamData,
+    StreamOpen,
+    StreamResize,
+    StreamTaken,
+    decode_from_server,
+    encode,
+)
+from jarvis.core.ids import ElementKey
+
+router = APIRouter(include_in_schema=False, prefix="/replica/v1")
+
+
+@router.get("/why/{task}/{index}")
+async def why(context: Ctx, task: int, index: int) -> Response:
+    """What this server knows of a pending element while it leads."""
+    authorise(context.principal, "peer")
+    return answer(await context.services.why(ElementKey(task, index), asked_by_peer=True))
+
+
+@router.websocket("/stream/{node}")
+async def stream(socket: WebSocket, node: int) -> None:
+    """One stream to a node whose session is here, carried for another server."""
+    authorise(socket.state.principal, "peer")
+    session: Session | None = socket.app.state.gateway.session_of(node)
+    if session is None:
+        raise Refusal(503, "node_away", f"node {node} is not connected to this server")
+    await socket.accept()
+    first = decode_from_server(await socket.receive_bytes()).messages[0]
+    if not isinstance(first, StreamOpen):
+        await socket.close(1008, "a stream begins with StreamOpen")
+        return
+    carried = Carried(session, socket)
+    try:
+        session.post(msgspec.structs.replace(first, stream=carried.stream))
+        await first_of(carried.to_peer(), carried.to_node())
+    finally:
+        carried.close()
+
+
+class Carried:
+    """A stream of this server's session that another server reads and writes; its windows are kept over there."""
+
+    def __init__(self, session: Session, socket: WebSocket) -> None:
+        self._session, self._socket = session, socket
+        self._arrived: asyncio.Queue[FromAgent] = asyncio.Queue()
+        self.stream = session.register(self)
+
+    def arrived(self, data: StreamData) -> None:
+        if self._arrived.qsize() >= STREAM_LIMIT:
+            self._session.post(StreamData(stream=self.stream, end=True, error="the other server is too slow"))
+            data = StreamData(stream=self.stream, end=True, error="the node sends faster than its stream is read")
+        self._arrived.put_nowait(data)
+        if data.end:
+            self._session.streams.pop(self.stream, None)
+
+    def taken(self, size: int) -> None:
+        self._arrived.put_nowait(StreamTaken(stream=self.stream, size=size))
+
+    async def to_peer(self) -> None:
+        while True:
+            message = await self._arrived.get()
+            await self._socket.send_bytes(encode(AgentFrame(0, 0, [message])))
+            if isinstance(message, StreamData) and message.end:
+                return
+
+    async def to_node(self) -> None:
+        while True:
+            for message in decode_from_server(await self._socket.receive_bytes()).messages:
+                if isinstance(message, StreamData | StreamTaken | StreamResize):
+                    self._session.post(msgspec.structs.replace(message, stream=self.stream))
+
+    def close(self) -> None:
+        """Tell the node if nobody has."""
+        if self._session.streams.pop(self.stream, None) is not None:
+            self._session.post(StreamData(stream=self.stream, end=True, error="the viewer is gone"))

@@ -1,0 +1,79 @@
+"""SHELL: who leads, as this server knows it; and where it may, this server itself, again and again."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from jarvis.core.errors import LeadershipHeld, StoreUnavailable
+from jarvis.scheduler.scheduler import Scheduler
+from jarvis.state.coordination import Leader
+
+log = logging.getLogger("jarvis.leader")
+
+WATCH_S = 0.5
+"""How often a standby looks whether it may lead."""
+
+
+class Election:
+    """Lets its scheduler lead whenever nobody else does.
+
+    ``leader`` is who leads as far as is known; ``on_change`` hears of each new one, ``leads`` is true while it is this server.
+    """
+
+    def __init__(self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None) -> None:
+        self._scheduler, self._on_change = scheduler, on_change
+        self.leader: Leader | None = None
+        self.leads = False
+        self.known = asyncio.Event()
+        """Set once there is a leader that this server knows."""
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until stopped. Where no lease keeps others out, a leader that was superseded does not try again."""
+        while not self._stopping.is_set():
+            try:
+                await self._lead()
+                if not self._scheduler.lease_s:
+                    return
+            except LeadershipHeld:
+                await self._look()
+            except StoreUnavailable as error:
+                self._scheduler.heartbeat.last_error = str(error)
+                log.warning("the store is away: %s", error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._stopping.wait()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._scheduler.stop()
+
+    async def _lead(self) -> None:
+        scheduler = self._scheduler
+        await scheduler.start()
+        log.info("this server leads under epoch %d", scheduler.leadership.epoch)
+        try:
+            self.leads = True
+            self._heard_of(Leader(scheduler.holder, scheduler.leadership, scheduler.lease_s))
+            await scheduler.run()
+        finally:
+            self.leads = False
+            await scheduler.resign()
+
+    @property
+    def standby(self) -> bool:
+        """Another server leads."""
+        return not self.leads and self.leader is not None and self.leader.holder != self._scheduler.holder
+
+    async def _look(self) -> None:
+        with suppress(StoreUnavailable):
+            leader = await self._scheduler.store.leader_get()
+            await self._scheduler.look_on(leader.leadership)
+            self._heard_of(leader)
+
+    def _heard_of(self, leader: Leader) -> None:
+        before, self.leader = self.leader, leader
+        self.known.set()
+        if before is None or before.leadership != leader.leadership:
+            self._on_change(leader)
