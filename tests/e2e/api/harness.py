@@ -68,17 +68,18 @@ class Running:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Running]:
-    """Start, give, stop."""
-    store, bus, clock = MemoryStore(), MemoryBus(), Clock()
+async def running(store: MemoryStore | None = None, replica: str = "", **settings: Any) -> AsyncIterator[Running]:
+    """Start, give, stop; on a store of its own unless it is one of several servers."""
+    leads, bus, clock = store is None, MemoryBus(), Clock()
+    store = store or MemoryStore()
     for who, (user, role, projects) in TOKENS.items():
         await store.token_put(Token(token_hash(f"{who}-token"), user, role, tuple(projects)))
-    leadership = await store.leadership_acquire("test")
+    leadership = await store.leadership_acquire("test") if leads else (await store.leader_get()).leadership
     blobs = MemoryBlobStore()
     services = Services(
         store=store, blobs=blobs, state_manager=StateManager(store, blobs, bus), bus=bus, clock=clock,
         authenticator=StoreAuthenticator(store, clock),
-        incarnation=lambda: leadership.incarnation,
+        incarnation=lambda: leadership.incarnation, replica=replica,
         settings=ApiSettings(heartbeat_flush_s=0.05, **settings),
     )  # fmt: skip
     app = create_app(services)
