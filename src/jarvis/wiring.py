@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry
 
 from jarvis import __version__
 from jarvis.api.auth import StoreAuthenticator, token_hash
-from jarvis.api.peers import Peers
 from jarvis.api.server import create_app, listen, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
@@ -49,6 +48,7 @@ from jarvis.utils.clock import Clock
 
 if TYPE_CHECKING:
     from jarvis.api.gateway import Gateway
+    from jarvis.api.peers import Peers
 
 log = logging.getLogger("jarvis.server")
 DAY = 86400.0
@@ -132,6 +132,8 @@ class Server:
 
     async def _join_the_others(self) -> None:
         """What only a server among several needs: to be seen, to ask the others, and an owner whom they know, too."""
+        from jarvis.api.peers import Peers  # a client of its own: what a lone server does not need costs it no start
+
         token = await self.store.secret_keep("peers", secrets.token_urlsafe(32).encode())
         self._fixed[token_hash(token.decode())] = Principal("jarvis", "peer", (), "server")
         self.services.peers = self.peers = Peers(self.store, token.decode())

@@ -2,13 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
 from typing import Any
 
 import httpx2 as httpx
 import msgspec
 import websockets
-from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 
 from jarvis.api.problems import Refusal
@@ -25,12 +23,13 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.ids import ElementKey
 from jarvis.state.store import Store
+from jarvis.utils.first_of import first_of
 
 ASK_S = 5.0
 SEEN_S = 30.0
 """A server not seen for so long is not asked."""
 PATH = "/replica/v1"
-CONNECTION_ENDS = (OSError, msgspec.MsgspecError, websockets.WebSocketException, WebSocketDisconnect)
+CONNECTION_ENDS = (OSError, msgspec.MsgspecError, websockets.WebSocketException)
 
 
 def unreachable(name: str) -> Refusal:
@@ -106,7 +105,7 @@ class Relay:
     async def _carry(self, handle: StreamHandle) -> None:
         error = "the server that holds the node's session is gone"
         async with self._socket:
-            await first_of(self._send(handle), self._receive(handle))
+            await first_of(self._send(handle), self._receive(handle), quiet=CONNECTION_ENDS)
         handle.arrived(StreamData(stream=handle.stream, end=True, error=error))
 
     async def _send(self, handle: StreamHandle) -> None:
@@ -123,16 +122,3 @@ class Relay:
                         return
                 elif isinstance(message, StreamTaken):
                     handle.taken(message.size)
-
-
-async def first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Until one of them has ended; what a connection ends with is nobody's mistake."""
-    tasks = [asyncio.create_task(w) for w in work]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for ended in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(ended, Exception) and not isinstance(ended, CONNECTION_ENDS):
-                raise ended

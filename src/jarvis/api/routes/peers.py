@@ -5,10 +5,9 @@ import asyncio
 import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jarvis.api.auth import authorise
-from jarvis.api.peers import first_of
 from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Ctx, answer
 from jarvis.api.session import STREAM_LIMIT, Session
@@ -23,6 +22,7 @@ from jarvis.bus.messages import (
     encode,
 )
 from jarvis.core.ids import ElementKey
+from jarvis.utils.first_of import first_of
 
 router = APIRouter(include_in_schema=False, prefix="/replica/v1")
 
@@ -49,7 +49,7 @@ async def stream(socket: WebSocket, node: int) -> None:
     carried = Carried(session, socket)
     try:
         session.post(msgspec.structs.replace(first, stream=carried.stream))
-        await first_of(carried.to_peer(), carried.to_node())
+        await first_of(carried.to_peer(), carried.to_node(), quiet=(msgspec.MsgspecError, WebSocketDisconnect))
     finally:
         carried.close()
 
