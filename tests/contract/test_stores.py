@@ -4,15 +4,16 @@ import pytest
 from tests.contract.harness import Ticking, attempt, commit, element, end, insert, key, new
 
 from jarvis.core.attempt import Placement
+from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import CursorTooOld, IdempotencyConflict, StaleEpoch
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
-from jarvis.core.states import State
-from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
-from jarvis.state.coordination import Token
-from jarvis.state.store import Accepted, Store, Submission, TaskFilter
+from jarvis.core.states import Cause, State
+from jarvis.core.task import ArraySpec, Dependency, NewTask, Task, TaskSpec
+from jarvis.state.coordination import Leadership, Token
+from jarvis.state.store import Accepted, Outcome, Store, Submission, TaskFilter
 
 
 async def test_submissions_get_growing_ids_and_come_back_as_given(store: Store) -> None:
@@ -218,3 +219,20 @@ async def test_an_array_s_counts_survive(store: Store) -> None:
     (stored,) = await store.task_get_many([ident])
     assert stored.counts == {State.RUNNING: 2, State.QUEUED: 8}
     assert stored.next_position == 2
+
+
+async def test_outcomes_are_the_last_words_of_what_has_ended(store: Store, lead: Leadership) -> None:
+    done, never, live, array = await insert(store, new(), new(), new(), new(array=ArraySpec(((0, 1, 1),))))
+    tries = {
+        (done, SOLO, n): attempt(done, nth=n, cause=cause, message=f"m{n}", result=b"r", result_digest="d")
+        for n, cause in ((1, Cause.TIMEOUT), (2, Cause.EXIT))
+    }
+    tries[array, 0, 1] = attempt(array, index=0, message="an element's")
+    await store.leader_commit(lead, Changes(attempts_new=tries))
+    for ident in (done, never, array):
+        await end(store, lead, ident, 100.0)
+    assert await store.outcome_list([array, never, live, done, done, 999]) == [
+        Outcome(done, "p", State.SUCCEEDED, "exit", "m2", b"r", "d"),
+        Outcome(never, "p", State.SUCCEEDED), Outcome(array, "p", State.SUCCEEDED),
+    ]  # fmt: skip
+    assert await store.outcome_list([]) == []

@@ -241,6 +241,7 @@ class Stores(RuleBasedStateMachine):
         rows = self.both(lambda s: s.element_get_many([ElementKey(t, i) for t in ids for i in range(SOLO, 3)]))
         for row in rows:
             self.both(lambda s, at=row.key: s.attempt_list(at))  # type: ignore[misc]
+        self.both(lambda s: s.outcome_list(ids))
         self.both(lambda s: s.element_list_live(ids))
         self.both(lambda s: s.attempt_list_current(ids))
         self.both(lambda s: s.task_list(TaskFilter(states=LIVE), None, ALL))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 from prometheus_client import Histogram
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jarvis.api.problems import MEDIA_TYPE, Refusal, problem_of
@@ -23,10 +24,12 @@ OPEN_PATHS = frozenset(f"{root}/{name}" for root in ("", "/api/v1") for name in 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SUBPROTOCOL = "jarvis"
 """Browsers cannot set headers on sockets: they offer ``jarvis`` and ``bearer.TOKEN`` and get ``jarvis`` back."""
+CLIENT_GONE = 499
+"""How a request is counted whose client did not wait, as in nginx."""
 MISS_S = 0.1
 """An unknown token may be new: it makes the tokens be read again, but no guessing may read them all the time."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_BATCH = re.compile(r"(/api/v1)?/tasks/batch\Z")
+_BATCH = re.compile(r"(/api/v1)?/tasks/(batch|calls)\Z")
 _BLOBS = re.compile(r"(/api/v1)?/blobs\Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -163,6 +166,8 @@ class Guard:
             if status:
                 raise
             await _refuse(scope, receive, marked, error, request_id)
+        except ClientDisconnect:  # nobody is there to be told, and nothing was wrong here
+            status = CLIENT_GONE
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self.seconds.labels(route, _method(scope), str(status)).observe(self.services.clock.now() - started)

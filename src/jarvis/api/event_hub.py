@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from jarvis.bus.bus import Bus
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.event import Event
+from jarvis.core.ids import SOLO
+from jarvis.core.states import TERMINAL
 from jarvis.state.store import Store
 
 FEED_LIMIT = 200
@@ -14,11 +16,30 @@ FEED_LIMIT = 200
 PAGE = 1000
 
 
-class Place:
-    """Where one long poll waits: ``replaced`` when a newer one came under its name, ``took`` when it replaced one."""
+_ENDS = frozenset(str(state) for state in TERMINAL)
 
-    def __init__(self, changed: asyncio.Event) -> None:
-        self.changed, self.replaced, self.took = changed, False, False
+
+class Place:
+    """Where one long poll for the ends of tasks waits: ``replaced`` when a newer one came under its name, ``took`` when it
+    replaced one. ``ended`` are the wanted tasks that have ended since, None when only the store knows."""
+
+    def __init__(self, wanted: frozenset[int]) -> None:
+        self.changed = asyncio.Event()
+        self.replaced = self.took = False
+        self.ended: set[int] | None = set()
+        self._wanted = wanted
+
+    def heard(self, ended: set[int]) -> None:
+        """These tasks have ended."""
+        mine = ended & self._wanted
+        if mine:
+            self.ended = None if self.ended is None else self.ended | mine
+            self.changed.set()
+
+    def look_again(self) -> None:
+        """What was heard is not all there was."""
+        self.ended = None
+        self.changed.set()
 
 
 class EventHub:
@@ -29,7 +50,6 @@ class EventHub:
         self._bus, self._store, self._poll_s = bus, store, poll_s
         self._seen = 0
         self._waiting: dict[int, set[asyncio.Event]] = {}
-        self._anything: set[asyncio.Event] = set()
         self._readers: dict[tuple[str, str], Place] = {}
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
@@ -62,34 +82,28 @@ class EventHub:
     def _wake_all(self) -> None:
         for feed in self._feeds:
             _push(feed, None)
-        for waiters in [*self._waiting.values(), self._anything]:
+        for waiters in self._waiting.values():
             for waiter in waiters:
                 waiter.set()
+        for place in self._readers.values():
+            place.look_again()
 
     def _spread(self, batch: list[Event]) -> None:
         self._seen = max(self._seen, batch[-1].seq)
         for event in batch:
             for waiter in self._waiting.get(event.task, ()):
                 waiter.set()
-        for waiter in self._anything:
-            waiter.set()
+        if self._readers:
+            ended = {event.task for event in batch if event.index == SOLO and event.kind in _ENDS}
+            for place in self._readers.values():
+                place.heard(ended)
         for feed in self._feeds:
             _push(feed, batch)
 
     @contextlib.contextmanager
-    def anything(self) -> Iterator[asyncio.Event]:
-        """An asyncio.Event set whenever anything happened to any task."""
-        waiter = asyncio.Event()
-        self._anything.add(waiter)
-        try:
-            yield waiter
-        finally:
-            self._anything.discard(waiter)
-
-    @contextlib.contextmanager
-    def reading(self, user: str, name: str, changed: asyncio.Event) -> Iterator[Place]:
-        """The place of a user's named long poll; one that waits under the same name is woken and ends."""
-        place, older = Place(changed), self._readers.get((user, name))
+    def reading(self, user: str, name: str, wanted: frozenset[int]) -> Iterator[Place]:
+        """The place of a user's named long poll for the ends of tasks; one that waits under the same name is woken and ends."""
+        place, older = Place(wanted), self._readers.get((user, name))
         if older is not None:
             older.replaced = place.took = True
             older.changed.set()

@@ -10,7 +10,7 @@ import msgspec
 
 from jarvis.api.auth import authorise
 from jarvis.api.problems import Refusal, problem_of
-from jarvis.api.schemas.task_in import BatchFast, TaskFast, TaskIn
+from jarvis.api.schemas.task_in import BatchFast, Calls, TaskFast, TaskIn
 from jarvis.api.schemas.task_rules import to_spec
 from jarvis.api.schemas.values import word
 from jarvis.api.services import Services
@@ -26,6 +26,7 @@ PAGE = 10_000
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
 _batch_decoder = msgspec.json.Decoder(BatchFast)
 _task_decoder = msgspec.json.Decoder(TaskFast)
+_calls_decoder = msgspec.msgpack.Decoder(Calls)
 
 
 def uuid7_maker(now: float) -> Callable[[], str]:
@@ -159,7 +160,29 @@ class Submitter:
         accepted = sum("id" in r for r in results)
         return {"accepted": accepted, "refused": len(results) - accepted, "atomic": batch.atomic, "results": results}
 
-    def _member(self, raw: msgspec.Raw) -> NewTask:
+    async def calls(self, data: bytes, key: str | None) -> list[int]:
+        """Many calls of one function, which are checked as one task and accepted or refused together."""
+        try:
+            calls = _calls_decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise Refusal(400, "bad_msgpack", str(error)) from None
+        if not 0 < len(calls.args) <= MAX_BATCH:
+            raise InvalidValue("args", len(calls.args), f"the arguments of 1 to {MAX_BATCH:,} calls")
+        if (longest := max(map(len, calls.args))) > INLINE_LIMIT:
+            raise InvalidValue("args", longest, f"at most {INLINE_LIMIT} bytes; put more into /blobs")
+        like = self._member(calls.task)
+        call = like.spec.function
+        if call is None or call.args is not None or call.args_digest is not None or like.spec.array is not None:
+            raise InvalidValue("task", "another task", "a function without arguments of its own")
+        if hidden := await self.hidden([like]):
+            raise _no_dependency(min(hidden))
+        replace, tasks = msgspec.structs.replace, []
+        for args in calls.args:
+            spec = replace(like.spec, function=replace(call, args=args))
+            tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
+        return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
+
+    def _member(self, raw: msgspec.Raw | bytes) -> NewTask:
         view = bytes(raw)
         if len(view) > MAX_TASK:
             raise _too_big(len(view))

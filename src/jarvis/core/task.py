@@ -180,14 +180,16 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def bodies(self) -> dict[str, str]:
         """Digests of the stored bodies that it needs, by the field that names each."""
-        call, array = self.function, self.array
-        named = {
-            "script": self.script,
-            "entries": array.entries if array is not None else None,
-            "function.code": call.code if call is not None else None,
-            "function.args_digest": call.args_digest if call is not None else None,
-        }
-        return {field: digest for field, digest in named.items() if digest is not None}
+        named: dict[str, str] = {}
+        if self.function is not None:
+            named["function.code"] = self.function.code
+            if self.function.args_digest is not None:
+                named["function.args_digest"] = self.function.args_digest
+        if self.script is not None:
+            named["script"] = self.script
+        if self.array is not None and self.array.entries is not None:
+            named["entries"] = self.array.entries
+        return named
 
 
 class Task(msgspec.Struct, kw_only=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import base64
 import hashlib
 import os
 import pickle
@@ -12,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import cloudpickle
@@ -33,6 +32,9 @@ WAIT_S = 5.0
 TURN_S = 0.1
 """How long a part of more than ``RESULTS_AT_ONCE`` pending calls is waited for before the next part has its turn."""
 INLINE = 64 * 1024
+REQUEST_BYTES = 4 * 1024 * 1024
+"""Arguments that travel in one request; the server takes twice as much."""
+TEMPLATES_MOST = 1000
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _DIED = frozenset({"exit", "signal", "oom"})
 _BROKEN = (ClientError, OSError, RuntimeError)
@@ -48,6 +50,25 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.text}"
+
+
+class Call(NamedTuple):
+    """A call that is to be sent: its spec without the function, the code's digest, its arguments inline or by digest."""
+
+    spec: dict[str, Any]
+    code: str
+    args: bytes
+    digest: str | None
+    future: "TaskFuture[Any]"
+
+    def goes_with(self, other: "Call") -> bool:
+        """Whether they differ in their arguments alone."""
+        return self.spec is other.spec and self.code == other.code and self.digest is None and other.digest is None
+
+    def task(self) -> dict[str, Any]:
+        """As the API takes it."""
+        function = {**self.spec["function"], "code": self.code, "python": PYTHON}
+        return {**self.spec, "function": function if self.digest is None else {**function, "args_digest": self.digest}}
 
 
 class TaskFuture(Future[T]):
@@ -103,7 +124,7 @@ class Caller:
         self._client, self._limit, self._wrap, self._leave, self.detached = client, limit, wrap, leave, detached
         self._lock = threading.Lock()
         self._to_send, self._to_fetch = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._calls: deque[tuple[dict[str, Any], TaskFuture[Any]]] = deque()
+        self._calls: deque[Call] = deque()
         self._pending: dict[int, TaskFuture[Any]] = {}
         self._cancels: list[tuple[int, dict[str, Any]]] = []
         self._dropped: set[int] = set()
@@ -112,6 +133,8 @@ class Caller:
         self._reader, self._poll = uuid.uuid4().hex, 0
         """``_poll`` numbers the request that waits for results; 0 while none does."""
         self._codes: set[str] = set()
+        self._templates: dict[tuple[int, str], tuple[dict[str, Any], bytes]] = {}
+        """What calls of a spec and a code have in common; the spec is kept, so that its id stays its own."""
         self._pickled: WeakKeyDictionary[Function, str] = WeakKeyDictionary()
         self._threads = [
             threading.Thread(target=self._send_all, name="jarvis-submit", daemon=True),
@@ -126,22 +149,19 @@ class Caller:
     def call(
         self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], spec: dict[str, Any]
     ) -> TaskFuture[Any]:
-        """Never raises for what cannot be pickled or stored: the future does."""
+        """Never raises for what cannot be pickled or stored: the future does. Calls with the same ``spec`` travel together."""
         future: TaskFuture[Any] = TaskFuture()
         future._owner = self
         try:
-            call = {**spec["function"], "code": self._code(function), "python": PYTHON}
             body = _pickle((args, kwargs))
-            if len(body) <= INLINE:
-                call["args"] = base64.b64encode(body).decode()
-            else:
-                call["args_digest"] = self._client.put_blob(body)
+            digest = self._client.put_blob(body) if len(body) > INLINE else None
+            call = Call(spec, self._code(function), b"" if digest else body, digest, future)
         except Exception as error:  # noqa: BLE001 - whatever the user's own pickling raises
             future.fail(error)
             return future
         with self._lock:
             self._unsettled += 1
-            self._calls.append(({**spec, "function": call}, future))
+            self._calls.append(call)
             self._to_send.notify()
         return future
 
@@ -173,7 +193,7 @@ class Caller:
     def drop_waiting(self) -> None:
         """Cancel what has not begun to run."""
         with self._lock:
-            calls = [future for _, future in self._calls]
+            calls = [call.future for call in self._calls]
             self._dropped |= set(self._pending)
             self._cancels += [(task, {"unstarted": True}) for task in self._pending]
             self._to_send.notify()
@@ -237,32 +257,37 @@ class Caller:
         self._to_send.notify()
         self._to_fetch.notify()
 
-    def _submit(self, batch: list[tuple[dict[str, Any], TaskFuture[Any]]]) -> None:
-        alive = [(spec, future) for spec, future in batch if not future.cancelled()]
-        answers: list[dict[str, Any]] = []
-        if alive:
+    def _submit(self, batch: list[Call]) -> None:
+        alive = [call for call in batch if not call.future.cancelled()]
+        sent: list[tuple[Call, int]] = []
+        for group in _groups(alive):
             try:
-                answers = self._client.submit_many([spec for spec, _ in alive])
+                sent += zip(group, self._send_group(group), strict=True)
             except _BROKEN as error:
-                for _, future in alive:
-                    future.fail(error)
+                for call in group:
+                    call.future.fail(error)
         with self._lock:
             before = len(self._pending)
-            for (_, future), answer in zip(alive, answers, strict=False):
-                if "id" in answer:
-                    future.task_id = int(answer["id"])
-                    self._pending[future.task_id] = future
-                    if future.cancelled():
-                        self._cancels.append((future.task_id, {"grace": 0}))
+            for call, task in sent:
+                call.future.task_id = task
+                self._pending[task] = call.future
+                if call.future.cancelled():
+                    self._cancels.append((task, {"grace": 0}))
             self._settled(len(batch) - (len(self._pending) - before))
             poll = self._poll
-        for (_, future), answer in zip(alive, answers, strict=False):
-            if "id" not in answer:
-                problem = answer["problem"]
-                future.fail(
-                    ClientError(str(problem.get("detail")), str(problem.get("code")), str(problem.get("hint") or ""))
-                )
         self._end_poll(poll)
+
+    def _send_group(self, group: list[Call]) -> list[int]:
+        first = group[0]
+        if first.digest is not None:
+            return [self._client.submit(**first.task()).id]
+        at = (id(first.spec), first.code)
+        known = self._templates.get(at)
+        if known is None or known[0] is not first.spec:
+            if len(self._templates) >= TEMPLATES_MOST:
+                self._templates.clear()
+            known = self._templates[at] = (first.spec, msgspec.json.encode(first.task()))
+        return self._client.submit_calls(known[1], [call.args for call in group])
 
     def _end_poll(self, poll: int) -> None:
         """A request that waits already does not know what was submitted since: another one takes its place."""
@@ -347,6 +372,20 @@ class Caller:
         except BaseException as error:  # noqa: BLE001 - nor may one end the program
             return None, RuntimeError(f"unpickling the result raised {type(error).__name__}({error})")
         return None, (ProcessDied if cause in _DIED else TaskFailed)(task, state, message or cause)
+
+
+def _groups(calls: list[Call]) -> Iterator[list[Call]]:
+    """Neighbours that go together, as many as one request may carry."""
+    group: list[Call] = []
+    size = 0
+    for call in calls:
+        size += len(call.args)
+        if group and (not call.goes_with(group[-1]) or size > REQUEST_BYTES):
+            yield group
+            group, size = [], len(call.args)
+        group.append(call)
+    if group:
+        yield group
 
 
 def _pickle(value: object) -> bytes:

@@ -25,6 +25,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 Call = Callable[[], TaskFuture[Any]]
 
+NAMES_MOST = 1000
 _FIELDS = (
     "queue",
     "priority",
@@ -81,6 +82,7 @@ class Executor(BaseExecutor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._spec = function_spec(options, "call")
+        self._specs: dict[str, dict[str, Any]] = {}
         wrap = None
         if initializer is not None:
             pool = self._spec["function"]["environment"] = uuid.uuid4().hex
@@ -107,11 +109,19 @@ class Executor(BaseExecutor):
             if self._shut or ending.is_set():
                 what = "shutdown" if self._shut else "interpreter shutdown"
                 raise RuntimeError(f"cannot schedule new futures after {what}")
-            spec = {**self._spec, "name": getattr(fn, "__name__", "call")}
-            future = self._caller.call(fn, args, kwargs, spec)
+            future = self._caller.call(fn, args, kwargs, self._spec_of(getattr(fn, "__name__", "call")))
         if "environment" in self._spec["function"]:
             future.add_done_callback(partial(_look_broken, self._broken))
         return future
+
+    def _spec_of(self, name: str) -> dict[str, Any]:
+        """One object for each name, so that calls with the same one travel together."""
+        spec = self._specs.get(name)
+        if spec is None:
+            if len(self._specs) >= NAMES_MOST:
+                self._specs.clear()
+            spec = self._specs[name] = {**self._spec, "name": name}
+        return spec
 
     def map(
         self, fn: Callable[..., T], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1,
@@ -224,6 +234,7 @@ class TaskFunction(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         self._function, self._options = function, options
+        self._spec: dict[str, Any] | None = None
         self.__name__ = getattr(function, "__name__", "task")
         self.__doc__ = function.__doc__
 
@@ -232,7 +243,9 @@ class TaskFunction(Generic[P, R]):
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Run it as a task of the running server; the future can be awaited too."""
-        return _default_caller().call(self._function, args, kwargs, function_spec(self._options, self.__name__))
+        spec = function_spec(self._options, self.__name__)
+        self._spec = spec = self._spec if self._spec == spec else spec
+        return _default_caller().call(self._function, args, kwargs, spec)
 
     def map(self, items: Iterable[Any]) -> list[TaskFuture[R]]:
         return [self.submit(item) for item in items]  # type: ignore[call-arg]

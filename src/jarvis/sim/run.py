@@ -85,6 +85,7 @@ def main() -> None:
     which.add_argument("--seed", type=int)
     which.add_argument("--seeds", type=_range, help="A..B: all of them; only what went wrong is told singly")
     parser.add_argument("--steps", type=int, default=10, help="what each client asks for (default 10)")
+    parser.add_argument("--first", action="store_true", help="end with the first seed that goes wrong")
     parser.add_argument("--trace", action="store_true", help="tell everything that happens")
     options = parser.parse_args()
     logging.disable()
@@ -96,6 +97,8 @@ def main() -> None:
         bad += bool(verdict.error)
         if verdict.error or options.seed is not None:
             _say(str(verdict))
+        if bad and options.first:
+            break
     if options.seeds is not None:
         _say(f"{len(seeds)} seeds, {bad} bad")
     sys.exit(bool(bad))

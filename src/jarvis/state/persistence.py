@@ -37,7 +37,7 @@ class AttemptDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     result_digest: str | None = None
 
 
-_detail = msgspec.msgpack.Decoder(AttemptDetail)
+attempt_detail_of = msgspec.msgpack.Decoder(AttemptDetail).decode
 
 
 def new_task(ident: int, new: NewTask, now: float) -> Task:
@@ -115,7 +115,7 @@ def attempt_detail(a: Attempt) -> bytes:
 
 
 def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
-    detail = _detail.decode(row[13])
+    detail = attempt_detail_of(row[13])
     return Attempt(
         task=row[0], index=row[1], attempt=row[2], token=row[3], node=row[4], number=row[5], state=State(row[6]),
         cause=None if row[7] is None else Cause(row[7]), exit_code=row[8], signal=row[9], assigned_at=row[10],

@@ -60,14 +60,16 @@ class StateManager:
     ) -> None:
         """Bodies that tasks name are stored already, and young again from now on, so that retention leaves them."""
         for i, submission in enumerate(submissions):
-            for task in submission.tasks:
-                for field, digest in task.spec.bodies.items():
-                    try:
-                        await self._touch(task.project, digest)
-                    except NotFound:
-                        answers[i] = InvalidValue(field, digest, f"the digest of a blob of project {task.project}")
-                    except StoreUnavailable as error:
-                        answers[i] = error
+            named = {
+                (task.project, digest): field for task in submission.tasks for field, digest in task.spec.bodies.items()
+            }
+            for (project, digest), field in named.items():
+                try:
+                    await self._touch(project, digest)
+                except NotFound:
+                    answers[i] = InvalidValue(field, digest, f"the digest of a blob of project {project}")
+                except StoreUnavailable as error:
+                    answers[i] = error
 
     async def _touch(self, project: str, digest: str) -> None:
         now, key = time.monotonic(), (project, digest)

@@ -76,6 +76,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended: the last words of its last attempt, empty when it never had one or is an array."""
+
+    task: int
+    project: str
+    state: State
+    cause: str = ""
+    message: str = ""
+    result: bytes | None = None
+    result_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Figures for ``/stats`` and metrics."""
 
@@ -149,6 +162,10 @@ class Store(Coordination, Protocol):
     # reads
     async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
         """Those that exist, in the order asked."""
+        ...
+
+    async def outcome_list(self, tasks: Sequence[int]) -> list[Outcome]:
+        """Of those of these tasks that have ended, in id order."""
         ...
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:

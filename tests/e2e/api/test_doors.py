@@ -1,5 +1,6 @@
 """Nobody comes in without a token, from another site, or by another name."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -116,3 +117,18 @@ async def test_answers_carry_a_request_id(server: Running) -> None:
     assert answer.headers["x-request-id"] == "mine-1"
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"] == "no task 7"
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = "POST /tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer alice-token\r\nContent-Length: 100\r\n\r\n"
+    writer.write(head.encode() + b"{")
+    await writer.drain()
+    writer.close()
+    async with asyncio.timeout(5):
+        while 'code="499"' not in (await server.client("admin").get("/metrics")).text:
+            await asyncio.sleep(0.02)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert await reader.read() == b""

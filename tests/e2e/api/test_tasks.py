@@ -5,6 +5,7 @@ import hashlib
 import time
 from typing import Any
 
+import httpx2 as httpx
 import msgspec
 import pytest
 from tests.e2e.api.harness import Running
@@ -261,3 +262,60 @@ async def test_a_dependency_on_what_one_may_not_see_is_refused(server: Running) 
     )
     assert ["id" in r for r in batch.json()["results"]] == [False, True]
     assert (await alice.post("/tasks", json={"command": ["x"], "after": [str(ident)]})).status_code == 201
+
+
+# ------------------------------------------------------------ calls of one function
+
+
+async def calls(server: Running, task: object, args: object, who: str = "alice", **headers: str) -> httpx.Response:
+    code = (await server.client(who).put("/blobs", content=b"code")).json().get("digest", "0" * 64)
+    if isinstance(task, dict) and isinstance(task.get("function"), dict):
+        task["function"].setdefault("code", code)
+    body = msgspec.msgpack.encode({"task": msgspec.json.encode(task), "args": args})
+    return await server.client(who).post("/tasks/calls", content=body, headers=headers)
+
+
+def function(**more: object) -> dict[str, object]:
+    return {"name": "f", "function": {"python": "3.11"}, **more}
+
+
+async def test_many_calls_of_a_function_are_many_tasks(server: Running) -> None:
+    answer = await calls(server, function(priority="high"), [b"a", b"b", b""], **{"Idempotency-Key": "k"})
+    ids = msgspec.msgpack.decode(answer.content)
+    assert (answer.status_code, len(set(ids))) == (200, 3)
+    tasks = await server.store.task_get_many(ids)
+    assert [t.spec.function.args for t in tasks if t.spec.function] == [b"a", b"b", b""]
+    assert {(t.spec.name, t.spec.priority, t.user, t.project) for t in tasks} == {("f", 500, "alice", "red")}
+    assert len({t.uuid for t in tasks}) == 3
+    again = await calls(server, function(priority="high"), [b"a", b"b", b""], **{"Idempotency-Key": "k"})
+    assert msgspec.msgpack.decode(again.content) == ids
+    other = await calls(server, function(), [b"a"], **{"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "status", "detail"),
+    [
+        (function(), [], 422, "args"),
+        (function(), [b"x" * 65_537], 422, "args"),
+        (function(), ["text"], 400, "Expected `bytes`"),
+        (function(bogus=1), [b""], 422, "bogus"),
+        (function(array="0-3"), [b""], 422, "task"),
+        (function(after=["afterok:999"]), [b""], 422, "after"),
+        ({"command": ["true"]}, [b""], 422, "task"),
+        ({"name": "f", "function": {"python": "3.11", "args": "YQ=="}}, [b""], 422, "task"),
+        ({"name": "f", "function": {"python": "3.11", "code": "0" * 64}}, [b""], 422, "function.code"),
+        ([1], [b""], 422, "Expected `object`"),
+    ],
+)
+async def test_calls_that_cannot_be_meant_leave_nothing(
+    server: Running, task: object, args: object, status: int, detail: str
+) -> None:
+    answer = await calls(server, task, args)
+    assert (answer.status_code, detail in answer.json()["detail"]) == (status, True), answer.text
+    assert (await server.store.counts()).tasks_by_state == {}
+
+
+async def test_calls_into_a_project_of_others_are_refused(server: Running) -> None:
+    assert (await calls(server, function(project="blue"), [b""])).status_code == 403
+    assert (await calls(server, function(), [b""], "node")).status_code == 403

@@ -14,13 +14,10 @@ from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Context, Ctx
 from jarvis.api.schemas.values import word
 from jarvis.core.errors import InvalidValue
-from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal, allowed
-from jarvis.core.states import TERMINAL
-from jarvis.core.task import Task
 
 if TYPE_CHECKING:
-    from jarvis.core.attempt import Attempt
+    from collections.abc import Sequence
 
 router = APIRouter(tags=["tasks"])
 MOST = 10_000
@@ -51,33 +48,27 @@ async def results(request: Request, context: Ctx) -> Response:
     if len(wanted.ids) > MOST or any(not 0 < i < 1 << 62 for i in wanted.ids):
         raise InvalidValue("ids", len(wanted.ids), f"at most {MOST} task ids")
     principal = context.allow("see")
-    with context.hub.anything() as changed:
-        name = word(wanted.reader, "reader", 100) if wanted.reader else uuid.uuid4().hex
-        with context.hub.reading(principal.user, name, changed) as place:
-            found = await _ended(context, wanted, principal, place)
+    name = word(wanted.reader, "reader", 100) if wanted.reader else uuid.uuid4().hex
+    with context.hub.reading(principal.user, name, frozenset(wanted.ids)) as place:
+        found = await _ended(context, wanted, principal, place)
     return Response(msgspec.msgpack.encode({"results": found, "took": place.took}), media_type=PACK)
 
 
 async def _ended(context: Context, wanted: Wanted, principal: Principal, place: Place) -> list[list[Any]]:
+    """First the store is asked for all, then for those that have ended meanwhile."""
     deadline = asyncio.get_running_loop().time() + min(max(wanted.wait, 0.0), LONGEST_S)
-    changed = place.changed
+    look_for: Sequence[int] = wanted.ids
     while True:
-        changed.clear()
-        tasks = await context.services.store.task_get_many(wanted.ids)
-        ended = [t for t in tasks if t.state in TERMINAL and allowed(principal, "read", t.project)]
+        found = await context.services.store.outcome_list(look_for) if look_for else []
+        ended = [o for o in found if allowed(principal, "read", o.project)]
         left = deadline - asyncio.get_running_loop().time()
         if ended or left <= 0 or place.replaced:
-            return [await _result(context, task) for task in ended]
+            return [[o.task, str(o.state), o.cause, o.message, o.result, o.result_digest] for o in ended]
         try:
             async with asyncio.timeout(left):
-                await changed.wait()
+                await place.changed.wait()
         except TimeoutError:
-            continue
-
-
-async def _result(context: Context, task: Task) -> list[Any]:
-    attempts = await context.services.store.attempt_list(ElementKey(task.id))
-    last: Attempt | None = attempts[-1] if attempts else None
-    if last is None:
-        return [task.id, str(task.state), "", "", None, None]
-    return [task.id, str(task.state), str(last.cause or ""), last.message, last.result, last.result_digest]
+            pass
+        place.changed.clear()
+        look_for = wanted.ids if place.ended is None else sorted(place.ended)
+        place.ended = set()

@@ -192,6 +192,13 @@ class BatchFast(msgspec.Struct, forbid_unknown_fields=True):
     atomic: bool = False
 
 
+class Calls(msgspec.Struct, forbid_unknown_fields=True):
+    """Calls of one function that differ in their arguments alone; ``task`` is JSON, as for a single one."""
+
+    task: bytes
+    args: list[bytes]
+
+
 class BatchIn(Strict):
     """The same for the OpenAPI document."""
 

@@ -20,7 +20,7 @@ from jarvis.core.errors import (
     StoreUnavailable,
 )
 from jarvis.core.event import Event
-from jarvis.core.ids import ElementKey
+from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
@@ -36,7 +36,7 @@ from jarvis.state.persistence import (
     new_task,
     specs_of,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -273,6 +273,19 @@ class MemoryStore:
 
     async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
         return [_copy(self._tasks[i]) for i in ids if i in self._tasks]
+
+    async def outcome_list(self, tasks: Sequence[int]) -> list[Outcome]:
+        found = (self._tasks[i] for i in sorted(set(tasks)) if i in self._tasks)
+        return [self._outcome(task) for task in found if task.ended_at is not None]
+
+    def _outcome(self, task: Task) -> Outcome:
+        tries = [a for at, a in sorted(self._attempts.items()) if at[:2] == (task.id, SOLO)]
+        if not tries:
+            return Outcome(task.id, task.project, task.state)
+        last = tries[-1]
+        return Outcome(
+            task.id, task.project, task.state, str(last.cause or ""), last.message, last.result, last.result_digest
+        )
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         found = []

@@ -119,6 +119,12 @@ WHERE task = ? AND idx = ? AND attempt = ? AND token = ?;
 -- All attempts of an element.
 SELECT task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result
 FROM attempt WHERE task = ? AND idx = ? ORDER BY attempt;
+-- name: outcome_list
+-- Of the tasks in a json list that have ended: the last words of the last attempt.
+SELECT t.id, t.project, t.state, a.cause, a.detail, a.result
+FROM task t LEFT JOIN attempt a
+  ON a.task = t.id AND a.idx = -1 AND a.attempt = (SELECT max(attempt) FROM attempt WHERE task = t.id AND idx = -1)
+WHERE t.id IN (SELECT value FROM json_each(?)) AND t.ended_at IS NOT NULL ORDER BY t.id;
 -- name: attempt_list_current
 -- The current attempts of the tasks in a json list.
 SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,

@@ -30,6 +30,7 @@ from jarvis.state.persistence import (
     AWAITING,
     KEY_S,
     attempt_detail,
+    attempt_detail_of,
     attempt_from_row,
     blobs_of,
     element_from_row,
@@ -38,7 +39,7 @@ from jarvis.state.persistence import (
     specs_of,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import SqliteCoordination, check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 
@@ -125,6 +126,9 @@ class SqliteStore(SqliteCoordination):
             return [task_from_row(row) for row in rows if row is not None]
 
         return await self._read(unit)
+
+    async def outcome_list(self, tasks: Sequence[int]) -> list[Outcome]:
+        return await self._many("outcome_list", _outcome, (json.dumps(sorted(set(tasks))),))
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         live = bool(where.states) and not where.states & TERMINAL and where.ended_after is None
@@ -319,6 +323,13 @@ def _attempt_row(a: Attempt) -> tuple[object, ...]:
 
 def _command(row: Any) -> Command:
     return Command(id=row[0], at=row[1], body=msgspec.msgpack.decode(row[2], type=NewCommand))
+
+
+def _outcome(row: Any) -> Outcome:
+    if row[4] is None:
+        return Outcome(row[0], row[1], State(row[2]))
+    detail = attempt_detail_of(row[4])
+    return Outcome(row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest)
 
 
 def _body(row: Any) -> tuple[int, str, TaskSpec]:
