@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
     await writer.drain()
     writer.close()
     async with asyncio.timeout(5):
-        while 'code="499"' not in (await server.client("admin").get("/metrics")).text:
+        while 'code="499"' not in (await server.client("admin").get("/metrics")).text:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert await reader.read() == b""
