@@ -95,7 +95,10 @@ def subtract(left: Resources, right: Resources) -> Resources:
 
 
 def fits(need: Resources, free: Resources) -> bool:
-    return all(free.get(name, 0) >= amount for name, amount in need.items())
+    for name, amount in need.items():  # noqa: SIM110 - a generator costs three times as much, and this is asked most of all
+        if free.get(name, 0) < amount:
+            return False
+    return True
 
 
 def shortages(need: Resources, free: Resources) -> Resources:

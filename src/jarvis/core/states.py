@@ -69,9 +69,14 @@ _ROLLUP_ORDER = (
 )  # fmt: skip
 
 
+def may_follow(before: State, after: State) -> bool:
+    """Whether the table lists ``before → after``."""
+    return after in TRANSITIONS.get(before, ())
+
+
 def check_transition(entity: str, before: State, after: State, cause_id: str) -> None:
     """Raise :class:`InvalidTransition` unless the table lists ``before → after``."""
-    if after not in TRANSITIONS.get(before, ()):
+    if not may_follow(before, after):
         raise InvalidTransition(entity, before, after, cause_id)
 
 

@@ -5,7 +5,8 @@ The same function places in production, in simulation and in what-if.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import NamedTuple
 
 from jarvis.core import resources as vector
 from jarvis.core.ids import ElementKey
@@ -35,14 +36,14 @@ class Policy:
     ahead_most: int = AHEAD_MOST
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """One element goes to one node."""
 
     key: ElementKey
     position: int
     node: int
     ahead: bool
+    placement_class: PlacementClass
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ class _Cycle:
         self.plan = Plan()
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
+        self.allowed: dict[tuple[int, PlacementClass], int] = {}
         self.turns: dict[int, int] = {}
         self.same_task: dict[tuple[int, int], int] = {}
         self.running: dict[int, int] = {}
@@ -175,7 +177,7 @@ class _Cycle:
             self.plan.blocked.add(placement_class)
             return False
         node, is_ahead = chosen
-        self.plan.decisions.append(Decision(task.key_at(head.position), head.position, node, is_ahead))
+        self.plan.decisions.append(Decision(task.key_at(head.position), head.position, node, is_ahead, placement_class))
         self._account(placement_class, task, node, is_ahead)
         head.advance()
         return True
@@ -218,10 +220,9 @@ class _Cycle:
                 heappop(pool)
                 continue
             current = self._score(placement_class, node, task)
-            if current == score:
+            if current == score or len(pool) == 1:
                 return node, room
-            heappop(pool)
-            heappush(pool, (current, node))
+            heapreplace(pool, (current, node))
         return None
 
     def _pool(self, placement_class: PlacementClass, task: Task) -> list[tuple[float, int]]:
@@ -236,17 +237,22 @@ class _Cycle:
     def _room(self, view: NodeView, placement_class: PlacementClass) -> bool | None:
         """False: fits now; True: may be assigned ahead; None: neither."""
         node = view.node.id
-        free = vector.subtract(view.node.resources, self._used(node))
-        if not view.ahead and vector.fits(placement_class.need, free):
-            return False
+        if not view.ahead:
+            free = vector.subtract(view.node.resources, self._used(node))
+            if vector.fits(placement_class.need, free):
+                return False
         return True if self._ahead_count(node, placement_class) < self._ahead_allowed(view, placement_class) else None
 
     def _ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
-        estimate = self.cluster.estimates.get(placement_class)
-        if estimate is None:
-            return 0
-        slots = min((view.node.resources.get(n, 0) // a for n, a in placement_class.resources if a), default=1)
-        return min(self.policy.ahead_most, int(self.policy.ahead_seconds * max(slots, 1) / max(estimate, 1e-6)))
+        at = (view.node.id, placement_class)
+        allowed = self.allowed.get(at)
+        if allowed is None:
+            estimate = self.cluster.estimates.get(placement_class)
+            slots = min((view.node.resources.get(n, 0) // a for n, a in placement_class.resources if a), default=1)
+            seconds = self.policy.ahead_seconds * max(slots, 1)
+            allowed = 0 if estimate is None else min(self.policy.ahead_most, int(seconds / max(estimate, 1e-6)))
+            self.allowed[at] = allowed
+        return allowed
 
     def _score(self, placement_class: PlacementClass, node: int, task: Task) -> float:
         name = self._balancer(placement_class)

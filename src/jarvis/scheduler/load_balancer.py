@@ -1,8 +1,7 @@
 """PURE: which of the nodes that can take a task is the best: a score, lower is better, and an order without chance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from jarvis.core.resources import Resources
 
@@ -10,8 +9,7 @@ Balancer = Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"
 BALANCERS: tuple[str, ...] = get_args(Balancer)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What a score may look at: a node that passed the filters, as it stands at this point of the cycle."""
 
     node: int

@@ -6,6 +6,7 @@ cancelling needs no search here. Work grows with the classes that have entries, 
 
 from bisect import insort
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from jarvis.core.resources import Resources
@@ -24,7 +25,13 @@ class PlacementClass(NamedTuple):
 
     @property
     def need(self) -> Resources:
-        return dict(self.resources)
+        """Shared by all who ask: never to be changed."""
+        return _vector(self.resources)
+
+
+@lru_cache(4096)
+def _vector(resources: tuple[tuple[str, int], ...]) -> Resources:
+    return dict(resources)
 
 
 def class_of(spec: TaskSpec) -> PlacementClass:

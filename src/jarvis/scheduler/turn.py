@@ -4,6 +4,8 @@ Memory is changed as the turn goes; nobody else reads it before the commit retur
 rebuild it from the store (docs/decisions/0009).
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from jarvis.core.attempt import Attempt, Placement
@@ -11,11 +13,10 @@ from jarvis.core.changes import Changes
 from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
-from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, rollup
+from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, may_follow, rollup
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.cycle import Decision
-from jarvis.scheduler.task_queue import class_of
 
 _spec_encoder = msgspec.msgpack.Encoder()
 
@@ -36,16 +37,14 @@ class Turn:
 
     def event(self, kind: str, key: ElementKey | None = None, **detail: str | float) -> None:
         """Record a fact about an element (or, without a key, about the cluster)."""
-        self._event(kind, key or ElementKey(0), detail.pop("attempt", 0), detail.pop("node", 0), detail)
+        self._event(kind, key or ElementKey(0), int(detail.pop("attempt", 0)), int(detail.pop("node", 0)), detail)
 
     def _event(
-        self, kind: str, key: ElementKey, attempt: object, node: object, detail: dict[str, str | int | float]
+        self, kind: str, key: ElementKey, attempt: int, node: int, detail: Mapping[str, str | int | float]
     ) -> None:
         self.cluster.last_seq += 1
-        assert isinstance(attempt, int)
-        assert isinstance(node, int)
         self.changes.events.append(
-            Event(self.cluster.last_seq, self.now, kind, key.task, key.index, attempt, node, self.cause_id, detail)
+            Event(self.cluster.last_seq, self.now, kind, key[0], key[1], attempt, node, self.cause_id, dict(detail))
         )
 
     def touch_task(self, task: Task) -> None:
@@ -73,20 +72,21 @@ class Turn:
 
     def move(self, task: Task, element: Element, after: State, reason: str = "", **detail: str | float) -> None:
         """Change an element's state by the table, with everything that is derived from it."""
-        before = element.state
-        check_transition(f"task {element.key}", before, after, self.cause_id)
+        before, key = element.state, element.key
+        if not may_follow(before, after):  # asked before the words for a mistake are made
+            check_transition(f"task {key}", before, after, self.cause_id)
         element.state, element.reason = after, reason
-        self.changes.elements[element.key] = element
+        self.changes.elements[key] = element
         self._count(task, before, after)
         self._count_on_nodes(task, before, after)
         if after is State.RUNNING and task.started_at is None:
             task.started_at = self.now
         if reason:
             detail["reason"] = reason
-        self.event(str(after), element.key, attempt=element.attempt, node=element.node or 0, **detail)
+        self._event(str(after), key, element.attempt, element.node or 0, detail)
         if after in TERMINAL:
             self._element_ended(task, element)
-        self.touch_task(task)
+        self.changes.tasks[task.id] = task
 
     def _count(self, task: Task, before: State, after: State) -> None:
         if task.spec.array is None:
@@ -160,14 +160,14 @@ class Turn:
         element.attempt += 1
         element.token = fencing_token(cluster.incarnation, element.attempt)
         element.node, element.eligible_at, element.wish = view.node.id, None, ""
-        placement_class = class_of(task.spec)
+        key = element.key
         attempt = Attempt(
             task=task.id, index=element.index, attempt=element.attempt, token=element.token, node=view.node.id,
             number=number, placements=(Placement(0, view.node.id, task.spec.resources),), assigned_at=self.now,
         )  # fmt: skip
-        cluster.attempts[element.key] = attempt
+        cluster.attempts[key] = attempt
         self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
-        view.place(number, Placed(element.key, placement_class, task.spec.resources, decision.ahead))
+        view.place(number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead))
         self.move(task, element, State.ASSIGNED)
         self.send_assignment(task, element, attempt, decision.position, restart)
 

@@ -12,10 +12,11 @@ from jarvis.core.invariants import InvariantBroken, check_counts, require
 from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
-from jarvis.monitor.heartbeat_monitor import LOST_S
 from jarvis.sim.history import History
 from jarvis.worker.machine import Work
 
+LOST_S = 20.0
+"""So long a node must have been silent to be called lost; said here once more, because a judge asks nobody else."""
 GIVEN_UP_S = 6.5
 """So long a node may go on talking in a session that its server gave up; what it says there is not heard."""
 At = tuple[int, int, int]
@@ -264,6 +265,12 @@ class Judge:
             counted = element.failures == wanted and (failures == wanted or task.id in self.touched or self.drained)
             self._require(counted, f"{element.key} failed {failures} ({element.failures}) times, {wanted} were wanted")
         lost = [a for a in own if a.cause in INFRA_CAUSES]
+        again = lost and lost[-1] is not own[-1]
+        self._require(spec.on_lost != "never" or not again, f"{element.key} ran again after it was lost")
+        counted_losses = element.infra_losses in (len(lost), len(lost) - 1)
+        self._require(
+            counted_losses or not again, f"{element.key}: {element.infra_losses} losses counted of {len(lost)}"
+        )
         if calm:
             self._require(not lost, f"{element.key} was lost without a fault: {lost[:1]}")
         if calm and not self.drained and task.id not in self.touched and spec.deadline is None and not spec.after:
