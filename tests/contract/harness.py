@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from tests.servers.postgres import shared
+
 from jarvis.core.attempt import Attempt, Placement
 from jarvis.core.changes import Changes
 from jarvis.core.event import Event
@@ -12,6 +14,7 @@ from jarvis.core.task import Element, NewTask, Task, TaskSpec
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 from jarvis.state.stores.memory import MemoryStore
+from jarvis.state.stores.postgres import PostgresStore
 from jarvis.state.stores.sqlite import SqliteStore
 
 DAY = 86400.0
@@ -30,6 +33,7 @@ class Ticking:
 STORES: dict[str, Callable[[Path, Ticking], Store]] = {
     "memory": lambda _, clock: MemoryStore(clock),
     "sqlite": lambda directory, clock: SqliteStore(directory / "state", clock=clock),
+    "postgres": lambda _, clock: PostgresStore(shared().database(), clock=clock),
 }
 """Every adapter of the port, by name."""
 

@@ -1,4 +1,4 @@
-"""Random verbs against the memory store and SQLite on disk at once: every answer and the whole content agree, also reopened."""
+"""Random verbs against the memory store and a store on disk at once: every answer and the whole content agree, also reopened."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.contract.harness import Ticking, attempt, element, event, new
+from tests.servers.postgres import shared
 
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
@@ -24,6 +25,7 @@ from jarvis.core.task import Dependency, NewTask
 from jarvis.state.coordination import Leadership, Token
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, TaskFilter
 from jarvis.state.stores.memory import MemoryStore
+from jarvis.state.stores.postgres import PostgresStore
 from jarvis.state.stores.sqlite import SqliteStore
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
@@ -60,13 +62,21 @@ class Stores(RuleBasedStateMachine):
         self.clock = Ticking()
         self.loop = asyncio.new_event_loop()
         self.memory: Store = MemoryStore(self.clock)
-        self.sqlite: Store = SqliteStore(self.directory, clock=self.clock)
-        self.loop.run_until_complete(self.sqlite.open())
+        self.place = self.new_place()
+        self.other = self.at_place()
+        self.loop.run_until_complete(self.other.open())
         self.lead: Leadership = self.both(lambda s: s.leadership_acquire("first"))
         self.seq = 0
 
+    def new_place(self) -> str:
+        """Where the content of the other store is."""
+        return str(self.directory)
+
+    def at_place(self) -> Store:
+        return SqliteStore(Path(self.place), clock=self.clock)
+
     def teardown(self) -> None:
-        self.loop.run_until_complete(self.sqlite.close())
+        self.loop.run_until_complete(self.other.close())
         self.loop.close()
         shutil.rmtree(self.directory)
 
@@ -80,7 +90,7 @@ class Stores(RuleBasedStateMachine):
                 return error
 
         expected = self.loop.run_until_complete(ask(self.memory))
-        given = self.loop.run_until_complete(ask(self.sqlite))
+        given = self.loop.run_until_complete(ask(self.other))
         assert plain(given) == plain(expected)
         return given
 
@@ -209,9 +219,9 @@ class Stores(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.loop.run_until_complete(self.sqlite.close())
-        self.sqlite = SqliteStore(self.directory, clock=self.clock)
-        self.loop.run_until_complete(self.sqlite.open())
+        self.loop.run_until_complete(self.other.close())
+        self.other = self.at_place()
+        self.loop.run_until_complete(self.other.open())
 
     # ------------------------------------------------------------ questions
 
@@ -252,17 +262,28 @@ class Stores(RuleBasedStateMachine):
         self.both(lambda s: s.replica_list(3.0))
         oldest = self.both(lambda s: s.event_oldest_seq())
         self.both(lambda s: s.event_list(oldest, ALL))
-        memory, sqlite = (self.loop.run_until_complete(s.counts()) for s in (self.memory, self.sqlite))
-        assert (sqlite.tasks_by_state, sqlite.events) == (memory.tasks_by_state, memory.events)
+        memory, other = (self.loop.run_until_complete(s.counts()) for s in (self.memory, self.other))
+        assert (other.tasks_by_state, other.events) == (memory.tasks_by_state, memory.events)
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
-def test_memory_and_sqlite_answer_alike() -> None:
+class PostgresStores(Stores):
+    """The same, on a server."""
+
+    def new_place(self) -> str:
+        return shared().database()
+
+    def at_place(self) -> Store:
+        return PostgresStore(self.place, clock=self.clock)
+
+
+@pytest.mark.timeout(7200 if SOAK else 300)
+@pytest.mark.parametrize(("stores", "examples"), [(Stores, 30), (PostgresStores, 12)])
+def test_all_stores_answer_alike(stores: type[Stores], examples: int) -> None:
     run_state_machine_as_test(
-        Stores,
+        stores,
         settings=settings(
-            max_examples=3000 if SOAK else 30, stateful_step_count=60 if SOAK else 30, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
+            max_examples=examples * (100 if SOAK else 1), stateful_step_count=60 if SOAK else 30, deadline=None,
+            database=None, suppress_health_check=list(HealthCheck),
             phases=[Phase.generate] + [Phase.shrink] * SOAK,
         ),
     )  # fmt: skip

@@ -1,0 +1,54 @@
+"""The schema of the PostgreSQL database: made, brought up to date, or refused."""
+
+from dataclasses import dataclass
+
+from jarvis.core.errors import StoreCorrupt
+from jarvis.state import migrations, queries
+from jarvis.state.persistence import INCARNATION_EPOCH
+from jarvis.state.postgres import Connection, Postgres
+
+Q = queries.load("postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """``have`` is what the database has, 0 for an empty one; ``missing`` are the steps that this version would take."""
+
+    have: int
+    missing: tuple[str, ...]
+
+
+async def look(postgres: Postgres) -> Schema:
+    """What ``migrate`` would do; raises :class:`StoreCorrupt` for a database of a newer version."""
+    return await postgres.transaction(_look)
+
+
+async def _look(c: Connection) -> Schema:
+    have = int(await c.fetchval(Q["schema_get"])) if await c.fetchval(Q["schema_version"]) else 0
+    known = migrations.load("postgres")
+    if have > known[-1][0]:
+        error = StoreCorrupt(f"the database has schema {have}; this version of Jarvis knows {known[-1][0]}")
+        error.hint = "use the version of Jarvis that the other servers run, or a newer one"
+        raise error
+    return Schema(have, tuple(name for number, name, _ in known if number > have))
+
+
+async def migrate(postgres: Postgres, clock_now: float | None = None) -> Schema:
+    """Bring it up to date, all steps or none; servers that start together do it once. What was there before."""
+
+    async def unit(c: Connection) -> Schema:
+        await c.execute(Q["schema_lock"])
+        before = await _look(c)
+        if not before.have:
+            await c.execute(Q["schema_create"])
+        for number, name, sql in migrations.load("postgres"):
+            if number > before.have:
+                await c.execute(sql)
+                await c.execute(Q["schema_put"], number, name)
+        if not before.have:
+            await c.execute(Q["cluster_create"])
+            await c.execute(Q["leadership_create"], clock_now, INCARNATION_EPOCH)
+            await c.execute(Q["lease_create"])
+        return before
+
+    return await postgres.transaction(unit)
