@@ -38,6 +38,7 @@ from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
 from jarvis.state.coordination import Leader, Token
+from jarvis.state.ownership import claim
 from jarvis.state.retention import Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
@@ -67,6 +68,12 @@ class PortInUse(OSError):
 def open_store(settings: Settings) -> tuple[Store, BlobStore]:
     if settings.store.kind == "memory":
         return MemoryStore(), MemoryBlobStore()
+    if settings.store.kind == "postgres":
+        from jarvis.state.blob_stores.postgres import PostgresBlobStore  # an extra
+        from jarvis.state.stores.postgres import PostgresStore
+
+        shared = PostgresStore(settings.store.url)
+        return shared, PostgresBlobStore(shared.postgres)
     return SqliteStore(settings.state_dir), DirectoryBlobStore(settings.state_dir / "blobs")
 
 
@@ -93,6 +100,7 @@ class Server:
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
+        self._lock: int | None = None
 
     def _policy(self) -> Policy:
         return Policy(self.settings.scheduler.balancer, dict(self.settings.scheduler.queues))
@@ -101,6 +109,8 @@ class Server:
 
     async def run(self) -> None:
         """Until SIGTERM, SIGINT, or the owner is gone."""
+        if self.shared:
+            self._lock = claim(self.settings.state_dir)  # of this machine's part; the store has another owner
         await self.store.open()
         try:
             await self._begin()
@@ -157,7 +167,8 @@ class Server:
 
     def _retention(self) -> Retention:
         s = self.settings.store
-        return Retention(self.store, self.blobs, Keep(s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes))
+        keep = Keep(s.keep_days * DAY, s.keep_events_days * DAY, s.max_bytes)
+        return Retention(self.store, self.blobs, keep, lambda: self.election.leads)
 
     async def _stop(self) -> None:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
@@ -175,6 +186,8 @@ class Server:
             with suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._supervisor.wait, 15)
         await self.store.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def _watch_owner(self, server: uvicorn.Server) -> None:
         """The owner's end of the pipe closes when it ends, however it ends."""

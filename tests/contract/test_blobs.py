@@ -9,16 +9,25 @@ from pathlib import Path
 
 import pytest
 from tests.contract.harness import chunks
+from tests.servers.postgres import shared
 
 from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
+from jarvis.state.blob_stores.postgres import PostgresBlobStore
+from jarvis.state.stores.postgres import PostgresStore
 
 
-@pytest.fixture(params=["memory", "directory"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return MemoryBlobStore() if request.param == "memory" else DirectoryBlobStore(tmp_path / "blobs")
+@pytest.fixture(params=["memory", "directory", "postgres"])
+async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    if request.param == "postgres":
+        store = PostgresStore(shared().database())
+        await store.open()
+        yield PostgresBlobStore(store.postgres)
+        await store.close()
+    else:
+        yield MemoryBlobStore() if request.param == "memory" else DirectoryBlobStore(tmp_path / "blobs")
 
 
 @pytest.fixture

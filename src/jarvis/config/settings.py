@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jarvis.core.errors import JarvisError
 
@@ -33,9 +33,17 @@ class ServerSettings(_Section):
 
 class StoreSettings(_Section):
     kind: Literal["sqlite", "memory", "postgres"] = "sqlite"
+    url: str = ""
+    """Of the PostgreSQL database, as libpq takes it; several hosts may be named."""
     keep_days: float = Field(30.0, gt=0)
     keep_events_days: float = Field(30.0, gt=0)
     max_bytes: int = Field(20 * 1024**3, gt=0)
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "StoreSettings":
+        if (self.kind == "postgres") is not bool(self.url):
+            raise ValueError("store.kind postgres and store.url postgresql://USER@HOST/DATABASE belong together")
+        return self
 
 
 class SchedulerSettings(_Section):

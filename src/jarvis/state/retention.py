@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jarvis.core.errors import JarvisError
@@ -30,15 +31,17 @@ class Keep:
 class Retention:
     """By age; above ``max_bytes`` the oldest ended tasks go earlier."""
 
-    def __init__(self, store: Store, blobs: BlobStore, keep: Keep) -> None:
-        self._store, self._blobs, self._keep = store, blobs, keep
+    def __init__(self, store: Store, blobs: BlobStore, keep: Keep, mine: Callable[[], bool] = lambda: True) -> None:
+        """``mine``: whether it is for this server to do, one of several."""
+        self._store, self._blobs, self._keep, self._mine = store, blobs, keep, mine
         self._swept_at = float("-inf")
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                await self.run_once(await self._store.now())
+                if self._mine():
+                    await self.run_once(await self._store.now())
             except JarvisError as error:
                 log.warning("retention waits: %s", error)
             await asyncio.sleep(EVERY_S)

@@ -17,7 +17,8 @@ from jarvis.core.errors import (
     StoreCorrupt,
     StoreUnavailable,
 )
-from jarvis.state.stores.sqlite.file import DATABASE, Q, claim, connect, open_database
+from jarvis.state.ownership import claim
+from jarvis.state.stores.sqlite.file import DATABASE, Q, connect, open_database
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
 T = TypeVar("T")

@@ -1,6 +1,5 @@
 """The SQLite database as a file: its owner, its connections, what is refused of it, its checked copies."""
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -9,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, StoreUnavailable
+from jarvis.core.errors import Conflict, StoreCorrupt, StoreUnavailable
 from jarvis.state import migrations, queries
+from jarvis.state.ownership import claim
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH
 from jarvis.state.stores.sqlite.writer import BUSY_MS, translate
 
@@ -19,35 +19,6 @@ DATABASE = "jarvis.db"
 VACUUM_PAGES = 1000
 SMALL = 64 * 1024 * 1024
 """Up to this size a database is checked at every start; above, when its last owner did not close it."""
-
-
-def claim(directory: Path) -> int:
-    """Own the state directory for life; raises :class:`StateDirectoryInUse` naming who does, or StoreUnavailable."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _lock(directory)
-    except OSError as error:
-        unusable = StoreUnavailable(f"the state directory {directory} cannot be used: {error.strerror}")
-        unusable.hint = "make it a directory that can be written, or choose another with JARVIS_HOME"
-        raise unusable from None
-
-
-def _lock(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    except BlockingIOError:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        error = StateDirectoryInUse(f"{directory} is in use by the server with pid {owner}")
-        error.hint = "use that server (jarvis ls), stop it (jarvis down), or choose another directory with JARVIS_HOME"
-        raise error from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def open_database(path: Path, synchronous: str, now: float) -> sqlite3.Connection:
