@@ -61,6 +61,7 @@ RINGS = {
     "jarvis.state.stores": "adapter",
     "jarvis.state.blob_stores": "adapter",
     "jarvis.bus.buses": "adapter",
+    "jarvis.bus.transports": "adapter",
     "jarvis.worker.task_executors": "adapter",
     "jarvis.sim": "simulation",
     "jarvis.wiring": "wiring",

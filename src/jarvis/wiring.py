@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -50,12 +51,14 @@ from jarvis.utils.clock import Clock
 if TYPE_CHECKING:
     from jarvis.api.gateway import Gateway
     from jarvis.api.peers import Peers
+    from jarvis.bus.buses.cluster import ClusterBus
+    from jarvis.bus.transport import Transport
 
 log = logging.getLogger("jarvis.server")
 DAY = 86400.0
 LEASE_S = 10.0
 REPORT_AFTER_S = 1.0
-SEEN_EVERY_S = 5.0
+SEEN_EVERY_S = 2.0
 PORTS = range(7517, 7717)
 """Where a server listens that was not told where."""
 SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
@@ -83,10 +86,13 @@ class Server:
     def __init__(self, settings: Settings, with_node: bool = True, owner_fd: int | None = None) -> None:
         self.settings, self.with_node, self.owner_fd = settings, with_node, owner_fd
         self.store, self.blobs = open_store(settings)
-        self.bus, self.clock = MemoryBus(), Clock()
+        self.clock = Clock()
         self.name = settings.server.name or f"{socket.gethostname()}:{os.getpid()}"
         self.shared = settings.store.kind == "postgres"
         """Whether other servers may work on the same store."""
+        self.redis: Transport | None = None
+        self._others: list[str] = []
+        self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
         self.scheduler = Scheduler(
             self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
         )
@@ -94,13 +100,29 @@ class Server:
         self.peers: Peers | None = None
         self.token = ""
         self.url = ""
-        self._fixed: dict[str, Principal] = {}
         self._gateway: Gateway | None = None
         self._address: tuple[str, int] = ("", 0)
         self._tasks: list[asyncio.Task[Any]] = []
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
         self._lock: int | None = None
+
+    def _cluster_bus(self) -> "ClusterBus":
+        from jarvis.bus.buses.cluster import ClusterBus
+        from jarvis.bus.transports.postgres import PostgresTransport
+        from jarvis.state.stores.postgres import PostgresStore
+
+        assert isinstance(self.store, PostgresStore)
+        transports: list[Transport] = [PostgresTransport(self.store.postgres)]
+        if self.settings.bus.redis_url:
+            from jarvis.bus.transports.redis_streams import RedisTransport
+
+            self.redis = RedisTransport(self.settings.bus.redis_url)
+            transports.insert(0, self.redis)
+        return ClusterBus(self.name, transports, self._leader_name, lambda: self._others)
+
+    def _leader_name(self) -> str | None:
+        return self.election.leader.holder if self.election.leader is not None else None
 
     def _policy(self) -> Policy:
         return Policy(self.settings.scheduler.balancer, dict(self.settings.scheduler.queues))
@@ -132,6 +154,10 @@ class Server:
 
     async def _begin(self) -> None:
         """Until it is known who leads: here, usually, this server itself."""
+        if not isinstance(self.bus, MemoryBus):
+            cluster = await self.store.secret_keep("cluster", secrets.token_hex(8).encode())
+            key = await self.store.secret_keep("bus", secrets.token_bytes(32))
+            self.bus.start(cluster.decode(), key, time.time_ns())
         self._spawn(self.election.run(), "election")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -145,22 +171,31 @@ class Server:
         from jarvis.api.peers import Peers  # a client of its own: what a lone server does not need costs it no start
 
         token = await self.store.secret_keep("peers", secrets.token_urlsafe(32).encode())
-        self._fixed[token_hash(token.decode())] = Principal("jarvis", "peer", (), "server")
+        self.authenticator.admit(token_hash(token.decode()), Principal("jarvis", "peer", (), "server"))
         self.services.peers = self.peers = Peers(self.store, token.decode())
         await self.store.token_put(Token(token_hash(self.token), getpass.getuser(), "admin", ("*",), "owner"))
-        await self.store.replica_seen(self.name, self.url, __version__)
+        await self._look_round()
         self._spawn(self._be_seen(), "be seen")
 
     async def _be_seen(self) -> None:
         while True:
             await asyncio.sleep(SEEN_EVERY_S)
             with suppress(StoreUnavailable):
-                await self.store.replica_seen(self.name, self.url, __version__)
+                await self._look_round()
+
+    async def _look_round(self) -> None:
+        """Be seen, and see the others."""
+        await self.store.replica_seen(self.name, self.url, __version__)
+        found = await self.store.replica_list(3 * SEEN_EVERY_S)
+        self._others = [replica.name for replica in found if replica.name != self.name]
 
     def _leader_changed(self, leader: Leader) -> None:
-        """Nodes say Hello to the new one. In the embedded profile, nobody is connected yet when this happens."""
+        """Nodes say Hello to a new one. In the embedded profile, nobody is connected yet when this happens."""
+        epoch = (leader.leadership.incarnation, leader.leadership.epoch)
+        if not isinstance(self.bus, MemoryBus):
+            self.bus.lead(epoch, self.election.leads)
         if self._gateway is not None:
-            self._gateway.begin_anew(leader.leadership.incarnation, leader.leadership.epoch)
+            self._gateway.begin_anew(*epoch)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
@@ -180,6 +215,8 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not isinstance(self.bus, MemoryBus):
+            await self.bus.stop()
         if self._owner_pipe is not None:
             os.close(self._owner_pipe)
         if self._supervisor is not None and self.owner_fd is not None:
@@ -205,17 +242,18 @@ class Server:
         self._spawn(self._observe(metrics), "metrics")
         user = getpass.getuser()
         self.token = self._kept_token("token")
-        self._fixed = {
+        fixed = {
             token_hash(self.token): Principal(user, "admin", ("*",), "owner"),
             token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
         }
+        self.authenticator = StoreAuthenticator(self.store, self.clock, fixed)
         self.services = Services(
             store=self.store, blobs=self.blobs, bus=self.bus,
             state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
-            clock=self.clock, authenticator=StoreAuthenticator(self.store, self.clock, self._fixed),
+            clock=self.clock, authenticator=self.authenticator,
             why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
             incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler, self.election, lambda: self._address),
+            health_checks=health.checks(self.store, self.scheduler, self.election, lambda: self._address, self.redis),
             registry=registry, replica=self.name if self.shared else "",
             settings=ApiSettings(
                 allowed_hosts=self.settings.server.allowed_hosts, default_user=user,

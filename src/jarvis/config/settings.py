@@ -46,6 +46,11 @@ class StoreSettings(_Section):
         return self
 
 
+class BusSettings(_Section):
+    redis_url: str = ""
+    """What carries messages between servers that share a database; without one, the database does."""
+
+
 class SchedulerSettings(_Section):
     balancer: Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"] = "least_loaded"
     queues: dict[str, Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"]] = {}
@@ -80,6 +85,7 @@ class Settings(_Section):
     state_dir: Path = Path("~/.local/state/jarvis")
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
+    bus: BusSettings = BusSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     worker: WorkerSettings = WorkerSettings()
     containers: ContainerSettings = ContainerSettings()

@@ -98,6 +98,13 @@ class CommandsTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Another server has put something into the store. It says no more, so that nobody can make the leader believe things."""
+
+    cause_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConnected:
     """A node said Hello on a session that the gateway named ``session``; a newer session replaces an older one."""
 
@@ -146,7 +153,9 @@ class NodesSeen:
     told: dict[int, int] = field(default_factory=dict)
 
 
-Input = TasksTaken | CommandsTaken | NodeConnected | NodeDisconnected | NodeReported | ReportTaken | NodesSeen
+Input = (
+    TasksTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken | NodesSeen
+)  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
 _facts = msgspec.msgpack.Decoder(list[Fact])

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from jarvis.bus.transport import Transport, TransportDown
 from jarvis.core.errors import JarvisError
 from jarvis.core.node import NodeState
 from jarvis.scheduler.leader import Election
@@ -102,12 +103,30 @@ def api_check(address: Callable[[], tuple[str, int]]) -> Check:
     return check
 
 
-async def redis_check() -> Mapping[str, Any]:
-    return {"status": "not_configured", "detail": "messages stay in the process"}
+def redis_check(redis: Transport | None) -> Check:
+    """Whether messages take the short way; without it they take the long one, and nothing stops."""
+
+    async def check() -> Mapping[str, Any]:
+        if redis is None:
+            return {"status": "not_configured", "detail": "messages stay in the process, or go through the database"}
+        try:
+            async with asyncio.timeout(CHECK_S):
+                seconds = await redis.ping()
+        except TimeoutError:
+            return {"status": "down", "detail": f"no answer in {CHECK_S:g} s: messages go through the database"}
+        except TransportDown as error:
+            return {"status": "down", "detail": f"{error}: messages go through the database"}
+        return {**_ok("answers"), "latency_ms": round(seconds * 1000, 2)}
+
+    return check
 
 
 def checks(
-    store: Store, scheduler: Scheduler, election: Election, address: Callable[[], tuple[str, int]]
+    store: Store,
+    scheduler: Scheduler,
+    election: Election,
+    address: Callable[[], tuple[str, int]],
+    redis: Transport | None = None,
 ) -> dict[str, Check]:
     """By the names that the brief gives them."""
     return {
@@ -115,5 +134,5 @@ def checks(
         "scheduler_queue": scheduler_check(scheduler, election),
         "workers": workers_check(scheduler, election),
         "database": database_check(store),
-        "redis": redis_check,
+        "redis": redis_check(redis),
     }

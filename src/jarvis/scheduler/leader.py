@@ -18,7 +18,8 @@ WATCH_S = 0.5
 class Election:
     """Lets its scheduler lead whenever nobody else does.
 
-    ``leader`` is who leads as far as is known; ``on_change`` hears of each new one, ``leads`` is true while it is this server.
+    ``leader`` is who leads as far as is known, ``leads`` is true while it is this server; ``on_change`` hears when either is
+    another.
     """
 
     def __init__(self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None) -> None:
@@ -59,6 +60,8 @@ class Election:
             await scheduler.run()
         finally:
             self.leads = False
+            if self.leader is not None:
+                self._on_change(self.leader)
             await scheduler.resign()
 
     @property

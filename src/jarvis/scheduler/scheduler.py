@@ -10,7 +10,7 @@ from jarvis.bus.bus import Bus
 from jarvis.core.effects import AckFrame, Refused, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Input, NodesSeen, ReportTaken, TasksTaken, decode_facts
+from jarvis.core.inputs import CommandsTaken, Input, LookAgain, NodesSeen, ReportTaken, TasksTaken, decode_facts
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
@@ -205,7 +205,8 @@ class Scheduler:
         """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
         await self._renew()
         now = self.clock.now()
-        polled = await self._poll(now)
+        told = any(isinstance(item, LookAgain) for item in inputs)
+        polled = await self._poll(now, told)
         inputs = self._new_only(polled, inputs)
         turn = self._pending or Turn(self.cluster, now, "turn")
         turn.now, self._pending = now, None
@@ -246,12 +247,14 @@ class Scheduler:
     def _new_only(self, polled: list[Input], hinted: list[Input]) -> list[Input]:
         """A task or a command may come by hint and by poll; it is taken once."""
         kept: list[Input] = []
-        late = self._polled_to
+        late, offered = self._polled_to, hinted
         hinted = [
             TasksTaken(item.cause_id, [task for task in item.tasks if task.id > late], item.ended)
             if isinstance(item, TasksTaken) else item
             for item in hinted
         ]  # fmt: skip
+        if self.lease_s and any(isinstance(i, TasksTaken) and any(t.id <= late for t in i.tasks) for i in offered):
+            self._next_poll = 0.0  # another server's tasks were seen before it was committed
         for item in polled + hinted:
             if isinstance(item, CommandsTaken):
                 fresh = [c for c in item.commands if c.id not in self._acted_on]
@@ -269,9 +272,9 @@ class Scheduler:
         self.bus.dispatch(effects)
         self.bus.publish(turn.changes.events)
 
-    async def _poll(self, now: float) -> list[Input]:
+    async def _poll(self, now: float, told: bool) -> list[Input]:
         """Level-triggered: what no hint announced is found here, and counted."""
-        if now < self._next_poll:
+        if now < self._next_poll and not told:
             return []
         self._next_poll = now + POLL_S
         self.clock.sync(await self.store.now())
@@ -287,7 +290,7 @@ class Scheduler:
         commands = await self.store.command_list_open(PAGE)
         if commands:
             found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
-        self.heartbeat.found_by_poll += len(rows) + len(commands)
+        self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands)
         return found
 
     async def _poll_nodes(self, now: float) -> list[Input]:

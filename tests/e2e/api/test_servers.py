@@ -186,7 +186,7 @@ async def pair() -> AsyncIterator[tuple[Running, Running]]:
             server.services.peers = Peers(server.store, PEER)
             doorman = server.services.authenticator
             assert isinstance(doorman, StoreAuthenticator)
-            doorman._fixed[token_hash(PEER)] = Principal("jarvis", "peer")
+            doorman.admit(token_hash(PEER), Principal("jarvis", "peer"))
         yield first, second
 
 

@@ -86,6 +86,7 @@ def test_dependencies_hold_release_and_why(up: Home) -> None:
     assert f"end of task {first}" in wait_for(lambda: up.jarvis("why", second).stdout, "why")
     up.jarvis("release", first)
     assert up.jarvis("wait", first, second).stdout == f"{first} succeeded\n{second} succeeded\n"
+    assert up.jarvis("why", first).stdout == f"task {first} is succeeded: attempt 1 ended by exit with exit code 0\n"
 
 
 def test_what_can_never_fit_is_refused_and_named(up: Home) -> None:

@@ -288,4 +288,15 @@ async def why(context: Ctx, ident: str) -> Response:
     told = element_out(task, element, key.index)
     if task.spec.array is not None and key.index == SOLO:
         told = {"id": str(task.id), "state": task.state, "reason": task.reason, "counts": dict(task.counts)}
-    return answer(msgspec.to_builtins(told | (await context.services.why(key) or {})))
+    known = await context.services.why(key) or {"summary": _how_it_is(told)}
+    return answer(msgspec.to_builtins(told | known))
+
+
+def _how_it_is(told: dict[str, Any]) -> str:
+    """In words, of what the leader does not hold: it has ended, or it is so new that the leader has not taken it yet."""
+    summary = f"task {told['id']} is {told['state']}" + (f" ({told['reason']})" if told.get("reason") else "")
+    if told.get("attempt") and told.get("cause"):
+        ended = {"exit_code": "exit code", "signal": "signal"}
+        how = next((f" with {word} {told[name]}" for name, word in ended.items() if told.get(name) is not None), "")
+        summary += f": attempt {told['attempt']} ended by {told['cause']}{how}"
+    return summary

@@ -145,3 +145,11 @@ CREATE TABLE blob_chunk (
     PRIMARY KEY (project, digest, number)
 );
 ALTER TABLE blob_chunk ALTER COLUMN data SET STORAGE EXTERNAL;
+-- Messages between servers, which may be lost.
+CREATE UNLOGGED TABLE bus_entry (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    recipient text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    body bytea NOT NULL
+);
+CREATE INDEX bus_entry_recipient ON bus_entry (recipient, id);

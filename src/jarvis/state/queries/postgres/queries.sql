@@ -309,3 +309,12 @@ DELETE FROM blob WHERE project = $1 AND digest = $2 AND touched_at < $3 RETURNIN
 -- name: blob_total
 -- In all.
 SELECT coalesce(sum(size), 0)::bigint FROM blob;
+-- name: bus_send
+-- Into a server's inbox, and a wake-up.
+WITH put AS (INSERT INTO bus_entry (recipient, body) VALUES ($1, $2) RETURNING 1) SELECT pg_notify($3, $1) FROM put;
+-- name: bus_take
+-- The oldest ones out of an inbox.
+DELETE FROM bus_entry WHERE id IN (SELECT id FROM bus_entry WHERE recipient = $1 ORDER BY id LIMIT $2) RETURNING id, body;
+-- name: bus_forget
+-- What an earlier life of this server left, and what others left for servers that are gone.
+DELETE FROM bus_entry WHERE recipient = $1 OR at < clock_timestamp() - make_interval(secs => $2);

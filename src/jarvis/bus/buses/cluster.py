@@ -1,0 +1,219 @@
+"""The bus of several servers: what is for this one stays in the process, the rest travels packed over a transport."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.bus.envelope import Envelope, Opener, Sealer
+from jarvis.bus.transport import Transport, TransportDown
+from jarvis.core.effects import AckFrame, Effect, ToNode, ToSession, Welcome
+from jarvis.core.event import Event
+from jarvis.core.inputs import (
+    CommandsTaken,
+    Input,
+    LookAgain,
+    NodeConnected,
+    NodeDisconnected,
+    NodeReported,
+    NodesSeen,
+    TasksTaken,
+)
+
+log = logging.getLogger("jarvis.bus")
+
+SEND_S = 1.0
+"""A transport that takes longer is given up for this entry."""
+ENTRY_ITEMS = 1000
+ENTRY_BYTES = 256 * 1024
+OUT_LIMIT = 20_000
+"""Items that may wait for one server before what is new is refused or lost."""
+_TYPES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (NodeConnected, NodeDisconnected, NodeReported, NodesSeen, LookAgain, ToNode, ToSession, AckFrame)
+}
+_EFFECTS = (ToNode, ToSession, AckFrame)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class ClusterBus:
+    """See the port. ``transports`` in order of preference; ``leader`` tells the name of the server that leads, ``others`` those
+    of the servers beside this one. Sessions are named ``SERVER/…``, so that their names tell where they are."""
+
+    def __init__(
+        self, name: str, transports: Sequence[Transport], leader: Callable[[], str | None],
+        others: Callable[[], Sequence[str]],
+    ) -> None:  # fmt: skip
+        self.name, self._transports, self._leader, self._others = name, list(transports), leader, others
+        self._local = MemoryBus()
+        self._sealer, self.opener = Sealer(b"", "", name, 0), Opener(b"", "")
+        self._epoch = (0, 0)
+        self._leading = False
+        self._out: dict[str, list[Input | Effect | list[Event]]] = {}
+        self._nodes: dict[int, str] = {}
+        """Node → the server that its session was welcomed on."""
+        self._gathered = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.sent = self.received = self.lost = 0
+
+    # ------------------------------------------------------------ life
+
+    def start(self, cluster: str, key: bytes, life: int) -> None:
+        """``key`` is what all servers of the ``cluster`` share; ``life`` is higher than in any life of this name before."""
+        self._sealer, self.opener = Sealer(key, cluster, self.name, life), Opener(key, cluster)
+        work: list[Coroutine[Any, Any, None]] = [self._send_all(), *(self._receive(t) for t in self._transports)]
+        self._tasks = [asyncio.create_task(w) for w in work]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in self._transports:
+            await transport.close()
+
+    def lead(self, epoch: tuple[int, int], leading: bool) -> None:
+        """Who leads has changed: effects of earlier leaders are not carried out any more."""
+        self._epoch = max(self._epoch, epoch)
+        self._leading = leading
+        self._nodes.clear()
+
+    # ------------------------------------------------------------ the port
+
+    def offer(self, item: Input) -> bool:
+        if self._leading:
+            return self._local.offer(item)
+        leader = self._leader()
+        if isinstance(item, TasksTaken | CommandsTaken):
+            item = LookAgain(item.cause_id)
+        if leader is None or leader == self.name:
+            return isinstance(item, LookAgain)
+        return self._put(leader, item)
+
+    async def take(self, timeout: float) -> list[Input]:
+        return await self._local.take(timeout)
+
+    def dispatch(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, ToSession) and isinstance(effect.message, Welcome):
+                self._nodes[effect.message.node] = _server_of(effect.session)
+            if isinstance(effect, ToNode):
+                server = self._nodes.get(effect.node, self.name)
+            elif isinstance(effect, ToSession | AckFrame):
+                server = _server_of(effect.session)
+            else:
+                continue
+            if server == self.name:
+                self._local.dispatch([effect])
+            else:
+                self._put(server, effect)
+
+    def sessions(self) -> AsyncIterator[ToNode | ToSession | AckFrame]:
+        return self._local.sessions()
+
+    def publish(self, events: Sequence[Event]) -> None:
+        self._local.publish(events)
+        batch = list(events)
+        for other in self._others():
+            if batch:
+                self._put(other, batch)
+
+    def watch(self) -> AsyncIterator[list[Event]]:
+        return self._local.watch()
+
+    # ------------------------------------------------------------ out
+
+    def _put(self, server: str, item: Input | Effect | list[Event]) -> bool:
+        waiting = self._out.setdefault(server, [])
+        if len(waiting) >= OUT_LIMIT:
+            self.lost += 1
+            return False
+        if not (isinstance(item, LookAgain) and any(isinstance(other, LookAgain) for other in waiting[-1:])):
+            waiting.append(item)
+        self._gathered.set()
+        return True
+
+    async def _send_all(self) -> None:
+        """Everything that gathered in a turn of the loop, for each server by itself: one that is away holds up nobody."""
+        sending: dict[str, asyncio.Task[None]] = {}
+        while True:
+            await self._gathered.wait()
+            await asyncio.sleep(0)
+            self._gathered.clear()
+            for server in list(self._out):
+                if server not in sending or sending[server].done():
+                    sending[server] = asyncio.create_task(self._send_to(server))
+            sending = {server: task for server, task in sending.items() if not task.done()}
+
+    async def _send_to(self, server: str) -> None:
+        while waiting := self._out.pop(server, None):
+            for part in _parts(waiting):
+                items = [(_kind(item), item) for item in part]
+                await self._send_entry(server, self._sealer.seal(self._epoch if self._leading else (0, 0), items))
+
+    async def _send_entry(self, server: str, entry: bytes) -> None:
+        for transport in self._transports:
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await transport.send(server, entry)
+                self.sent += 1
+                return
+            except (TransportDown, TimeoutError):
+                continue
+        self.lost += 1
+
+    # ------------------------------------------------------------ in
+
+    async def _receive(self, transport: Transport) -> None:
+        async for entry in transport.receive(self.name):
+            envelope = self.opener.open(entry)
+            if envelope is not None:
+                self.received += 1
+                self._accept(envelope)
+
+    def _accept(self, envelope: Envelope) -> None:
+        for kind, raw in envelope.items:
+            try:
+                if kind == "events":
+                    self._local.publish(msgspec.msgpack.decode(raw, type=list[Event]))
+                    continue
+                item = msgspec.msgpack.decode(raw, type=_TYPES[kind])
+            except (msgspec.MsgspecError, KeyError):  # a server of another version
+                self.opener.drop("unknown")
+                continue
+            if isinstance(item, _EFFECTS):
+                self._carry_out(item, envelope.epoch)
+            elif self._leading:
+                self._local.offer(item)
+            else:
+                self.opener.drop("not the leader")
+
+    def _carry_out(self, effect: Any, epoch: tuple[int, int]) -> None:
+        if epoch < self._epoch:
+            self.opener.drop("old leader")
+        else:
+            self._local.dispatch([effect])
+
+
+def _server_of(session: str) -> str:
+    return session.rpartition("/")[0]
+
+
+def _kind(item: object) -> str:
+    return "events" if isinstance(item, list) else type(item).__name__
+
+
+def _parts(items: list[Any]) -> list[list[Any]]:
+    """Few enough for an entry, and small enough, unless one alone is larger."""
+    parts: list[list[Any]] = [[]]
+    size = 0
+    for item in items:
+        weight = len(_encoder.encode(item)) if len(items) > 1 else 0
+        if parts[-1] and (len(parts[-1]) >= ENTRY_ITEMS or size + weight > ENTRY_BYTES):
+            parts.append([])
+            size = 0
+        parts[-1].append(item)
+        size += weight
+    return parts

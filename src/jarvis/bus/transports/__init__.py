@@ -1,0 +1,1 @@
+"""Ways between servers, behind the port in ``bus/transport.py``."""
