@@ -1,0 +1,68 @@
+"""A cluster of several servers on one PostgreSQL, each with a node, in directories of their own."""
+
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from tests.e2e.cluster.harness import Home, home, wait_for
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
+
+
+class Servers:
+    """``homes`` by the name of the server's node."""
+
+    def __init__(self, homes: dict[str, Home], postgres: PostgresServer, redis: RedisServer | None) -> None:
+        self.homes, self.postgres, self.redis = homes, postgres, redis
+
+    def health(self, name: str) -> dict[str, Any]:
+        content = self.homes[name].server
+        request = urllib.request.Request(f"{content.url}/health", headers={"Authorization": f"Bearer {content.token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return dict(json.loads(answer.read()))
+        except urllib.error.HTTPError as error:
+            return dict(json.loads(error.read()))
+
+    def leader(self) -> str:
+        """The name of the one that leads; waits until there is one."""
+
+        def found() -> str | None:
+            for name in self.homes:
+                with contextlib.suppress(OSError, AssertionError):
+                    if "queued" in self.health(name)["checks"]["scheduler_queue"]["detail"]:
+                        return name
+            return None
+
+        return str(wait_for(found, "somebody leads"))
+
+    def standby(self) -> str:
+        leader = self.leader()
+        return next(name for name in self.homes if name != leader)
+
+
+@contextlib.contextmanager
+def servers(*names: str, with_redis: bool = False, sync: bool = False) -> Iterator[Servers]:
+    """As many servers as names, up and with connected nodes."""
+    with contextlib.ExitStack() as stack:
+        postgres = PostgresServer(sync)
+        stack.callback(postgres.remove)
+        postgres.create()
+        redis = None
+        environment = {"JARVIS_STORE__KIND": "postgres", "JARVIS_STORE__URL": postgres.database()}
+        if with_redis:
+            redis = RedisServer()
+            stack.callback(redis.remove)
+            redis.start()
+            environment["JARVIS_BUS__REDIS_URL"] = redis.url
+        homes = {}
+        for name in names:
+            homes[name] = stack.enter_context(home())
+            homes[name].env |= environment
+        made = Servers(homes, postgres, redis)
+        for name in names:
+            homes[name].jarvis("up", "--node-name", name)
+        yield made

@@ -1,0 +1,80 @@
+"""Two servers on one database, as one cluster: whoever is asked, everything is there."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.cluster.harness import wait_for
+from tests.e2e.servers.harness import Servers, servers
+
+import jarvis
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["database", "redis"])
+def both(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    with servers("na", "nb", with_redis=request.param) as made:
+        made.leader()
+        yield made
+
+
+def test_a_standby_takes_tasks_and_both_nodes_run_them(both: Servers) -> None:
+    with both.homes[both.standby()].client() as client:
+        tasks = [client.submit(command=["sh", "-c", "sleep 0.5; echo $JARVIS_NODE"]) for _ in range(6)]
+        for task in tasks:
+            assert client.wait(task.id, 60)["state"] == "succeeded"
+    said = {both.homes[name].jarvis("logs", str(tasks[0].id)).stdout for name in both.homes}
+    assert len(said) == 1
+    nodes = {both.homes["na"].jarvis("logs", str(task.id)).stdout.strip() for task in tasks}
+    assert nodes == {"na", "nb"}
+
+
+def test_each_explains_what_waits(both: Servers) -> None:
+    with both.homes["na"].client() as client:
+        ident = str(client.submit(command=["true"], hold=True).id)
+    for name in both.homes:
+        wait_for(lambda name=name: "it is held by its user" in both.homes[name].jarvis("why", ident).stdout, "why")  # type: ignore[misc]
+    both.homes["nb"].jarvis("cancel", ident)
+    assert both.homes["na"].jarvis("wait", ident, code=1).stdout.split() == [ident, "cancelled"]
+
+
+@pytest.mark.parametrize("asked", ["na", "nb"])
+def test_output_is_followed_and_commands_run_beside_wherever_the_node_is_connected(
+    both: Servers, asked: str, tmp_path: Path
+) -> None:
+    script = f"echo begun; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; rm -f {tmp_path}/go; echo over"
+    with both.homes[asked].client() as client:
+        tasks = [client.submit(command=["sh", "-c", script], resources={"cpu": 2}).id for _ in range(2)]
+        for task in tasks:
+            wait_for(lambda task=task: client.show(task)["state"] == "running", "it runs")  # type: ignore[misc]
+        for task in tasks:
+            assert both.homes[asked].jarvis("exec", str(task), "--", "echo", "beside").stdout == "beside\n"
+            both.homes[asked].jarvis("exec", str(task), "--", "touch", str(tmp_path / "go"))
+            assert both.homes[asked].jarvis("logs", "-f", str(task)).stdout == "begun\nover\n"
+
+
+def test_functions_run_through_a_standby(both: Servers) -> None:
+    with both.homes[both.standby()].client() as client, jarvis.Executor(client=client) as pool:
+        assert list(pool.map(pow, range(50), [2] * 50)) == [n * n for n in range(50)]
+
+
+def test_health_tells_who_leads_and_what_carries_messages(both: Servers) -> None:
+    for name in both.homes:
+        checks = both.health(name)["checks"]
+        assert {check: told["status"] for check, told in checks.items() if check != "redis"} == {
+            "api": "ok", "scheduler_queue": "ok", "workers": "ok", "database": "ok",
+        }  # fmt: skip
+        assert checks["redis"]["status"] == ("ok" if both.redis else "not_configured")
+    if both.redis is not None:
+        both.redis.pause(on=True)
+        begun = time.monotonic()
+        wait_for(lambda: both.health("na")["checks"]["redis"]["status"] == "down", "it is noticed", 5)
+        others = both.health("na")["checks"]
+        assert {check for check, told in others.items() if told["status"] != "ok"} == {"redis"}
+        with both.homes[both.standby()].client() as client:
+            assert client.wait(client.submit(command=["true"]).id, 30)["state"] == "succeeded", "and nothing stops"
+        both.redis.pause(on=False)
+        wait_for(lambda: both.health("na")["checks"]["redis"]["status"] == "ok", "it is back", 10)
+        assert time.monotonic() - begun < 60
