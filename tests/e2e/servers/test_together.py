@@ -44,14 +44,14 @@ def test_each_explains_what_waits(both: Servers) -> None:
 def test_output_is_followed_and_commands_run_beside_wherever_the_node_is_connected(
     both: Servers, asked: str, tmp_path: Path
 ) -> None:
-    script = f"echo begun; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; rm -f {tmp_path}/go; echo over"
+    script = f"echo begun; while [ ! -e {tmp_path}/$JARVIS_TASK_ID ]; do sleep 0.1; done; echo over"
     with both.homes[asked].client() as client:
         tasks = [client.submit(command=["sh", "-c", script], resources={"cpu": 2}).id for _ in range(2)]
         for task in tasks:
             wait_for(lambda task=task: client.show(task)["state"] == "running", "it runs")  # type: ignore[misc]
         for task in tasks:
             assert both.homes[asked].jarvis("exec", str(task), "--", "echo", "beside").stdout == "beside\n"
-            both.homes[asked].jarvis("exec", str(task), "--", "touch", str(tmp_path / "go"))
+            both.homes[asked].jarvis("exec", str(task), "--", "touch", str(tmp_path / str(task)))
             assert both.homes[asked].jarvis("logs", "-f", str(task)).stdout == "begun\nover\n"
 
 

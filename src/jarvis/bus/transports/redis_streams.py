@@ -27,7 +27,7 @@ class RedisTransport:
     name = "redis"
 
     def __init__(self, url: str) -> None:
-        options: dict[str, Any] = {"socket_connect_timeout": ANSWER_S, "health_check_interval": 5}
+        options: dict[str, Any] = {"protocol": 2, "socket_connect_timeout": ANSWER_S, "health_check_interval": 5}
         # Untyped on purpose: the library's types allow for text everywhere, and these answer with bytes.
         self._client: Any = redis.Redis.from_url(url, socket_timeout=ANSWER_S, **options)
         self._reader: Any = redis.Redis.from_url(url, socket_timeout=BLOCK_S + ANSWER_S, **options)
