@@ -76,6 +76,11 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await SqliteStore(tmp_path).open()
 
 
+async def test_a_new_database_has_nothing_to_back_up_before_its_first_steps(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    assert not (tmp_path / "backups").exists()
+
+
 async def test_backup_and_restore(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "a")
     await store.open()

@@ -159,3 +159,7 @@ def test_max_workers_is_how_many_run_at_once(client: Client, tmp_path: Path) -> 
 def test_many_calls_before_the_threads_have_looked(client: Client) -> None:
     with Executor(max_workers=2, client=client) as pool:
         assert len(list(pool.map(int, range(100)))) == 100
+
+
+def test_many_calls_with_large_arguments_are_not_too_much_for_a_request(pool: Executor) -> None:
+    assert list(pool.map(len, [b"x" * 40_000] * 600)) == [40_000] * 600

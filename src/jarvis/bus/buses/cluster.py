@@ -27,6 +27,8 @@ log = logging.getLogger("jarvis.bus")
 
 SEND_S = 1.0
 """A transport that takes longer is given up for this entry."""
+RECEIVE_AGAIN_S = 1.0
+"""After a defect that ended the receiving: a server that hears nothing must not stay so."""
 ENTRY_ITEMS = 1000
 ENTRY_BYTES = 256 * 1024
 OUT_LIMIT = 20_000
@@ -167,11 +169,16 @@ class ClusterBus:
     # ------------------------------------------------------------ in
 
     async def _receive(self, transport: Transport) -> None:
-        async for entry in transport.receive(self.name):
-            envelope = self.opener.open(entry)
-            if envelope is not None:
-                self.received += 1
-                self._accept(envelope)
+        while True:
+            try:
+                async for entry in transport.receive(self.name):
+                    envelope = self.opener.open(entry)
+                    if envelope is not None:
+                        self.received += 1
+                        self._accept(envelope)
+            except Exception:
+                log.exception("receiving over %s failed", transport.name)
+            await asyncio.sleep(RECEIVE_AGAIN_S)
 
     def _accept(self, envelope: Envelope) -> None:
         for kind, raw in envelope.items:

@@ -82,6 +82,7 @@ class PostgresTransport:
         try:
             await self._listener.add_listener(CHANNEL, heard)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._listener.terminate()
             self._listener = None
             await asyncio.sleep(RETRY_S)
 

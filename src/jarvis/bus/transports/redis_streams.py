@@ -54,6 +54,7 @@ class RedisTransport:
     async def receive(self, inbox: str) -> AsyncIterator[bytes]:
         stream, cursor = PREFIX + inbox, b""
         while not self._closed:
+            _end_if_cancelled()
             try:
                 newest = await self._newest(stream)
                 if not cursor:
@@ -85,6 +86,13 @@ class RedisTransport:
         for client in (self._client, self._reader):
             with suppress(RedisError, OSError, TimeoutError):
                 await client.aclose()
+
+
+def _end_if_cancelled() -> None:
+    """The library may keep a cancellation to itself that comes while it connects."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _order(ident: bytes) -> tuple[int, int]:
