@@ -150,6 +150,8 @@ class Scheduler:
             ToSession(view.session, Refused(reason="the leader has read the store anew", retry_s=0.1), "rebuild", close=True)
             for view in self.cluster.nodes.values() if view.session is not None
         ]  # fmt: skip
+        if self.lease_s:  # a commit whose answer got lost may still be on its way: renewing waits for its end
+            await self.store.leadership_renew(self.leadership, self.lease_s)
         cluster = Cluster(self.leadership.incarnation, self.leadership.epoch)
         cluster.last_seq = await self.store.event_last_seq()
         cluster.next_node = await self.store.node_next_id()

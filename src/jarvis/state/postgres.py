@@ -42,6 +42,10 @@ class Postgres:
             self._pool = await self._translated(self._make_pool())
 
     async def _make_pool(self) -> Any:
+        if not self.url.startswith(("postgresql://", "postgres://")):
+            raise StoreUnavailable(
+                f"store.url must begin with postgresql:// and does not: {self.url.partition('@')[2]}"
+            )
         return await asyncpg.create_pool(self.url, min_size=1, max_size=self._size, **_options())
 
     async def connect(self) -> Connection:
@@ -90,6 +94,8 @@ class Postgres:
             return await work
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise translate(error) from None
+        except ValueError as error:
+            raise StoreUnavailable(f"store.url is not usable: {error}") from None
 
 
 def _options() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 -- name: schema_version
--- The number of the last migration; NULL in a database that has no table of ours.
-SELECT to_regclass('jarvis_schema') IS NOT NULL;
+-- Whether our tables are there, whether those of another program are, and how the database keeps text.
+SELECT to_regclass('jarvis_schema') IS NOT NULL, to_regclass('task') IS NOT NULL, current_setting('server_encoding');
 -- name: schema_create
 -- Where migrations are written down.
 CREATE TABLE jarvis_schema (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
@@ -36,8 +36,14 @@ SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
 -- A takeover locks first and looks then, in two statements: what it looks at is what holds.
 SELECT incarnation, epoch, holder, timeline FROM leadership FOR UPDATE;
 -- name: leadership_share
--- A leader's write: nobody takes over while it commits.
-SELECT incarnation, epoch FROM leadership FOR SHARE;
+-- A leader's write: nobody takes over while it commits. A promoted standby may lack what was given last: nobody leads it yet.
+SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM leadership FOR SHARE;
+-- name: leadership_settle
+-- The same, after whatever an earlier connection of the leader still commits.
+SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM leadership FOR UPDATE;
+-- name: submission_begin
+-- When, and whether ids may be given: not by a standby that was just promoted, until a leader has begun its new life.
+SELECT jarvis_now($1), timeline IN ('', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)) FROM leadership;
 -- name: leadership_put
 -- A new leader: the epoch only grows.
 UPDATE leadership SET epoch = epoch + 1, holder = $1, incarnation = $2, timeline = $3 RETURNING incarnation, epoch;

@@ -31,7 +31,11 @@ class PostgresCoordination:
 
     async def open(self) -> None:
         await self.postgres.open()
-        await migrate(self.postgres, self._at())
+        try:
+            await migrate(self.postgres, self._at())
+        except BaseException:
+            await self.postgres.close()
+            raise
 
     async def close(self) -> None:
         await self._end_session()
@@ -49,7 +53,8 @@ class PostgresCoordination:
             if left > 0 and not (silent >= EARLY_S and self._session is None and await self._begin_session()):
                 raise LeadershipHeld(before, left)
             current = await c.fetchval(Q["timeline"])
-            if timeline not in ("", current):
+            if timeline not in ("", current):  # a standby was promoted: it may lack what was given last
+                await c.execute(Q["task_id_jump"], ID_JUMP)
                 incarnation = await c.fetchval(Q["incarnation_put"], self._at(), INCARNATION_EPOCH)
             row = await c.fetchrow(Q["leadership_put"], holder, incarnation, current)
             await c.execute(Q["lease_put"], self._at(), lease_s)
@@ -62,7 +67,7 @@ class PostgresCoordination:
 
     async def leadership_renew(self, leadership: Leadership, lease_s: float) -> None:
         async def unit(c: Connection) -> None:
-            await check_epoch(c, leadership)
+            await check_epoch(c, leadership, Q["leadership_settle"])
             await c.execute(Q["lease_put"], self._at(), lease_s)
 
         await self.postgres.transaction(unit)
@@ -151,11 +156,13 @@ class PostgresCoordination:
         return [_token(row) for row in await self.postgres.fetch(Q["token_list"], self._at())]
 
 
-async def check_epoch(c: Connection, leadership: Leadership) -> None:
+async def check_epoch(c: Connection, leadership: Leadership, query: str = Q["leadership_share"]) -> None:
     """Lock the leadership as it is; raise :class:`StaleEpoch` unless this epoch leads."""
-    incarnation, epoch = await c.fetchrow(Q["leadership_share"])
+    incarnation, epoch, same_life = await c.fetchrow(query)
     if (incarnation, epoch) != (leadership.incarnation, leadership.epoch):
         raise StaleEpoch(f"epoch {leadership.epoch} is over, {epoch} leads")
+    if not same_life:
+        raise StaleEpoch(f"epoch {leadership.epoch} is over: the database was failed over")
 
 
 def _token(row: Any) -> Token:

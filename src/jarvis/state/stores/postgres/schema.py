@@ -19,18 +19,28 @@ class Schema:
 
 
 async def look(postgres: Postgres) -> Schema:
-    """What ``migrate`` would do; raises :class:`StoreCorrupt` for a database of a newer version."""
+    """What ``migrate`` would do; raises :class:`StoreCorrupt` for one that is not for this version."""
     return await postgres.transaction(_look)
 
 
 async def _look(c: Connection) -> Schema:
-    have = int(await c.fetchval(Q["schema_get"])) if await c.fetchval(Q["schema_version"]) else 0
+    ours, theirs, encoding = await c.fetchrow(Q["schema_version"])
+    if encoding != "UTF8":
+        raise _refused(f"the database keeps text as {encoding}", "make it with ENCODING 'UTF8' TEMPLATE template0")
+    if theirs and not ours:
+        raise _refused("the database holds tables of another program", "give Jarvis a database of its own")
+    have = int(await c.fetchval(Q["schema_get"])) if ours else 0
     known = migrations.load("postgres")
     if have > known[-1][0]:
-        error = StoreCorrupt(f"the database has schema {have}; this version of Jarvis knows {known[-1][0]}")
-        error.hint = "use the version of Jarvis that the other servers run, or a newer one"
-        raise error
+        said = f"the database has schema {have}; this version of Jarvis knows {known[-1][0]}"
+        raise _refused(said, "use the version of Jarvis that the other servers run, or a newer one")
     return Schema(have, tuple(name for number, name, _ in known if number > have))
+
+
+def _refused(said: str, hint: str) -> StoreCorrupt:
+    error = StoreCorrupt(said)
+    error.hint = hint
+    return error
 
 
 async def migrate(postgres: Postgres, clock_now: float | None = None) -> Schema:

@@ -115,7 +115,9 @@ class Submissions:
             return error
 
     async def _insert(self, c: Connection, group: list[_Waiting]) -> list[Answer]:
-        now = float(await c.fetchval(Q["now"], self._at()))
+        now, same_life = await c.fetchrow(Q["submission_begin"], self._at())
+        if not same_life:
+            raise StoreUnavailable("the database was failed over, and no server leads yet; repeat it in a few seconds")
         answers = await self._answered(c, group)
         fresh = [at for at, waiting in enumerate(group) if answers[at] is None and not _repeats(group, at)]
         ids = [int(row[0]) for row in await c.fetch(Q["task_ids"], sum(len(group[at].specs) for at in fresh))]
