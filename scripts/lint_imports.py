@@ -65,6 +65,7 @@ RINGS = {
     "jarvis.worker.task_executors": "adapter",
     "jarvis.sim": "simulation",
     "jarvis.wiring": "wiring",
+    "jarvis.promotion": "wiring",  # from one adapter to another
     "jarvis.sdk": "client",
     "jarvis.cli": "entry",
     "jarvis.__main__": "entry",

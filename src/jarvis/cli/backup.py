@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from jarvis.config.settings import load
+from jarvis.config.settings import Settings, load
 from jarvis.sdk.client import Client
 
 
@@ -23,8 +23,15 @@ def backup(file: Path) -> None:
     else:
         import asyncio
 
+        _embedded_only(settings)
         asyncio.run(_offline(settings.state_dir, target))
     click.echo(f"backed up into {target} ({target.stat().st_size:,} bytes, checked)")
+
+
+def _embedded_only(settings: Settings) -> None:
+    if settings.store.kind == "postgres":
+        tools = "use PostgreSQL's own: pg_dump and pg_restore, or base backups with an archive of the WAL"
+        raise click.ClickException(f"store.kind is postgres: {tools}")
 
 
 async def _offline(directory: Path, target: Path) -> None:
@@ -51,5 +58,6 @@ def restore(file: Path, force: bool) -> None:
     from jarvis.state.stores.sqlite.file import restore as restore_file
 
     settings, _ = load()
+    _embedded_only(settings)
     incarnation = restore_file(file, settings.state_dir, force)
     click.echo(f"restored {file} into {settings.state_dir} as incarnation {incarnation}")

@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
     "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),
     "restore": ("jarvis.cli.backup", "Put a backup in the place of the database."),
+    "migrate": ("jarvis.cli.database", "Bring the schema of a PostgreSQL database to this version."),
+    "promote": ("jarvis.cli.database", "Move an embedded database into PostgreSQL."),
     "completion": ("jarvis.cli.completion", "Print the completion script for a shell."),
     "version": ("jarvis.cli.observe", "Print the versions of client and server."),
 }

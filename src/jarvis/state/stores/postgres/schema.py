@@ -8,6 +8,7 @@ from jarvis.state.persistence import INCARNATION_EPOCH
 from jarvis.state.postgres import Connection, Postgres
 
 Q = queries.load("postgres")
+CONTRACT = "_contract_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,12 @@ def _refused(said: str, hint: str) -> StoreCorrupt:
     return error
 
 
-async def migrate(postgres: Postgres, clock_now: float | None = None) -> Schema:
-    """Bring it up to date, all steps or none; servers that start together do it once. What was there before."""
+async def migrate(postgres: Postgres, clock_now: float | None = None, contract: bool = False) -> Schema:
+    """Take the steps that are due, all or none; servers that start together do it once. What was there before.
+
+    A step named ``…_contract_…`` takes away what servers of the version before need: it and those after it are taken only with
+    ``contract``, and a database that still needs such a step works with this version as it is.
+    """
 
     async def unit(c: Connection) -> Schema:
         await c.execute(Q["schema_lock"])
@@ -52,6 +57,8 @@ async def migrate(postgres: Postgres, clock_now: float | None = None) -> Schema:
         if not before.have:
             await c.execute(Q["schema_create"])
         for number, name, sql in migrations.load("postgres"):
+            if CONTRACT in name and not contract and before.have:
+                break
             if number > before.have:
                 await c.execute(sql)
                 await c.execute(Q["schema_put"], number, name)

@@ -18,7 +18,7 @@ from jarvis.core.errors import (
     StoreUnavailable,
 )
 from jarvis.state.ownership import claim
-from jarvis.state.stores.sqlite.file import DATABASE, Q, connect, open_database
+from jarvis.state.stores.sqlite.file import DATABASE, Q, connect, open_database, refuse_moved
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
 T = TypeVar("T")
@@ -33,9 +33,12 @@ class SqliteDatabase:
 
     durable = True
 
-    def __init__(self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, synchronous: str = "FULL", clock: Callable[[], float] = time.time, moving: bool = False
+    ) -> None:
+        """``moving``: open it although it is on its way elsewhere."""
         self.directory, self.path = directory, directory / DATABASE
-        self._synchronous, self._clock = synchronous, clock
+        self._synchronous, self._clock, self._moving = synchronous, clock, moving
         self._lock: int | None = None
 
     # ------------------------------------------------------------ life
@@ -43,6 +46,8 @@ class SqliteDatabase:
     async def open(self) -> None:
         lock = claim(self.directory)
         try:
+            if not self._moving:
+                refuse_moved(self.directory)
             self._connection = await asyncio.to_thread(open_database, self.path, self._synchronous, self._clock())
         except BaseException:
             os.close(lock)
@@ -98,6 +103,10 @@ class SqliteDatabase:
         if self._lock is None:
             raise StoreUnavailable(f"{self.path} is closed")
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """For whoever moves the whole database elsewhere."""
+        return await self._read(lambda c: c.execute(sql, parameters).fetchall())
 
     async def _many(self, name: str, make: Callable[[Any], T], parameters: Any = ()) -> list[T]:
         return await self._read(lambda c: [make(row) for row in c.execute(Q[name], parameters)])

@@ -1,10 +1,11 @@
 """The SQLite database as a file: its owner, its connections, what is refused of it, its checked copies."""
 
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,9 +17,21 @@ from jarvis.state.stores.sqlite.writer import BUSY_MS, translate
 
 Q = queries.load("sqlite")
 DATABASE = "jarvis.db"
+MOVED = "moved.json"
+"""Says that the database lives elsewhere, or is on its way there: this one is history."""
 VACUUM_PAGES = 1000
 SMALL = 64 * 1024 * 1024
 """Up to this size a database is checked at every start; above, when its last owner did not close it."""
+
+
+def refuse_moved(directory: Path) -> None:
+    """Raise Conflict where the database was moved away: two that go on would give ids and run tasks twice."""
+    with suppress(FileNotFoundError):
+        there = json.loads((directory / MOVED).read_text(encoding="utf-8"))
+        hint = "set store.kind to postgres and store.url to its address"
+        if not there["finished"]:
+            hint = "its move was cut short: finish it with 'jarvis promote URL'"
+        raise Conflict(f"the database of {directory} was moved to {there['to']}", hint)
 
 
 def open_database(path: Path, synchronous: str, now: float) -> sqlite3.Connection:
