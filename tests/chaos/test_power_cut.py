@@ -64,11 +64,13 @@ def acknowledged_until_cut(disk: CuttableDisk, script: str, *args: str) -> list[
     """
     root = Path(__file__).parents[2]
     child = subprocess.Popen(
-        [sys.executable, "-c", script, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root,
+        [sys.executable, "-c", script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert child.stdout is not None
+    assert child.stderr is not None
     lines = [child.stdout.readline()]
+    assert lines[0], f"it ended before it acknowledged anything: {child.stderr.read()}"
     reader = threading.Thread(target=lambda: lines.extend(child.stdout or ()))
     reader.start()
     time.sleep(random.uniform(0.0, 0.4))
@@ -78,6 +80,7 @@ def acknowledged_until_cut(disk: CuttableDisk, script: str, *args: str) -> list[
     child.wait()
     reader.join()
     child.stdout.close()
+    child.stderr.close()
     return [line.strip() for line in lines[:heard]]
 
 

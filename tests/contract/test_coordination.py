@@ -6,7 +6,7 @@ from tests.contract.harness import Ticking
 from jarvis.core.changes import Changes
 from jarvis.core.errors import LeadershipHeld, StaleEpoch
 from jarvis.core.node import Node
-from jarvis.state.coordination import Leader, Leadership, Replica, Token
+from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token
 from jarvis.state.store import Store
 
 
@@ -51,6 +51,31 @@ async def test_a_release_lets_the_next_lead_at_once(store: Store) -> None:
     lead = await store.leadership_acquire("a", 10.0)
     await store.leadership_release(lead)
     assert (await store.leadership_acquire("b", 10.0)).epoch == lead.epoch + 1
+
+
+async def test_takeovers_are_told_with_their_cause_and_the_last_ones_kept(store: Store, clock: Ticking) -> None:
+    lead = await store.leadership_acquire("a", 10.0)
+    first = clock.now
+    clock.now += 5.0
+    await store.leadership_renew(lead, 10.0)
+    clock.now += 12.0
+    lead = await store.leadership_acquire("b", 10.0)
+    await store.leadership_release(lead)
+    clock.now += 1.5
+    lead = await store.leadership_acquire("c", 10.0)
+    e = lead.epoch
+    assert await store.takeover_list(10) == [
+        Takeover(e, "c", clock.now, "handed over", 1.5),
+        Takeover(e - 1, "b", clock.now - 1.5, "the lease had ended", 12.0),
+        Takeover(e - 2, "a", first, "the first leader", 0.0),
+    ]
+    await store.leadership_release(lead)
+    for _ in range(TAKEOVERS):
+        await store.leadership_acquire("d")
+    told = await store.takeover_list(1000)
+    assert len(told) == TAKEOVERS
+    assert {(t.holder, t.cause) for t in told} == {("d", "started")}
+    assert len(await store.takeover_list(3)) == 3
 
 
 async def test_replicas_are_listed_while_they_are_seen(store: Store, clock: Ticking) -> None:

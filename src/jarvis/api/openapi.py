@@ -39,6 +39,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/health"): (200, a.Health),
     ("get", "/version"): (200, a.Version),
     ("get", "/stats"): (200, a.Stats),
+    ("get", "/cluster"): (200, a.ClusterOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }

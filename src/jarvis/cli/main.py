@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("jarvis.cli.actions", "Let suspended tasks go on."),
     "node": ("jarvis.cli.nodes", "List, show, cordon and drain nodes."),
     "events": ("jarvis.cli.observe", "Print what happened, as it happens."),
+    "cluster": ("jarvis.cli.observe", "Show the servers of the cluster."),
     "stats": ("jarvis.cli.observe", "Print counts and figures."),
     "config": ("jarvis.cli.config", "Show the settings and where they come from."),
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),

@@ -6,7 +6,7 @@ import time
 import click
 
 from jarvis import __version__
-from jarvis.cli.output import clean, format_option, local_time, print_data
+from jarvis.cli.output import clean, format_option, local_time, print_data, print_table
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import ClientError
 
@@ -54,6 +54,33 @@ def stats(disk: bool, output: str) -> None:
         return
     for name, value in figures.items():
         click.echo(f"{name:>20}  {clean(value)}")
+
+
+@click.group()
+def cluster() -> None:
+    """The servers of the cluster."""
+
+
+@cluster.command()
+@format_option
+def show(output: str) -> None:
+    """Show each server, which of them leads, and the last ones that began to."""
+    with Client() as client:
+        found = client.connection.get("/cluster")
+    if output in ("json", "yaml"):
+        print_data(found, output)
+        return
+    rows = [
+        ("leader" if s["leads"] else "standby", s["name"], s["url"], s["version"], local_time(s["seen_at"]))
+        for s in found["servers"]
+    ]
+    print_table(("ROLE", "SERVER", "URL", "VERSION", "SEEN"), rows)
+    checks = ", ".join(f"{name} {check['status']}" for name, check in found["checks"].items())
+    click.echo(f"\nepoch {found['epoch']} of incarnation {found['incarnation']}; {checks}\n")
+    took = [
+        (t["epoch"], t["leader"], local_time(t["at"]), f"{t['silent_s']:.1f}s", t["cause"]) for t in found["takeovers"]
+    ]
+    print_table(("EPOCH", "LEADER", "SINCE", "SILENT", "CAUSE"), took)
 
 
 @click.command()

@@ -23,6 +23,32 @@ class Leader:
 
 
 @dataclass(frozen=True, slots=True)
+class Takeover:
+    """That a server began to lead. ``at``: database time; ``silent_s``: how long before it the last leader had renewed."""
+
+    epoch: int
+    holder: str
+    at: float
+    cause: str
+    silent_s: float
+
+
+TAKEOVERS = 100
+"""How many are kept."""
+
+
+def takeover_cause(epoch: int, *, lease_s: float, left_s: float, released: bool) -> str:
+    """Why the leader of ``epoch`` was followed by another, for people."""
+    if epoch == 0:
+        return "the first leader"
+    if lease_s == 0.0:
+        return "started"
+    if released:
+        return "handed over"
+    return "the leader was gone" if left_s > 0 else "the lease had ended"
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A server of the cluster. ``url``: where the other servers and the nodes reach it; ``seen_at``: database time."""
 
@@ -65,6 +91,10 @@ class Coordination(Protocol):
         ...
 
     async def leader_get(self) -> Leader: ...
+
+    async def takeover_list(self, limit: int) -> list[Takeover]:
+        """Who began to lead when and why, the last first."""
+        ...
 
     async def incarnation_bump(self, reason: str) -> int:
         """Start a new life of the database (restore, promote); ids jump by 1,000,000. Returns the new incarnation."""

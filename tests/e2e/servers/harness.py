@@ -29,15 +29,15 @@ class Servers:
 
     def leader(self) -> str:
         """The name of the one that leads; waits until there is one."""
+        return str(wait_for(self.leads, "somebody leads", 60))
 
-        def found() -> str | None:
-            for name in self.homes:
-                with contextlib.suppress(OSError, AssertionError):
-                    if "queued" in self.health(name)["checks"]["scheduler_queue"]["detail"]:
-                        return name
-            return None
-
-        return str(wait_for(found, "somebody leads"))
+    def leads(self, but: str = "") -> str | None:
+        """The name of the one that leads, if there is one and it answers."""
+        for name in self.homes:
+            with contextlib.suppress(OSError, AssertionError):
+                if name != but and "queued" in self.health(name)["checks"]["scheduler_queue"]["detail"]:
+                    return name
+        return None
 
     def standby(self) -> str:
         leader = self.leader()
@@ -45,8 +45,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(*names: str, with_redis: bool = False, sync: bool = False) -> Iterator[Servers]:
-    """As many servers as names, up and with connected nodes."""
+def servers(*names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None) -> Iterator[Servers]:
+    """As many servers as names, up and with connected nodes of so many processors."""
     with contextlib.ExitStack() as stack:
         postgres = PostgresServer(sync)
         stack.callback(postgres.remove)
@@ -64,5 +64,5 @@ def servers(*names: str, with_redis: bool = False, sync: bool = False) -> Iterat
             homes[name].env |= environment
         made = Servers(homes, postgres, redis)
         for name in names:
-            homes[name].jarvis("up", "--node-name", name)
+            homes[name].jarvis("up", "--node-name", name, *([] if cpus is None else ["--cpus", str(cpus)]))
         yield made

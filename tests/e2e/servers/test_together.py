@@ -1,5 +1,6 @@
 """Two servers on one database, as one cluster: whoever is asked, everything is there."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,18 @@ def test_health_tells_who_leads_and_what_carries_messages(both: Servers) -> None
         both.redis.pause(on=False)
         wait_for(lambda: both.health("na")["checks"]["redis"]["status"] == "ok", "it is back", 10)
         assert time.monotonic() - begun < 60
+
+
+def test_the_cluster_is_shown(both: Servers) -> None:
+    leader = both.leader()
+    for name in both.homes:
+        shown = both.homes[name].jarvis("cluster", "show").stdout.splitlines()
+        assert [line.split()[0] for line in shown[1:3]] in (["leader", "standby"], ["standby", "leader"])
+        assert f"redis {'ok' if both.redis else 'not_configured'}" in shown[4]
+        assert shown[-1].endswith("the first leader")
+    told = json.loads(both.homes[leader].jarvis("cluster", "show", "-o", "json").stdout)
+    assert {server["url"] for server in told["servers"]} == {
+        both.homes[name].server.url.removesuffix("/api/v1") for name in both.homes
+    }
+    assert [server["name"] for server in told["servers"] if server["leads"]] == [told["leader"]]
+    assert 0 < told["lease_left_s"] <= 10

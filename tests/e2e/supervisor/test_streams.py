@@ -108,7 +108,8 @@ def test_interrupt_and_end_of_input_work_on_a_terminal(node: Node, agent: Agent)
     agent.expect("started", 2)
     sock = attach(node, number=2)
     sock.shutdown(socket.SHUT_WR)
-    assert agent.expect("ended", 2)["exit_code"] == 0
+    end = agent.expect("ended", 2)
+    assert end["exit_code"] == 0, end
 
 
 def test_output_limit_counts_a_terminal(node: Node, agent: Agent) -> None:

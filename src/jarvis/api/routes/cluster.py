@@ -24,6 +24,9 @@ CHECKS = ("api", "scheduler_queue", "workers", "database", "redis")
 VITAL = ("api", "scheduler_queue", "database")
 CHECK_S = 2.0
 KEEP_S = 1.0
+SERVER_SEEN_S = 60.0
+"""A server that was not seen for so long is not shown."""
+TAKEOVERS_SHOWN = 10
 
 
 class Health:
@@ -126,6 +129,31 @@ async def stats(context: Ctx) -> Response:
     """Counts of tasks, nodes, events and bytes."""
     context.allow("see")
     return answer(await _figures(context))
+
+
+@router.get("/cluster")
+async def cluster(request: Request, context: Ctx) -> Response:
+    """The servers of this cluster, which of them leads, and the last ones that began to."""
+    context.allow("see")
+    store = context.services.store
+    leader, replicas = await store.leader_get(), await store.replica_list(SERVER_SEEN_S)
+    servers = [
+        {"name": r.name, "url": r.url, "version": r.version, "seen_at": rfc3339(r.seen_at), "leads": r.name == leader.holder}
+        for r in replicas
+    ]  # fmt: skip
+    if not context.services.replica:
+        own = {"url": "", "version": context.services.version, "seen_at": rfc3339(context.services.clock.now())}
+        servers = [{"name": leader.holder, **own, "leads": True}]
+    _, checks = await _health(request).look()
+    took = [
+        {"epoch": t.epoch, "leader": t.holder, "at": rfc3339(t.at), "cause": t.cause, "silent_s": round(t.silent_s, 3)}
+        for t in await store.takeover_list(TAKEOVERS_SHOWN)
+    ]
+    return answer({
+        "incarnation": leader.leadership.incarnation, "epoch": leader.leadership.epoch, "leader": leader.holder,
+        "lease_left_s": round(max(leader.left_s, 0.0), 3), "servers": servers, "takeovers": took,
+        "checks": {name: checks[name] for name in ("database", "redis")},
+    })  # fmt: skip
 
 
 @router.get("/metrics")

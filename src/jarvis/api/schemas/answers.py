@@ -271,3 +271,33 @@ class Stats(Answer):
 class Backup(Answer):
     path: str
     bytes: Count
+
+
+class ServerOut(BaseModel):
+    """``leads`` at most one does; ``url`` where the others and the nodes reach it, empty where it is the only one."""
+
+    name: str
+    url: str
+    version: str
+    seen_at: Instant | None
+    leads: bool
+
+
+class TakeoverOut(BaseModel):
+    """``silent_s``: how long before it the leader before had been heard of."""
+
+    epoch: int
+    leader: str
+    at: Instant
+    cause: str
+    silent_s: float
+
+
+class ClusterOut(Answer):
+    incarnation: int
+    epoch: int
+    leader: str
+    lease_left_s: float
+    servers: list[ServerOut]
+    takeovers: list[TakeoverOut]
+    checks: dict[str, Check]

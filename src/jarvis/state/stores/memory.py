@@ -1,6 +1,7 @@
 """The store in memory: the oracle that the others are held against, and a choice for work that need not survive."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
-from jarvis.state.coordination import Leader, Leadership, Replica, Token
+from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
 from jarvis.state.persistence import (
     AWAITING,
     ID_JUMP,
@@ -66,7 +67,8 @@ class MemoryStore:
         self._next_task = self._next_command = self._next_report = self._next_node = 1
         self._last_seq = self._dropped_seq = 0
         self._leadership = Leadership(max(1, int(clock()) - INCARNATION_EPOCH), 0)
-        self._holder, self._lease_end = "", 0.0
+        self._holder, self._lease_end, self._renewed_at = "", 0.0, 0.0
+        self._takeovers: deque[Takeover] = deque(maxlen=TAKEOVERS)
         self._replicas: dict[str, Replica] = {}
         self._node_replicas: dict[int, str] = {}
         self._secrets: dict[str, bytes] = {}
@@ -89,17 +91,25 @@ class MemoryStore:
         now = self._clock()
         if self._lease_end > now:
             raise LeadershipHeld(self._holder, self._lease_end - now)
-        self._leadership = Leadership(self._leadership.incarnation, self._leadership.epoch + 1)
-        self._holder, self._lease_end = holder, now + lease_s
+        before = self._leadership.epoch
+        self._leadership = Leadership(self._leadership.incarnation, before + 1)
+        released = self._lease_end == self._renewed_at
+        cause = takeover_cause(before, lease_s=lease_s, left_s=self._lease_end - now, released=released)
+        self._takeovers.append(Takeover(before + 1, holder, now, cause, now - self._renewed_at if before else 0.0))
+        self._holder, self._lease_end, self._renewed_at = holder, now + lease_s, now
         return self._leadership
 
     async def leadership_renew(self, leadership: Leadership, lease_s: float) -> None:
         self._still(leadership)
-        self._lease_end = self._clock() + lease_s
+        self._renewed_at = self._clock()
+        self._lease_end = self._renewed_at + lease_s
 
     async def leadership_release(self, leadership: Leadership) -> None:
         if leadership == self._leadership:
-            self._lease_end = self._clock()
+            self._lease_end = self._renewed_at = self._clock()
+
+    async def takeover_list(self, limit: int) -> list[Takeover]:
+        return list(self._takeovers)[::-1][:limit]
 
     async def leader_get(self) -> Leader:
         return Leader(self._holder, self._leadership, self._lease_end - self._clock())

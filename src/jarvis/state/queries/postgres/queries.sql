@@ -54,8 +54,15 @@ UPDATE leadership SET incarnation = greatest(incarnation + 1, floor(jarvis_now($
 -- No id is given twice, whatever a lost part of history had given.
 SELECT setval('task_id', (SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM task_id) + $1);
 -- name: lease_get
--- Seconds until it ends, seconds since it was renewed.
-SELECT ends_at - jarvis_now($1), jarvis_now($1) - renewed_at FROM lease;
+-- Seconds until it ends, seconds since it was renewed, whether it was given up.
+SELECT ends_at - jarvis_now($1), jarvis_now($1) - renewed_at, ends_at - renewed_at < 0.001 FROM lease;
+-- name: takeover_put
+-- Who leads from now on, and why; only the last ones are kept.
+WITH old AS (DELETE FROM takeover WHERE epoch <= $2::bigint - $6::bigint)
+INSERT INTO takeover (epoch, holder, at, cause, silent_s) VALUES ($2, $3, jarvis_now($1), $4, $5);
+-- name: takeover_list
+-- The last ones.
+SELECT epoch, holder, at, cause, silent_s FROM takeover ORDER BY epoch DESC LIMIT $1;
 -- name: lease_put
 -- From now on, for so long.
 UPDATE lease SET ends_at = jarvis_now($1) + $2, renewed_at = jarvis_now($1);

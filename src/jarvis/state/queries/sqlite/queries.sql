@@ -15,10 +15,19 @@ UPDATE cluster SET clean = ?;
 UPDATE cluster SET epoch = epoch + 1, holder = ?;
 -- name: lease_put
 -- Until when nobody else may lead.
-UPDATE lease SET ends_at = ?;
+UPDATE lease SET ends_at = ?, renewed_at = ?;
 -- name: leader_get
--- holder, incarnation, epoch, ends_at
-SELECT holder, incarnation, epoch, ends_at FROM cluster, lease;
+-- holder, incarnation, epoch, ends_at, renewed_at
+SELECT holder, incarnation, epoch, ends_at, renewed_at FROM cluster, lease;
+-- name: takeover_put
+-- Who leads from now on, and why.
+INSERT INTO takeover (epoch, holder, at, cause, silent_s) VALUES (?, ?, ?, ?, ?);
+-- name: takeover_delete
+-- Those up to an epoch.
+DELETE FROM takeover WHERE epoch <= ?;
+-- name: takeover_list
+-- The last ones.
+SELECT epoch, holder, at, cause, silent_s FROM takeover ORDER BY epoch DESC LIMIT ?;
 -- name: incarnation_bump
 -- A new life of the database.
 UPDATE cluster SET incarnation = max(incarnation + 1, ?);

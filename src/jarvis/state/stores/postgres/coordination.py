@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from jarvis.core.errors import LeadershipHeld, StaleEpoch, StoreUnavailable
-from jarvis.state.coordination import Leader, Leadership, Replica, Token
+from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH, REPLICA_S, encode
 from jarvis.state.postgres import Connection, Postgres
 from jarvis.state.stores.postgres.schema import Q, migrate
@@ -48,16 +48,20 @@ class PostgresCoordination:
 
     async def leadership_acquire(self, holder: str, lease_s: float = 0.0) -> Leadership:
         async def unit(c: Connection) -> Leadership:
-            incarnation, _, before, timeline = await c.fetchrow(Q["leadership_lock"])
-            left, silent = await c.fetchrow(Q["lease_get"], self._at())
+            incarnation, epoch, before, timeline = await c.fetchrow(Q["leadership_lock"])
+            left, silent, released = await c.fetchrow(Q["lease_get"], self._at())
             if left > 0 and not (silent >= EARLY_S and self._session is None and await self._begin_session()):
                 raise LeadershipHeld(before, left)
             current = await c.fetchval(Q["timeline"])
+            cause = takeover_cause(epoch, lease_s=lease_s, left_s=left, released=released)
             if timeline not in ("", current):  # a standby was promoted: it may lack what was given last
                 await c.execute(Q["task_id_jump"], ID_JUMP)
                 incarnation = await c.fetchval(Q["incarnation_put"], self._at(), INCARNATION_EPOCH)
+                cause = "the database failed over"
             row = await c.fetchrow(Q["leadership_put"], holder, incarnation, current)
             await c.execute(Q["lease_put"], self._at(), lease_s)
+            told = (epoch + 1, holder, cause, silent if epoch else 0.0, TAKEOVERS)
+            await c.execute(Q["takeover_put"], self._at(), *told)
             return Leadership(*row)
 
         won = await self.postgres.transaction(unit)
@@ -99,6 +103,9 @@ class PostgresCoordination:
         if session is not None:
             with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await session.close(timeout=2.0)
+
+    async def takeover_list(self, limit: int) -> list[Takeover]:
+        return [Takeover(*row) for row in await self.postgres.fetch(Q["takeover_list"], limit)]
 
     async def leader_get(self) -> Leader:
         ((holder, incarnation, epoch, left),) = await self.postgres.fetch(Q["leader_get"], self._at())

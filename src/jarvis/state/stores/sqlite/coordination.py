@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from jarvis.core.errors import LeadershipHeld, StaleEpoch
-from jarvis.state.coordination import Leader, Leadership, Replica, Token
+from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
 from jarvis.state.persistence import INCARNATION_EPOCH, REPLICA_S, encode
 from jarvis.state.stores.sqlite.database import SqliteDatabase, run
 from jarvis.state.stores.sqlite.file import Q, bump
@@ -20,33 +20,41 @@ class SqliteCoordination(SqliteDatabase):
         now = self._clock()
 
         def unit(c: sqlite3.Connection) -> Leadership:
-            before, incarnation, epoch, ends_at = c.execute(Q["leader_get"]).fetchone()
+            before, incarnation, epoch, ends_at, renewed_at = c.execute(Q["leader_get"]).fetchone()
             if ends_at > now:
                 raise LeadershipHeld(before, ends_at - now)
             run(c, "leadership_acquire", [(holder,)])
-            run(c, "lease_put", [(now + lease_s,)])
+            run(c, "lease_put", [(now + lease_s, now)])
+            cause = takeover_cause(epoch, lease_s=lease_s, left_s=ends_at - now, released=ends_at == renewed_at)
+            run(c, "takeover_put", [(epoch + 1, holder, now, cause, now - renewed_at if epoch else 0.0)])
+            run(c, "takeover_delete", [(epoch + 1 - TAKEOVERS,)])
             return Leadership(incarnation, epoch + 1)
 
         return await self._writer.do(unit)
 
     async def leadership_renew(self, leadership: Leadership, lease_s: float) -> None:
-        await self._lease(leadership, self._clock() + lease_s)
+        await self._lease(leadership, lease_s)
 
     async def leadership_release(self, leadership: Leadership) -> None:
         try:
-            await self._lease(leadership, self._clock())
+            await self._lease(leadership, 0.0)
         except StaleEpoch:
             return
 
-    async def _lease(self, leadership: Leadership, ends_at: float) -> None:
+    async def _lease(self, leadership: Leadership, lease_s: float) -> None:
+        now = self._clock()
+
         def unit(c: sqlite3.Connection) -> None:
             check_epoch(c, leadership)
-            run(c, "lease_put", [(ends_at,)])
+            run(c, "lease_put", [(now + lease_s, now)])
 
         await self._writer.do(unit)
 
+    async def takeover_list(self, limit: int) -> list[Takeover]:
+        return await self._many("takeover_list", lambda row: Takeover(*row), (limit,))
+
     async def leader_get(self) -> Leader:
-        holder, incarnation, epoch, ends_at = await self._read(lambda c: c.execute(Q["leader_get"]).fetchone())
+        holder, incarnation, epoch, ends_at, _ = await self._read(lambda c: c.execute(Q["leader_get"]).fetchone())
         return Leader(holder, Leadership(incarnation, epoch), ends_at - self._clock())
 
     async def incarnation_bump(self, reason: str) -> int:

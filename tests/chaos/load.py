@@ -1,0 +1,93 @@
+"""Load for fault tests: clients that keep a ledger of what was acknowledged, and how it all ended."""
+
+import random
+import threading
+import time
+import urllib.request
+import uuid
+from http.client import HTTPException
+from json import dumps, loads
+from pathlib import Path
+
+import msgspec
+from tests.e2e.cluster.harness import Home
+
+from jarvis.sdk.client import Client
+from jarvis.utils import server_file
+
+PAUSE_S = 0.04
+"""Of each client between two submissions: about 150 a second for eight of them, however long it takes."""
+AT_ONCE = 5000
+
+
+class Load:
+    """Clients that submit one by one, repeat with the same key until they get an answer, and keep a ledger."""
+
+    def __init__(self, homes: list[Home], file: Path, clients: int = 8) -> None:
+        """``homes``: of the servers, any of which is asked; ``file``: where each task writes its id."""
+        self.homes, self.file = homes, file
+        self.acknowledged: list[int] = []
+        self.slowest = 0.0
+        """Seconds of the slowest request that was answered well."""
+        self.in_flight = 0
+        self.stopping = False
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self) -> None:
+        while not self.stopping:
+            ident = self.until_answered(uuid.uuid4().hex)
+            with self.lock:
+                self.acknowledged += ident
+            time.sleep(PAUSE_S)
+
+    def until_answered(self, key: str) -> list[int]:
+        while not self.stopping:
+            if (ident := self.post(key)) is not None:
+                return [ident]
+        return []
+
+    def post(self, key: str) -> int | None:
+        content = server_file.read(random.choice(self.homes).directory)
+        if content is None:
+            time.sleep(0.02)
+            return None
+        body = dumps({"command": ["sh", "-c", f"echo $JARVIS_TASK_ID >> {self.file}"], "resources": {"cpu": 0.1}})
+        request = urllib.request.Request(
+            f"{content.url}/tasks", body.encode(),
+            {"Authorization": f"Bearer {content.token}", "Idempotency-Key": key, "Content-Type": "application/json"},
+        )  # fmt: skip
+        with self.lock:
+            self.in_flight += 1
+        begun = time.monotonic()
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                ident = int(loads(answer.read())["id"])
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+            return ident
+        except (OSError, ValueError, HTTPException):
+            time.sleep(0.02)
+            return None
+        finally:
+            with self.lock:
+                self.in_flight -= 1
+
+    def stop(self) -> None:
+        self.stopping = True
+        for thread in self.threads:
+            thread.join(60)
+
+
+def ends(client: Client, tasks: list[int], patience: float = 300.0) -> dict[int, str]:
+    """How each of the tasks ended, once all have."""
+    found: dict[int, str] = {}
+    deadline = time.monotonic() + patience
+    while len(found) < len(tasks):
+        assert time.monotonic() < deadline, f"{len(tasks) - len(found)} of {len(tasks)} tasks do not end"
+        wanted = [ident for ident in tasks if ident not in found][:AT_ONCE]
+        body = msgspec.msgpack.encode({"ids": wanted, "wait": 5.0})
+        answer = client.connection.request("POST", "/tasks/results", content=body)
+        found |= {row[0]: row[1] for row in msgspec.msgpack.decode(answer.content)["results"]}
+    return found

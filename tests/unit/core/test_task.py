@@ -1,0 +1,13 @@
+"""What a task says about itself."""
+
+from jarvis.core.task import ArraySpec, FunctionCall, TaskSpec
+
+
+def test_bodies_are_named_by_their_fields() -> None:
+    assert TaskSpec(name="t", command=("true",)).bodies == {}
+    called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11"))
+    assert called.bodies == {"function.code": "c"}
+    called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", args_digest="a"))
+    assert called.bodies == {"function.code": "c", "function.args_digest": "a"}
+    scripted = TaskSpec(name="t", command=("sh",), script="s", array=ArraySpec(((0, 1, 1),), entries="e"))
+    assert scripted.bodies == {"script": "s", "entries": "e"}
