@@ -65,6 +65,8 @@ RINGS = {
     "jarvis.worker.task_executors": "adapter",
     "jarvis.sim": "simulation",
     "jarvis.wiring": "wiring",
+    "jarvis.web": "wiring",
+    "jarvis.own_node": "wiring",
     "jarvis.promotion": "wiring",  # from one adapter to another
     "jarvis.sdk": "client",
     "jarvis.cli": "entry",

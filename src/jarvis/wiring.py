@@ -1,67 +1,48 @@
 """The composition root: reads settings, picks adapters, starts the shells of a server and of its own node."""
 
 import asyncio
-import getpass
-import json
 import logging
 import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from prometheus_client import CollectorRegistry
-
 from jarvis import __version__
-from jarvis.api.auth import StoreAuthenticator, token_hash
-from jarvis.api.server import create_app, listen, uvicorn_options
-from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
-from jarvis.core.ids import ElementKey
-from jarvis.core.permissions import Principal
-from jarvis.core.resources import parse_bytes
-from jarvis.monitor import health
-from jarvis.monitor.metrics_collector import MetricsCollector
-from jarvis.scheduler import explain
+from jarvis.own_node import OwnNode
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
-from jarvis.state.coordination import Leader, Token
+from jarvis.state.coordination import Leader
 from jarvis.state.ownership import claim
 from jarvis.state.retention import Keep, Retention
-from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
+from jarvis.utils.listener import listen
 
 if TYPE_CHECKING:
-    from jarvis.api.gateway import Gateway
-    from jarvis.api.peers import Peers
     from jarvis.bus.buses.cluster import ClusterBus
     from jarvis.bus.transport import Transport
+    from jarvis.web import Web
 
 log = logging.getLogger("jarvis.server")
 DAY = 86400.0
 LEASE_S = 10.0
-REPORT_AFTER_S = 1.0
 SEEN_EVERY_S = 2.0
 PORTS = range(7517, 7717)
 """Where a server listens that was not told where."""
-SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
 
 
 class PortInUse(OSError):
@@ -84,7 +65,7 @@ class Server:
     """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it."""
 
     def __init__(self, settings: Settings, with_node: bool = True, owner_fd: int | None = None) -> None:
-        self.settings, self.with_node, self.owner_fd = settings, with_node, owner_fd
+        self.settings, self.owner_fd = settings, owner_fd
         self.store, self.blobs = open_store(settings)
         self.clock = Clock()
         self.name = settings.server.name or f"{socket.gethostname()}:{os.getpid()}"
@@ -97,14 +78,13 @@ class Server:
             self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
         )
         self.election = Election(self.scheduler, self._leader_changed)
-        self.peers: Peers | None = None
+        self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
         self.token = ""
         self.url = ""
-        self._gateway: Gateway | None = None
-        self._address: tuple[str, int] = ("", 0)
+        self.address: tuple[str, int] = ("", 0)
+        self.leader_changed: Callable[[int, int], None] = lambda incarnation, epoch: None
+        """Told the incarnation and epoch of whoever leads now."""
         self._tasks: list[asyncio.Task[Any]] = []
-        self._supervisor: subprocess.Popen[bytes] | None = None
-        self._owner_pipe: int | None = None
         self._lock: int | None = None
 
     def _cluster_bus(self) -> "ClusterBus":
@@ -137,20 +117,29 @@ class Server:
         try:
             await self._begin()
             listener = self._listen()
-            server = uvicorn.Server(uvicorn.Config(self._app(), **uvicorn_options()))
+            self.token, node_token = self._kept_token("token"), self._kept_token("node.token")
+            if self.node is not None:
+                self.node.start(self.url)
             self._spawn(self._retention().run(), "retention")
-            self._announce()
-            if self.shared:
-                await self._join_the_others()
-            if self.with_node:
-                self._start_node()
-            if self.owner_fd is not None:
-                self._spawn(self._watch_owner(server), "owner")
-            # uvicorn raises again what stopped it, to end the process: there is still a store to close.
-            signal.signal(signal.SIGTERM, lambda *_: None)
-            await server.serve(sockets=[listener])
+            await self._serve(listener, node_token)
         finally:
             await self._stop()
+
+    async def _serve(self, listener: socket.socket, node_token: str) -> None:
+        from jarvis.web import Web  # most of a start is spent on importing it: the node starts meanwhile
+
+        web = Web(self, node_token)
+        self.leader_changed = web.gateway.begin_anew
+        self._spawn(web.observe(), "metrics")
+        self._announce()
+        if self.shared:
+            await web.join_the_others()
+            self._spawn(self._be_seen(), "be seen")
+        if self.owner_fd is not None:
+            self._spawn(self._watch_owner(web), "owner")
+        # uvicorn raises again what stopped it, to end the process: there is still a store to close.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        await web.serve(listener)
 
     async def _begin(self) -> None:
         """Until it is known who leads: here, usually, this server itself."""
@@ -166,24 +155,13 @@ class Server:
             if task.done():
                 task.result()
 
-    async def _join_the_others(self) -> None:
-        """What only a server among several needs: to be seen, to ask the others, and an owner whom they know, too."""
-        from jarvis.api.peers import Peers  # a client of its own: what a lone server does not need costs it no start
-
-        token = await self.store.secret_keep("peers", secrets.token_urlsafe(32).encode())
-        self.authenticator.admit(token_hash(token.decode()), Principal("jarvis", "peer", (), "server"))
-        self.services.peers = self.peers = Peers(self.store, token.decode())
-        await self.store.token_put(Token(token_hash(self.token), getpass.getuser(), "admin", ("*",), "owner"))
-        await self._look_round()
-        self._spawn(self._be_seen(), "be seen")
-
     async def _be_seen(self) -> None:
         while True:
             await asyncio.sleep(SEEN_EVERY_S)
             with suppress(StoreUnavailable):
-                await self._look_round()
+                await self.look_round()
 
-    async def _look_round(self) -> None:
+    async def look_round(self) -> None:
         """Be seen, and see the others."""
         await self.store.replica_seen(self.name, self.url, __version__)
         found = await self.store.replica_list(3 * SEEN_EVERY_S)
@@ -194,8 +172,7 @@ class Server:
         epoch = (leader.leadership.incarnation, leader.leadership.epoch)
         if not isinstance(self.bus, MemoryBus):
             self.bus.lead(epoch, self.election.leads)
-        if self._gateway is not None:
-            self._gateway.begin_anew(*epoch)
+        self.leader_changed(*epoch)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
@@ -217,62 +194,22 @@ class Server:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         if not isinstance(self.bus, MemoryBus):
             await self.bus.stop()
-        if self._owner_pipe is not None:
-            os.close(self._owner_pipe)
-        if self._supervisor is not None and self.owner_fd is not None:
-            with suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._supervisor.wait, 15)
+        if self.node is not None:
+            self.node.let_go()
+            await asyncio.to_thread(self.node.wait)
         await self.store.close()
         if self._lock is not None:
             os.close(self._lock)
 
-    async def _watch_owner(self, server: uvicorn.Server) -> None:
+    async def _watch_owner(self, web: "Web") -> None:
         """The owner's end of the pipe closes when it ends, however it ends."""
         assert self.owner_fd is not None
         closed = asyncio.Event()
         asyncio.get_running_loop().add_reader(self.owner_fd, closed.set)
         await closed.wait()
-        server.should_exit = True
+        web.stop()
 
     # ------------------------------------------------------------ parts
-
-    def _app(self) -> Any:
-        registry = CollectorRegistry()
-        metrics = MetricsCollector(registry, self.scheduler)
-        self._spawn(self._observe(metrics), "metrics")
-        user = getpass.getuser()
-        self.token = self._kept_token("token")
-        fixed = {
-            token_hash(self.token): Principal(user, "admin", ("*",), "owner"),
-            token_hash(self._kept_token("node.token")): Principal(user, "node", (), "own node"),
-        }
-        self.authenticator = StoreAuthenticator(self.store, self.clock, fixed)
-        self.services = Services(
-            store=self.store, blobs=self.blobs, bus=self.bus,
-            state_manager=StateManager(self.store, self.blobs, self.bus, metrics.accepted),
-            clock=self.clock, authenticator=self.authenticator,
-            why=self._why, node_fits=lambda spec: explain.never_fits(self.scheduler.cluster, spec),
-            incarnation=lambda: self.scheduler.cluster.incarnation,
-            health_checks=health.checks(self.store, self.scheduler, self.election, lambda: self._address, self.redis),
-            registry=registry, replica=self.name if self.shared else "",
-            settings=ApiSettings(
-                allowed_hosts=self.settings.server.allowed_hosts, default_user=user,
-                report_after_s=REPORT_AFTER_S if self.shared else None,
-            ),
-        )  # fmt: skip
-        app = create_app(self.services)
-        self._gateway = app.state.gateway
-        return app
-
-    async def _why(self, key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None:
-        if self.peers is None or self.election.leads or asked_by_peer:
-            return explain.why(self.scheduler.cluster, key, self.clock.now())
-        return await self.peers.why(self.election.leader.holder if self.election.leader else "", key)
-
-    async def _observe(self, metrics: MetricsCollector) -> None:
-        while True:
-            async for batch in self.bus.watch():
-                metrics.observe(batch)
 
     def _listen(self) -> socket.socket:
         """The socket; a port that was free the last time is taken again, so that nodes and people find it."""
@@ -285,8 +222,8 @@ class Server:
             text = remembered.read_text(encoding="ascii").strip()
             wanted = int(text) if text.isdigit() else 0
         listener = self._bind(host, wanted, required=bool(port)) if wanted else self._first_free(host)
-        self._address = listener.getsockname()[:2]
-        actual = self._address[1]
+        self.address = listener.getsockname()[:2]
+        actual = self.address[1]
         if self.settings.state_dir.is_dir():
             remembered.write_text(f"{actual}\n", encoding="ascii")
         name = f"[{host}]" if ":" in host else host
@@ -323,77 +260,3 @@ class Server:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32))
         return path.read_text(encoding="ascii").strip()
-
-    # ------------------------------------------------------------ the own node
-
-    def _start_node(self) -> None:
-        """The supervisor of this machine's node: one that lives already goes on, with the agent that it has."""
-        directory = self.settings.state_dir / "node"
-        directory.mkdir(mode=0o711, exist_ok=True)
-        os.chmod(self.settings.state_dir, 0o711 if os.geteuid() == 0 else 0o700)
-        command = [
-            sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
-            "--agent", json.dumps(agent_command(self.settings, directory, self.url)),
-        ]  # fmt: skip
-        pass_fds: tuple[int, ...] = ()
-        if self.owner_fd is not None:
-            read_end, self._owner_pipe = os.pipe()
-            command += ["--owner-fd", str(read_end)]
-            pass_fds = (read_end,)
-        with open(directory / "supervisor.log", "ab", opener=lambda path, how: os.open(path, how, 0o600)) as out:
-            self._supervisor = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=pass_fds
-            )
-        for descriptor in pass_fds:
-            os.close(descriptor)
-
-
-def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
-    """How the supervisor starts the agent."""
-    worker, state_dir, mounts = settings.worker, settings.state_dir, settings.containers.mounts
-    command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
-    command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
-    if worker.name:
-        command += ["--name", worker.name]
-    if worker.cpus is not None:
-        command += ["--cpus", str(worker.cpus)]
-    if worker.memory is not None:
-        command += ["--memory", str(parse_bytes(worker.memory, "worker.memory"))]
-    if worker.gpus is not None:
-        command += ["--gpus", str(worker.gpus)]
-    for name, value in worker.labels.items():
-        command += ["--label", f"{name}={value}"]
-    for taint in worker.taints:
-        command += ["--taint", taint]
-    if mounts is not None:
-        command += [f"--container-mounts={os.pathsep.join(mounts)}"]
-    return command + (["--allow-root"] if worker.allow_root else [])
-
-
-def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
-    """End the node's supervisor with all that runs under it; False when there is none."""
-    pid_file = state_dir / "node" / "supervisor.pid"
-    try:
-        pid = int(pid_file.read_text(encoding="ascii").split()[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError, IndexError):
-        return False
-    if os.fsencode(str(state_dir / "node")) not in command:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    return _gone(pid, timeout_s)
-
-
-def _gone(pid: int, timeout_s: float) -> bool:
-    import time
-
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return True
-        if stat[stat.rindex(")") + 2] in "ZX":
-            return True
-        time.sleep(0.02)
-    return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,6 @@ from jarvis.api import problems
 from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.openapi import describe
 from jarvis.api.routes import blobs, cluster, events, logs, nodes, peers, results, streams, tasks
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
@@ -62,8 +60,15 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(peers.router)
     problems.install(app)
     app.add_middleware(Guard, services=services)
-    app.openapi = lambda: app.openapi_schema or describe(FastAPI.openapi(app))  # type: ignore[method-assign]  # when asked
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """Made when somebody asks, as its models are of no use else."""
+    from jarvis.api.openapi import describe
+
+    return app.openapi_schema or describe(FastAPI.openapi(app))
 
 
 @asynccontextmanager
@@ -86,26 +91,6 @@ def _stopped(task: asyncio.Task[Any]) -> None:
     """Neither ends by itself; if one does, the log must say so."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("%s ended", task.get_name(), exc_info=error)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listener for ``uvicorn.Server.serve(sockets=[…])``; port 0 takes a free one.
-
-    Without TCP_NODELAY, which accepted sockets inherit, every small answer would wait 40 ms for the client's ACK.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, address = found[0]
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen(1024)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def uvicorn_options() -> dict[str, Any]:

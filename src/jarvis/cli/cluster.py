@@ -1,6 +1,5 @@
 """up, down, server: Jarvis on this machine."""
 
-import asyncio
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from jarvis.config.settings import Settings, load
+from jarvis.config.sources import state_dir
 from jarvis.sdk.launch import alive, start_server
 from jarvis.utils import server_file
 
@@ -56,8 +55,8 @@ def up(
 ) -> None:  # fmt: skip
     """Start Jarvis on this machine: server, node and everything they need. Running tasks of before go on."""
     flags = _flags(host, port, memory, cpus, name)
-    settings, _ = load(flags)
-    content = server_file.read(settings.state_dir)
+    directory = state_dir()
+    content = server_file.read(directory)
     if alive(content):
         assert content is not None
         if environment:
@@ -66,15 +65,15 @@ def up(
             click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
         return
     if foreground:
-        _serve(settings, None)
+        _serve(flags, None)
         return
     begin = time.monotonic()
-    content, process = start_server(settings.state_dir, flags)
+    content, process = start_server(directory, flags)
     process.returncode = 0  # it stays when this command ends
     if environment:
         _tell_environment(content)
         return
-    click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {settings.state_dir}")
+    click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {directory}")
     if memory:
         click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
     click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
@@ -96,14 +95,17 @@ def server(
 ) -> None:  # fmt: skip
     """Run a server in the foreground, with a node on this machine."""
     flags = json.loads(more) if more else _flags(host, port, memory, cpus, name)
-    settings, _ = load(flags)
-    _serve(settings, log_file, not no_node, owner_fd)
+    _serve(flags, log_file, not no_node, owner_fd)
 
 
-def _serve(settings: Settings, log_file: Path | None, with_node: bool = True, owner_fd: int | None = None) -> None:
+def _serve(flags: dict[str, Any], log_file: Path | None, with_node: bool = True, owner_fd: int | None = None) -> None:
+    import asyncio
+
+    from jarvis.config.settings import load
     from jarvis.utils.logs import configure
     from jarvis.wiring import PortInUse, Server
 
+    settings, _ = load(flags)
     configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
     try:
         asyncio.run(Server(settings, with_node, owner_fd).run())
@@ -119,13 +121,12 @@ def down(keep: bool, purge: bool, yes: bool) -> None:
     """Stop Jarvis on this machine."""
     import shutil
 
-    settings, _ = load()
-    directory = settings.state_dir
+    directory = state_dir()
     if purge and not yes:
         click.confirm(f"Delete {directory} with every task, log and result in it?", abort=True)
     stopped = _stop_server(directory)
     if not keep:
-        from jarvis.wiring import stop_node
+        from jarvis.own_node import stop_node
 
         stopped = stop_node(directory) or stopped
     if purge and directory.is_dir():

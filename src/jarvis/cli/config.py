@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from jarvis.config.settings import config_path, load
+from jarvis.config.settings import load
+from jarvis.config.sources import config_path
 
 
 @click.group()

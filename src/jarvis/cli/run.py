@@ -28,17 +28,16 @@ _COMMAND = {"allow_interspersed_args": False}
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> int:
     """Run COMMAND attached: input, output and exit code are its own. Ctrl-C stops it, twice kills it."""
-    from jarvis.config.settings import load
+    from jarvis.config.sources import state_dir
     from jarvis.sdk.launch import alive
     from jarvis.utils import server_file
 
-    settings, _ = load()
     fields = task_fields(options, dict(os.environ), os.getcwd()) | {"command": list(command)}
     if pty:
         fields["pty"] = True
     elif not no_stdin and not fields.get("image") and terminal.has_input():
         fields["stdin"] = "-"
-    if os.environ.get("JARVIS_URL") or alive(server_file.read(settings.state_dir)):
+    if os.environ.get("JARVIS_URL") or alive(server_file.read(state_dir())):
         with Client() as client:
             return _attached(client, fields)
     from jarvis.sdk.local import local

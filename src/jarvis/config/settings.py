@@ -1,20 +1,12 @@
-"""Settings from flags, environment (``JARVIS_A__B``), a YAML file and defaults, in this order; unknown keys are refused."""
+"""What can be set, from flags, environment, a YAML file and defaults, in this order; unknown keys are refused."""
 
 import difflib
-import os
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jarvis.core.errors import JarvisError
-
-
-class SettingsError(JarvisError):
-    """A setting that cannot be meant; names the key and the file or variable."""
-
-    code = "settings"
+from jarvis.config.sources import SettingsError, merged
 
 
 class _Section(BaseModel):
@@ -92,98 +84,14 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
 
 
-CLIENT_VARIABLES = frozenset(
-    {
-        "JARVIS_URL", "JARVIS_TOKEN", "JARVIS_PROJECT", "JARVIS_OUTPUT_FORMAT", "JARVIS_CONFIG", "JARVIS_HOME",
-        "JARVIS_SOAK", "JARVIS_TRACES",
-    }
-)  # fmt: skip
-
-
-def config_path(environ: dict[str, str] | None = None) -> Path:
-    """Where the YAML file is: JARVIS_CONFIG, else under XDG_CONFIG_HOME."""
-    env = dict(os.environ) if environ is None else environ
-    if env.get("JARVIS_CONFIG"):
-        return Path(env["JARVIS_CONFIG"])
-    return Path(env.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "jarvis" / "config.yaml"
-
-
 def load(flags: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> tuple[Settings, dict[str, str]]:
     """The settings and, for each key that is not a default, where it came from."""
-    env = dict(os.environ) if environ is None else environ
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    path = config_path(env)
-    for layer, origin in (
-        (_from_file(path), str(path)),
-        (_from_environment(env), "environment"),
-        (flags or {}, "flag"),
-    ):
-        _merge(merged, layer, origin, origins, ())
-    if "state_dir" not in merged:
-        merged["state_dir"] = default_state_dir(env)
+    found, origins = merged(flags, environ)
     try:
-        settings = Settings.model_validate(merged)
+        settings = Settings.model_validate(found)
     except ValidationError as error:
         raise SettingsError(_explain(error, origins)) from None
     return settings.model_copy(update={"state_dir": settings.state_dir.expanduser()}), origins
-
-
-def default_state_dir(env: dict[str, str]) -> str:
-    if env.get("JARVIS_HOME"):
-        return env["JARVIS_HOME"]
-    return str(Path(env.get("XDG_STATE_HOME") or "~/.local/state") / "jarvis")
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path} must hold keys and values, not {type(data).__name__}")
-    return data
-
-
-def _from_environment(env: dict[str, str]) -> dict[str, Any]:
-    """``JARVIS_SERVER__PORT=8080``; values are read as YAML, so numbers and lists work."""
-    out: dict[str, Any] = {}
-    for name, value in env.items():
-        if (
-            not name.startswith("JARVIS_")
-            or name in CLIENT_VARIABLES
-            or ("__" not in name and name != "JARVIS_STATE_DIR")
-        ):
-            continue
-        at = out
-        *parents, last = name[len("JARVIS_") :].lower().split("__")
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[last] = yaml.safe_load(value)
-    return out
-
-
-def _merge(
-    into: dict[str, Any], layer: dict[str, Any], origin: str, origins: dict[str, str], path: tuple[str, ...]
-) -> None:
-    for key, value in layer.items():
-        here = (*path, str(key))
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, origin, origins, here)
-        elif isinstance(value, dict):
-            into[key] = {}
-            _merge(into[key], value, origin, origins, here)
-        else:
-            into[key] = value
-            origins[".".join(here)] = origin
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from jarvis.api.auth import StoreAuthenticator, token_hash
-from jarvis.api.server import create_app, listen, uvicorn_options
+from jarvis.api.server import create_app, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.changes import Changes
@@ -21,6 +21,7 @@ from jarvis.state.coordination import Leadership, Token
 from jarvis.state.state_manager import StateManager
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
+from jarvis.utils.listener import listen
 
 TOKENS = {
     "admin": ("root", "admin", ("*",)),

@@ -1,0 +1,109 @@
+"""The node of this machine: its supervisor is started, found again and ended from here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jarvis.config.settings import Settings
+from jarvis.core.resources import parse_bytes
+
+SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
+END_S = 15.0
+
+
+class OwnNode:
+    """Its supervisor lives on when the server ends, unless it has an owner: then it ends with that one."""
+
+    def __init__(self, settings: Settings, owned: bool) -> None:
+        self._settings, self._owned = settings, owned
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._owner_pipe: int | None = None
+
+    def start(self, url: str) -> None:
+        """A supervisor that lives already goes on, with the agent that it has."""
+        state_dir = self._settings.state_dir
+        directory = state_dir / "node"
+        directory.mkdir(mode=0o711, exist_ok=True)
+        os.chmod(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
+        command = [
+            sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
+            "--agent", json.dumps(agent_command(self._settings, directory, url)),
+        ]  # fmt: skip
+        pass_fds: tuple[int, ...] = ()
+        if self._owned:
+            read_end, self._owner_pipe = os.pipe()
+            command += ["--owner-fd", str(read_end)]
+            pass_fds = (read_end,)
+        with open(directory / "supervisor.log", "ab", opener=lambda path, how: os.open(path, how, 0o600)) as out:
+            self._supervisor = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=pass_fds
+            )
+        for descriptor in pass_fds:
+            os.close(descriptor)
+
+    def let_go(self) -> None:
+        """It ends if it has an owner: this was the owner's end of the pipe."""
+        if self._owner_pipe is not None:
+            os.close(self._owner_pipe)
+            self._owner_pipe = None
+
+    def wait(self) -> None:
+        """Until a node that has an owner is gone, for a while."""
+        if self._supervisor is not None and self._owned:
+            try:
+                self._supervisor.wait(END_S)
+            except subprocess.TimeoutExpired:
+                return
+
+
+def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
+    """How the supervisor starts the agent."""
+    worker, state_dir, mounts = settings.worker, settings.state_dir, settings.containers.mounts
+    command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
+    command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
+    if worker.name:
+        command += ["--name", worker.name]
+    if worker.cpus is not None:
+        command += ["--cpus", str(worker.cpus)]
+    if worker.memory is not None:
+        command += ["--memory", str(parse_bytes(worker.memory, "worker.memory"))]
+    if worker.gpus is not None:
+        command += ["--gpus", str(worker.gpus)]
+    for name, value in worker.labels.items():
+        command += ["--label", f"{name}={value}"]
+    for taint in worker.taints:
+        command += ["--taint", taint]
+    if mounts is not None:
+        command += [f"--container-mounts={os.pathsep.join(mounts)}"]
+    return command + (["--allow-root"] if worker.allow_root else [])
+
+
+def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
+    """End the node's supervisor with all that runs under it; False when there is none."""
+    pid_file = state_dir / "node" / "supervisor.pid"
+    try:
+        pid = int(pid_file.read_text(encoding="ascii").split()[0])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError, IndexError):
+        return False
+    if os.fsencode(str(state_dir / "node")) not in command:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    return _gone(pid, timeout_s)
+
+
+def _gone(pid: int, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+        if stat[stat.rindex(")") + 2] in "ZX":
+            return True
+        time.sleep(0.02)
+    return False
