@@ -12,6 +12,8 @@ from jarvis.config.settings import Settings
 from jarvis.core.resources import parse_bytes
 
 SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
+CREDENTIALS = "credentials"
+"""Where a node that has joined keeps them, below the state directory."""
 END_S = 15.0
 
 
@@ -23,8 +25,8 @@ class OwnNode:
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
 
-    def start(self, url: str) -> None:
-        """A supervisor that lives already goes on, with the agent that it has."""
+    def start(self, url: str = "") -> None:
+        """A supervisor that lives already goes on, with the agent that it has. Without a URL the node is one that has joined."""
         state_dir = self._settings.state_dir
         directory = state_dir / "node"
         directory.mkdir(mode=0o711, exist_ok=True)
@@ -63,8 +65,11 @@ class OwnNode:
 def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
     """How the supervisor starts the agent."""
     worker, state_dir, mounts = settings.worker, settings.state_dir, settings.containers.mounts
-    command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory), "--url", url]
-    command += ["--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
+    command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(directory)]
+    if url:
+        command += ["--url", url, "--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
+    else:
+        command += ["--credentials", str(state_dir / CREDENTIALS)]
     if worker.name:
         command += ["--name", worker.name]
     if worker.cpus is not None:
@@ -82,15 +87,20 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
     return command + (["--allow-root"] if worker.allow_root else [])
 
 
-def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
-    """End the node's supervisor with all that runs under it; False when there is none."""
-    pid_file = state_dir / "node" / "supervisor.pid"
+def supervisor_of(state_dir: Path) -> int | None:
+    """The pid of the supervisor that lives there."""
     try:
-        pid = int(pid_file.read_text(encoding="ascii").split()[0])
+        pid = int((state_dir / "node" / "supervisor.pid").read_text(encoding="ascii").split()[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError, IndexError):
-        return False
-    if os.fsencode(str(state_dir / "node")) not in command:
+        return None
+    return pid if os.fsencode(str(state_dir / "node")) in command else None
+
+
+def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
+    """End the node's supervisor with all that runs under it; False when there is none."""
+    pid = supervisor_of(state_dir)
+    if pid is None:
         return False
     os.kill(pid, signal.SIGTERM)
     return _gone(pid, timeout_s)

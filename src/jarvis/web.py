@@ -1,8 +1,12 @@
 """The API of a server, put together; apart from the rest because importing it takes longer than everything else."""
 
+import asyncio
+import dataclasses
 import getpass
+import logging
 import secrets
 import socket
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -11,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
+from jarvis.config.sources import SettingsError
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.monitor import health
@@ -18,12 +23,19 @@ from jarvis.monitor.metrics_collector import MetricsCollector
 from jarvis.scheduler import explain
 from jarvis.state.coordination import Token
 from jarvis.state.state_manager import StateManager
+from jarvis.utils.listener import listen
 
 if TYPE_CHECKING:
     from jarvis.api.gateway import Gateway
+    from jarvis.api.tls import Tls, TlsServer
     from jarvis.wiring import Server
 
+log = logging.getLogger("jarvis.server")
 REPORT_AFTER_S = 1.0
+PORT = 7516
+"""For other machines, unless another one is said."""
+LOOK_S = 60.0
+CLOSE_S = 5.0
 
 
 class Web:
@@ -41,9 +53,10 @@ class Web:
             },
         )  # fmt: skip
         self.services = self._services()
-        app = create_app(self.services)
-        self.gateway: Gateway = app.state.gateway
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, **uvicorn_options()))
+        self._app = create_app(self.services)
+        self.gateway: Gateway = self._app.state.gateway
+        self._uvicorn = uvicorn.Server(uvicorn.Config(self._app, **uvicorn_options()))
+        self._tls: Tls | None = None
 
     def _services(self) -> Services:
         server = self._server
@@ -82,9 +95,30 @@ class Web:
         server, store = self._server, self._server.store
         token = await store.secret_keep("peers", secrets.token_urlsafe(32).encode())
         self._authenticator.admit(token_hash(token.decode()), Principal("jarvis", "peer", (), "server"))
-        self.services.peers = Peers(store, token.decode())
+        self.services.peers = Peers(store, token.decode(), self._tls.client() if self._tls is not None else None)
         await store.token_put(Token(token_hash(server.token), self._user, "admin", ("*",), "owner"))
         await server.look_round()
+
+    async def listen_beyond(self, address: str) -> Coroutine[Any, Any, None]:
+        """Listen to other machines, by TLS, and let nodes join; what it gives runs until the server ends."""
+        from jarvis.api.membership import Membership, authority_of  # their library comes with an extra
+        from jarvis.api.tls import Tls, TlsServer, names_of
+
+        server = self._server
+        host, port = host_and_port(address)
+        authority = await authority_of(server.store, server.clock.now())
+        names = names_of(host, server.settings.server.advertise)
+        listener = listen(host, port)
+        name = f"[{names[0]}]" if ":" in names[0] else names[0]
+        server.public_url = f"https://{name}:{listener.getsockname()[1]}"
+        self.services.membership = Membership(server.store, authority, server.public_url, server.clock.now)
+        self._tls = tls = Tls(server.settings.state_dir / "tls", authority, names, server.clock.now)
+        known = tuple(f"[{name}]" if ":" in name else name for name in names)
+        hosts = (*self.services.settings.allowed_hosts, *known)
+        self.services.settings = dataclasses.replace(self.services.settings, allowed_hosts=hosts)
+        beyond = TlsServer(tls.config(self._app, uvicorn_options()))
+        log.info("nodes join at %s, pin %s", server.public_url, self.services.membership.pin)
+        return _serve_beyond(beyond, listener, tls)
 
     async def serve(self, listener: socket.socket) -> None:
         """Until it is stopped, by a signal, too."""
@@ -92,3 +126,26 @@ class Web:
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True
+
+
+async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls") -> None:
+    """Until cancelled, with certificates that are made anew before they end."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not serving.done():
+            await asyncio.wait([serving], timeout=LOOK_S)
+            if tls.renew_if_late():
+                log.info("the server's certificate is a new one")
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving], timeout=CLOSE_S)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """``0.0.0.0``, ``10.0.0.5:7600``, ``[::]:7600``; raises :class:`SettingsError`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]") or (text.count(":") > 1 and not text.startswith("[")):
+        host, port = text, str(PORT)
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"server.listen: {text!r} is not ADDRESS or ADDRESS:PORT")
+    return host.strip("[]"), int(port)

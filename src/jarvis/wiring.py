@@ -81,6 +81,8 @@ class Server:
         self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
         self.token = ""
         self.url = ""
+        self.public_url = ""
+        """Where other machines reach it, if they do."""
         self.address: tuple[str, int] = ("", 0)
         self.leader_changed: Callable[[int, int], None] = lambda incarnation, epoch: None
         """Told the incarnation and epoch of whoever leads now."""
@@ -129,6 +131,8 @@ class Server:
         from jarvis.web import Web  # most of a start is spent on importing it: the node starts meanwhile
 
         web = Web(self, node_token)
+        if self.settings.server.listen:
+            self._spawn(await web.listen_beyond(self.settings.server.listen), "tls")
         self.leader_changed = web.gateway.begin_anew
         self._spawn(web.observe(), "metrics")
         self._announce()
@@ -163,7 +167,7 @@ class Server:
 
     async def look_round(self) -> None:
         """Be seen, and see the others."""
-        await self.store.replica_seen(self.name, self.url, __version__)
+        await self.store.replica_seen(self.name, self.public_url or self.url, __version__)
         found = await self.store.replica_list(3 * SEEN_EVERY_S)
         self._others = [replica.name for replica in found if replica.name != self.name]
 
@@ -215,7 +219,7 @@ class Server:
         """The socket; a port that was free the last time is taken again, so that nodes and people find it."""
         host, port = self.settings.server.host, self.settings.server.port
         if host not in ("127.0.0.1", "::1", "localhost"):
-            raise PortInUse(f"server.host {host}: beyond loopback Jarvis listens only with TLS, which is not built yet")
+            raise PortInUse(f"server.host {host}: for other machines say server.listen or --listen, which brings TLS")
         remembered = self.settings.state_dir / "port"
         wanted = port
         if not port and remembered.exists():
@@ -247,7 +251,8 @@ class Server:
 
     def _announce(self) -> None:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = server_file.ServerFile(self.url, self.token, os.getpid(), __version__, server_file.born(os.getpid()))
+        pid = os.getpid()
+        content = server_file.ServerFile(self.url, self.token, pid, __version__, server_file.born(pid), self.public_url)
         server_file.write(self.settings.state_dir, content)
         log.info("listening on %s", self.url)
 

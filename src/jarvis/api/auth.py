@@ -1,10 +1,12 @@
 """Who asks and whether they may: tokens, the one authorisation function, and the guard before every route."""
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -17,10 +19,13 @@ from jarvis.api.problems import MEDIA_TYPE, Refusal, problem_of
 from jarvis.api.services import Services
 from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.permissions import ROLES, Access, Principal, Role, allowed
+from jarvis.state.coordination import Token
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
 
 OPEN_PATHS = frozenset(f"{root}/{name}" for root in ("", "/api/v1") for name in ("alive", "ready", "health"))
+AUTHORITY_PATH = "/agent/v1/authority"
+"""Open, too: whoever wants in must see whom to believe."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SUBPROTOCOL = "jarvis"
 """Browsers cannot set headers on sockets: they offer ``jarvis`` and ``bearer.TOKEN`` and get ``jarvis`` back."""
@@ -28,6 +33,10 @@ CLIENT_GONE = 499
 """How a request is counted whose client did not wait, as in nginx."""
 MISS_S = 0.1
 """An unknown token may be new: it makes the tokens be read again, but no guessing may read them all the time."""
+MEMBER = "member:"
+"""What the label of a node that has joined begins with; its name follows."""
+JOIN_TTL_S = 3600.0
+"""A join token lives no longer."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BATCH = re.compile(r"(/api/v1)?/tasks/(batch|calls)\Z")
 _BLOBS = re.compile(r"(/api/v1)?/blobs\Z")
@@ -37,6 +46,30 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 def token_hash(token: str) -> str:
     """What is stored of a token; tokens are long and random, so one plain round is enough."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def member_key(member: str) -> str:
+    """Under what a membership is stored among the tokens: no token has such a hash, so nobody can send one instead."""
+    return MEMBER + member
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What a verified certificate of a node says: its name and its membership."""
+
+    name: str
+    member: str
+
+
+async def new_token(
+    store: Store, *, user: str, role: str, projects: Sequence[str] = (), label: str = "", ttl_s: float | None = None
+) -> tuple[str, Token]:
+    """The token itself, which is told this once, and what is stored of it."""
+    token = secrets.token_urlsafe(32)
+    ends = None if ttl_s is None else await store.now() + ttl_s
+    stored = Token(token_hash(token), user, role, tuple(projects), label, ends)
+    await store.token_put(stored)
+    return token, stored
 
 
 def authorise(
@@ -63,6 +96,7 @@ class StoreAuthenticator:
         self._fixed = dict(fixed or {})
         self._known: dict[str, Principal] = {}
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     def admit(self, digest: str, principal: Principal) -> None:
         """From now on, whoever has the token of this hash."""
@@ -74,18 +108,35 @@ class StoreAuthenticator:
             return found
         found, age = _lookup(self._known, digest), self._clock.now() - self._read_at
         if age >= (self._refresh_s if found is not None else MISS_S):
-            try:
-                rows = await self._store.token_list()
-            except StoreUnavailable:
-                if found is None:
-                    raise
-                return found
-            self._read_at = self._clock.now()
-            self._known = {
-                t.hash: Principal(t.user, cast("Role", t.role), t.projects, t.label) for t in rows if t.role in ROLES
-            }
-            found = _lookup(self._known, digest)
+            found = await self._read_again(digest)
         return found
+
+    async def member(self, member: str, fresh: bool = True) -> Principal | None:
+        """Who a node's certificate stands for. ``fresh``: as the store knows it now, so that who was removed is not let in."""
+        digest = member_key(member)
+        if fresh or self._clock.now() - self._read_at >= self._refresh_s:
+            return await self._read_again(digest)
+        return _lookup(self._known, digest)
+
+    async def _read_again(self, digest: str) -> Principal | None:
+        """One reading of the store serves all who came before it began."""
+        asked_at = self._clock.now()
+        async with self._reading:
+            if self._read_at <= asked_at:
+                begun_at = self._clock.now()
+                try:
+                    rows = await self._store.token_list()
+                except StoreUnavailable:
+                    if (found := _lookup(self._known, digest)) is None:
+                        raise
+                    return found
+                self._read_at = begun_at
+                self._known = {
+                    t.hash: Principal(t.user, cast("Role", t.role), t.projects, t.label)
+                    for t in rows
+                    if t.role in ROLES
+                }
+        return _lookup(self._known, digest)
 
 
 def _lookup(known: Mapping[str, Principal], digest: str) -> Principal | None:
@@ -197,9 +248,11 @@ class Guard:
         return settings.blob_limit if _BLOBS.match(path) else settings.body_limit
 
     async def _principal(self, scope: Scope, headers: Headers) -> Principal | None:
-        token = _token_of(scope, headers)
-        principal = await self.services.authenticator.principal(token) if token else None
-        if principal is None and not (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+        token, authenticator = _token_of(scope, headers), self.services.authenticator
+        principal = await authenticator.principal(token) if token else None
+        if not token and (certificate := scope.get("state", {}).get("certificate")):
+            principal = await authenticator.member(certificate.member)
+        if principal is None and not (scope["type"] == "http" and scope["path"] in OPEN_PATHS | {AUTHORITY_PATH}):
             hint = "the token is not known" if token else "send 'Authorization: Bearer TOKEN'"
             raise Refusal(401, "unauthenticated", "this needs a valid token", hint)
         return principal

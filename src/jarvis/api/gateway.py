@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jarvis.api.auth import authorise
+from jarvis.api.auth import MEMBER, authorise
 from jarvis.api.problems import Refusal
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
@@ -47,12 +47,15 @@ from jarvis.core.permissions import Principal
 log = logging.getLogger(__name__)
 BLOB_READ = 256 * 1024
 RESCAN_S = 5.0
+EXPEL_S = 2.0
+"""How often it is looked whether those that are connected are still members."""
 PAGE = 1000
 BEGIN_ANEW_S = 0.5
 """Nodes come back spread over so long."""
 LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
+REMOVED_RETRY_S = 30.0
 
 
 class BadFrame(Exception):
@@ -75,6 +78,7 @@ class Gateway:
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
         self._told: dict[int, int] = {}
+        self._names: dict[int, str] = {}
         self._acked_at = services.clock.now()
         """When the leader acknowledged something last."""
         self._scanned_at = float("-inf")
@@ -87,6 +91,7 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._deliver())
             group.create_task(self._flush_heartbeats())
+            group.create_task(self._expel())
             if self.services.settings.report_after_s is not None:
                 group.create_task(self._keep_reports(self.services.settings.report_after_s))
 
@@ -140,6 +145,16 @@ class Gateway:
             rows = [(node, now, health) for node, health in seen.items()]
             await self.services.store.node_seen_many(rows, self.services.replica)
 
+    async def _expel(self) -> None:
+        """Who is not a member any more is not talked to any more."""
+        while True:
+            await asyncio.sleep(EXPEL_S)
+            for session in [s for s in self._sessions.values() if s.member]:
+                with contextlib.suppress(StoreUnavailable):
+                    if await self.services.authenticator.member(session.member, fresh=False) is None:
+                        session.post(Refused(reason="this node was removed from the cluster", retry_s=REMOVED_RETRY_S))
+                        session.finish()
+
     def begin_anew(self, incarnation: int, epoch: int) -> None:
         """There is another leader: sessions that it did not welcome end, because only a Hello tells it what their nodes have."""
         for session in list(self._sessions.values()):
@@ -167,7 +182,9 @@ class Gateway:
         """One session from handshake to end."""
         principal: Principal = authorise(socket.state.principal, "agent")
         await socket.accept()
-        session = Session(f"{self.services.replica}/{self._new_name()}", socket)
+        certificate = socket.scope.get("state", {}).get("certificate")
+        member = certificate.member if certificate is not None else ""
+        session = Session(f"{self.services.replica}/{self._new_name()}", socket, member)
         self._sessions[session.ident] = session
         tasks = [
             asyncio.create_task(self._read(socket, session, principal)),
@@ -264,13 +281,21 @@ class Gateway:
             handle.taken(item.size)
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
-        if principal.label.startswith("node:") and principal.label != f"node:{hello.node}":
-            raise NotAllowed(f"this token speaks for {principal.label}")
+        if principal.label.startswith(MEMBER):
+            name = principal.label.removeprefix(MEMBER)
+            if hello.name != name or (hello.node is not None and await self._name_of(hello.node) not in (name, "")):
+                raise NotAllowed(f"this certificate is that of node {name!r}")
         if hello.version != PROTOCOL_VERSION:
             session.post(Refused(reason=f"this server speaks version {PROTOCOL_VERSION} of the protocol"))
             session.finish()
             return
         await self._offer(NodeConnected(f"hello-{session.ident}", session.ident, hello))
+
+    async def _name_of(self, node: int) -> str:
+        """Of a registered node; empty when there is none. Those of members never change."""
+        if node not in self._names:
+            self._names = {found.id: found.name for found in await self.services.store.node_list()}
+        return self._names.get(node, "")
 
     # ------------------------------------------------------------ bodies
 

@@ -31,7 +31,10 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/events/stream"): (200, "text/event-stream"),
     ("get", "/nodes"): (200, a.NodePage),
     ("get", "/nodes/{ident}"): (200, a.NodeOut),
-    **{("post", f"/nodes/{{ident}}/{verb}"): (202, a.NodeWish) for verb in ("drain", "cordon", "uncordon", "resume")},
+    **{
+        ("post", f"/nodes/{{ident}}/{verb}"): (202, a.NodeWish)
+        for verb in ("drain", "cordon", "uncordon", "resume", "remove")
+    },
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -40,6 +43,9 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/version"): (200, a.Version),
     ("get", "/stats"): (200, a.Stats),
     ("get", "/cluster"): (200, a.ClusterOut),
+    ("get", "/tokens"): (200, a.TokenPage),
+    ("post", "/tokens"): (201, a.NewToken),
+    ("delete", "/tokens/{ident}"): (200, a.TokenOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }

@@ -13,7 +13,7 @@ from jarvis.api import problems
 from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.routes import blobs, cluster, events, logs, nodes, peers, results, streams, tasks
+from jarvis.api.routes import blobs, cluster, events, joining, logs, nodes, peers, results, streams, tasks, tokens
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -27,6 +27,7 @@ ROUTERS = (
     nodes.router,
     blobs.router,
     cluster.router,
+    tokens.router,
 )
 POLL_S = 2.0
 agents = APIRouter(include_in_schema=False)
@@ -57,6 +58,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router, prefix="/api/v1")
         app.include_router(router, include_in_schema=False)
     app.include_router(agents)
+    app.include_router(joining.router)
     app.include_router(peers.router)
     problems.install(app)
     app.add_middleware(Guard, services=services)

@@ -18,6 +18,7 @@ from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
 
 if TYPE_CHECKING:
+    from jarvis.api.membership import Membership
     from jarvis.api.peers import Peers
 
 MIB = 1024 * 1024
@@ -27,9 +28,10 @@ HealthCheck = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Authenticator(Protocol):
-    """Finds the principal of an API token."""
+    """Finds the principal of an API token, or of the membership that a node's certificate names."""
 
     async def principal(self, token: str) -> Principal | None: ...
+    async def member(self, member: str, fresh: bool = True) -> Principal | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Services:
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
-    server among several, empty where there is one, and ``peers`` the others.
+    server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
+    listens beyond its machine.
     """
 
     store: Store
@@ -87,3 +90,4 @@ class Services:
     version: str = __version__
     replica: str = ""
     peers: "Peers | None" = None
+    membership: "Membership | None" = None

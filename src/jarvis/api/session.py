@@ -84,10 +84,10 @@ class StreamHandle:
 
 
 class Session:
-    """State of one connection. ``node`` is 0 until the leader has welcomed it."""
+    """State of one connection. ``node`` is 0 until the leader has welcomed it; ``member`` is what its certificate stands for."""
 
-    def __init__(self, ident: str, socket: WebSocket) -> None:
-        self.ident, self._socket = ident, socket
+    def __init__(self, ident: str, socket: WebSocket, member: str = "") -> None:
+        self.ident, self._socket, self.member = ident, socket, member
         self.node = 0
         self.epoch = (0, 0)
         """(incarnation, epoch) of the leader that welcomed it."""

@@ -14,8 +14,12 @@ from jarvis.sdk.launch import alive, start_server
 from jarvis.utils import server_file
 
 
-def _flags(host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None) -> dict[str, Any]:
+def _flags(
+    host: str | None, port: int | None, listen: str | None, memory: bool, cpus: float | None, name: str | None
+) -> dict[str, Any]:
     flags: dict[str, Any] = {}
+    if listen is not None:
+        flags.setdefault("server", {})["listen"] = listen
     if host is not None:
         flags.setdefault("server", {})["host"] = host
     if port is not None:
@@ -34,6 +38,9 @@ def _server_options(command: Any) -> Any:
         [
             click.option("--host", help="Address to listen on."),
             click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one."),
+            click.option(
+                "--listen", metavar="ADDRESS[:PORT]", help="Let other machines in, by TLS; 0.0.0.0: everywhere."
+            ),
             click.option("--memory", is_flag=True, help="Keep everything in memory: nothing survives."),
             click.option("--cpus", type=float, help="CPUs that tasks may use; default: all."),
             click.option("--node-name", "name", help="Name of this node; default: the host's."),
@@ -50,11 +57,11 @@ def _server_options(command: Any) -> Any:
     "--env", "environment", is_flag=True, help='Print JARVIS_URL and JARVIS_TOKEN: eval "$(jarvis up --env)".'
 )
 def up(
-    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, foreground: bool,
-    environment: bool,
+    host: str | None, port: int | None, listen: str | None, memory: bool, cpus: float | None, name: str | None,
+    foreground: bool, environment: bool,
 ) -> None:  # fmt: skip
     """Start Jarvis on this machine: server, node and everything they need. Running tasks of before go on."""
-    flags = _flags(host, port, memory, cpus, name)
+    flags = _flags(host, port, listen, memory, cpus, name)
     directory = state_dir()
     content = server_file.read(directory)
     if alive(content):
@@ -76,7 +83,17 @@ def up(
     click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {directory}")
     if memory:
         click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
+    if content.public:
+        _tell_how_to_join(content)
     click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
+
+
+def _tell_how_to_join(content: server_file.ServerFile) -> None:
+    from jarvis.cli.join import join_line
+    from jarvis.sdk.client import Client
+
+    with Client(content.url, content.token) as client:
+        click.echo(f"On another machine, within the hour: {join_line(client, {})}")
 
 
 def _tell_environment(content: server_file.ServerFile) -> None:
@@ -90,11 +107,11 @@ def _tell_environment(content: server_file.ServerFile) -> None:
 @click.option("--owner-fd", type=int, hidden=True)
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log there, rotated; default: stderr.")
 def server(
-    host: str | None, port: int | None, memory: bool, cpus: float | None, name: str | None, no_node: bool,
-    more: str | None, owner_fd: int | None, log_file: Path | None,
+    host: str | None, port: int | None, listen: str | None, memory: bool, cpus: float | None, name: str | None,
+    no_node: bool, more: str | None, owner_fd: int | None, log_file: Path | None,
 ) -> None:  # fmt: skip
     """Run a server in the foreground, with a node on this machine."""
-    flags = json.loads(more) if more else _flags(host, port, memory, cpus, name)
+    flags = json.loads(more) if more else _flags(host, port, listen, memory, cpus, name)
     _serve(flags, log_file, not no_node, owner_fd)
 
 

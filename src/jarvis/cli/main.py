@@ -35,6 +35,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
     "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),
     "restore": ("jarvis.cli.backup", "Put a backup in the place of the database."),
+    "join": ("jarvis.cli.join", "Make this machine a node of a cluster."),
+    "token": ("jarvis.cli.join", "Make, list and remove tokens."),
+    "login": ("jarvis.cli.join", "Use the server of a cluster from this machine."),
     "migrate": ("jarvis.cli.database", "Bring the schema of a PostgreSQL database to this version."),
     "promote": ("jarvis.cli.database", "Move an embedded database into PostgreSQL."),
     "completion": ("jarvis.cli.completion", "Print the completion script for a shell."),
@@ -99,8 +102,14 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "aiodocker": "docker"}
+"""Library → the extra that brings it."""
+
+
 def _report(error: Exception) -> int:
     """Print a known error and give its exit code; anything else is a defect and raised."""
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        error = click.ClickException(f"this needs the extra {extra!r}: pip install 'jarvis-cluster[{extra}]'")
     known = hasattr(error, "hint") or (isinstance(error, OSError) and error.filename is not None)
     exit_code = getattr(error, "exit_code", None) or (1 if known else None)
     if exit_code is None:

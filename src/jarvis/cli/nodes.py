@@ -1,11 +1,14 @@
 """node: list, show, cordon, drain and resume nodes."""
 
+import time
 from typing import Any
 
 import click
 
 from jarvis.cli.output import clean, format_option, local_time, print_data, print_table
 from jarvis.sdk.client import Client
+
+GONE_S = 5.0
 
 
 @click.group()
@@ -83,6 +86,25 @@ def cordon(names: tuple[str, ...]) -> None:
 def uncordon(names: tuple[str, ...]) -> None:
     """Give cordoned nodes tasks again."""
     _post(names, "uncordon", None)
+
+
+@node.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--force", is_flag=True, help="Although tasks run there: they are lost with it, and run elsewhere if they may."
+)
+def remove(names: tuple[str, ...], force: bool) -> None:
+    """Remove nodes from the cluster: what they joined with is worth nothing any more."""
+    with Client() as client:
+        for name in names:
+            client.connection.post(f"/nodes/{name}/remove", {"force": force})
+            deadline = time.monotonic() + GONE_S
+            while any(one["name"] == name for one in client.connection.get("/nodes")["items"]):
+                if time.monotonic() > deadline:
+                    why = "it has tasks (drain it first, or say --force), or it is the own node of a server"
+                    raise click.ClickException(f"{name} was not removed: {why}")
+                time.sleep(0.1)
+            click.echo(f"{name} is removed")
 
 
 def _post(names: tuple[str, ...], verb: str, body: dict[str, Any] | None) -> None:

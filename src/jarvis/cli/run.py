@@ -29,6 +29,7 @@ _COMMAND = {"allow_interspersed_args": False}
 def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> int:
     """Run COMMAND attached: input, output and exit code are its own. Ctrl-C stops it, twice kills it."""
     from jarvis.config.sources import state_dir
+    from jarvis.sdk.connection import logged_in
     from jarvis.sdk.launch import alive
     from jarvis.utils import server_file
 
@@ -37,7 +38,7 @@ def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> 
         fields["pty"] = True
     elif not no_stdin and not fields.get("image") and terminal.has_input():
         fields["stdin"] = "-"
-    if os.environ.get("JARVIS_URL") or alive(server_file.read(state_dir())):
+    if os.environ.get("JARVIS_URL") or logged_in() is not None or alive(server_file.read(state_dir())):
         with Client() as client:
             return _attached(client, fields)
     from jarvis.sdk.local import local

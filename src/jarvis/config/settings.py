@@ -20,6 +20,10 @@ class ServerSettings(_Section):
     port: int = Field(0, ge=0, le=65535)
     """0 takes a free port."""
     allowed_hosts: tuple[str, ...] = ()
+    listen: str = ""
+    """``ADDRESS[:PORT]`` where nodes and people on other machines reach it, by TLS; ``0.0.0.0`` is every address."""
+    advertise: tuple[str, ...] = ()
+    """Names and addresses by which others reach it, the first one first; default: the host's own."""
     body_limit: int = Field(8 * 1024 * 1024, gt=0)
 
 

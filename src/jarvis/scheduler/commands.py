@@ -8,6 +8,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler.nodes import on_node_lost
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.turn import Turn
@@ -210,10 +211,17 @@ def _node_taint(turn: Turn, view: NodeView, command: NewCommand) -> str:
 
 
 def _node_remove(turn: Turn, view: NodeView, command: NewCommand) -> str:
-    if view.placed:
-        return f"node {view.node.name} still has {len(view.placed)} tasks: drain it first"
-    if view.session is not None:
+    """What runs there is lost with it, if that is wanted; fenced work must have passed its fence. One that is connected goes
+    only if its membership has ended: else it would come back at once."""
+    if view.placed and not command.args.get("force"):
+        return f"node {view.node.name} still has {len(view.placed)} tasks: drain it first, or remove it with force"
+    if view.session is not None and not command.args.get("expelled"):
         return f"node {view.node.name} is connected: stop its agent first"
+    on_node_lost(turn, view)
+    if view.placed:
+        return (
+            f"node {view.node.name} has {len(view.placed)} fenced tasks: they are given up when their fence has passed"
+        )
     del turn.cluster.nodes[view.node.id]
     turn.cluster.node_names.pop(view.node.name, None)
     turn.changes.nodes.pop(view.node.id, None)

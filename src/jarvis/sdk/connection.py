@@ -2,9 +2,11 @@
 
 import json
 import os
+import ssl
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +26,78 @@ def state_dir() -> Path:
     return Path(env.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "jarvis"
 
 
-def find_server(url: str | None = None, token: str | None = None, directory: Path | None = None) -> tuple[str, str]:
-    """(URL, token); raises :class:`Unreachable` when nothing says where a server is."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server is, what it is asked with, and the certificate (PEM) of the authority that it is believed by, if any."""
+
+    url: str
+    token: str
+    authority: str = ""
+
+    def context(self) -> ssl.SSLContext | None:
+        """For TLS; None where the machine's own authorities decide."""
+        return ssl.create_default_context(cadata=self.authority) if self.authority else None
+
+
+def login_file() -> Path:
+    """Where ``jarvis login`` keeps the server of this user."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "jarvis" / "login.json"
+
+
+def logged_in() -> Server | None:
+    """The server that this user has logged in to."""
+    try:
+        kept = json.loads(login_file().read_text(encoding="utf-8"))
+        return Server(str(kept["url"]), str(kept["token"]), str(kept["authority"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_server(url: str | None = None, token: str | None = None, directory: Path | None = None) -> Server:
+    """As given, else as the environment says, else the one of this machine, else where this user has logged in; raises
+    :class:`Unreachable` when nothing says where a server is."""
     url, token = url or os.environ.get("JARVIS_URL"), token or os.environ.get("JARVIS_TOKEN")
     content = server_file.read(directory or state_dir())
     if content is not None and not server_file.lives(content):
         content = None
+    kept = logged_in() if directory is None else None
     if url is None and content is not None:
-        return content.url, token or content.token
+        return Server(content.url, token or content.token)
+    if url is None and kept is not None:
+        return Server(kept.url, token or kept.token, kept.authority)
     if url is None:
         raise Unreachable(
-            "no server of yours is running", "unreachable", "start one with 'jarvis up', or set JARVIS_URL"
-        )
+            "no server of yours is running", "unreachable",
+            "start one with 'jarvis up', use another machine's with 'jarvis login', or set JARVIS_URL",
+        )  # fmt: skip
     if token is None and content is not None and content.url.rstrip("/") == url.rstrip("/"):
         token = content.token
-    return url, token or ""
+    same = kept if kept is not None and kept.url.rstrip("/") == url.rstrip("/") else None
+    return Server(url, token or (same.token if same else ""), _authority() or (same.authority if same else ""))
+
+
+def _authority() -> str:
+    """What JARVIS_CA names."""
+    path = os.environ.get("JARVIS_CA")
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"JARVIS_CA names {path}, which cannot be read: {error}", "unreachable") from None
 
 
 class Connection:
     """One server, asked synchronously; safe to use from several threads."""
 
     def __init__(self, url: str | None = None, token: str | None = None, directory: Path | None = None) -> None:
-        self.url, self.token = find_server(url, token, directory)
+        self.server = find_server(url, token, directory)
+        self.url, self.token = self.server.url, self.server.token
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._http = httpx.Client(base_url=f"{self.url.rstrip('/')}/api/v1", headers=headers, timeout=TIMEOUT_S)
+        base, tls = f"{self.url.rstrip('/')}/api/v1", self.server.context()
+        self._http = httpx.Client(
+            base_url=base, headers=headers, timeout=TIMEOUT_S, verify=tls if tls is not None else True
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -81,6 +131,10 @@ class Connection:
         if response.status_code >= 400:
             raise from_problem(response.status_code, _body(response))
         return response
+
+    def root(self, path: str) -> Any:
+        """What is not below ``/api/v1``."""
+        return self.request("GET", f"{self.url.rstrip('/')}{path}").json()
 
     def get(self, path: str, timeout: float = TIMEOUT_S, **params: Any) -> Any:
         return self.request("GET", path, params=params, timeout=timeout).json()

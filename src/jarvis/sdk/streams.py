@@ -31,7 +31,7 @@ class TaskStream:
         try:
             self._socket = connect(
                 f"{url}/api/v1{path}?{query}", additional_headers=headers, compression=None, max_size=None,
-                open_timeout=OPEN_S, proxy=None,
+                open_timeout=OPEN_S, proxy=None, ssl=connection.server.context(),
             )  # fmt: skip
         except (OSError, TimeoutError, WebSocketException) as error:
             raise Unreachable(f"no stream from {connection.url}: {error}", "unreachable") from None

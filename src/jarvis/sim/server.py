@@ -41,6 +41,9 @@ class Doorman:
     async def principal(self, token: str) -> Principal | None:
         return None
 
+    async def member(self, member: str, fresh: bool = True) -> Principal | None:
+        return None
+
 
 class Server:
     """A process. Its memory is lost with it, the store is not."""

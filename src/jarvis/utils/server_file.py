@@ -17,6 +17,8 @@ class ServerFile:
     pid: int
     version: str
     born: str = ""
+    public: str = ""
+    """URL for other machines, if it listens to them."""
 
 
 def write(directory: Path, content: ServerFile) -> None:
@@ -33,7 +35,12 @@ def read(directory: Path) -> ServerFile | None:
     try:
         data = json.loads((directory / NAME).read_text(encoding="utf-8"))
         return ServerFile(
-            str(data["url"]), str(data["token"]), int(data["pid"]), str(data["version"]), str(data["born"])
+            str(data["url"]),
+            str(data["token"]),
+            int(data["pid"]),
+            str(data["version"]),
+            str(data["born"]),
+            str(data.get("public", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

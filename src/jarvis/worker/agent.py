@@ -39,10 +39,11 @@ from jarvis.core.task import CONTAINER_LABEL, TaskSpec
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
+from jarvis.worker.credentials import Credentials
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
-from jarvis.worker.server_address import ServerAddress
+from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
@@ -77,8 +78,8 @@ class Agent:
         self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources)
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
-        own = Path(options.server_file) if options.server_file else None
-        self.session = Session(self, ServerAddress(options.url, Path(options.token_file), own))
+        self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
+        self.session = self._session()
         self.monitor = ResourceMonitor(self.directory)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
@@ -86,7 +87,7 @@ class Agent:
         self._identity = self._load_identity()
         self._background: set[asyncio.Task[None]] = set()
         self._said: set[int] = set()
-        accounts, url = Accounts(options.allow_root), options.url[0].rstrip("/")
+        accounts, url = Accounts(options.allow_root), options.url[0].rstrip("/") if options.url else ""
         output = self.directory / "output"
         output.mkdir(mode=0o711, exist_ok=True)
         self.remover = Remover(output)
@@ -105,6 +106,13 @@ class Agent:
             self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place
         )
 
+    def _session(self) -> Session:
+        """To the server of this machine, by its token, or to those of the cluster that this node has joined."""
+        if self.credentials is not None:
+            return Session(self, JoinedAddress(self.credentials), self.credentials.dial)
+        own = Path(self.options.server_file) if self.options.server_file else None
+        return Session(self, ServerAddress(self.options.url, Path(self.options.token_file), own))
+
     # ------------------------------------------------------------ life
 
     async def run(self) -> None:
@@ -117,7 +125,10 @@ class Agent:
         tasks.append(asyncio.create_task(_until(told)))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        tasks += [asyncio.create_task(loop) for loop in (self.session.run(), self._beat())]
+        loops = [self.session.run(), self._beat()]
+        if self.credentials is not None:
+            loops.append(self.credentials.keep_fresh())
+        tasks += [asyncio.create_task(loop) for loop in loops]
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
@@ -365,8 +376,9 @@ def _pair(text: str) -> tuple[str, str]:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="jarvis-agent", description="The agent of a node; started by its supervisor.")
     parser.add_argument("--dir", required=True)
-    parser.add_argument("--url", required=True, action="append")
-    parser.add_argument("--token-file", required=True)
+    parser.add_argument("--url", action="append", default=[])
+    parser.add_argument("--token-file")
+    parser.add_argument("--credentials", help="directory of a node that has joined; instead of --url and --token-file")
     parser.add_argument("--server-file", help="directory whose server.json tells where the server is now")
     parser.add_argument("--name")
     parser.add_argument("--cpus", type=float)

@@ -1,8 +1,10 @@
 """Where a node's server is: one of several URLs, or what the server of this machine says about itself."""
 
+import random
 from pathlib import Path
 
 from jarvis.utils import server_file
+from jarvis.worker.credentials import Credentials
 
 
 class ServerAddress:
@@ -30,3 +32,27 @@ class ServerAddress:
 
     def _read(self) -> server_file.ServerFile | None:
         return server_file.read(self._own) if self._own is not None else None
+
+
+class JoinedAddress:
+    """Of a cluster that this node has joined: its servers in an order of chance, each once before any a second time."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._left: list[str] = []
+
+    def next(self) -> tuple[str, str]:
+        """Raises OSError where the list of servers cannot be read."""
+        if not self._left:
+            try:
+                self._left = self._credentials.urls
+            except (ValueError, KeyError) as error:
+                raise OSError(f"the list of servers cannot be read: {error}") from None
+            random.shuffle(self._left)
+        if not self._left:
+            raise OSError("no server is known")
+        return f"{self._left.pop().rstrip('/').replace('http', 'ws', 1)}/agent/v1/session", ""
+
+    def moved(self) -> bool:
+        """Nobody tells."""
+        return False

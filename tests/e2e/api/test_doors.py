@@ -11,7 +11,7 @@ from tests.e2e.api.harness import Running
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from jarvis.api.auth import OPEN_PATHS
+from jarvis.api.auth import AUTHORITY_PATH, OPEN_PATHS
 
 
 def doors(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -46,7 +46,7 @@ async def test_every_route_refuses_the_anonymous(server: Running) -> None:
     client = server.client(None)
     wrong = server.client("nobody")
     for method, path in doors(server.app.routes):
-        if method == "WS" or path in OPEN_PATHS:
+        if method == "WS" or path in OPEN_PATHS | {AUTHORITY_PATH}:
             continue
         for asker in (client, wrong):
             answer = await asker.request(method, filled(path))
@@ -69,6 +69,11 @@ async def test_only_exact_paths_are_open(server: Running) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     for path in ("/alive/", "/health/x", "//alive", "/api/v1/ready/..", "/Alive", "/openapi.json"):
         assert (await client.get(path)).status_code == 401, path
+
+
+async def test_the_authority_is_shown_by_servers_that_let_nodes_in_alone(server: Running) -> None:
+    answer = await server.client(None).get(AUTHORITY_PATH)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_listening")
 
 
 async def test_other_sites_are_refused(server: Running) -> None:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from jarvis.api.routes.common import Ctx, answer, body_of
 from jarvis.api.schemas.out import node_out
-from jarvis.api.schemas.task_in import DrainIn, Strict, schema_of
+from jarvis.api.schemas.task_in import DrainIn, RemoveIn, Strict, schema_of
 from jarvis.api.schemas.values import duration, text
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import NotFound
@@ -77,3 +77,14 @@ async def resume(request: Request, context: Ctx, ident: str) -> Response:
     """Undo drain and cordon."""
     await body_of(request, Strict)
     return await _wish(context, ident, "node_resume")
+
+
+@router.post("/nodes/{ident}/remove", status_code=202, openapi_extra=schema_of(RemoveIn))
+async def remove(request: Request, context: Ctx, ident: str) -> Response:
+    """Out of the cluster: its certificate is worth nothing any more, its session ends, its row goes."""
+    context.allow("operate")
+    body = await body_of(request, RemoveIn)
+    node = await _node(context, ident)
+    membership = context.services.membership
+    expelled = await membership.expel(node.name) if membership is not None else False
+    return await _wish(context, ident, "node_remove", {"force": body.force, "expelled": expelled})

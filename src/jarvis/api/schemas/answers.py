@@ -301,3 +301,23 @@ class ClusterOut(Answer):
     servers: list[ServerOut]
     takeovers: list[TakeoverOut]
     checks: dict[str, Check]
+
+
+class TokenOut(Answer):
+    """``id`` begins the token's hash; the token itself is told only once, when it is made."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    user: str
+    role: str
+    projects: list[str]
+    label: str
+    expires_at: Instant | None
+
+
+class NewToken(TokenOut):
+    token: str
+
+
+class TokenPage(Answer):
+    items: list[TokenOut]
+    next: None

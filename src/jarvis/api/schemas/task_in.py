@@ -222,6 +222,21 @@ class DrainIn(Strict):
     deadline: Duration | None = None
 
 
+class RemoveIn(Strict):
+    force: bool = False
+
+
+Holder = Annotated[str, Field(pattern=r"^[A-Za-z0-9*][A-Za-z0-9._@-]{0,99}$")]
+
+
+class TokenIn(Strict):
+    role: Literal["admin", "user", "join"]
+    user: Holder | None = None
+    projects: Annotated[list[Holder], Field(max_length=100)] = []
+    label: Annotated[str, Field(max_length=100)] = ""
+    ttl: Duration | None = None
+
+
 class BackupIn(Strict):
     path: str
 
@@ -245,7 +260,7 @@ _KINDS = [
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
-    for model in (BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RetryTaskIn):
+    for model in (BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, TokenIn):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema
