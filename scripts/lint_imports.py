@@ -42,6 +42,7 @@ RINGS = {
     "jarvis.worker.logs": "port",
     "jarvis.worker.account": "port",
     "jarvis.worker.container_engine": "port",
+    "jarvis.worker.container_exec": "port",
     "jarvis.worker.container_usage": "port",
     "jarvis.worker.container_config": "pure",
     "jarvis.worker.ends": "port",

@@ -103,7 +103,13 @@ class Agent:
             self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn
         )
         self.streams = Streams(
-            self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place
+            self.machine,
+            self.supervisor,
+            self.session.say,
+            self._output_of,
+            self.spawn,
+            self.processes.exec_place,
+            self.containers.execute,
         )
 
     def _session(self) -> Session:

@@ -8,9 +8,11 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jarvis.worker.container_exec import ContainerExec
 
 if TYPE_CHECKING:
     from aiodocker import Docker
@@ -202,6 +204,24 @@ class Engine:
                 async for data in response.content.iter_any():
                     for piece in frames.feed(data):
                         yield piece
+
+    async def execute(
+        self, container: str, argv: Sequence[str], env: Mapping[str, str], pty: tuple[int, int] | None
+    ) -> ContainerExec:
+        """A command in a running container, started; ``pty``: rows and columns of its terminal."""
+        with _told():
+            tty, variables = pty is not None, dict(env)
+            made = (
+                await self._docker()
+                .containers.container(container)
+                .exec(list(argv), stdin=True, tty=tty, environment=variables)
+            )
+            stream = made.start(detach=False)
+            await stream.__aenter__()
+            running = ContainerExec(made, stream, tty)
+            if pty is not None:
+                await running.resize(*pty)
+            return running
 
     async def close(self) -> None:
         if self._client is not None:

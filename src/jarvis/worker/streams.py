@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from jarvis.bus.messages import StreamData, StreamOpen, StreamResize, StreamTaken
 from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
+from jarvis.worker.container_engine import EngineError
+from jarvis.worker.container_exec import ContainerExec
 from jarvis.worker.logs import file_size, follow, read_range
 from jarvis.worker.machine import Machine, Work
 from jarvis.worker.supervisor_client import SupervisorClient
@@ -16,6 +18,21 @@ PIECE = 64 * 1024
 BUFFERED = LIMIT // MESSAGE_COST * 2
 MOST = 200
 EXEC_S = 10.0
+
+
+class Reader(Protocol):
+    """Where a stream's bytes come from."""
+
+    async def read(self, most: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """Where they go."""
+
+    def write(self, data: bytes, /) -> None: ...
+    async def drain(self) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class ExecFailed(Exception):
@@ -56,9 +73,12 @@ class Streams:
         self, machine: Machine, supervisor: SupervisorClient, say: Callable[[StreamData | StreamTaken], None],
         output_of: Callable[[Work, str], tuple[str, int, int | None]], spawn: Callable[[Coroutine[Any, Any, None]], None],
         exec_place: Callable[[Work], tuple[dict[str, str], str]],
+        container_exec: Callable[[Work, StreamOpen], Awaitable[ContainerExec]],
     ) -> None:  # fmt: skip
         self._machine, self._supervisor, self._say = machine, supervisor, say
         self._output_of, self._spawn, self._exec_place = output_of, spawn, exec_place
+        self._container_exec = container_exec
+        self._boxed: dict[int, ContainerExec] = {}
         self._inputs: dict[int, asyncio.Queue[StreamData]] = {}
         self._targets: dict[int, dict[str, Any]] = {}
         self._tasks: dict[int, asyncio.Task[Any]] = {}
@@ -87,9 +107,12 @@ class Streams:
             self._say(StreamData(stream=message.stream, end=True, error=error))
         elif message.kind == "tail":
             self._spawn(self._run(message.stream, self._tail(message, work)))
-        elif work.spec.kind == "container":
-            error = "it runs in a container: use the engine's own attach or exec on its node"
+        elif work.spec.kind == "container" and message.kind != "exec":
+            error = "it runs in a container, which has no input of its own: see jarvis exec"
             self._say(StreamData(stream=message.stream, end=True, error=error))
+        elif work.spec.kind == "container":
+            self._inputs[message.stream] = asyncio.Queue(BUFFERED)
+            self._spawn(self._run(message.stream, self._in_container(message, work)))
         else:
             self._inputs[message.stream] = asyncio.Queue(BUFFERED)
             self._spawn(self._run(message.stream, self._interactive(message, work)))
@@ -134,7 +157,9 @@ class Streams:
             self._say(StreamData(stream=message.stream, end=True, error="the task does not read its input"))
 
     def resize(self, message: StreamResize) -> None:
-        target = self._targets.get(message.stream)
+        target, boxed = self._targets.get(message.stream), self._boxed.get(message.stream)
+        if boxed is not None:
+            self._spawn(boxed.resize(message.rows, message.columns))
         if target is not None:
             self._supervisor.send({"op": "resize", **target, "rows": message.rows, "cols": message.columns})
 
@@ -191,6 +216,22 @@ class Streams:
             self._execs.pop(str(self._targets.pop(stream, {}).get("channel")), None)
         self._say(StreamData(stream=stream, end=True, error=error, code=code))
 
+    async def _in_container(self, message: StreamOpen, work: Work) -> None:
+        stream, error, code = message.stream, "", None
+        try:
+            async with asyncio.timeout(EXEC_S):
+                running = self._boxed[stream] = await self._container_exec(work, message)
+            await self._carry(stream, running, running)
+            code = await running.code(EXEC_S)
+        except EngineError as problem:
+            error, code = str(problem), 126
+        except (OSError, TimeoutError) as problem:
+            error = str(problem) or "the container engine did not answer"
+        finally:
+            self._inputs.pop(stream, None)
+            self._boxed.pop(stream, None)
+        self._say(StreamData(stream=stream, end=True, error=error, code=code))
+
     async def _terminal(self, message: StreamOpen, work: Work) -> None:
         """What it wrote since ``offset``, from its file, then live: a viewer that comes back misses nothing."""
         written, reader, writer = await self._supervisor.attach_from(message.number)
@@ -200,7 +241,7 @@ class Streams:
             await self._send(message.stream, await asyncio.to_thread(read_range, path, start, size, owner))
         await self._carry(message.stream, reader, writer)
 
-    async def _carry(self, stream: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, stream: int, reader: Reader, writer: Writer) -> None:
         """Bytes both ways until the process's side is closed."""
         pump = asyncio.create_task(self._pump_input(stream, self._inputs[stream], writer))
         try:
@@ -210,7 +251,7 @@ class Streams:
             pump.cancel()
             writer.close()
 
-    async def _pump_input(self, stream: int, queue: asyncio.Queue[StreamData], writer: asyncio.StreamWriter) -> None:
+    async def _pump_input(self, stream: int, queue: asyncio.Queue[StreamData], writer: Writer) -> None:
         window = ReceiveWindow()
         with contextlib.suppress(ConnectionError):  # it reads no more: its end tells the rest
             while True:

@@ -39,6 +39,13 @@ def test_run_submit_kill_agent_and_down(up: Home, tmp_path: Path) -> None:
 
     ident = up.jarvis("submit", "-q", *INSIDE, "--", "sh", "-c", "echo up; sleep 120").stdout.strip()
     wait_for(lambda: "up" in up.jarvis("logs", ident).stdout, "its log is shown while it runs")
+
+    inside = up.jarvis("exec", ident, "--", "sh", "-c", "echo $JARVIS_TASK_ID; cat /proc/1/comm; exit 7", code=7)
+    assert inside.stdout.split()[0] == ident
+    fed = up.jarvis("exec", ident, "--", "wc", "-c", input="12345")
+    assert fed.stdout.strip() == "5", "the end of the input arrives"
+    missing = up.jarvis("exec", ident, "--", "no-such-program", code=127)
+    assert "no-such-program" in missing.stdout + missing.stderr
     up.jarvis("down")
     assert not containers()
 

@@ -20,11 +20,13 @@ from typing import Any
 
 import msgspec
 
+from jarvis.bus.messages import StreamOpen
 from jarvis.core.states import Cause
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.container_config import Box, container_env, create_config
 from jarvis.worker.container_engine import Engine, EngineError, find_socket
+from jarvis.worker.container_exec import ContainerExec
 from jarvis.worker.container_usage import Use
 from jarvis.worker.logs import file_size
 from jarvis.worker.machine import Work
@@ -174,6 +176,13 @@ class ContainerExecutor:
 
     def output_of(self, work: Work, stream: str) -> tuple[str, int]:
         return self._processes.output_of(work, stream)
+
+    async def execute(self, work: Work, message: StreamOpen) -> ContainerExec:
+        """A command beside the task. Raises :class:`EngineError`, or OSError where it does not run yet."""
+        running = self._running.get(work.number)
+        if running is None:
+            raise OSError("its container does not run yet")
+        return await self._engine.execute(running.id, message.argv, message.env, message.pty)
 
     # ------------------------------------------------------------ while it runs
 
