@@ -44,7 +44,8 @@ def test_run_submit_kill_agent_and_down(up: Home, tmp_path: Path) -> None:
     assert inside.stdout.split()[0] == ident
     fed = up.jarvis("exec", ident, "--", "wc", "-c", input="12345")
     assert fed.stdout.strip() == "5", "the end of the input arrives"
-    missing = up.jarvis("exec", ident, "--", "no-such-program", code=127)
+    missing = up.jarvis("exec", ident, "--", "no-such-program", code=None)
+    assert missing.returncode in (126, 127)
     assert "no-such-program" in missing.stdout + missing.stderr
     up.jarvis("down")
     assert not containers()
