@@ -36,7 +36,6 @@ RINGS = {
     "jarvis.bus": "port",
     "jarvis.worker.task_executor": "port",
     "jarvis.worker.task_environment": "pure",
-    "jarvis.worker.settled": "pure",
     "jarvis.worker.gpus": "pure",
     "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
     "jarvis.worker.logs": "port",

@@ -20,7 +20,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
 from jarvis.worker.gpus import Gpus, Share
-from jarvis.worker.settled import Settled
+from jarvis.worker.supervisor.settled import Settled
 
 LOOK_PAST = 64
 """Assignments behind one that does not fit that are looked at: small work may pass large work, within bounds."""

@@ -146,6 +146,20 @@ def line(record: dict[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
+def test_short_attempts_beside_a_long_one_are_never_too_many(node: Node) -> None:
+    """What is over above the oldest that lives is remembered as ranges: their number says nothing."""
+    node.state.mkdir(mode=0o700)
+    numbers = [number for number in range(1, 120_000) if number % 1000]
+    life = {"t": "life", "id": "abc", "boot": "another", "floor": 0, "acked": numbers}
+    node.journal.write_bytes(line(life))
+    node.up()
+    agent = node.agent()
+    node.start(agent, 77_001, "true")
+    assert agent.expect("refused", 77_001)["reason"] == "acked"
+    assert node.run(agent, 5000, "true")["exit_code"] == 0
+    assert node.run(agent, 120_000, "true")["exit_code"] == 0
+
+
 def test_an_attempt_of_another_boot_is_lost_but_nothing_is_killed(node: Node) -> None:
     bystander = subprocess.Popen(["sleep", "1000"])
     try:
@@ -206,7 +220,7 @@ def test_the_journal_is_compacted(node: Node, agent: Agent) -> None:
     second = node.agent()
     assert states(second) == {1: ("ended", "supervisor_lost"), 60: ("ended", "exit")}
     node.start(second, 55, "true")
-    assert second.expect("refused", 55)["reason"] == "acked"
+    assert second.expect("refused", 55)["reason"] == "below_floor", "all that touches the floor is below it"
 
 
 def test_a_second_supervisor_refuses_the_directory(node: Node, agent: Agent) -> None:

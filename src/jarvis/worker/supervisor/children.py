@@ -44,7 +44,7 @@ class Children:
 
     def __init__(self, loop: Loop, journal: Journal, past: Past, pool: Pool | None) -> None:
         self.loop, self.journal, self.pool = loop, journal, pool
-        self.identity, self.floor, self.acked = past.life, past.floor, past.acked
+        self.identity, self.acked = past.life, past.acked
         self.attempts: dict[int, Attempt] = {}
         self.mains: dict[int, Attempt] = {}
         self.helpers: dict[int, Helper] = {}
@@ -85,13 +85,13 @@ class Children:
         self._admit(Attempt(number, order.tag), order)
 
     def _why_not(self, number: int) -> str:
-        if number < self.floor:
+        if number < self.acked.floor:
             return "below_floor"
         if number in self.acked:
             return "acked"
         if self.stopping:
             return "stopping"
-        return "too_many_unacked" if len(self.attempts) + len(self.acked) >= UNACKED_LIMIT else ""
+        return "too_many_unacked" if len(self.attempts) + self.acked.ranges >= UNACKED_LIMIT else ""
 
     def _say_again(self, attempt: Attempt) -> None:
         if attempt.end is not None:
@@ -379,20 +379,16 @@ class Children:
         ended = [n for n in numbers if n in self.attempts and self.attempts[n].state == ENDED]
         for number in ended:
             del self.attempts[number]
-            self.acked.add(number)
-        if floor is not None and floor > self.floor:
-            if floor - self.floor < len(self.acked):
-                self.acked.difference_update(range(self.floor, floor))
-            else:
-                self.acked = {number for number in self.acked if number >= floor}
-            self.floor = floor
+        self.acked.add(ended)
+        if floor is not None:
+            self.acked.raise_floor(floor)
         self.journal.note({"t": "ack", "ns": ended, "floor": floor})
         if self.journal.size > self.journal.compact_at:
             self.journal.rewrite(self.records())
 
     def records(self) -> Iterable[Record | str]:
         """What a compact journal holds."""
-        yield life(self.identity, self.floor, self.acked)
+        yield life(self.identity, self.acked)
         for attempt in self.attempts.values():
             if attempt.state != QUEUED:
                 yield start_record(attempt, attempt.began)

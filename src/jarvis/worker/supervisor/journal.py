@@ -13,6 +13,7 @@ import os
 import zlib
 
 from .protocol import encode
+from .settled import Settled
 from .system import boot_id, log
 
 TYPE_CHECKING = False
@@ -31,8 +32,7 @@ class Past:
     def __init__(self) -> None:
         self.life = ""
         self.boot = ""
-        self.floor = 0
-        self.acked: set[int] = set()
+        self.acked = Settled()
         self.attempts: dict[int, Record] = {}
         self.damaged = 0
 
@@ -41,6 +41,8 @@ class Past:
         kind = record["t"]
         if kind == "life":
             self.life, self.boot = record["id"], record["boot"]
+            for start, end in record.get("over", ()):
+                self.acked.add_range(start, end)
             self.trim(record.get("acked", ()), record["floor"])
         elif kind == "start":
             self.attempts[record["n"]] = record
@@ -52,11 +54,10 @@ class Past:
     def trim(self, numbers: Iterable[int], floor: int | None) -> None:
         """Forget acknowledged attempts; what ended below the floor needs no memory at all."""
         for number in numbers:
-            self.acked.add(number)
+            self.acked.add([number])
             self.attempts.pop(number, None)
-        if floor is not None and floor > self.floor:
-            self.floor = floor
-            self.acked = {number for number in self.acked if number >= floor}
+        if floor is not None:
+            self.acked.raise_floor(floor)
 
 
 class Journal:
@@ -141,9 +142,9 @@ class Journal:
         return bool(self._pending)
 
 
-def life(identity: str, floor: int, acked: Iterable[int]) -> Record:
-    """The first record of a journal."""
-    return {"t": "life", "id": identity, "boot": boot_id(), "floor": floor, "acked": sorted(acked)}
+def life(identity: str, acked: Settled) -> Record:
+    """The first record of a journal. (Versions up to 0.1 listed each number, as ``acked``.)"""
+    return {"t": "life", "id": identity, "boot": boot_id(), "floor": acked.floor, "over": acked.pairs()}
 
 
 def _write_new(path: str, data: bytes) -> int:

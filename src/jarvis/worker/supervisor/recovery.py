@@ -49,7 +49,7 @@ def _revive(record: dict[str, object], same_boot: bool) -> Attempt:
 
 
 def _records(past: Past, attempts: dict[int, Attempt]) -> list[dict[str, object] | str]:
-    records: list[dict[str, object] | str] = [life(past.life, past.floor, past.acked)]
+    records: list[dict[str, object] | str] = [life(past.life, past.acked)]
     for attempt in attempts.values():
         records.append({"t": "start", "n": attempt.number, "tag": attempt.tag, "at": attempt.began})
         records.append({"t": "end", "n": attempt.number, "end": attempt.end})

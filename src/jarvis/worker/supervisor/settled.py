@@ -1,7 +1,12 @@
-"""PURE: numbers that are over for good, as ranges: they come almost in order, so a million of them is a handful of ranges."""
+"""Numbers that are over for good, as ranges: they come almost in order, so a million of them is a handful of ranges."""
+
+from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Settled:
@@ -37,6 +42,25 @@ class Settled:
     @property
     def ranges(self) -> int:
         return len(self._starts)
+
+    def pairs(self) -> list[list[int]]:
+        """[start, end) of each range above the floor."""
+        return [list(pair) for pair in zip(self._starts, self._ends)]  # noqa: B905 - as long as each other
+
+    def add_range(self, start: int, end: int) -> None:
+        """All of [start, end)."""
+        if start >= end:
+            return
+        self.add([start])
+        at = bisect_right(self._starts, start) - 1
+        if at < 0 or self._ends[at] >= end:
+            return
+        last = at + 1
+        while last < len(self._starts) and self._starts[last] <= end:
+            end = max(end, self._ends[last])
+            last += 1
+        self._ends[at] = end
+        del self._starts[at + 1 : last], self._ends[at + 1 : last]
 
     def _add(self, number: int) -> None:
         at = bisect_right(self._starts, number)
