@@ -49,11 +49,12 @@ class Settled:
 
     def add_range(self, start: int, end: int) -> None:
         """All of [start, end)."""
+        start = max(start, self.floor)
         if start >= end:
             return
         self.add([start])
         at = bisect_right(self._starts, start) - 1
-        if at < 0 or self._ends[at] >= end:
+        if self._ends[at] >= end:
             return
         last = at + 1
         while last < len(self._starts) and self._starts[last] <= end:
