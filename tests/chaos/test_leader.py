@@ -52,13 +52,37 @@ def restart_all(made: Servers, leader: str) -> float:
     return longest
 
 
+def lose_redis(made: Servers, leader: str) -> float:
+    """Redis is emptied, killed and comes back empty: it held nothing that is not elsewhere."""
+    assert made.redis is not None
+    made.redis.ask("FLUSHALL")
+    time.sleep(0.5)
+    made.redis.stop()
+    time.sleep(1.0)
+    made.redis.start()
+    assert made.leads(), f"{leader} leads on"
+    return 0.0
+
+
+def lose_database(made: Servers, leader: str) -> float:
+    """kill -9 of every process of PostgreSQL: nobody is told that a task is accepted until it is back."""
+    made.postgres.kill()
+    time.sleep(1.0)
+    made.postgres.start()
+    begun = time.monotonic()
+    made.leader()
+    return time.monotonic() - begun
+
+
 def until_another_leads(made: Servers, leader: str) -> float:
     begun = time.monotonic()
     wait_for(lambda: made.leads(but=leader), "another one leads", 60)
     return time.monotonic() - begun
 
 
-@pytest.mark.parametrize(("fault", "share"), [(kill, 1.0), (freeze, 0.5), (restart_all, 0.25)])
+@pytest.mark.parametrize(
+    ("fault", "share"), [(kill, 1.0), (freeze, 0.25), (restart_all, 0.25), (lose_redis, 0.75), (lose_database, 0.75)]
+)
 def test_nothing_is_lost_or_doubled_whatever_befalls_the_leader(
     fault: Callable[[Servers, str], float], share: float, tmp_path: Path
 ) -> None:
