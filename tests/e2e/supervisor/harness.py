@@ -181,8 +181,8 @@ class Node:
 
 def connect(path: Path) -> socket.socket:
     """Connect through the directory's descriptor: the path may be longer than an address."""
-    sock = socket.socket(socket.AF_UNIX)
     directory = os.open(path.parent, os.O_PATH)
+    sock = socket.socket(socket.AF_UNIX)
     try:
         sock.connect(f"/proc/self/fd/{directory}/{path.name}")
     except OSError:
