@@ -182,7 +182,7 @@ class Gateway:
         """One session from handshake to end."""
         principal: Principal = authorise(socket.state.principal, "agent")
         await socket.accept()
-        certificate = socket.scope.get("state", {}).get("certificate")
+        certificate = getattr(socket.state, "certificate", None)
         member = certificate.member if certificate is not None else ""
         session = Session(f"{self.services.replica}/{self._new_name()}", socket, member)
         self._sessions[session.ident] = session

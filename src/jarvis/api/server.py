@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ ROUTERS = (
     tokens.router,
 )
 POLL_S = 2.0
+AGAIN_S = 0.5
 agents = APIRouter(include_in_schema=False)
 
 
@@ -75,12 +76,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    running = [
-        asyncio.create_task(app.state.hub.run(), name="event hub"),
-        asyncio.create_task(app.state.gateway.run(), name="gateway"),
-    ]
-    for task in running:
-        task.add_done_callback(_stopped)
+    work: dict[str, Callable[[], Awaitable[None]]] = {"event hub": app.state.hub.run, "gateway": app.state.gateway.run}
+    running = [asyncio.create_task(kept_running(run, name), name=name) for name, run in work.items()]
     try:
         yield
     finally:
@@ -89,10 +86,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def _stopped(task: asyncio.Task[Any]) -> None:
-    """Neither ends by itself; if one does, the log must say so."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s ended", task.get_name(), exc_info=error)
+async def kept_running(run: Callable[[], Awaitable[None]], name: str) -> None:
+    """Until cancelled: what ends on a defect is told in the log and begins anew, because everybody depends on it."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("%s ended on a defect and begins anew", name)
+        await asyncio.sleep(AGAIN_S)
 
 
 def uvicorn_options() -> dict[str, Any]:

@@ -44,8 +44,9 @@ def test_the_schema_is_shown_and_changed_by_hand_and_a_newer_one_is_refused(fres
     server = shared()
     url = server.database()
     use(fresh, url)
-    assert "0001_first" in fresh.jarvis("migrate", "--dry-run").stdout
-    assert "took 1 step" in fresh.jarvis("migrate", "--yes").stdout
+    due = fresh.jarvis("migrate", "--dry-run").stdout.splitlines()
+    assert due[0] == "0001_first"
+    assert f"took {len(due)} step" in fresh.jarvis("migrate", "--yes").stdout
     assert "up to date" in fresh.jarvis("migrate").stdout
     server.psql("INSERT INTO jarvis_schema (number, name) VALUES (9999, '9999_future')", url.rpartition("/")[2])
     for verb in ("migrate", "up"):

@@ -116,11 +116,12 @@ class ClusterBus:
         return self._local.sessions()
 
     def publish(self, events: Sequence[Event]) -> None:
-        self._local.publish(events)
         batch = list(events)
+        if not batch:
+            return
+        self._local.publish(batch)
         for other in self._others():
-            if batch:
-                self._put(other, batch)
+            self._put(other, batch)
 
     def watch(self) -> AsyncIterator[list[Event]]:
         return self._local.watch()

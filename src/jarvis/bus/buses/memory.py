@@ -59,6 +59,8 @@ class MemoryBus:
 
     def publish(self, events: Sequence[Event]) -> None:
         batch = list(events)
+        if not batch:
+            return
         for watcher in list(self._watchers):
             if watcher.qsize() >= WATCHER_LIMIT:
                 self._watchers.discard(watcher)
