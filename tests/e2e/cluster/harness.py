@@ -31,6 +31,8 @@ class Home:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.up_with: list[str] = []
+        """What it was brought up with, to do so again."""
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("JARVIS")}
         self.env |= {"JARVIS_HOME": str(directory), "JARVIS_CONFIG": str(directory / "none.yaml"), "NO_COLOR": "1"}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.e2e.cluster.harness import Home, home, wait_for
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, free_port
 from tests.servers.redis import RedisServer
 
 
@@ -45,8 +45,10 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(*names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None) -> Iterator[Servers]:
-    """As many servers as names, up and with connected nodes of so many processors."""
+def servers(
+    *names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None, listen: bool = False
+) -> Iterator[Servers]:
+    """As many servers as names, up and with connected nodes of so many processors; with ``listen`` nodes may join them."""
     with contextlib.ExitStack() as stack:
         postgres = PostgresServer(sync)
         stack.callback(postgres.remove)
@@ -64,5 +66,8 @@ def servers(*names: str, with_redis: bool = False, sync: bool = False, cpus: int
             homes[name].env |= environment
         made = Servers(homes, postgres, redis)
         for name in names:
-            homes[name].jarvis("up", "--node-name", name, *([] if cpus is None else ["--cpus", str(cpus)]))
+            homes[name].up_with = ["--node-name", name, *([] if cpus is None else ["--cpus", str(cpus)])]
+            if listen:
+                homes[name].up_with += ["--listen", f"127.0.0.1:{free_port()}"]
+            homes[name].jarvis("up", *homes[name].up_with)
         yield made
