@@ -182,3 +182,8 @@ def test_a_viewer_that_does_not_read_gets_the_rest_later(node: Node, agent: Agen
     sock.sendall(b"go\n")
     assert b"END" in read_all(sock)
     agent.expect("ended", 1)
+
+
+def test_a_program_that_closes_its_terminal_before_it_exits_is_not_hung_up(node: Node, agent: Agent) -> None:
+    end = node.run(agent, 1, "sh", "-c", "exec 0<&- 1>&- 2>&-; sleep 0.5; exit 7", pty=[24, 80])
+    assert (end["exit_code"], end["signal"]) == (7, None)

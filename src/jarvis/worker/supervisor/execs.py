@@ -103,7 +103,7 @@ class Execs:
         """Close channels of ended processes when their output was taken, or nobody came for it."""
         waiting = [running for running in self.channels.values() if running.expires < NEVER]
         for running in waiting:
-            if running.stream.source < 0 or running.expires <= moment:
+            if running.stream.source < 0 or running.stream.hung_up or running.expires <= moment:
                 self._close(running)
         self.due = moment + 0.1 if any(r.expires < NEVER for r in self.channels.values()) else NEVER
 

@@ -31,7 +31,7 @@ class Stream:
         self.peer: socket.socket | None = None
         self.to_sink = bytearray()
         self.to_peer = bytearray()
-        self.input_ended = False
+        self.input_ended = self.hung_up = False
         self.written = 0
         self.stuck_since = NEVER
         self.count: Callable[[int], None] = lambda size: None
@@ -103,10 +103,10 @@ class Stream:
 
     def _source_mask(self) -> int:
         wanted = self.tee >= 0 if self.peer is None else len(self.to_peer) < STREAM_LIMIT
-        return READ if wanted and self.source >= 0 else 0
+        return READ if wanted and self.source >= 0 and not self.hung_up else 0
 
     def _sink_mask(self) -> int:
-        return WRITE if self.to_sink else 0
+        return WRITE if self.to_sink and not self.hung_up else 0
 
     def _peer_mask(self) -> int:
         reading = READ if len(self.to_sink) < STREAM_LIMIT and not self.input_ended else 0
@@ -168,14 +168,15 @@ class Stream:
             close(self.source)
             self.source = -1
         else:
-            self._close_terminal()
+            self._hang_on()
         if not self.to_peer:
             self.detach()
 
-    def _close_terminal(self) -> None:
+    def _hang_on(self) -> None:
+        """Nobody has the terminal open any more. Closing our end now would hang up a program that has closed its own and
+        is about to exit: that waits for the end of the process."""
+        self.hung_up = True
         self.loop.forget(self.source)
-        close(self.source)
-        self.sink = self.source = -1
         self.to_sink.clear()
 
     def _drain(self) -> None:
