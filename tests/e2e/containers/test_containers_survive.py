@@ -23,6 +23,7 @@ async def test_an_agent_that_is_killed_adopts_what_runs(tmp_path: Path) -> None:
         command = "echo start; echo line >> /d/lines; while [ ! -e /d/go ]; do sleep 0.05; done; echo end; exit 4"
         await server.assign(contained(1, command, mounts=((f"{tmp_path}/d", "/d", False),), resources={"cpu": 3000}))
         await until_output(node, server, 1, "start")
+        await server.until(lambda: server.started, "its start is told")
         before = inspected(1)["Id"]
         await node.kill_agent()
         assert [(k.number, k.state) for k in server.hellos[-1].known] == [(1, "running")]

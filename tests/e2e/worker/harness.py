@@ -143,8 +143,18 @@ class FakeServer:
         return digest
 
     async def send(self, *messages: ToAgent) -> None:
-        assert self._socket is not None
-        await self._send(self._socket, list(messages))
+        """Over the session of now, or over the next when the agent has just ended it, as it does to tell what has changed."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                socket = self._socket
+                assert socket is not None
+                try:
+                    await self._send(socket, list(messages))
+                except ConnectionClosed:
+                    while self._socket is socket:  # noqa: ASYNC110 - the next session has no event
+                        await asyncio.sleep(0.02)
+                else:
+                    return
 
     async def assign(self, *assignments: Assignment) -> None:
         await self.send(Assign(assignments=list(assignments)))
