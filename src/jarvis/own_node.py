@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from jarvis.config.settings import Settings
-from jarvis.core.resources import parse_bytes
 
 SUPERVISOR = Path(__file__).parent / "worker" / "supervisor" / "__main__.py"
 CREDENTIALS = "credentials"
@@ -75,7 +74,7 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
     if worker.cpus is not None:
         command += ["--cpus", str(worker.cpus)]
     if worker.memory is not None:
-        command += ["--memory", str(parse_bytes(worker.memory, "worker.memory"))]
+        command += ["--memory", str(worker.memory)]
     if worker.gpus is not None:
         command += ["--gpus", str(worker.gpus)]
     for name, value in worker.labels.items():

@@ -65,6 +65,7 @@ class Web:
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
             why=self._why, node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
+            look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
             health_checks=health.checks(
                 server.store, server.scheduler, server.election, lambda: server.address, server.redis
@@ -134,8 +135,13 @@ async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls"
     try:
         while not serving.done():
             await asyncio.wait([serving], timeout=LOOK_S)
-            if tls.renew_if_late():
-                log.info("the server's certificate is a new one")
+            try:
+                if tls.renew_if_late():
+                    log.info("the server's certificate is a new one")
+            except OSError as error:  # a full disk: the certificate that is there is good for days
+                log.warning("the server's certificate could not be made anew: %s", error)
+        if (failed := serving.exception()) is not None:
+            log.error("the listener for other machines ended", exc_info=failed)
     finally:
         server.should_exit = True
         await asyncio.wait([serving], timeout=CLOSE_S)

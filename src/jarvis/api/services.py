@@ -65,11 +65,16 @@ def _fits(spec: TaskSpec) -> JarvisError | None:
     return None
 
 
+async def _all_known() -> None:
+    return
+
+
 @dataclass(slots=True)
 class Services:
     """One per server process.
 
-    ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run;
+    ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
+    on the nodes that are known here, which ``look_for_nodes`` brings up to date;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
     listens beyond its machine.
@@ -83,6 +88,7 @@ class Services:
     authenticator: Authenticator
     why: Why = _why_unknown
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
+    look_for_nodes: Callable[[], Awaitable[None]] = _all_known
     incarnation: Callable[[], int] = lambda: 1
     health_checks: dict[str, HealthCheck] = field(default_factory=dict)
     settings: ApiSettings = field(default_factory=ApiSettings)

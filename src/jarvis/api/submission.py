@@ -53,28 +53,33 @@ class Submitter:
         self._now = services.clock.now()
         self._uuid = uuid7_maker(self._now)
         self._may: set[str] = set()
+        self._looked = False
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
-    def new_task(self, task: TaskIn | TaskFast) -> NewTask:
+    async def new_task(self, task: TaskIn | TaskFast) -> NewTask:
         """A task by the rules; raises for what cannot be meant, is not allowed or never fits."""
         project = self._default if task.project is None else task.project
         if project not in self._may:
             authorise(self.principal, "submit", word(project, "project", 100))
             self._may.add(project)
         spec = to_spec(task, self._now)
-        self.check_fits(spec)
+        await self._check_fits(spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
 
-    def check_fits(self, spec: TaskSpec) -> None:
+    async def _check_fits(self, spec: TaskSpec) -> None:
         error = self.services.node_fits(spec)
+        if error is not None and not self._looked:  # once a request: a standby may not know who has just joined
+            self._looked = True
+            await self.services.look_for_nodes()
+            error = self.services.node_fits(spec)
         if error is not None:
             raise error
 
     async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
         if len(data) > MAX_TASK:
             raise _too_big(len(data))
-        new = self.new_task(TaskIn.model_validate_json(data or b"{}"))
+        new = await self.new_task(TaskIn.model_validate_json(data or b"{}"))
         if hidden := await self.hidden([new]):
             raise _no_dependency(min(hidden))
         return new, await self.insert([new], self._key("POST /tasks", key, data, new.project))
@@ -112,7 +117,7 @@ class Submitter:
         if spec.deadline is not None and spec.deadline <= self._now:
             spec = msgspec.structs.replace(spec, deadline=None)
         spec = msgspec.structs.replace(spec, after=(), begin=None, hold=False)
-        self.check_fits(spec)
+        await self._check_fits(spec)
         new = NewTask(uuid=self._uuid(), project=task.project, user=task.user, spec=spec, retry_of=task.id)
         hashed = f"{task.id}_{index}".encode()
         return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
@@ -145,7 +150,7 @@ class Submitter:
             if i % 500 == 499:
                 await asyncio.sleep(0)  # a large batch must not hold up heartbeats
             try:
-                good.append((i, self._member(raw)))
+                good.append((i, await self._member(raw)))
             except JarvisError as error:
                 results[i] = {"problem": problem_of(error)}
         if hidden := await self.hidden([new for _, new in good]):
@@ -170,7 +175,7 @@ class Submitter:
             raise InvalidValue("args", len(calls.args), f"the arguments of 1 to {MAX_BATCH:,} calls")
         if (longest := max(map(len, calls.args))) > INLINE_LIMIT:
             raise InvalidValue("args", longest, f"at most {INLINE_LIMIT} bytes; put more into /blobs")
-        like = self._member(calls.task)
+        like = await self._member(calls.task)
         call = like.spec.function
         if call is None or call.args is not None or call.args_digest is not None or like.spec.array is not None:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
@@ -182,12 +187,12 @@ class Submitter:
             tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
         return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
 
-    def _member(self, raw: msgspec.Raw | bytes) -> NewTask:
+    async def _member(self, raw: msgspec.Raw | bytes) -> NewTask:
         view = bytes(raw)
         if len(view) > MAX_TASK:
             raise _too_big(len(view))
         try:
-            return self.new_task(_task_decoder.decode(view))
+            return await self.new_task(_task_decoder.decode(view))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
 

@@ -66,16 +66,16 @@ def join(
         return
     if credentials.exist and token is None:
         name = name or credentials.name
-    else:
-        if not urls or not token or not pin:
-            raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
-        name = name or socket.gethostname()
-        _enter(credentials, urls, token, pin, name)
+    elif not (urls and token and pin):
+        raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
+    name = name or socket.gethostname()
     worker = {
         "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "taints": list(taints),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip
     settings, _ = load({"worker": {key: value for key, value in worker.items() if value not in (None, {}, [])}})
+    if token is not None and pin is not None:  # after all that can be wrong here: it uses the token up
+        _enter(credentials, urls, token, pin, name)
     identity = directory / "node" / "node.json"
     before = identity.stat().st_mtime_ns if identity.exists() else 0
     OwnNode(settings, owned=False).start()

@@ -2,11 +2,24 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from jarvis.config.sources import SettingsError, merged
+from jarvis.core.errors import InvalidValue
+from jarvis.core.resources import parse_bytes
+
+
+def _bytes(value: object) -> int:
+    try:
+        return parse_bytes(value)
+    except InvalidValue as error:
+        raise ValueError(error.hint) from None
+
+
+Size = Annotated[int, BeforeValidator(_bytes)]
+"""Bytes, also written like 512Mi or 4G."""
 
 
 class _Section(BaseModel):
@@ -24,7 +37,7 @@ class ServerSettings(_Section):
     """``ADDRESS[:PORT]`` where nodes and people on other machines reach it, by TLS; ``0.0.0.0`` is every address."""
     advertise: tuple[str, ...] = ()
     """Names and addresses by which others reach it, the first one first; default: the host's own."""
-    body_limit: int = Field(8 * 1024 * 1024, gt=0)
+    body_limit: Size = Field(8 * 1024 * 1024, gt=0)
 
 
 class StoreSettings(_Section):
@@ -33,7 +46,7 @@ class StoreSettings(_Section):
     """Of the PostgreSQL database, as libpq takes it; several hosts may be named."""
     keep_days: float = Field(30.0, gt=0)
     keep_events_days: float = Field(30.0, gt=0)
-    max_bytes: int = Field(20 * 1024**3, gt=0)
+    max_bytes: Size = Field(20 * 1024**3, gt=0)
 
     @model_validator(mode="after")
     def _check_url(self) -> "StoreSettings":
@@ -55,7 +68,7 @@ class SchedulerSettings(_Section):
 class WorkerSettings(_Section):
     name: str | None = None
     cpus: float | None = Field(None, gt=0)
-    memory: str | None = None
+    memory: Size | None = Field(None, gt=0)
     gpus: float | None = Field(None, ge=0)
     labels: dict[str, str] = {}
     taints: tuple[str, ...] = ()
@@ -71,7 +84,7 @@ class ContainerSettings(_Section):
 
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    max_bytes: int = Field(10 * 1024 * 1024, gt=0)
+    max_bytes: Size = Field(10 * 1024 * 1024, gt=0)
     keep: int = Field(3, ge=0)
 
 

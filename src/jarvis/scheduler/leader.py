@@ -38,7 +38,7 @@ class Election:
                 if not self._scheduler.lease_s:
                     return
             except LeadershipHeld:
-                await self._look()
+                await self.look()
             except StoreUnavailable as error:
                 self._scheduler.heartbeat.last_error = str(error)
                 log.warning("the store is away: %s", error)
@@ -69,11 +69,16 @@ class Election:
         """Another server leads."""
         return not self.leads and self.leader is not None and self.leader.holder != self._scheduler.holder
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Who leads, and which nodes there are by now; a leader knows already."""
+        if self.leads:
+            return
         with suppress(StoreUnavailable):
             leader = await self._scheduler.store.leader_get()
-            await self._scheduler.look_on(leader.leadership)
-            self._heard_of(leader)
+            cluster = await self._scheduler.seen_from_aside(leader.leadership)
+            if not self.leads:
+                self._scheduler.cluster = cluster
+                self._heard_of(leader)
 
     def _heard_of(self, leader: Leader) -> None:
         before, self.leader = self.leader, leader

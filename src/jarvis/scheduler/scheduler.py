@@ -124,13 +124,13 @@ class Scheduler:
                 self.heartbeat.last_error = str(error)
                 await asyncio.sleep(RETRY_S)
 
-    async def look_on(self, leadership: Leadership) -> None:
+    async def seen_from_aside(self, leadership: Leadership) -> Cluster:
         """What a standby knows: who leads, and the nodes, to refuse what can never run."""
         cluster = Cluster(leadership.incarnation, leadership.epoch)
         self.clock.sync(await self.store.now())
         for node in await self.store.node_list():
             cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
-        self.cluster = cluster
+        return cluster
 
     async def resign(self) -> None:
         """Let another lead at once; what is left of the lease ends by itself when the store is away."""

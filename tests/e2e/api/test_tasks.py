@@ -158,6 +158,21 @@ async def test_what_never_fits_is_refused(server: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "never_fits")
 
 
+async def test_before_it_refuses_a_standby_looks_who_has_joined(server: Running) -> None:
+    looks = []
+
+    async def look() -> None:
+        looks.append(1)
+        server.services.node_fits = lambda spec: NeverFits("gpu", "8", "4") if spec.resources["gpu"] == 8000 else None
+
+    server.services.node_fits = lambda spec: NeverFits("gpu", "8", "2")
+    server.services.look_for_nodes = look
+    members = [{"command": ["x"], "resources": {"gpu": amount}} for amount in (4, 8, 8)]
+    answer = (await server.client("alice").post("/tasks/batch", json={"tasks": members})).json()
+    assert [member.get("problem", {}).get("code") for member in answer["results"]] == [None, "never_fits", "never_fits"]
+    assert len(looks) == 1
+
+
 async def test_an_idempotency_key_makes_one_task(server: Running) -> None:
     alice = server.client("alice")
     key = {"Idempotency-Key": "k1"}

@@ -89,11 +89,14 @@ def test_a_machine_joins_and_runs_tasks(cluster: Cluster, machine: Home) -> None
     assert set(modes.values()) == {0o600}
 
 
-def test_a_wrong_pin_is_refused_and_the_token_still_works(cluster: Cluster, machine: Home) -> None:
+def test_what_is_wrong_on_this_side_leaves_the_token_unused(cluster: Cluster, machine: Home) -> None:
     token = cluster.token()
     done = machine.jarvis("join", cluster.url, "--token", token, "--ca-pin", OTHER_PIN, "--name", "pinned", code=1)
     assert "stands in between" in done.stderr
-    machine.jarvis("join", cluster.url, "--token", token, "--ca-pin", cluster.pin, "--name", "pinned")
+    words = ("join", cluster.url, "--token", token, "--ca-pin", cluster.pin, "--name", "pinned")
+    assert "NAME=VALUE" in machine.jarvis(*words, "--label", "wrong", code=2).stderr
+    assert "memory" in machine.jarvis(*words, "--memory", "much", code=None).stderr
+    machine.jarvis(*words)
 
 
 def test_a_token_lets_one_in_once(cluster: Cluster, machine: Home) -> None:
@@ -158,6 +161,8 @@ def test_each_door_takes_its_own_alone(cluster: Cluster, machine: Home, tmp_path
     assert cluster.ask("/api/v1/tasks", authority, joins) == 403, "a join token only joins"
     assert cluster.ask("/agent/v1/servers", authority, joins) == 403
     assert cluster.ask("/agent/v1/certificate", authority, owner, {"request": "x"}) == 403
+    imitated = {"role": "admin", "label": "member:hostile"}
+    assert cluster.ask("/api/v1/tokens", authority, owner, imitated) == 422
     assert cluster.ask("/agent/v1/join", authority, owner, {"name": "../x", "request": "x"}) == 422
     assert cluster.ask("/agent/v1/join", authority, joins, {"name": "fine", "request": "x"}) == 422
     member = subprocess.run(

@@ -43,6 +43,8 @@ async def create(request: Request, context: Ctx) -> Response:
         raise InvalidValue("ttl", body.ttl, f"at most {JOIN_TTL_S:g} s for a join token")
     if body.role == "user" and not body.projects:
         raise InvalidValue("projects", [], "the projects that this user works in")
+    if body.label.startswith(MEMBER):
+        raise InvalidValue("label", body.label, f"one that does not begin with {MEMBER}, as those of nodes do")
     projects = (ANY_PROJECT,) if body.role == "admin" else body.projects
     token, stored = await new_token(
         context.services.store, user=body.user or principal.user, role=body.role, projects=projects,
