@@ -71,13 +71,21 @@ class CuttableDisk:
 
     def __init__(self, image: Path, path: Path) -> None:
         self._image, self.path = image, path
+        self._copies = 0
 
     def mount(self) -> None:
         """Replays the journal, as a start after a power cut does."""
         _run("mount", "-o", "loop", self._image, self.path)
 
     def unmount(self) -> None:
+        """The next mount is of a copy: a mount namespace that somebody made meanwhile keeps the stopped file system alive,
+        and a mount of the same image would be that one again."""
         _run("umount", self.path)
+        self._copies += 1
+        copy = self._image.with_suffix(f".{self._copies}")
+        _run("cp", "--sparse=always", self._image, copy)
+        self._image.unlink()
+        self._image = copy
 
     def cut(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

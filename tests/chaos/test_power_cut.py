@@ -113,6 +113,24 @@ def test_no_acknowledged_row_is_lost(tmp_path: Path) -> None:
     print(f"cuts={CUTS} acknowledged={total} lost=0")  # noqa: T201 - the figure is the point
 
 
+def test_a_disk_comes_back_although_another_mount_namespace_holds_it(tmp_path: Path) -> None:
+    """As services and containers that start meanwhile do."""
+    with cuttable_disk(tmp_path) as disk:
+        (disk.path / "file").write_text("kept")
+        os.sync()
+        with subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            disk.cut()
+            disk.unmount()
+            disk.mount()
+            found = (disk.path / "file").read_text()
+            holder.kill()
+        assert found == "kept"
+
+
 def test_without_a_sync_at_each_commit_rows_are_lost(tmp_path: Path) -> None:
     with cuttable_disk(tmp_path) as disk:
         for cut in range(1, 2 * CUTS + 1):

@@ -70,6 +70,7 @@ def up(
             _tell_environment(content)
         else:
             click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
+            _warn_of_other(content)
         return
     if foreground:
         _serve(flags, None)
@@ -83,6 +84,7 @@ def up(
     click.echo(f"Jarvis is up at {content.url} after {time.monotonic() - begin:.1f} s, state in {directory}")
     if memory:
         click.echo("Everything is kept in memory: nothing survives 'jarvis down'.", err=True)
+    _warn_of_other(content)
     if content.public:
         _tell_how_to_join(content)
     click.echo("Try: jarvis submit --wait -- echo hello      Stop: jarvis down")
@@ -94,6 +96,14 @@ def _tell_how_to_join(content: server_file.ServerFile) -> None:
 
     with Client(content.url, content.token) as client:
         click.echo(f"On another machine, within the hour: {join_line(client, {})}")
+
+
+def _warn_of_other(content: server_file.ServerFile) -> None:
+    """A shell that was told an address goes on using it, whatever starts here."""
+    set_to = os.environ.get("JARVIS_URL", content.url)
+    if set_to.rstrip("/") != content.url:
+        hint = 'eval "$(jarvis up --env)" changes that'
+        click.echo(f"JARVIS_URL is set to {set_to}, so that commands in this shell go there: {hint}", err=True)
 
 
 def _tell_environment(content: server_file.ServerFile) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -28,11 +29,12 @@ class TaskStream:
         headers = {"Authorization": f"Bearer {connection.token}"}
         self.error = ""
         self.code: int | None = None
+        self._open = ExitStack()
         try:
-            self._socket = connect(
+            self._socket = self._open.enter_context(connect(
                 f"{url}/api/v1{path}?{query}", additional_headers=headers, compression=None, max_size=None,
                 open_timeout=OPEN_S, proxy=None, ssl=connection.server.context(),
-            )  # fmt: skip
+            ))  # fmt: skip
         except (OSError, TimeoutError, WebSocketException) as error:
             raise Unreachable(f"no stream from {connection.url}: {error}", "unreachable") from None
 
@@ -45,15 +47,16 @@ class TaskStream:
         self.close()
 
     def close(self) -> None:
-        self._socket.close()
+        self._open.close()
 
     def send(self, data: bytes) -> None:
         """To the task; raises :class:`Unreachable` when nobody reads it any more."""
         self._say(data)
 
     def end(self) -> None:
-        """The end of the input."""
-        self._say(json.dumps({"end": True}))
+        """The end of the input; nothing where the stream has ended first."""
+        with suppress(Unreachable):
+            self._say(json.dumps({"end": True}))
 
     def resize(self, rows: int, columns: int) -> None:
         self._say(json.dumps({"rows": rows, "columns": columns}))

@@ -108,6 +108,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._client: Docker | None = None
+        self._closed = False
         self._log_drivers: list[str] = []
         self.init = shutil.which("docker-init", path=_INIT_PATH) is not None
         """Whether the engine can put a small init before the task, so that signals have their usual effect."""
@@ -224,12 +225,16 @@ class Engine:
             return running
 
     async def close(self) -> None:
+        """Whoever asks from now on is told that nothing answers."""
+        self._closed = True
         if self._client is not None:
-            await self._client.close()
-            await self._client.connector.close()
-            self._client = None
+            client, self._client = self._client, None
+            await client.close()
+            await client.connector.close()
 
     def _docker(self) -> "Docker":
+        if self._closed:
+            raise EngineError(0, "the node ends")
         if self._client is None:
             import aiodocker
             import aiohttp

@@ -18,8 +18,13 @@ class ContainerExec:
         self._unsent: list[bytes] = []
 
     async def read(self, _most: int) -> bytes:
-        """What came, or nothing when it has ended."""
-        message = await self._stream.read_out()
+        """What came, or nothing when it has ended; the engine breaks off where input is left that nobody reads."""
+        from aiohttp import ClientError
+
+        try:
+            message = await self._stream.read_out()
+        except (ClientError, OSError):
+            return b""
         return b"" if message is None else bytes(message.data)
 
     def write(self, data: bytes) -> None:

@@ -20,15 +20,10 @@ MOST = 200
 EXEC_S = 10.0
 
 
-class Reader(Protocol):
-    """Where a stream's bytes come from."""
+class Duplex(Protocol):
+    """Where a stream's bytes come from, up to an empty piece, and where its input goes."""
 
     async def read(self, most: int, /) -> bytes: ...
-
-
-class Writer(Protocol):
-    """Where they go."""
-
     def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
     def write_eof(self) -> None: ...
@@ -203,7 +198,7 @@ class Streams:
             if message.kind == "pty":
                 await self._terminal(message, work)
             else:
-                await self._carry(stream, *await self._supervisor.attach(target))
+                await self._carry(stream, await self._supervisor.attach(target))
             if (running := self._execs.get(str(target.get("channel")))) is not None:
                 async with asyncio.timeout(EXEC_S):
                     code = await running.code
@@ -221,7 +216,7 @@ class Streams:
         try:
             async with asyncio.timeout(EXEC_S):
                 running = self._boxed[stream] = await self._container_exec(work, message)
-            await self._carry(stream, running, running)
+            await self._carry(stream, running)
             code = await running.code(EXEC_S)
         except EngineError as problem:
             error, code = str(problem), 126
@@ -234,33 +229,34 @@ class Streams:
 
     async def _terminal(self, message: StreamOpen, work: Work) -> None:
         """What it wrote since ``offset``, from its file, then live: a viewer that comes back misses nothing."""
-        written, reader, writer = await self._supervisor.attach_from(message.number)
+        written, attached = await self._supervisor.attach_from(message.number)
         path, _, owner = self._output_of(work, "stdout")
         for start in range(max(message.offset, 0), written, PIECE):
             size = min(PIECE, written - start)
             await self._send(message.stream, await asyncio.to_thread(read_range, path, start, size, owner))
-        await self._carry(message.stream, reader, writer)
+        await self._carry(message.stream, attached)
 
-    async def _carry(self, stream: int, reader: Reader, writer: Writer) -> None:
+    async def _carry(self, stream: int, process: Duplex) -> None:
         """Bytes both ways until the process's side is closed."""
-        pump = asyncio.create_task(self._pump_input(stream, self._inputs[stream], writer))
+        pump = asyncio.create_task(self._pump_input(stream, self._inputs[stream], process))
         try:
-            while data := await reader.read(PIECE):
+            while data := await process.read(PIECE):
                 await self._send(stream, data)
         finally:
             pump.cancel()
-            writer.close()
+            await asyncio.wait([pump])  # it must not write to what is closed, or to who has its number next
+            process.close()
 
-    async def _pump_input(self, stream: int, queue: asyncio.Queue[StreamData], writer: Writer) -> None:
+    async def _pump_input(self, stream: int, queue: asyncio.Queue[StreamData], process: Duplex) -> None:
         window = ReceiveWindow()
         with contextlib.suppress(ConnectionError):  # it reads no more: its end tells the rest
             while True:
                 message = await queue.get()
                 if message.data:
-                    writer.write(message.data)
-                    await writer.drain()
+                    process.write(message.data)
+                    await process.drain()
                     if size := window.took(message.data):
                         self._say(StreamTaken(stream=stream, size=size))
                 if message.end:
-                    writer.write_eof()
+                    process.write_eof()
                     return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,62 @@ class SupervisorClient:
         message: dict[str, Any] = json.loads(await self._reader.readexactly(size))
         return message
 
-    async def attach(self, target: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def attach(self, target: dict[str, Any]) -> "Attachment":
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""
         async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_unix_connection(self._address)
+            attached = await Attachment.open(self._address)
             body = json.dumps({"op": "attach", **target}).encode()
-            writer.write(_length.pack(len(body)) + body)
-        return reader, writer
+            attached.write(_length.pack(len(body)) + body)
+            await attached.drain()
+        return attached
 
-    async def attach_from(self, number: int) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+    async def attach_from(self, number: int) -> tuple[int, "Attachment"]:
         """Attach to a terminal: how many bytes it had written until then, and the connection that has the rest."""
-        reader, writer = await self.attach({"number": number, "greet": True})
+        attached = await self.attach({"number": number, "greet": True})
         try:
             async with asyncio.timeout(CONNECT_S):
-                (size,) = _length.unpack(await reader.readexactly(4))
-                return int(json.loads(await reader.readexactly(size))["written"]), reader, writer
+                (size,) = _length.unpack(await attached.exactly(4))
+                return int(json.loads(await attached.exactly(size))["written"]), attached
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            writer.close()
+            attached.close()
             raise ConnectionError("the terminal is closed") from None
+
+
+class Attachment:
+    """Bytes both ways. The socket has one descriptor for each: asyncio gives up both directions of a transport whose write
+    fails, and a process that reads no more may still have something to say."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._sink = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        self._sink.setblocking(False)
+        self._unsent = b""
+
+    @classmethod
+    async def open(cls, address: str) -> "Attachment":
+        return cls(*await asyncio.open_unix_connection(address))
+
+    async def read(self, most: int) -> bytes:
+        """What came, or nothing at its end; a process that left input unread resets the connection, which is one."""
+        try:
+            return await self._reader.read(most)
+        except ConnectionError:
+            return b""
+
+    async def exactly(self, size: int) -> bytes:
+        return await self._reader.readexactly(size)
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+
+    async def drain(self) -> None:
+        """Until the supervisor has taken what was written."""
+        data, self._unsent = self._unsent, b""
+        await asyncio.get_running_loop().sock_sendall(self._sink, data)
+
+    def write_eof(self) -> None:
+        self._sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._sink.close()
+        self._writer.close()

@@ -302,6 +302,16 @@ def test_a_server_that_is_not_there_or_not_ours(up: Home, fresh: Home) -> None:
         del fresh.env[name]
 
 
+def test_a_shell_that_was_told_another_address_is_warned(up: Home) -> None:
+    up.env["JARVIS_URL"] = "http://127.0.0.1:1"
+    told = up.jarvis("up")
+    assert up.server.url in told.stdout
+    assert "http://127.0.0.1:1," in told.stderr and "jarvis up --env" in told.stderr
+    up.env["JARVIS_URL"] = up.server.url
+    assert up.jarvis("up").stderr == ""
+    del up.env["JARVIS_URL"]
+
+
 def test_the_library_names_the_field_too(client: Client) -> None:
     with pytest.raises(ClientError, match=r"resources\.memory"):
         client.submit(command=["true"], resources={"memory": "much"})

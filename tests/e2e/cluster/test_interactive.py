@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from tests.e2e.cluster.harness import PATIENCE, Home, wait_for
 
+from jarvis.sdk.errors import Unreachable
+from jarvis.sdk.streams import TaskStream
+
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -99,6 +102,35 @@ def test_exec_beside_a_task(up: Home) -> None:
     assert "not running" in wait_for(
         lambda: up.jarvis("exec", ident, "--", "true", code=None, input="").stderr, "it says why not"
     )
+
+
+def test_a_command_beside_a_task_may_be_over_before_its_input_ends(up: Home) -> None:
+    with up.client() as client:
+        ident = client.submit(command=["sleep", "300"]).id
+        wait_for(lambda: client.show(ident)["state"] == "running", "it runs")
+        with TaskStream(client.connection, f"/tasks/{ident}/exec", argv=["sh", "-c", "echo over; exit 3"]) as stream:
+            wait_for(lambda: not takes_input(stream), "the server has said all")
+            stream.end()
+            assert (b"".join(stream), stream.code, stream.error) == (b"over\n", 3, "")
+        client.act(ident, "cancel", grace=0)
+
+
+def test_a_command_beside_a_task_may_leave_its_input_unread(up: Home) -> None:
+    ident = up.jarvis("submit", "-q", "--", "sleep", "300").stdout.strip()
+    with up.client() as client:
+        wait_for(lambda: client.show(ident)["state"] == "running", "it runs")
+        for _ in range(5):
+            done = up.jarvis("exec", ident, "--", "sh", "-c", "seq 5; exit 3", input="line\n" * 1_000_000, code=3)
+            assert (done.stdout, done.stderr) == ("1\n2\n3\n4\n5\n", "")
+        client.act(ident, "cancel", grace=0)
+
+
+def takes_input(stream: TaskStream) -> bool:
+    try:
+        stream.send(b"more")
+    except Unreachable:
+        return False
+    return True
 
 
 def test_the_last_lines_of_a_log(up: Home) -> None:

@@ -44,6 +44,8 @@ def test_run_submit_kill_agent_and_down(up: Home, tmp_path: Path) -> None:
     assert inside.stdout.split()[0] == ident
     fed = up.jarvis("exec", ident, "--", "wc", "-c", input="12345")
     assert fed.stdout.strip() == "5", "the end of the input arrives"
+    unread = up.jarvis("exec", ident, "--", "sh", "-c", "seq 5; exit 3", input="line\n" * 1_000_000, code=3)
+    assert (unread.stdout, unread.stderr) == ("1\n2\n3\n4\n5\n", "")
     missing = up.jarvis("exec", ident, "--", "no-such-program", code=None)
     assert missing.returncode in (126, 127)
     assert "no-such-program" in missing.stdout + missing.stderr

@@ -12,6 +12,7 @@ from tests.e2e.worker.harness import running
 
 from jarvis.core.effects import Stop, Welcome
 from jarvis.core.states import Cause
+from jarvis.worker.container_engine import Engine, EngineError
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 OPTIONS = ("--cpus", "4", "--memory", "4G", "--allow-root")
@@ -113,6 +114,14 @@ async def test_a_supervisor_that_is_killed_takes_the_containers_along(tmp_path: 
         node.process.kill()
         await server.until(lambda: not containers(), "the agent sees it and cleans up")
         await server.until(lambda: not node.agent_pids(), "the agent ends")
+
+
+async def test_whoever_still_asks_when_the_node_ends_is_told() -> None:
+    engine = Engine()
+    assert await engine.list("jarvis.node=nobody") == []
+    await engine.close()
+    with pytest.raises(EngineError, match="the node ends"):
+        await engine.list("jarvis.node=nobody")
 
 
 async def test_cancelled_while_its_image_is_pulled(tmp_path: Path) -> None:
