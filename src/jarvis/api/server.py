@@ -102,7 +102,9 @@ def uvicorn_options() -> dict[str, Any]:
         "ws": "websockets-sansio",
         "ws_max_size": MAX_FRAME,
         "ws_ping_interval": 20.0,
-        "ws_ping_timeout": 20.0,
+        # No time limit for the answer: one end of a stream may be too busy to read for as long as it likes. Who is gone
+        # altogether is noticed by TCP.
+        "ws_ping_timeout": None,
         "server_header": False,
         "proxy_headers": False,
         "access_log": False,

@@ -1,6 +1,7 @@
 """Bytes to and from a running task: its input, its terminal, a command beside it."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -12,15 +13,19 @@ from websockets.sync.client import connect
 
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import Unreachable, from_problem
+from jarvis.utils.listener import keep_alive
 
 OPEN_S = 75.0
 """The server waits up to a minute for the task to run before it opens a stream."""
 PIECE = 64 * 1024
+WINDOW = 256 * 1024
+"""Bytes of input that may be under way. More would fill the connection, and a send that blocks there stops the receiver too:
+two ends that each wait for the other to read."""
 
 
 class TaskStream:
     """One open stream. Iterate over it for the task's bytes; then ``error`` and, for a command beside it, ``code`` tell how
-    it ended. Sending blocks while the task does not read."""
+    it ended. Sending blocks while the task does not read, so it needs a thread beside the one that iterates."""
 
     def __init__(self, connection: Connection, path: str, **params: Any) -> None:
         """Raises :class:`Unreachable`; what the server refuses is raised by the first read."""
@@ -30,11 +35,14 @@ class TaskStream:
         self.error = ""
         self.code: int | None = None
         self._open = ExitStack()
+        self._under_way, self._over = 0, False
+        self._room = threading.Condition()
         try:
             self._socket = self._open.enter_context(connect(
                 f"{url}/api/v1{path}?{query}", additional_headers=headers, compression=None, max_size=None,
-                open_timeout=OPEN_S, proxy=None, ssl=connection.server.context(),
+                open_timeout=OPEN_S, proxy=None, ssl=connection.server.context(), ping_interval=None,
             ))  # fmt: skip
+            keep_alive(self._socket.socket)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise Unreachable(f"no stream from {connection.url}: {error}", "unreachable") from None
 
@@ -51,7 +59,12 @@ class TaskStream:
 
     def send(self, data: bytes) -> None:
         """To the task; raises :class:`Unreachable` when nobody reads it any more."""
-        self._say(data)
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            with self._room:
+                self._room.wait_for(lambda: self._under_way < WINDOW or self._over)
+                self._under_way += len(piece)
+            self._say(piece)
 
     def end(self) -> None:
         """The end of the input; nothing where the stream has ended first."""
@@ -77,8 +90,19 @@ class TaskStream:
                     self._told(json.loads(message))
         except ConnectionClosed:
             self.error = self.error or "the connection broke"
+        finally:
+            self._make_room(0, over=True)
+
+    def _make_room(self, size: int, *, over: bool = False) -> None:
+        with self._room:
+            self._under_way -= size
+            self._over = self._over or over
+            self._room.notify_all()
 
     def _told(self, body: dict[str, Any]) -> None:
         if "status" in body:
             raise from_problem(int(body["status"]), body)
+        if "taken" in body:
+            self._make_room(int(body["taken"]))
+            return
         self.error, self.code = str(body.get("error") or ""), body.get("code")

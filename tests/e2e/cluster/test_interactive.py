@@ -125,6 +125,16 @@ def test_a_command_beside_a_task_may_leave_its_input_unread(up: Home) -> None:
         client.act(ident, "cancel", grace=0)
 
 
+def test_a_command_beside_a_task_may_answer_each_line(up: Home) -> None:
+    """More than all buffers on the way hold, both ways at once: nobody waits for the other to read."""
+    ident = up.jarvis("submit", "-q", "--", "sleep", "300").stdout.strip()
+    with up.client() as client:
+        wait_for(lambda: client.show(ident)["state"] == "running", "it runs")
+        lines = "".join(f"{i:09d}\n" for i in range(3_000_000))
+        assert up.jarvis("exec", ident, "--", "cat", input=lines).stdout == lines
+        client.act(ident, "cancel", grace=0)
+
+
 def takes_input(stream: TaskStream) -> bool:
     try:
         stream.send(b"more")

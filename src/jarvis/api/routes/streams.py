@@ -102,7 +102,10 @@ async def _open(socket: WebSocket, context: Context, ident: str, kind: str, argv
 
 
 async def _relay(socket: WebSocket, handle: StreamHandle) -> None:
-    """Binary frames are bytes either way; text frames are ``{"end": true}`` or ``{"rows": …, "columns": …}``."""
+    """Binary frames are bytes either way; text frames from the user are ``{"end": true}`` or ``{"rows": …, "columns": …}``.
+
+    Those to the user are ``{"taken": SIZE}`` for input that was passed on, and the last one. Who has no more than 256 KiB
+    under way is always read, so that sending never stands in the way of receiving."""
     await accept(socket)
     tasks = [asyncio.create_task(_to_node(socket, handle)), asyncio.create_task(_to_user(socket, handle))]
     try:
@@ -135,6 +138,7 @@ async def _to_node(socket: WebSocket, handle: StreamHandle) -> None:
             data = message["bytes"]
             for start in range(0, len(data), PIECE):
                 await handle.send(data[start : start + PIECE])
+            await socket.send_text(encode({"taken": len(data)}).decode())
             continue
         try:
             _control(handle, message.get("text") or "")

@@ -70,7 +70,6 @@ class Execs:
 
     def _admit(self, running: Exec, spawned: Spawned) -> None:
         self.channels[running.channel] = running
-        self.children.viewers.add(running.stream)
         self._adopt(running)
         if spawned.errors < 0:
             self._say(running, "exec_started", pid=running.pid)
@@ -144,7 +143,6 @@ class Execs:
             running = Exec(state["number"], state["channel"], state["pid"], stream)
             running.expires = state["expires"]
             self.channels[running.channel] = running
-            self.children.viewers.add(stream)
             self.due = 0.0
             if running.expires == NEVER:
                 self._adopt(running)

@@ -6,8 +6,8 @@ Every buffer is bounded:
   further reports queue up unencoded; nothing is dropped;
 - ends that nobody acknowledges are held for at most UNACKED_LIMIT attempts; beyond that a start is refused;
 - a stream holds at most STREAM_LIMIT in each direction and stops reading its source meanwhile, as a terminal does; a
-  viewer that takes nothing for VIEWER_PATIENCE seconds is cut off, so that it cannot hold up a task. A terminal's
-  output goes to the output file first.
+  viewer of a task's terminal that takes nothing for VIEWER_PATIENCE seconds is cut off, so that it cannot hold up the
+  task; output of a terminal goes to the output file first. A command beside a task waits for its reader.
 """
 
 from __future__ import annotations
