@@ -41,11 +41,10 @@ def test_a_user_reads_late_what_a_command_beside_a_task_writes(up: Home) -> None
 
 def test_a_user_reads_late_what_a_terminal_shows(up: Home) -> None:
     """The task itself goes on meanwhile: what was not shown comes from its log."""
-    with up.client() as client:
-        command = [sys.executable, "-m", "jarvis.cli", "run", "--pty", "--", "sh", "-c", "seq 1000000; sleep 1"]
-        with subprocess.Popen(
-            command, env=up.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as running:
-            time.sleep(PAUSE_S)
-            out, err = running.communicate(timeout=60)
-        assert (out.split(), err, running.returncode) == ([b"%d" % i for i in range(1, 1_000_001)], b"", 0)
+    command = [sys.executable, "-m", "jarvis.cli", "run", "--pty", "--", "sh", "-c", "seq 1000000; sleep 1"]
+    with subprocess.Popen(
+        command, env=up.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        time.sleep(PAUSE_S)
+        out, err = running.communicate(timeout=60)
+    assert (out.split(), err, running.returncode) == ([b"%d" % i for i in range(1, 1_000_001)], b"", 0)
