@@ -260,6 +260,7 @@ async def test_exec_relays_both_ways(server: Running) -> None:
             assert (opened.kind, opened.argv, opened.pty) == ("exec", ("sh", "-i"), (24, 80))
             await user.send(b"ls\n")
             assert (await joined.receive(StreamData)).data == b"ls\n"
+            assert msgspec.json.decode(await user.recv()) == {"taken": 3}, "room for as much input again"
             await joined.send(
                 StreamData(stream=opened.stream, data=b"file\n"), StreamData(stream=opened.stream, end=True)
             )

@@ -374,7 +374,8 @@ def test_another_user_may_not_connect(node: Node, agent: Agent) -> None:
 def test_the_socket_and_directory_are_private(node: Node, agent: Agent) -> None:
     assert node.state.stat().st_mode & 0o777 == 0o700
     assert node.socket.stat().st_mode & 0o777 == 0o600
-    assert connect(node.socket).fileno() >= 0
+    with connect(node.socket) as connection:
+        assert connection.fileno() >= 0
 
 
 def fill_up(path: Path) -> None:

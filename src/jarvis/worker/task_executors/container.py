@@ -309,6 +309,7 @@ class ContainerExecutor:
         if state is None:
             return report | {"cause": "supervisor_lost", "kill_cause": "its container was removed by somebody else"}
         began, over = _instant(state["StartedAt"]), _instant(state["FinishedAt"])
+        # An engine notes a start when it is through with it, which may be after the end of a very short command.
         report |= {"exit_code": state["ExitCode"], "wall_s": max(over - began, 0.0)}
         if state.get("OOMKilled") and not running.doom and state["ExitCode"]:
             report["cause"] = "oom"
