@@ -20,7 +20,7 @@ OPTIONS = ("--cpus", "4", "--memory", "4G", "--gpus", "2", "--allow-root")
 async def test_a_command_runs_and_its_end_is_told(tmp_path: Path) -> None:
     async with running(tmp_path, *OPTIONS) as (server, _):
         assert server.hellos[0].labels["jarvis.container"] == "docker"
-        end, text = await end_of(server, contained(1, "echo out; echo err >&2; exit 3"))
+        end, text = await end_of(server, contained(1, "echo out; echo err >&2; sleep 0.3; exit 3"))
         assert (end.cause, end.exit_code) == (Cause.EXIT, 3)
         assert sorted(text.split()) == ["err", "out"], "the engine keeps the order within a stream, not between them"
         assert end.usage is not None and 0 < end.usage.wall_s < 60
