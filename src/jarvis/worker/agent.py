@@ -36,6 +36,7 @@ from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
+from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
@@ -409,6 +410,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(Agent(options).run())
