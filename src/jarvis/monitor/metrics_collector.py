@@ -17,10 +17,21 @@ _FIGURE = re.compile(r"(cpu|memory|disk|net|load|gpu)[a-z0-9_]{1,24}\Z")
 _TERMINAL = frozenset(str(s) for s in TERMINAL)
 
 
+_DECIDED = re.compile(
+    r"(?:# (?:HELP|TYPE) )?jarvis_(?:scheduler_queue_length|worker_|resource_utilization_ratio|state_sync_seconds)"
+)
+
+
+def decided(text: str) -> str:
+    """Of the figures of a process that decides, as Prometheus reads them, those that nobody else has."""
+    return "".join(line for line in text.splitlines(keepends=True) if _DECIDED.match(line))
+
+
 class MetricsCollector(Collector):
     """Registers itself; ``observe`` is given each published batch of events."""
 
-    def __init__(self, registry: CollectorRegistry, scheduler: Scheduler) -> None:
+    def __init__(self, registry: CollectorRegistry, scheduler: Scheduler, decides: bool = True) -> None:
+        """``decides``: whether this process may lead; else what only a leader can tell is left out."""
         self._scheduler = scheduler
         self._submitted = Counter("jarvis_task_submitted", "Tasks accepted.", registry=registry)
         self._finished = Counter("jarvis_task_finished", "Elements ended.", ["state"], registry=registry)
@@ -30,13 +41,15 @@ class MetricsCollector(Collector):
         self._placement = Histogram(
             "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
         )
-        self._sync = Histogram(
-            "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
-        )
-        scheduler.on_synced = self._sync.observe
+        if decides:
+            sync = Histogram(
+                "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
+            )
+            scheduler.on_synced = sync.observe
         self._queued_at: dict[tuple[int, int], float] = {}
         self._started_at: dict[tuple[int, int], float] = {}
-        registry.register(self)
+        if decides:
+            registry.register(self)
 
     def accepted(self, count: int) -> None:
         """So many tasks were acknowledged."""
