@@ -75,8 +75,9 @@ class Server:
         self._others: list[str] = []
         self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
         self.scheduler = Scheduler(
-            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
-        )
+            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0,
+            windows=settings.scheduler.windows,
+        )  # fmt: skip
         self.election = Election(self.scheduler, self._leader_changed)
         self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
         self.token = ""

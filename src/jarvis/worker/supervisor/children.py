@@ -57,6 +57,7 @@ class Children:
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
+        self.fence_closed: Callable[[], bool] = lambda: False
         self.stopping = False
         self.due = NEVER
 
@@ -121,6 +122,12 @@ class Children:
 
     def _begin(self, attempt: Attempt, order: Order) -> None:
         """Journal first, spawn second: after a crash in between, the number counts as lost, never as unknown."""
+        if order.fence and self.fence_closed():
+            self.attempts.pop(attempt.number, None)
+            error = "the leader was not heard of lately"
+            refusal = {"op": "start_failed", "number": attempt.number, "code": 125, "error": error}
+            self.report(refusal | {"recorded": False, "again": True, "fenced": True})
+            return
         try:
             self.journal.write(start_record(attempt, now()))
         except OSError as error:

@@ -19,7 +19,7 @@ from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
-from jarvis.worker.ends import cause_of, usage_of
+from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.gpus import Share
 from jarvis.worker.logs import Remover, Shipper, inline_output
 from jarvis.worker.machine import Work
@@ -28,8 +28,8 @@ from jarvis.worker.task_environment import Where, environment, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
-FULL_RETRY_S = 1.0
-"""Between two tries to start something on a full disk."""
+RETRY_S = 1.0
+"""Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
 
 class Tag(msgspec.Struct, array_like=True):
@@ -122,23 +122,23 @@ class ProcessExecutor:
             scratch = self.scratch(work, account)
         except (NoSuchUser, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                self._wait_for_room(work)
+                self._wait(work, "the disk of this node is full")
             else:
                 self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
         self._supervisor.send(self._message(work, account, self.environment(work, account, scratch, entry), script))
 
-    def _wait_for_room(self, work: Work) -> None:
-        """This node's disk is full. Nothing has begun, so the same number is ordered again, until it is stopped."""
+    def _wait(self, work: Work, why: str) -> None:
+        """Nothing has begun, so the same number is ordered again, until it is stopped."""
         if work.stop_cause is not None:
             self._reports.finished(cut(work, work.stop_cause, "stopped before it started"))
             return
-        log.warning("the disk of this node is full: assignment %d waits", work.number)
+        log.warning("assignment %d waits: %s", work.number, why)
         self._preparing.add(work.number)
         self._spawn(self._order_again(work))
 
     async def _order_again(self, work: Work) -> None:
-        await asyncio.sleep(FULL_RETRY_S)
+        await asyncio.sleep(RETRY_S)
         if work.number in self._preparing:
             self._preparing.discard(work.number)
             self.start(work)
@@ -159,7 +159,7 @@ class ProcessExecutor:
             "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
             "no_new_privs": account.switch is not None,
             "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "grace_s": spec.grace,
-            "output_as_user": spec.stdout is not None,
+            "output_as_user": spec.stdout is not None, "fence": spec.on_lost == "fence",
         }  # fmt: skip
 
     def scratch(self, work: Work, account: Account) -> str:
@@ -220,12 +220,16 @@ class ProcessExecutor:
         """Remove the default output and the directory of an attempt, at a pace."""
         self._remover.add(self._base(work))
 
+    def guard(self, number: int, argv: list[str] | None) -> None:
+        """How the supervisor ends what is not its child when the fence closes; None: there is nothing to end any more."""
+        self._supervisor.send({"op": "guard", "number": number, "argv": argv})
+
     # ------------------------------------------------------------ reports
 
     def reported(self, work: Work, report: dict[str, Any]) -> None:
         """The supervisor says that it ended (or could not be started)."""
         if report.get("again"):
-            self._wait_for_room(work)
+            self._wait(work, str(report["error"]))
             return
         if "code" in report:
             self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])))
@@ -265,7 +269,7 @@ class ProcessExecutor:
         return Ended(
             number=work.number, token=work.assignment.token, cause=cause_of(report, work.stop_cause),
             exit_code=report.get("exit_code"), signal=report.get("signal"), stdout=stdout, stderr=stderr,
-            usage=usage_of(report), message=kill if " " in kill else "",
+            usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
         )  # fmt: skip
 
 
