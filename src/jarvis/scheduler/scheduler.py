@@ -329,7 +329,7 @@ class Scheduler:
         if turn.now < self._next_judgement:
             return
         stood_still = turn.now - self._judged_at > self.windows.suspect_s
-        self._next_judgement, self._judged_at = turn.now + 1.0, turn.now
+        self._next_judgement, self._judged_at = turn.now + min(1.0, self.windows.suspect_s / 8), turn.now
         views = self.cluster.nodes
         if stood_still:  # this server, or its database: whoever was silent meanwhile gets the whole window again
             for view in views.values():

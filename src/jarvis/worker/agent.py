@@ -6,6 +6,7 @@ It may crash at any moment: the supervisor starts it again, and it adopts what r
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -82,6 +83,7 @@ class Agent:
         self.machine = Machine(self.resources, fence_open=False)
         self.fence = Fence(secrets.randbits(40) << 20)
         self._hello_at = 0.0
+        self._welcomed = asyncio.Event()
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
@@ -171,7 +173,9 @@ class Agent:
     async def _beat(self) -> None:
         checked = time.monotonic()
         while True:
-            await asyncio.sleep(self.heartbeat_s)
+            with contextlib.suppress(TimeoutError):  # a session begins: its heartbeats have a pace of their own
+                await asyncio.wait_for(self._welcomed.wait(), self.heartbeat_s)
+            self._welcomed.clear()
             self._say_heartbeat()
             self._look_at_fence(self.heartbeat_s)
             if time.monotonic() - checked >= CHECK_S:
@@ -354,7 +358,7 @@ class Agent:
             self._hello_at, welcome.fence_s, welcome.grace_s
         ):  # after what is not wanted any more went
             self._fence_moved()
-        self._say_heartbeat()
+        self._welcomed.set()
         self.spawn(self.containers.sweep(self._is_here))
 
     def _is_here(self, number: int) -> bool:
