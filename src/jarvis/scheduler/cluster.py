@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.node import Node
+from jarvis.core.node import DEFAULT_WINDOWS, Node, Windows
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
@@ -139,6 +139,7 @@ class Cluster:
 
     incarnation: int
     epoch: int
+    windows: Windows = DEFAULT_WINDOWS
     tasks: dict[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
