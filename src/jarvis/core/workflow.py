@@ -103,6 +103,8 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     loop: Loop | None = None
     params: dict[str, Any] | None = None
     """Of a sub-workflow: what its block sees as ``params``."""
+    types: dict[str, str] = {}
+    """Of those params."""
     timeout: float | None = None
     allow_failure: bool = False
     cache: str | None = None

@@ -22,14 +22,22 @@ class Blocks(Steps):
 
     def _next_phase(self, scope: Scope) -> None:
         """The next part of the block that has something to do, or its end."""
-        scope.draining = scope.killed or (scope.draining and scope.at < 0)
+        began = scope.at >= 0
         while scope.at < FINALLY:
             scope.at += 1
-            wanted = scope.phase != "on_failure" or (_has_failed(scope) and scope.outcome is not S.CANCELLED)
-            if wanted and scope.block.phase(scope.phase):
+            if began or scope.at:
+                scope.draining = scope.killed
+            if scope.block.phase(scope.phase) and (scope.phase != "on_failure" or self._handles_failure(scope)):
                 self._enter(scope)
                 return
         self._scope_over(scope)
+
+    def _handles_failure(self, scope: Scope) -> bool:
+        """Not of what was cancelled; but if it had begun before that, it is still to be brought to its end."""
+        if scope.outcome is not S.CANCELLED:
+            return _has_failed(scope)
+        scope.draining = True
+        return any(scope.prefix + step.id in self._stored for step in scope.block.on_failure)
 
     def _enter(self, scope: Scope) -> None:
         steps = scope.block.phase(scope.phase)
@@ -169,7 +177,7 @@ class Blocks(Steps):
             self._drain(vertex, vertex.many, hard)
             if vertex.many.items is not None:
                 self._many_over(vertex, vertex.many)
-            elif not vertex.many.live:
+            elif not vertex.many.live and not self._has_begun(vertex, vertex.many):
                 self._end(vertex, S.CANCELLED)
         elif vertex.inner is not None:
             self._abort(vertex.inner, outcome, hard)
@@ -187,7 +195,7 @@ class Blocks(Steps):
             self._drain(vertex, vertex.many)
             if vertex.many.items is not None:
                 self._many_over(vertex, vertex.many)
-            elif not vertex.many.live:
+            elif not vertex.many.live and not self._has_begun(vertex, vertex.many):
                 self._end(vertex, S.TIMEOUT, "Timeout")
         elif vertex.inner is not None:
             self._abort(vertex.inner, S.TIMEOUT)

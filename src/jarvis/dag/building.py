@@ -106,6 +106,7 @@ class _Builder:
             fields["approval"] = _approval(given["approval"])
         if "workflow" in given:
             fields["params"] = self._with(draft)
+            fields["types"] = {name: param.type for name, param in (draft.blocks[0][2].params or {}).items()}
         return StepSpec(
             id=draft.id,
             depends_on=tuple(draft.edges),
@@ -183,7 +184,8 @@ class _Builder:
     # ------------------------------------------------------------ tasks
 
     def _task(self, draft: DraftStep) -> TaskSpec | None:
-        fields = {key: self._fill(value, (*draft.place, key)) for key, value in (draft.task or {}).items()}
+        given = (draft.task or {}).items()
+        fields = {key: self._fill(value, (*draft.place, key), as_text=key in LATE_FIELDS) for key, value in given}
         fields.setdefault("name", draft.id)
         for key, value in fields.items():
             if key not in LATE_FIELDS and any(True for _ in expressions.templates(value)):
@@ -197,18 +199,18 @@ class _Builder:
             self._wrong(draft.place, str(error))
         return None
 
-    def _fill(self, value: Any, place: Place) -> Any:
-        """Fill in what is known now. A text is filled in as a whole or not at all."""
+    def _fill(self, value: Any, place: Place, as_text: bool = False) -> Any:
+        """Fill in what is known now. A text is filled in as a whole or not at all; ``as_text``: it stays a text."""
         if isinstance(value, dict):
-            return {key: self._fill(inner, (*place, key)) for key, inner in value.items()}
+            return {key: self._fill(inner, (*place, key), as_text) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._fill(inner, (*place, at)) for at, inner in enumerate(value)]
+            return [self._fill(inner, (*place, at), as_text) for at, inner in enumerate(value)]
         if not isinstance(value, str) or "${{" not in value:
             return value
         if self._depth or not all(name.startswith("params.") for name in expressions.names_in(value)):
             return value
         try:
-            return expressions.render(value, self._static)
+            return (expressions.render_text if as_text else expressions.render)(value, self._static)
         except BadExpression as error:
             self._wrong(place, f"{place[-1]}: {error}")
             return value

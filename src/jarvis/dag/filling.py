@@ -11,6 +11,7 @@ from jarvis.core.states import State
 from jarvis.core.task import ArraySpec, Origin, TaskSpec
 from jarvis.core.workflow import Workflow
 from jarvis.dag import expressions
+from jarvis.dag.document import Param, mismatch
 from jarvis.dag.expressions import BadExpression
 from jarvis.dag.progress import Scope, Vertex
 
@@ -34,6 +35,14 @@ class Filling:
 
     def render(self, value: Any, vertex: Vertex) -> Any:
         return expressions.render(value, self._variables(vertex, vertex.scope, expressions.names_in(value)))
+
+    def params(self, vertex: Vertex) -> dict[str, Any]:
+        """What a sub-workflow sees as its parameters, which have the types that it declares."""
+        values: dict[str, Any] = self.render(vertex.spec.params, vertex)
+        for name, value in values.items():
+            if said := mismatch(Param(vertex.spec.types[name]), value):
+                raise BadExpression(f"with: {name}: {said}")
+        return values
 
     def output(self, scope: Scope) -> Any:
         """What a block gives, its own steps in view."""

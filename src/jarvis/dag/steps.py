@@ -158,7 +158,7 @@ class Steps:
     def _begin_block(self, vertex: Vertex) -> None:
         spec = vertex.spec
         assert spec.block is not None
-        params = None if spec.params is None else self._filling.render(spec.params, vertex)
+        params = None if spec.params is None else self._filling.params(vertex)
         self._running(vertex)
         self._open(vertex, spec.block, "", params)
 
@@ -236,17 +236,25 @@ class Steps:
     def _expand(self) -> None:
         """Make elements, those of the first fan-out first, until enough tasks are ready."""
         made = 0
-        for path, vertex in list(self._expanding.items()):
-            many = vertex.many
-            assert many is not None
-            assert many.items is not None
-            while many.next < len(many.items) and not many.draining and len(many.live) < many.most:
-                if len(self._ready) >= EXPAND_TO or made >= EXPAND_MOST:
-                    return
-                self._element(vertex, many)
-                made += 1
-            if many.next >= len(many.items) or many.draining:
-                del self._expanding[path]
+        while growing := [vertex for vertex in list(self._expanding.values()) if self._may_grow(vertex)]:
+            for vertex in growing:
+                many = vertex.many
+                assert many is not None
+                while self._may_grow(vertex):
+                    if len(self._ready) >= EXPAND_TO or made >= EXPAND_MOST:
+                        return
+                    self._element(vertex, many)
+                    made += 1
+
+    def _may_grow(self, vertex: Vertex) -> bool:
+        """Whether an element may be made; a fan-out that has made its last one is looked at no more."""
+        many = vertex.many
+        assert many is not None
+        assert many.items is not None
+        if many.next >= len(many.items) or many.draining:
+            self._expanding.pop(vertex.path, None)
+            return False
+        return len(many.live) < many.most
 
     def _many_over(self, vertex: Vertex, many: Many) -> None:
         """The end of a fan-out, once all its elements have ended and none is to come."""
@@ -297,7 +305,9 @@ class Steps:
     def _iteration_over(self, vertex: Vertex, many: Many, child: Vertex) -> None:
         loop = vertex.spec.loop
         assert loop is not None
-        if many.draining:
+        if many.draining and self._has_begun(vertex, many):
+            self._element(vertex, many)
+        elif many.draining:
             self._end(vertex, S.TIMEOUT if vertex.row.reason == "Timeout" else S.CANCELLED, vertex.row.reason)
         elif child.row.state in FAILURES:
             self._end(vertex, S.FAILED, f"iteration {child.index} ended {child.row.state}")
@@ -309,6 +319,10 @@ class Steps:
             self._wake(many.wake_at, vertex.path)
         else:
             self._iterate(vertex, many)
+
+    def _has_begun(self, vertex: Vertex, many: Many) -> bool:
+        """Whether the next iteration is among the stored ones: a loop that is read again is not at its end before those."""
+        return f"{vertex.path}[{many.next}]" in self._stored
 
     def _is_done(self, vertex: Vertex, until: str) -> bool:
         try:

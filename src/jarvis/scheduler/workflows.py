@@ -24,7 +24,7 @@ from jarvis.state.store import Outcome, Store
 PAGE = 2000
 START_MOST = 500
 """Tasks that are made in one turn for all workflows together: a turn must not keep others waiting."""
-IDS_AHEAD = 256
+IDS_AHEAD = 16
 
 
 class Workflows:
