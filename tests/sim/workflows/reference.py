@@ -146,6 +146,8 @@ class Reference:
                 if last is not None:
                     self.outputs[path] = last
                 return GOOD
+        if last is not None:
+            self.outputs[path] = last
         return FAILED
 
     def body(self, step: dict[str, Any], path: str, names: dict[str, Any], seen: dict[str, str]) -> str:

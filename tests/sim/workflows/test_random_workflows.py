@@ -7,7 +7,7 @@ from tests.sim.workflows.documents import Documents
 from tests.sim.workflows.drive import Drive, Wrong, compare
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
-SEEDS = 10_000 if SOAK else 600
+SEEDS = 10_000 if SOAK else 300
 pytestmark = pytest.mark.timeout(3600 if SOAK else 120)
 
 
