@@ -32,12 +32,15 @@ RINGS = {
     "jarvis.scheduler.leader": "shell",
     "jarvis.scheduler.workflows": "shell",
     "jarvis.worker.machine": "pure",
+    "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",
     "jarvis.state": "port",
     "jarvis.bus": "port",
     "jarvis.worker.task_executor": "port",
     "jarvis.worker.task_environment": "pure",
     "jarvis.worker.gpus": "pure",
+    "jarvis.worker.fence": "pure",
+    "jarvis.worker.container_guard": "leaf",  # a program of its own
     "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
     "jarvis.worker.logs": "port",
     "jarvis.worker.account": "port",
@@ -68,6 +71,7 @@ RINGS = {
     "jarvis.wiring": "wiring",
     "jarvis.web": "wiring",
     "jarvis.own_node": "wiring",
+    "jarvis.scheduler_process": "wiring",
     "jarvis.promotion": "wiring",  # from one adapter to another
     "jarvis.sdk": "client",
     "jarvis.cli": "entry",

@@ -61,7 +61,10 @@ def test_a_step_that_fails_is_tracked(client: Client) -> None:
     steps = [{"id": "breaks", "command": "exit 4"}, {"id": "waits", "command": "true", "depends_on": ["breaks"]}]
     submitted = client.submit_workflow({"steps": steps})
     assert submitted.wait(timeout=60)["state"] == "failed"
-    assert {step["path"]: step["state"] for step in submitted.steps()} == {"breaks": "failed", "waits": "upstream_failed"}
+    assert {step["path"]: step["state"] for step in submitted.steps()} == {
+        "breaks": "failed",
+        "waits": "upstream_failed",
+    }
 
 
 def test_more_than_ten_thousand_steps_are_too_many(client: Client) -> None:

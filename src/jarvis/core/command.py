@@ -11,8 +11,8 @@ Verb = Literal[
 ]  # fmt: skip
 
 
-class NewCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """``task`` (and ``index`` for one element of an array) , ``node`` or ``workflow`` names the target."""
+class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """``task`` (and ``index`` for one element of an array), ``node`` or ``workflow`` names the target."""
 
     verb: Verb
     user: str
@@ -24,7 +24,7 @@ class NewCommand(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, str | int | float | None] = {}
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A stored command with its id and instant."""
 
     id: int

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from jarvis.core.errors import InvalidTransition
-from jarvis.core.states import TERMINAL, State
+from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 
 MAX_STEPS = 10_000
@@ -237,10 +237,6 @@ def check_step_transition(step: Step, after: State) -> None:
 def check_workflow_transition(workflow: Workflow, after: State) -> None:
     if after is not workflow.state and after not in WORKFLOW_TRANSITIONS.get(workflow.state, ()):
         raise InvalidTransition(f"workflow {workflow.id}", workflow.state, after, "dag")
-
-
-def ended(state: State) -> bool:
-    return state in TERMINAL
 
 
 def walk(block: Block) -> Iterator[StepSpec]:

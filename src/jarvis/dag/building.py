@@ -205,6 +205,8 @@ class _Builder:
             return {key: self._fill(inner, (*place, key), as_text) for key, inner in value.items()}
         if isinstance(value, list):
             return [self._fill(inner, (*place, at), as_text) for at, inner in enumerate(value)]
+        if as_text and isinstance(value, int | float):  # as people write it in YAML: [sleep, 5]
+            return expressions.to_text(value)
         if not isinstance(value, str) or "${{" not in value:
             return value
         if self._depth or not all(name.startswith("params.") for name in expressions.names_in(value)):

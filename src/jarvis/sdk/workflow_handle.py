@@ -43,7 +43,9 @@ class WorkflowHandle:
             if found["state"] in ENDS:
                 return dict(found)
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimedOut(f"workflow {self.id} is still {found['state']} after {timeout:g} s", "wait_timed_out")
+                raise WaitTimedOut(
+                    f"workflow {self.id} is still {found['state']} after {timeout:g} s", "wait_timed_out"
+                )
 
     def result(self, timeout: float | None = None) -> Any:
         """Its output; raises :class:`WorkflowFailed` unless it succeeded."""

@@ -10,7 +10,7 @@ MAX_DEPTH = 40
 MAX_VALUES = 1_000_000
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})\Z")
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?\Z")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?\Z")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _PLAIN = "tag:yaml.org,2002:"
 _TAGS = {_PLAIN + name for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")}
@@ -30,7 +30,9 @@ def read(text: str) -> tuple[Any, dict[Place, int]]:
         _check_depth(text)
         node = yaml.compose(text, Loader=_LOADER)
         lines: dict[Place, int] = {}
-        return (None if node is None else _Reader(lines).value(node, ())), lines
+        if node is None:
+            return None, {(): 1}
+        return _Reader(lines).value(node, ()), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
@@ -51,7 +53,9 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise Unreadable(f"nested more than {MAX_DEPTH} deep", event.start_mark.line + 1 if event.start_mark else 1)
+                raise Unreadable(
+                    f"nested more than {MAX_DEPTH} deep", event.start_mark.line + 1 if event.start_mark else 1
+                )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -53,7 +53,11 @@ def test_conditions_choose_what_runs(client: Client) -> None:
             sh("never", "true", depends_on=["bad"]),
             sh("anyway", "true", depends_on=["never", "good"], trigger="none_failed"),
             sh("one_is_enough", "true", depends_on=["never", "good"], trigger="any"),
-            {"id": "which", "switch": "'b'", "cases": {"a": {"steps": [sh("x", "false")]}, "b": {"steps": [sh("x", "true")]}}},
+            {
+                "id": "which",
+                "switch": "'b'",
+                "cases": {"a": {"steps": [sh("x", "false")]}, "b": {"steps": [sh("x", "true")]}},
+            },
         ]
     }
     handle = client.submit_workflow(document)
@@ -68,7 +72,9 @@ def test_conditions_choose_what_runs(client: Client) -> None:
 
 def test_a_loop_goes_on_until_it_is_done(client: Client) -> None:
     script = 'echo "{\\"n\\": $((JARVIS_ITERATION + 1))}" > $JARVIS_OUTPUT'
-    handle = client.submit_workflow({"steps": [sh("poll", script, until="last.n >= 3")], "output": "${{ steps.poll.output.n }}"})
+    handle = client.submit_workflow(
+        {"steps": [sh("poll", script, until="last.n >= 3")], "output": "${{ steps.poll.output.n }}"}
+    )
     assert handle.result(PATIENCE) == 3
     assert sorted(states(handle)) == ["poll", "poll[0]", "poll[1]", "poll[2]"]
 
@@ -144,7 +150,9 @@ def test_time_runs_out_for_a_step_and_for_all(client: Client) -> None:
 
 
 def test_rising_numbers_are_one_task_with_an_array(client: Client) -> None:
-    handle = client.submit_workflow({"steps": [sh("fan", "test $JARVIS_ARRAY_INDEX -lt 50", for_each="range(50)", concurrency=4)]})
+    handle = client.submit_workflow(
+        {"steps": [sh("fan", "test $JARVIS_ARRAY_INDEX -lt 50", for_each="range(50)", concurrency=4)]}
+    )
     assert handle.wait(PATIENCE)["state"] == "succeeded"
     (only,) = handle.steps()
     assert client.show(only["task"])["counts"] == {"succeeded": 50}

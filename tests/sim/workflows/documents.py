@@ -40,7 +40,9 @@ class Documents:
         """Of each try of the task at a path."""
         draw = Random(f"{self.seed}/{path}")
         fails = draw.choice((0, 0, 0, 0, 0, 1, 1, 2, 9))
-        output = draw.choice((None, {"v": draw.randrange(6), "list": [draw.randrange(4) for _ in range(draw.randrange(4))]}, 5))
+        output = draw.choice(
+            (None, {"v": draw.randrange(6), "list": [draw.randrange(4) for _ in range(draw.randrange(4))]}, 5)
+        )
         return [(1, None)] * fails + [(0, output)] * (10 - fails)
 
     def seconds(self, path: str, attempt: int) -> float:
@@ -59,7 +61,9 @@ class Documents:
         if draw.random() < 0.25:
             made["finally"] = self.steps(draw.randint(1, 2), 3, readable + ids, inside)
         if draw.random() < 0.4:
-            made["output"] = draw.choice(({"v": 2, "list": [1]}, {"v": "${{ " + self.number(readable + ids, inside) + " }}"}))
+            made["output"] = draw.choice(
+                ({"v": 2, "list": [1]}, {"v": "${{ " + self.number(readable + ids, inside) + " }}"})
+            )
         if self.racing and draw.random() < 0.3:
             made["fail_fast"] = True
         return made
@@ -98,7 +102,11 @@ class Documents:
                 step["fail_fast"] = True
         elif wrap < 0.28:
             step |= draw.choice(
-                ({"until": "last != null"}, {"while": "iteration < 3"}, {"until": "iteration > 1", "while": "last != 5"})
+                (
+                    {"until": "last != null"},
+                    {"while": "iteration < 3"},
+                    {"until": "iteration > 1", "while": "last != 5"},
+                )
             )
             step["max_iterations"] = draw.randint(1, 4)
             inner |= {"iteration", "last"}

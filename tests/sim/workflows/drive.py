@@ -100,7 +100,9 @@ class Drive:
             known = set(self.run.tasks)
             stored = {step.task for step in self.rows.values() if step.task and step.state not in TERMINAL}
             if known != stored or not known <= set(self.tasks):
-                raise Wrong(f"the new leader knows tasks {sorted(known)}, stored are {stored}, {sorted(self.tasks)} run")
+                raise Wrong(
+                    f"the new leader knows tasks {sorted(known)}, stored are {stored}, {sorted(self.tasks)} run"
+                )
 
     def commit(self, deeds: Deeds) -> None:
         for path, step in deeds.rows.items():

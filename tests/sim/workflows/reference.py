@@ -46,7 +46,9 @@ class Reference:
 
     def __init__(self, document: dict[str, Any], outcome: Outcome, params: dict[str, Any] | None = None) -> None:
         self.document, self.outcome = document, outcome
-        declared = {k: v["default"] if isinstance(v, dict) and "type" in v else v for k, v in document.get("params", {}).items()}
+        declared = {
+            k: v["default"] if isinstance(v, dict) and "type" in v else v for k, v in document.get("params", {}).items()
+        }
         self.params = declared | (params or {})
         self.states: dict[str, str] = {}
         self.outputs: dict[str, Any] = {}
@@ -111,7 +113,9 @@ class Reference:
 
     def fan_out(self, step: dict[str, Any], path: str, names: dict[str, Any], seen: dict[str, str]) -> str:
         given = step["for_each"]
-        items = [self.fill(i, names, seen) for i in given] if isinstance(given, list) else self.value(given, names, seen)
+        items = (
+            [self.fill(i, names, seen) for i in given] if isinstance(given, list) else self.value(given, names, seen)
+        )
         if not isinstance(items, list):
             return FAILED
         states = []
@@ -157,8 +161,15 @@ class Reference:
             if "steps" in step:
                 return self.kept(path, self.block(step, f"{path}/", names, seen))
             if "workflow" in step:
-                inner = step["workflow"] if isinstance(step["workflow"], dict) else self.document["workflows"][step["workflow"]]
-                values = {k: v["default"] if isinstance(v, dict) and "type" in v else v for k, v in inner.get("params", {}).items()}
+                inner = (
+                    step["workflow"]
+                    if isinstance(step["workflow"], dict)
+                    else self.document["workflows"][step["workflow"]]
+                )
+                values = {
+                    k: v["default"] if isinstance(v, dict) and "type" in v else v
+                    for k, v in inner.get("params", {}).items()
+                }
                 values |= {key: self.fill(value, names, seen) for key, value in step.get("with", {}).items()}
                 for key, declared in inner.get("params", {}).items():
                     wanted = type(declared) if not isinstance(declared, dict) else TYPES[declared["type"]]
@@ -209,13 +220,16 @@ class Reference:
 
     def evaluated(self, text: str, names: dict[str, Any], seen: dict[str, str]) -> Any:
         steps = {
-            ident: {"state": self.states.get(path, SKIPPED), "output": self.outputs.get(path)} for ident, path in seen.items()
+            ident: {"state": self.states.get(path, SKIPPED), "output": self.outputs.get(path)}
+            for ident, path in seen.items()
         }
         known = {key: wrapped(value) for key, value in names.items()}
         known |= {"steps": wrapped(steps), "true": True, "false": False, "null": None}
         try:
-            return plain(eval(text.strip(), {"__builtins__": {}, "len": len, "range": lambda *a: list(range(*a))}, known))
-        except Exception as error:
+            return plain(
+                eval(text.strip(), {"__builtins__": {}, "len": len, "range": lambda *a: list(range(*a))}, known)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it has no value
             raise Bad(str(error)) from None
 
     def fill(self, value: Any, names: dict[str, Any], seen: dict[str, str]) -> Any:

@@ -45,11 +45,13 @@ class PostgresWorkflows(PostgresCoordination):
                 raise StoreUnavailable(
                     "the database was failed over, and no server leads yet; repeat it in a few seconds"
                 )
+            names = [] if key is None else [[key.principal], [key.project], [key.route], [key.key]]
+            if key is not None and (known := await c.fetch(Q["idempotency_list"], *names)):
+                return _told(key, known[0])
             ident = int((await c.fetch(Q["task_ids_reserve"], 1))[0][0])
             if key is not None:
                 row = (key.principal, key.project, key.route, key.key, key.body_hash, encode((ident,)))
-                if not await c.fetch(Q["idempotency_insert"], *columns([row], 6), now):
-                    names = [[value] for value in row[:4]]
+                if not await c.fetch(Q["idempotency_insert"], *columns([row], 6), now):  # another server was faster
                     return _told(key, (await c.fetch(Q["idempotency_list"], *names))[0])
             await c.execute(
                 Q["workflow_insert"], ident, new.uuid, new.project, new.user, new.spec.name, new.rerun_of, now, spec
