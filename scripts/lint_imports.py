@@ -70,6 +70,7 @@ RINGS = {
     "jarvis.wiring": "wiring",
     "jarvis.web": "wiring",
     "jarvis.own_node": "wiring",
+    "jarvis.scheduler_process": "wiring",
     "jarvis.promotion": "wiring",  # from one adapter to another
     "jarvis.sdk": "client",
     "jarvis.cli": "entry",

@@ -183,7 +183,7 @@ class Scheduler:
         rebuild(cluster, tasks)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
-        self._next_poll = 0.0
+        self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:

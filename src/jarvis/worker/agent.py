@@ -39,6 +39,7 @@ from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.states import Cause
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
+from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
@@ -471,6 +472,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(Agent(options).run())

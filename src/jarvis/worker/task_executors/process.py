@@ -32,7 +32,7 @@ RETRY_S = 1.0
 """Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
 
-class Tag(msgspec.Struct, array_like=True):
+class Tag(msgspec.Struct, gc=False, array_like=True):
     """What the supervisor keeps with an attempt, so that an agent that starts anew can adopt it."""
 
     assignment: Assignment
