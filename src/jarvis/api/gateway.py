@@ -9,11 +9,13 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from jarvis.api.admission import Admission
 from jarvis.api.auth import MEMBER, authorise
 from jarvis.api.problems import Refusal
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
 from jarvis.bus.messages import (
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
     BlobData,
     BlobGet,
@@ -26,9 +28,10 @@ from jarvis.bus.messages import (
     StreamData,
     StreamOpen,
     StreamTaken,
+    agreed,
     decode_from_agent,
 )
-from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
+from jarvis.core.effects import AckFrame, Assign, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.inputs import (
     Ended,
@@ -83,6 +86,7 @@ class Gateway:
         """When the leader acknowledged something last."""
         self._scanned_at = float("-inf")
         self._scanning = asyncio.Lock()
+        self.admission = Admission()
 
     # ------------------------------------------------------------ from the leader
 
@@ -112,9 +116,11 @@ class Gateway:
             self._acked_at = self.services.clock.now()
             found.committed(item.seq)
             return
-        if isinstance(item.message, Welcome):
-            self._welcome(found, item.message)
-        found.post(item.message)
+        message = item.message
+        if isinstance(message, Welcome):
+            self._welcome(found, message)
+            message = msgspec.structs.replace(message, version=found.version)
+        found.post(message)
         if item.close:
             found.finish()
 
@@ -152,15 +158,13 @@ class Gateway:
             for session in [s for s in self._sessions.values() if s.member]:
                 with contextlib.suppress(StoreUnavailable):
                     if await self.services.authenticator.member(session.member, fresh=False) is None:
-                        session.post(Refused(reason="this node was removed from the cluster", retry_s=REMOVED_RETRY_S))
-                        session.finish()
+                        session.refuse("this node was removed from the cluster", REMOVED_RETRY_S)
 
     def begin_anew(self, incarnation: int, epoch: int) -> None:
         """There is another leader: sessions that it did not welcome end, because only a Hello tells it what their nodes have."""
         for session in list(self._sessions.values()):
             if session.epoch != (incarnation, epoch):
-                session.post(Refused(reason="another leader has taken over", retry_s=BEGIN_ANEW_S))
-                session.finish()
+                session.refuse("another leader has taken over", BEGIN_ANEW_S)
 
     async def _keep_reports(self, after_s: float) -> None:
         """Facts that the leader does not acknowledge are put where it will find them, and are safe then."""
@@ -292,9 +296,15 @@ class Gateway:
             name = principal.label.removeprefix(MEMBER)
             if hello.name != name or (hello.node is not None and await self._name_of(hello.node) not in (name, "")):
                 raise NotAllowed(f"this certificate is that of node {name!r}")
-        if hello.version != PROTOCOL_VERSION:
-            session.post(Refused(reason=f"this server speaks version {PROTOCOL_VERSION} of the protocol"))
-            session.finish()
+        version = agreed(hello.version, hello.oldest)
+        if version is None:
+            session.refuse(_no_common_version(hello))
+            return
+        session.version = version
+        if wait := self.admission.ask(self.services.clock.now()):
+            if hello.node is not None:
+                self._seen.setdefault(hello.node, {})
+            session.refuse("many nodes come at once: this one has its turn later", wait)
             return
         await self._offer(NodeConnected(f"hello-{session.ident}", session.ident, hello))
 
@@ -378,6 +388,13 @@ class Gateway:
         handle = session.open_stream()
         session.post(msgspec.structs.replace(request, stream=handle.stream))
         return handle
+
+
+def _no_common_version(hello: Hello) -> str:
+    who = f"node {hello.name!r} (version {hello.software})"
+    todo = f"upgrade {who}" if hello.version < OLDEST_VERSION else f"upgrade this server before {who}"
+    said = f"this server speaks versions {OLDEST_VERSION} to {PROTOCOL_VERSION} of the protocol"
+    return f"{said}, the node {hello.oldest} to {hello.version}: {todo}"
 
 
 def _note(session: Session, message: object) -> None:

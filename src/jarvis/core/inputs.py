@@ -24,7 +24,8 @@ class Known(msgspec.Struct, gc=False, array_like=True):
 
 
 class Hello(NodeMessage, tag="hello"):
-    """First message of a session. The node says who it is, what it has and every assignment it knows."""
+    """First message of a session. The node says who it is, what it has and every assignment it knows. It speaks the versions
+    ``oldest`` to ``version`` of the protocol."""
 
     version: int
     software: str
@@ -40,6 +41,7 @@ class Hello(NodeMessage, tag="hello"):
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
     ordinal: int = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
+    oldest: int = 1
 
 
 class Started(NodeMessage, tag="started"):

@@ -84,7 +84,7 @@ def _on_seen(turn: Turn, item: NodesSeen) -> None:
         view = turn.cluster.nodes.get(node)
         if view is not None:
             view.heard_at = view.node.seen_at = turn.now
-            view.node.health = health
+            view.node.health = health or view.node.health
             if node in item.told:
                 nodes.on_told(turn, view, item.told[node])
 

@@ -23,6 +23,8 @@ import msgspec
 
 from jarvis import __version__
 from jarvis.bus.messages import (
+    FENCE_VERSION,
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
     BlobData,
     BlobStored,
@@ -34,7 +36,7 @@ from jarvis.bus.messages import (
     StreamTaken,
     ToAgent,
 )
-from jarvis.core.effects import Assign, Recall, Recorded, Seen, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.states import Cause
@@ -61,6 +63,8 @@ from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
 log = logging.getLogger("jarvis.agent")
 
 CHECK_S = 10.0
+NO_FENCE_S = 1e9
+"""A server of version 1 does not answer heartbeats: its nodes trust it to wait."""
 AGAIN_MOST = 2_000
 
 
@@ -84,6 +88,8 @@ class Agent:
         self.machine = Machine(self.resources, fence_open=False)
         self.fence = Fence(secrets.randbits(40) << 20)
         self._hello_at = 0.0
+        self._speaks = self._version = PROTOCOL_VERSION
+        """What the next Hello says, and what was agreed on for this session."""
         self._welcomed = asyncio.Event()
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
@@ -186,7 +192,8 @@ class Agent:
                 self.spawn(self._look_for_engine())
 
     def _say_heartbeat(self) -> None:
-        beat = self.fence.ask(boottime()) if self.session.connected and self.machine.fenced else 0
+        asks = self.session.connected and self._version >= FENCE_VERSION and self.machine.fenced
+        beat = self.fence.ask(boottime()) if asks else 0
         self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat))
 
     # ------------------------------------------------------------ the fence
@@ -338,7 +345,7 @@ class Agent:
     def hello(self) -> Hello:
         self._hello_at = boottime()
         return Hello(
-            version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
+            version=self._speaks, oldest=OLDEST_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
@@ -351,16 +358,20 @@ class Agent:
             raise OSError(f"the server's epoch {welcome.incarnation}.{welcome.epoch} is older than {seen[0]}.{seen[1]}")
         self._identity = Identity(welcome.node, welcome.incarnation, welcome.epoch)
         self._save_identity()
-        self.heartbeat_s = welcome.heartbeat_s
+        self.heartbeat_s, self._version, self._speaks = welcome.heartbeat_s, welcome.version, PROTOCOL_VERSION
         log.info("connected as node %d", welcome.node)
         self._look_at_fence()
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
-        if self.fence.welcomed(
-            self._hello_at, welcome.fence_s, welcome.grace_s
-        ):  # after what is not wanted any more went
-            self._fence_moved()
+        fence_s = welcome.fence_s if welcome.version >= FENCE_VERSION else NO_FENCE_S
+        if self.fence.welcomed(self._hello_at, fence_s, welcome.grace_s):
+            self._fence_moved()  # after what is not wanted any more went
         self._welcomed.set()
         self.spawn(self.containers.sweep(self._is_here))
+
+    def refused(self, refused: Refused) -> bool:
+        """A server of the version before does not look for one that both speak: it is told its own."""
+        before, self._speaks = self._speaks, max(min(PROTOCOL_VERSION, refused.newest), OLDEST_VERSION)
+        return self._speaks != before
 
     def _is_here(self, number: int) -> bool:
         return number in self.machine.ended or any(work.number == number for work in self.machine.everything())
