@@ -81,6 +81,12 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
         command += ["--label", f"{name}={value}"]
     for taint in worker.taints:
         command += ["--taint", taint]
+    for option, command_line in (
+        ("health-check", worker.health_check), ("prolog", worker.prolog), ("epilog", worker.epilog),
+    ):  # fmt: skip
+        if command_line:
+            command += [f"--{option}={command_line}"]
+    command += [f"--health-interval={worker.health_interval_s}", f"--hook-timeout={worker.hook_timeout_s}"]
     if mounts is not None:
         command += [f"--container-mounts={os.pathsep.join(mounts)}"]
     return command + (["--allow-root"] if worker.allow_root else [])

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jarvis.api.admission import Admission
 from jarvis.api.auth import MEMBER, authorise
-from jarvis.api.problems import Refusal
+from jarvis.api.problems import Refusal, printable
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
 from jarvis.bus.messages import (
@@ -59,6 +59,7 @@ LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
 REMOVED_RETRY_S = 30.0
+UNFIT_MOST = 200
 
 
 class BadFrame(Exception):
@@ -81,6 +82,7 @@ class Gateway:
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
         self._told: dict[int, int] = {}
+        self._unfit: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._acked_at = services.clock.now()
         """When the leader acknowledged something last."""
@@ -139,9 +141,10 @@ class Gateway:
             if not self._seen:
                 continue
             seen, self._seen, told, self._told = self._seen, {}, self._told, {}
+            unfit = {node: text for node, text in self._unfit.items() if node in seen}
             if self.services.replica:
                 await self._write_seen(seen)
-            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told)):
+            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit)):
                 self._seen = seen | self._seen
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:
@@ -269,11 +272,7 @@ class Gateway:
         elif not session.node:
             raise BadFrame("a session begins with Hello and goes on after Welcome")
         elif isinstance(item, Heartbeat):
-            self._seen[session.node] = item.health
-            if item.told >= 0:
-                self._told[session.node] = item.told
-            if item.beat:
-                self._ask_leader(session.node, item)
+            self._beat(session.node, item)
             session.answer()
         elif isinstance(item, OutputChunk):
             await self._chunk(session, item)
@@ -286,10 +285,22 @@ class Gateway:
         elif isinstance(item, StreamTaken) and (handle := session.streams.get(item.stream)) is not None:
             handle.taken(item.size)
 
+    def _beat(self, node: int, item: Heartbeat) -> None:
+        self._seen[node] = item.health
+        if item.unfit:
+            self._unfit[node] = printable(item.unfit)[:UNFIT_MOST]
+        else:
+            self._unfit.pop(node, None)
+        if item.told >= 0:
+            self._told[node] = item.told
+        if item.beat:
+            self._ask_leader(node, item)
+
     def _ask_leader(self, node: int, item: Heartbeat) -> None:
         """A node with something fenced wants to know that the leader hears it: that does not wait for others."""
         told = {node: item.told} if item.told >= 0 else {}
-        self.services.bus.offer(NodesSeen(f"beat-{node}", {node: item.health}, told, {node: item.beat}))
+        unfit = {node: self._unfit[node]} if node in self._unfit else {}
+        self.services.bus.offer(NodesSeen(f"beat-{node}", {node: item.health}, told, {node: item.beat}, unfit))
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
         if principal.label.startswith(MEMBER):

@@ -27,11 +27,13 @@ MAX_FRAME = 8 * 1024 * 1024
 
 class Heartbeat(NodeMessage, tag="beat"):
     """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted;
-    ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen."""
+    ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen;
+    ``unfit``: what is wrong with the node by its own check."""
 
     health: dict[str, float] = {}
     told: int = -1
     beat: int = 0
+    unfit: str = ""
 
 
 class OutputChunk(NodeMessage, tag="chunk"):

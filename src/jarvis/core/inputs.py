@@ -71,6 +71,8 @@ class Ended(NodeMessage, tag="ended"):
     """Pickled result or exception of a function, at most INLINE_LIMIT; opaque to the server."""
     result_digest: str | None = None
     age: float = 0.0
+    drain: str = ""
+    """Why this node must take no more work until somebody looks at it: its epilog failed."""
 
 
 class Returned(NodeMessage, tag="returned"):
@@ -78,6 +80,8 @@ class Returned(NodeMessage, tag="returned"):
 
     numbers: list[int]
     reason: str = ""
+    drain: str = ""
+    """As in Ended: its prolog failed."""
 
 
 Fact = Started | Ended | Returned
@@ -148,12 +152,14 @@ class ReportTaken:
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
-    received in its session. ``beats``: heartbeats that want an answer of the leader."""
+    received in its session. ``beats``: heartbeats that want an answer of the leader; ``unfit``: what is wrong with
+    those of which something is."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
     beats: dict[int, int] = field(default_factory=dict)
+    unfit: dict[int, str] = field(default_factory=dict)
 
 
 Input = (

@@ -322,7 +322,8 @@ class Scheduler:
         if silent:
             seen = {node.id: node for node in await self.store.node_list()}
             heard = {n: seen[n].health for n, v in silent.items() if n in seen and seen[n].seen_at > v.heard_at}
-            found += [NodesSeen("poll-seen", heard)] if heard else []
+            unfit = {n: silent[n].node.unfit for n in heard}  # the store does not know: as it was
+            found += [NodesSeen("poll-seen", heard, unfit=unfit)] if heard else []
         return found
 
     def _judge_nodes(self, turn: Turn) -> None:

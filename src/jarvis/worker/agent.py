@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -38,15 +38,16 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
-from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.states import Cause
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
 from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
+from jarvis.worker.agent_options import container_mounts, parse
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
+from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
@@ -54,11 +55,14 @@ from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor
+from jarvis.worker.task_executor import TaskExecutor, cut
 from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor, Tag
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
+
+if TYPE_CHECKING:
+    from jarvis.core.resources import Resources
 
 log = logging.getLogger("jarvis.agent")
 
@@ -95,6 +99,10 @@ class Agent:
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
         self.monitor = ResourceMonitor(self.directory)
+        hooks = Hooks(
+            options.health_check, options.health_interval, options.prolog, options.epilog, options.hook_timeout
+        )
+        self.hooks = HookRunner(hooks, self.name, self.spawn, self._welcomed.set)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
         self.heartbeat_s = 2.0
@@ -146,7 +154,7 @@ class Agent:
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        loops = [self.session.run(), self._beat()]
+        loops = [self.session.run(), self._beat(), self.hooks.keep_checking()]
         if self.credentials is not None:
             loops.append(self.credentials.keep_fresh())
         tasks += [asyncio.create_task(loop) for loop in loops]
@@ -194,7 +202,9 @@ class Agent:
     def _say_heartbeat(self) -> None:
         asks = self.session.connected and self._version >= FENCE_VERSION and self.machine.fenced
         beat = self.fence.ask(boottime()) if asks else 0
-        self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat))
+        self.session.say(
+            Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat, unfit=self.hooks.unfit)
+        )
 
     # ------------------------------------------------------------ the fence
 
@@ -293,15 +303,26 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self._executor(item.work).start(item.work)
+                self._start(item.work)
             elif isinstance(item, Forget):
                 self._forget(item)
-            elif isinstance(item, Kill):
+            elif isinstance(item, Kill) and not self.hooks.is_before(item.work.number):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
             elif isinstance(item, Withdraw):
                 (self.functions if item.work.spec.function is not None else self.processes).withdraw(item.work)
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
+
+    def _start(self, work: Work) -> None:
+        number = work.number
+
+        def begin() -> None:
+            if work.stop_cause is not None:
+                self.finished(cut(work, work.stop_cause, "stopped before it started"))
+            else:
+                self._executor(work).start(work)
+
+        self.hooks.before(work, begin, lambda reason: self._do(self.machine.give_back(number, reason)))
 
     def _forget(self, item: Forget) -> None:
         if self.functions.holds(item.number):
@@ -319,7 +340,8 @@ class Agent:
         self._do(self.machine.started(number, age))
 
     def finished(self, end: Ended, heir: int | None = None) -> None:
-        self._do(self.machine.finished(end, heir))
+        work = self.machine.active.get(end.number) or self.machine.leaving.get(end.number)
+        self.hooks.after(work, end, lambda: self._do(self.machine.finished(end, heir)))
 
     def vacated(self, number: int, heir: int | None = None) -> None:
         self._do(self.machine.vacated(number, heir))
@@ -331,7 +353,8 @@ class Agent:
         self._do(self.machine.withdrawn(works))
 
     def ahead(self, like: Work, limit: int) -> list[Work]:
-        return self.machine.ahead(like, limit)
+        """Nothing where something runs around each attempt."""
+        return [] if self.hooks.hooks.around_attempts else self.machine.ahead(like, limit)
 
     def adopted(self, work: Work, where: Stage) -> None:
         self.machine.adopt(work, where)
@@ -447,38 +470,6 @@ def boottime() -> float:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def container_mounts(options: argparse.Namespace) -> tuple[str, ...]:
-    """What containers may mount: as set, else anything, but nothing where the agent serves several users as root."""
-    if options.container_mounts is not None:
-        return tuple(os.path.realpath(path) for path in options.container_mounts.split(os.pathsep) if path)
-    return () if os.geteuid() == 0 and not options.allow_root else ("/",)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="jarvis-agent", description="The agent of a node; started by its supervisor.")
-    parser.add_argument("--dir", required=True)
-    parser.add_argument("--url", action="append", default=[])
-    parser.add_argument("--token-file")
-    parser.add_argument("--credentials", help="directory of a node that has joined; instead of --url and --token-file")
-    parser.add_argument("--server-file", help="directory whose server.json tells where the server is now")
-    parser.add_argument("--name")
-    parser.add_argument("--cpus", type=float)
-    parser.add_argument("--memory", "--mem", type=parse_bytes)
-    parser.add_argument("--gpus", type=float)
-    parser.add_argument("--label", type=_pair, action="append", default=[])
-    parser.add_argument("--taint", action="append", default=[])
-    parser.add_argument("--allow-root", action="store_true")
-    parser.add_argument("--container-mounts", help=f"host paths that containers may mount, separated by {os.pathsep!r}")
-    return parser.parse_args(argv)
 
 
 def main() -> None:
