@@ -9,6 +9,7 @@ from jarvis.core.command import Command
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
+from jarvis.core.workflow import Workflow
 
 
 class NodeMessage(msgspec.Struct, gc=False, tag_field="t", omit_defaults=True, kw_only=True):
@@ -70,6 +71,8 @@ class Ended(NodeMessage, tag="ended"):
     result: bytes | None = None
     """Pickled result or exception of a function, at most INLINE_LIMIT; opaque to the server."""
     result_digest: str | None = None
+    output: bytes | None = None
+    """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     age: float = 0.0
     drain: str = ""
     """Why this node must take no more work until somebody looks at it: its epilog failed."""
@@ -95,6 +98,14 @@ class TasksTaken:
     tasks: list[Task]
     ended: dict[int, State] = field(default_factory=dict)
     """End states of tasks that these depend on and that the leader no longer holds; absent means there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowsTaken:
+    """Workflows in state ``submitted``; the rows of steps that a re-run takes over are in the store alone."""
+
+    cause_id: str
+    workflows: list[Workflow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +174,8 @@ class NodesSeen:
 
 
 Input = (
-    TasksTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken | NodesSeen
+    TasksTaken | WorkflowsTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken
+    | NodesSeen
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

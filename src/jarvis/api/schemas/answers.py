@@ -90,6 +90,7 @@ class Submitted(Answer):
 class FieldProblem(Answer):
     path: str
     message: str
+    line: int | None = None
 
 
 class Problem(Answer):
