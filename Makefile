@@ -20,7 +20,7 @@ find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 # $(call not_yet,FILE,WHAT): a target whose file does not exist says so and fails, so that nobody takes silence for success.
 not_yet = if [ ! -e $(1) ]; then echo "make $@: not yet: $(2) ($(1) does not exist)" >&2; exit 1; fi
 
-.PHONY: help run test check coverage bench bench-quick chaos soak docs lock clean
+.PHONY: help run test check coverage bench bench-quick chaos soak bundle docs lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 soak: $(VENV)/.dev.stamp ## The long volumes of faults, models, simulation and fuzzing (hours)
 	@$(call not_yet,tests/chaos,the fault tests)
 	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos tests/sim tests/model tests/fuzz -m "soak or not soak" -s $(ARGS)
+
+bundle: $(VENV)/.dev.stamp ## All wheels and a script that installs them without an index: dist/jarvis-bundle.tar.gz
+	@scripts/bundle $(PY) dist/jarvis-bundle.tar.gz
 
 docs: $(VENV)/.dev.stamp ## Build the documentation
 	@$(call not_yet,docs/build.py,a built documentation; read the pages in docs/ as they are)
