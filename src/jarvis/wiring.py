@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jarvis import __version__
 from jarvis.bus.buses.memory import MemoryBus
+from jarvis.config.policies import policy_of
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
 from jarvis.own_node import OwnNode
@@ -107,7 +108,7 @@ class Server:
         return self.election.leader.holder if self.election.leader is not None else None
 
     def _policy(self) -> Policy:
-        return Policy(self.settings.scheduler.balancer, dict(self.settings.scheduler.queues))
+        return policy_of(self.settings.scheduler)
 
     # ------------------------------------------------------------ life
 

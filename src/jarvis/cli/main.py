@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("jarvis.cli.observe", "Print what happened, as it happens."),
     "cluster": ("jarvis.cli.observe", "Show the servers of the cluster."),
     "stats": ("jarvis.cli.observe", "Print counts and figures."),
+    "sim": ("jarvis.cli.sim", "Replay a recorded workload with a policy of your choice."),
     "config": ("jarvis.cli.config", "Show the settings and where they come from."),
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
     "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),

@@ -4,8 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from jarvis.config.policies import SchedulerSettings
+from jarvis.config.section import Section as _Section
 from jarvis.config.sources import SettingsError, merged
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import parse_bytes
@@ -20,10 +22,6 @@ def _bytes(value: object) -> int:
 
 Size = Annotated[int, BeforeValidator(_bytes)]
 """Bytes, also written like 512Mi or 4G."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(_Section):
@@ -58,11 +56,6 @@ class StoreSettings(_Section):
 class BusSettings(_Section):
     redis_url: str = ""
     """What carries messages between servers that share a database; without one, the database does."""
-
-
-class SchedulerSettings(_Section):
-    balancer: Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"] = "least_loaded"
-    queues: dict[str, Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"]] = {}
 
 
 class WorkerSettings(_Section):

@@ -4,6 +4,7 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 ``scheduler/checks`` in tests.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -12,14 +13,18 @@ from typing import NamedTuple
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.node import Node
+from jarvis.core.node import Node, NodeState
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.policy.fairness import Ledger
+from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
 ESTIMATE_WEIGHT = 0.2
 """Of the newest run time in a class's moving average."""
+NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -32,6 +37,8 @@ class Placed:
     need: Resources
     ahead: bool
     begun: bool = False
+    until: float = NEVER
+    """When it is expected to end."""
 
 
 @dataclass(slots=True)
@@ -52,6 +59,17 @@ class NodeView:
     told_mark: int = 0
     told_mark_at: float = 0.0
     """As many must have arrived, and since when."""
+    ends: list[tuple[float, int]] = field(default_factory=list)
+    """(expected end, number) of what has one, ascending."""
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Room first, then all that decides whether it suits: two that are equal need no second look."""
+        node = self.node
+        return (
+            self.used, node.state, node.cordoned, node.draining, self.session is not None, node.resources, node.taints,
+            tuple(node.labels.items()),
+        )  # fmt: skip
 
     @property
     def free(self) -> Resources:
@@ -59,6 +77,8 @@ class NodeView:
 
     def place(self, number: int, placed: Placed) -> None:
         self.placed[number] = placed
+        if placed.until != NEVER:
+            insort(self.ends, (placed.until, number))
         if placed.ahead:
             self.backlog.append(number)
             self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
@@ -92,6 +112,8 @@ class NodeView:
         placed = self.placed.pop(number, None)
         if placed is None:
             return None
+        if placed.until != NEVER:
+            del self.ends[bisect_left(self.ends, (placed.until, number))]
         if placed.ahead:
             self._leave_backlog(placed)
         else:
@@ -156,6 +178,19 @@ class Cluster:
     started_ahead: set[ElementKey] = field(default_factory=set)
     """Elements whose ``running`` waits for a commit that has another reason."""
     round_robin: int = 0
+    order: Order = field(default_factory=Order)
+    """Of the policy, as ranks are made when a task is queued; ``queue_orders`` where a queue has its own."""
+    queue_orders: dict[str, Order] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    """Project → its weight among projects."""
+    ledger: Ledger = field(default_factory=Ledger)
+    capacity: Resources = field(default_factory=dict)
+    """Of all nodes that are not lost."""
+    pools: Pools = field(default_factory=Pools)
+    nodes_changed: bool = True
+    looked_at: float = 0.0
+    reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
+    """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
 
     def add_timer(self, timer: Timer) -> None:
         heappush(self.timers, timer)
@@ -166,9 +201,25 @@ class Cluster:
             due.append(heappop(self.timers))
         return due
 
+    def order_of(self, queue: str) -> Order:
+        return self.queue_orders.get(queue, self.order)
+
+    def weight_of(self, project: str) -> float:
+        return self.weights.get(project, 1.0)
+
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
         spec = task.spec
-        self.queue.push(class_of(spec), Entry(-spec.priority, task.id, position, is_range))
+        value = rank(self.order_of(spec.queue), spec, task.submitted_at)
+        self.queue.push(class_of(spec), Entry(value, task.id, position, is_range), task.project, task.user)
+
+    def look_at_nodes(self) -> None:
+        """Learn what changed of the nodes since the last look."""
+        if self.pools.sweep(self.nodes):
+            capacity: Resources = {}
+            for view in self.nodes.values():
+                if view.node.state is not NodeState.LOST:
+                    capacity = vector.add(capacity, view.node.resources)
+            self.capacity = capacity
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

@@ -65,3 +65,8 @@ SCORES: dict[str, Callable[[Candidate], float]] = {
     "random": _random,
 }
 """By name; ``turn`` is the node's own count of placements for round robin."""
+
+IMPROVES = frozenset({"bin_pack"})
+"""Where a node gets better by being used, so that each use has to be made known."""
+EXACT: frozenset[str] = frozenset()
+"""Where nothing but the very best will do, whatever the search costs."""

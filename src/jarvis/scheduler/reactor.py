@@ -30,6 +30,10 @@ from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 
 
+LOOK_S = 1.0
+"""How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
+
+
 def handle(turn: Turn, item: Input) -> None:
     """Let one input have its consequences, down to the tasks that waited for what ended."""
     turn.cause_id = item.cause_id
@@ -138,14 +142,32 @@ def _drain_deadline(turn: Turn, node: int) -> None:
         stop(turn, turn.cluster.elements[placed.key], Cause.REQUEUED, "requeue", task.spec.grace)
 
 
+def adopt(cluster: Cluster, policy: Policy) -> None:
+    """Let a memory without tasks follow a policy: ranks are made when something is queued."""
+    cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
+    cluster.weights = policy.fairness.weights
+    cluster.ledger.half_life = policy.fairness.half_life
+
+
 def place(turn: Turn, policy: Policy) -> Plan:
     """Plan a cycle on the memory as it stands and apply it."""
-    plan = plan_cycle(turn.cluster, policy, seed=turn.cluster.last_seq)
+    cluster = turn.cluster
+    if cluster.nodes_changed or turn.now - cluster.looked_at >= LOOK_S:
+        cluster.nodes_changed, cluster.looked_at = False, turn.now
+        cluster.look_at_nodes()
+    plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
+    apply(turn, plan)
+    return plan
+
+
+def apply(turn: Turn, plan: Plan) -> None:
+    """What a cycle decided becomes so."""
+    cluster = turn.cluster
     for decision in plan.decisions:
         turn.assign(decision)
-    for placement_class, count in plan.consumed.items():
-        turn.cluster.queue.drop_head(placement_class, count)
-    return plan
+    for lane, count in plan.consumed:
+        cluster.queue.drop_head(lane, count)
+    cluster.reservations = {r.key: (r.node, r.start) for r in plan.reservations}
 
 
 def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
