@@ -73,7 +73,9 @@ def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -
         turn.finish()
         if not plan.exhausted:
             free(cluster, 1.5 + rounds, 2)
-        handle(Turn(cluster, 1.0, "bench"), TasksTaken("bench", tasks_of(len(plan.decisions), classes, projects, ident)))
+        handle(
+            Turn(cluster, 1.0, "bench"), TasksTaken("bench", tasks_of(len(plan.decisions), classes, projects, ident))
+        )
         ident += len(plan.decisions)
     return done / planning, done / placing, longest
 
@@ -87,9 +89,7 @@ def main() -> None:
     parser.add_argument("--placements", type=int, default=40_000)
     options = parser.parse_args()
     for nodes in options.nodes:
-        decided, placed, longest = measure(
-            nodes, options.queued, options.classes, options.projects, options.placements
-        )
+        decided, placed, longest = measure(nodes, options.queued, options.classes, options.projects, options.placements)
         sys.stdout.write(
             f"{nodes:>6} nodes, {options.queued:,} queued, {options.classes} classes, {options.projects} projects: "
             f"{decided:,.0f} decided/s, {placed:,.0f} placed/s, longest cycle {longest * 1000:.1f} ms\n"

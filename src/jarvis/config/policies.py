@@ -13,7 +13,10 @@ from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {
+        "order": {"name": "smallest_area", "exponent": 0.5, "ageing": 0.003, "patience": 3 * 86400},
+        "backfill": {"name": "easy"},
+    },
     "throughput": {
         "order": {"name": "smallest_area"}, "backfill": {"name": "easy"}, "fairness": {"by": "nobody"},
     },
@@ -38,6 +41,7 @@ def _balanced(value: object) -> object:
 class OrderSettings(Section):
     name: OrderName = "priority"
     ageing: float = Field(0.0, ge=0)
+    patience: float = Field(float("inf"), gt=0)
     exponent: float = Field(1.0, gt=0, le=2)
     size: float = 0.0
     default_seconds: float = Field(3600.0, gt=0)
@@ -132,4 +136,12 @@ def policy_of(settings: SchedulerSettings) -> Policy:
 
 def _order(settings: OrderSettings) -> Order:
     weights = {**WEIGHTS, **settings.weights}
-    return Order(settings.name, settings.ageing, settings.exponent, settings.size, settings.default_seconds, weights)
+    return Order(
+        settings.name,
+        settings.ageing,
+        settings.patience,
+        settings.exponent,
+        settings.size,
+        settings.default_seconds,
+        weights,
+    )

@@ -5,6 +5,7 @@ Overlays hold what the cycle has placed so far; the cluster itself is not change
 
 from bisect import insort
 from heapq import heappop, heappush, heapreplace, merge
+from typing import NamedTuple
 
 from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources, fits
@@ -26,16 +27,31 @@ RESERVE_NODES = 512
 EVERYTHING = 1 << 60
 
 
-class Choice:
-    """Chooses nodes for one cycle. ``ahead_seconds``, ``ahead_most``: how far beyond room a node is given work; ``extra``:
-    whether what ends after a reservation begins may have the room that it leaves."""
+class Limits(NamedTuple):
+    """``ahead_seconds``, ``ahead_most``: how far beyond room a node is given work; ``extra``: whether what ends after a
+    reservation begins may have the room that it leaves."""
 
-    def __init__(
-        self, cluster: Cluster, now: float, seed: int, ahead_seconds: float, ahead_most: int, extra: bool
-    ) -> None:
+    ahead_seconds: float
+    ahead_most: int
+    extra: bool
+
+
+class _Search(NamedTuple):
+    """What is looked for. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
+
+    task: int
+    until: float
+    peek: bool
+    aside: list[tuple[float, int]]
+
+
+class Choice:
+    """Chooses nodes for one cycle."""
+
+    def __init__(self, cluster: Cluster, now: float, seed: int, limits: Limits) -> None:
         self.cluster, self.nodes, self.pools = cluster, cluster.nodes, cluster.pools
-        self.now, self.seed, self.ahead_seconds, self.ahead_most = now, seed, ahead_seconds, ahead_most
-        self.extra = extra
+        self.now, self.seed = now, seed
+        self.ahead_seconds, self.ahead_most, self.extra = limits
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
         self.allowed: dict[tuple[int, PlacementClass], int] = {}
@@ -85,23 +101,22 @@ class Choice:
         return found
 
     def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
-        aside: list[tuple[float, int]] = []
+        search = _Search(task, until, peek, [])
         exact = pool.balancer in EXACT
         while True:
             self._catch_up(pool, task, EVERYTHING if exact else PULL)
-            found = self._first(pool, task, until, aside, EVERYTHING if exact else LOOK, peek)
+            found = self._first(pool, search, EVERYTHING if exact else LOOK)
             if found is not None or pool.cursor >= len(self.pools.log):
                 break
-        for entry in aside:
+        for entry in search.aside:
             heappush(pool.heap, entry)
-        self.too_long = found is None and bool(aside)
+        self.too_long = found is None and bool(search.aside)
         return found
 
-    def _first(
-        self, pool: Pool, task: int, until: float, aside: list[tuple[float, int]], look: int, peek: bool
-    ) -> tuple[int, bool] | None:
+    def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members, balancer = pool.heap, pool.best, pool.group.members, pool.balancer
+        task, until, peek, aside = search
         seen: tuple[float, int, bool] | None = None
         while True:
             self._draw(pool)
@@ -268,9 +283,7 @@ class Choice:
             used = self.used.get(node) or view.used
             free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
             ends = (
-                (max(at, soon), placed.need)
-                for at, number in view.ends
-                if not (placed := view.placed[number]).ahead
+                (max(at, soon), placed.need) for at, number in view.ends if not (placed := view.placed[number]).ahead
             )
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
 from jarvis.core.task import Task
-from jarvis.scheduler.choice import Choice
+from jarvis.scheduler.choice import Choice, Limits
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
 from jarvis.scheduler.load_balancer import SCORES
@@ -88,7 +88,8 @@ class _Cycle:
     def __init__(self, cluster: Cluster, policy: Policy, now: float, seed: int) -> None:
         self.cluster, self.policy, self.now = cluster, policy, now
         self.plan = Plan()
-        self.choice = Choice(cluster, now, seed, policy.ahead_seconds, policy.ahead_most, policy.backfill.extra)
+        limits = Limits(policy.ahead_seconds, policy.ahead_most, policy.backfill.extra)
+        self.choice = Choice(cluster, now, seed, limits)
         self.running: dict[int, int] = {}
         self.heads: list[Head] = []
         self.taken: set[ElementKey] = set()
@@ -243,7 +244,7 @@ class _Cycle:
 
     def _fill(self, line: Line) -> None:
         """What may start before the reservation, in an order of its own."""
-        waiting = []
+        waiting: list[tuple[float, int, int, Pool, Task]] = []
         line = line.only_open()
         while (head := line.first()) is not None and len(waiting) < self.policy.backfill.look:
             task = head.task

@@ -8,12 +8,12 @@ looked at and the nodes that changed, not with classes times nodes.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.core.resources import Resources
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
+    from jarvis.core.resources import Resources
     from jarvis.scheduler.cluster import NodeView
 
 LOG_SPARE = 10_000
@@ -129,9 +129,7 @@ class Pools:
             pool.cursor, pool.order = self._order(group, balancer, score)
         return pool
 
-    def _order(
-        self, group: Group, balancer: str, score: Callable[[int], float]
-    ) -> tuple[int, list[tuple[float, int]]]:
+    def _order(self, group: Group, balancer: str, score: Callable[[int], float]) -> tuple[int, list[tuple[float, int]]]:
         """Best first, ties to the node that came first; made anew when much has changed since."""
         known = group.orders.get(balancer)
         if known is None or len(self.log) - known[0] > len(group.members) // 2 + 64:

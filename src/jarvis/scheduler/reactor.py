@@ -26,9 +26,9 @@ from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
+from jarvis.scheduler.policy.order import seconds_of
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
-
 
 LOOK_S = 1.0
 """How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
@@ -182,12 +182,14 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
 
 def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
     """What started has its room first; what then does not fit is in its node's backlog."""
-    view = cluster.nodes.get(attempt.node)
+    view, task = cluster.nodes.get(attempt.node), cluster.tasks[attempt.task]
+    spec = task.spec
+    cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
     if view is not None:
-        spec = cluster.tasks[attempt.task].spec
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
-        key = ElementKey(attempt.task, attempt.index)
-        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, attempt.started_at is not None))
+        key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None
+        until = (attempt.started_at or attempt.assigned_at) + seconds_of(cluster.order, spec)
+        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, begun, until))
 
 
 def _rebuild_task(cluster: Cluster, task: Task) -> None:

@@ -18,7 +18,7 @@ from jarvis.scheduler import nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
-from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
+from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Store
@@ -169,6 +169,7 @@ class Scheduler:
             await self._load_page(cluster, page)
             tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
+        adopt(cluster, self.policy())
         rebuild(cluster, tasks)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()

@@ -169,7 +169,9 @@ class Turn:
         )  # fmt: skip
         cluster.attempts[key] = attempt
         self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
-        view.place(number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead, until=decision.until))
+        view.place(
+            number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead, until=decision.until)
+        )
         cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
         self.move(task, element, State.ASSIGNED)
         self.send_assignment(task, element, attempt, decision.position, restart)

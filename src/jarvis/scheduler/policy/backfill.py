@@ -46,7 +46,7 @@ class Horizon:
     ``ends``: (instant, resources given back then), ascending and later than ``now``.
     """
 
-    __slots__ = ("_ends", "_later", "_next", "free", "taken_to", "times")
+    __slots__ = ("_ends", "_later", "_next", "_taken", "free", "taken_to", "times")
 
     def __init__(self, now: float, free: Resources, ends: Iterable[tuple[float, Resources]]) -> None:
         self.times: list[float] = [now]
@@ -55,6 +55,7 @@ class Horizon:
         self._next = next(self._ends, None)
         self._later: list[tuple[float, int, Resources]] = []
         """Ends of reservations, as a heap."""
+        self._taken = 0
         self.taken_to = now
         """The latest begin of a reservation: from here on, room only grows."""
 
@@ -95,7 +96,8 @@ class Horizon:
         for step in range(first, last):
             self.free[step] = vector.subtract(self.free[step], need)
         if last == len(self.times) and end != NEVER:
-            heappush(self._later, (end, len(self._later), need))
+            self._taken += 1
+            heappush(self._later, (end, self._taken, need))
         self.taken_to = max(self.taken_to, begin)
 
     @property

@@ -3,6 +3,7 @@
 Waiting counts linearly and without end, so that what a task gains by it is the same for all who wait and drops out of every
 comparison: ``rank = value + ageing × submitted_at``. Ranks are therefore computed once, when a task is queued, and whoever
 came ``(difference of values) / ageing`` seconds earlier goes first, whatever its size: with ``ageing`` above 0 nobody starves.
+A task's own priority comes before all this, but in ``priority``, where it is one of the factors.
 """
 
 import math
@@ -28,6 +29,9 @@ class Order:
 
     name: str = "priority"
     ageing: float = 0.0
+    patience: float = float("inf")
+    """Seconds of waiting that make up for any size in ``smallest_area`` and ``shortest``: whoever waits so long is passed only by
+    those who came before."""
     exponent: float = 1.0
     """Of the size in ``smallest_area`` and ``shortest``: below 1, large ones gain on small ones."""
     size: float = 0.0
@@ -61,17 +65,25 @@ def _priority(order: Order, spec: TaskSpec, submitted_at: float) -> float:
 
 
 def _smallest_area(order: Order, spec: TaskSpec, submitted_at: float) -> float:
-    area = weight_of(order, spec) * seconds_of(order, spec)
-    return area**order.exponent + order.ageing * submitted_at
+    """What names no time limit counts as one cpu for ``default_seconds``, so that such tasks go in order of submission."""
+    size = 1.0 if spec.time_limit is None else weight_of(order, spec)
+    area = size * seconds_of(order, spec)
+    return _aged(order, area**order.exponent, submitted_at)
+
+
+def _aged(order: Order, value: float, submitted_at: float) -> float:
+    if not order.ageing:
+        return value
+    return min(value, order.ageing * order.patience) + order.ageing * submitted_at
 
 
 def _shortest(order: Order, spec: TaskSpec, submitted_at: float) -> float:
-    return seconds_of(order, spec) ** order.exponent + order.ageing * submitted_at
+    return _aged(order, seconds_of(order, spec) ** order.exponent, submitted_at)
 
 
 def _deadline(order: Order, spec: TaskSpec, submitted_at: float) -> float:
     """Earliest deadline first; what has none comes behind all that do, in order of submission."""
-    return spec.deadline if spec.deadline is not None else 1e12 + submitted_at
+    return spec.deadline if spec.deadline is not None else 5e9 + submitted_at
 
 
 def _f1(order: Order, spec: TaskSpec, submitted_at: float) -> float:
@@ -79,6 +91,9 @@ def _f1(order: Order, spec: TaskSpec, submitted_at: float) -> float:
     cpus = weight_of(order, spec)
     return math.log10(max(seconds_of(order, spec), 1.0)) * cpus + 870.0 * math.log10(max(submitted_at, 1.0))
 
+
+PRIORITY_STEP = 1e10
+"""Above any value that an order gives."""
 
 RANKS: dict[str, Callable[[Order, TaskSpec, float], float]] = {
     "fifo": _fifo, "priority": _priority, "smallest_area": _smallest_area, "shortest": _shortest,
@@ -88,4 +103,5 @@ RANKS: dict[str, Callable[[Order, TaskSpec, float], float]] = {
 
 def rank(order: Order, spec: TaskSpec, submitted_at: float) -> float:
     """Where a task stands, lower first; ties go to the one submitted first."""
-    return RANKS[order.name](order, spec, submitted_at)
+    value = RANKS[order.name](order, spec, submitted_at)
+    return value - PRIORITY_STEP * spec.priority if spec.priority and order.name != "priority" else value

@@ -48,12 +48,14 @@ class History:
 class Replay:
     """One replay. ``single``: a turn for each event, arrivals before ends, as published simulators have it."""
 
-    def __init__(self, items: list[Recorded], nodes: list[tuple[int, Resources]], policy: Policy, single: bool = False) -> None:
+    def __init__(
+        self, items: list[Recorded], nodes: list[tuple[int, Resources]], policy: Policy, single: bool = False
+    ) -> None:
         self.items, self.policy, self.single = items, policy, single
         self.cluster = Cluster(1, 1)
         adopt(self.cluster, policy)
         self.history = History()
-        self._by_id = {number: item for number, item in enumerate(items, start=1)}
+        self._by_id = dict(enumerate(items, start=1))
         self._running: list[tuple[float, int, int, int]] = []
         """(end, number of the item, node, number on the node), as a heap."""
         self._tokens: dict[int, tuple[int, bool]] = {}

@@ -119,7 +119,7 @@ def cut(items: list[Recorded], start: int, count: int) -> list[Recorded]:
 def drawn_starts(seed: int, draws: int, count: int, total: int) -> Iterator[int]:
     """Starts of sequences as RLScheduler (Zhang et al., SC'20) draws them: numpy's old generator, seeded as gym did."""
     words = hashlib.sha512(str(seed).encode()).digest()[:8]
-    chance = random.Random(int.from_bytes(words, "little"))
+    chance = random.Random(int.from_bytes(words, "little"))  # noqa: S311 - has to be this one
     span = total - 2 * count - 2
     mask = (1 << span.bit_length()) - 1
     while draws:
