@@ -1,7 +1,7 @@
 """Placement decisions a second of the real engine on one core: 100,000 queued tasks of 100 classes and 50 projects.
 
 ``python benchmarks/placements.py [NODES...]``. ``decided``: the cycles alone (``plan_cycle``); ``placed``: with the rows and
-messages that each decision leads to (``Turn``). Neither has a store below it. Nodes are freed between rounds, untimed.
+messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. Neither has a store below it. Nodes are freed between rounds, untimed.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.reactor import apply, handle
 from jarvis.scheduler.turn import Turn
+from jarvis.utils import collector
 
 GIB = 1 << 30
 CPUS = 64
@@ -54,19 +55,20 @@ def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -
     cluster = cluster_of(nodes)
     submitted = Turn(cluster, 1.0, "bench")
     handle(submitted, TasksTaken("bench", tasks_of(queued, classes, projects)))
+
     policy = Policy()
     planning = placing = longest = 0.0
     done, rounds, ident = 0, 0, queued + 1
     while done < wanted:
         rounds += 1
         turn = Turn(cluster, 1.0 + rounds, "bench")
-        begin = time.perf_counter()
+        begin = time.process_time()
         if rounds == 1:
             cluster.look_at_nodes()
         plan = plan_cycle(cluster, policy, 1.0 + rounds, seed=cluster.last_seq)
-        planned = time.perf_counter() - begin
+        planned = time.process_time() - begin
         apply(turn, plan)
-        placing += time.perf_counter() - begin
+        placing += time.process_time() - begin
         planning += planned
         longest = max(longest, planned)
         done += len(plan.decisions)

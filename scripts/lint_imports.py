@@ -31,6 +31,7 @@ RINGS = {
     "jarvis.scheduler.scheduler": "shell",
     "jarvis.scheduler.leader": "shell",
     "jarvis.worker.machine": "pure",
+    "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",
     "jarvis.state": "port",
     "jarvis.bus": "port",
@@ -67,6 +68,7 @@ RINGS = {
     "jarvis.wiring": "wiring",
     "jarvis.web": "wiring",
     "jarvis.own_node": "wiring",
+    "jarvis.scheduler_process": "wiring",
     "jarvis.promotion": "wiring",  # from one adapter to another
     "jarvis.sdk": "client",
     "jarvis.cli": "entry",

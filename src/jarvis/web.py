@@ -6,7 +6,8 @@ import getpass
 import logging
 import secrets
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -19,13 +20,14 @@ from jarvis.config.sources import SettingsError
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.monitor import health
-from jarvis.monitor.metrics_collector import MetricsCollector
+from jarvis.monitor.metrics_collector import MetricsCollector, decided
 from jarvis.scheduler import explain
 from jarvis.state.coordination import Token
 from jarvis.state.state_manager import StateManager
 from jarvis.utils.listener import listen
 
 if TYPE_CHECKING:
+    from jarvis.api.event_hub import EventHub
     from jarvis.api.gateway import Gateway
     from jarvis.api.tls import Tls, TlsServer
     from jarvis.wiring import Server
@@ -44,7 +46,7 @@ class Web:
     def __init__(self, server: "Server", node_token: str) -> None:
         self._server, self._user = server, getpass.getuser()
         self._registry = CollectorRegistry()
-        self._metrics = MetricsCollector(self._registry, server.scheduler)
+        self._metrics = MetricsCollector(self._registry, server.scheduler, server.decides)
         self._authenticator = StoreAuthenticator(
             server.store, server.clock,
             {
@@ -53,13 +55,16 @@ class Web:
             },
         )  # fmt: skip
         self.services = self._services()
-        self._app = create_app(self.services)
+        self._app = create_app(self.services, decides_only=server.role == "scheduler")
         self.gateway: Gateway = self._app.state.gateway
-        self._uvicorn = uvicorn.Server(uvicorn.Config(self._app, **uvicorn_options()))
+        self._uvicorn = _Uvicorn(uvicorn.Config(self._app, **uvicorn_options()), server.hand_over)
         self._tls: Tls | None = None
 
     def _services(self) -> Services:
         server = self._server
+        checks = health.checks(server.store, server.scheduler, server.election, lambda: server.address, server.redis)
+        if server.apart is not None:
+            checks["scheduler_queue"] = server.apart.check
         return Services(
             store=server.store, blobs=server.blobs, bus=server.bus,
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
@@ -67,9 +72,7 @@ class Web:
             why=self._why, node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
             look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
-            health_checks=health.checks(
-                server.store, server.scheduler, server.election, lambda: server.address, server.redis
-            ),
+            health_checks=checks, more_metrics=self._of_the_scheduler,
             registry=self._registry, replica=server.name if server.shared else "",
             settings=ApiSettings(
                 allowed_hosts=server.settings.server.allowed_hosts, default_user=self._user,
@@ -79,9 +82,24 @@ class Web:
 
     async def _why(self, key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None:
         server, peers = self._server, self.services.peers
-        if peers is None or server.election.leads or asked_by_peer:
+        holder = server.election.leader.holder if server.election.leader else ""
+        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
             return explain.why(server.scheduler.cluster, key, server.clock.now())
-        return await peers.why(server.election.leader.holder if server.election.leader else "", key)
+        return await peers.why(holder, key)
+
+    def _near(self, name: str) -> str | None:
+        """Where the process is reached that decides for this one."""
+        apart = self._server.apart
+        return apart.url if apart is not None and apart.name == name else None
+
+    def seen_seq(self) -> int:
+        """The number of the last event that is known here."""
+        hub: EventHub = self._app.state.hub
+        return max(hub.seen, self._server.scheduler.cluster.last_seq)
+
+    async def _of_the_scheduler(self) -> str:
+        apart = self._server.apart
+        return decided(await apart.metrics()) if apart is not None else ""
 
     async def observe(self) -> None:
         """Until cancelled: what happens becomes figures."""
@@ -96,7 +114,9 @@ class Web:
         server, store = self._server, self._server.store
         token = await store.secret_keep("peers", secrets.token_urlsafe(32).encode())
         self._authenticator.admit(token_hash(token.decode()), Principal("jarvis", "peer", (), "server"))
-        self.services.peers = Peers(store, token.decode(), self._tls.client() if self._tls is not None else None)
+        self.services.peers = Peers(
+            store, token.decode(), self._tls.client() if self._tls is not None else None, self._near
+        )
         await store.token_put(Token(token_hash(server.token), self._user, "admin", ("*",), "owner"))
         await server.look_round()
 
@@ -127,6 +147,18 @@ class Web:
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells that it was told to stop before it waits for what is under way."""
+
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._told, self._loop = told, asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._told)
+        super().handle_exit(sig, frame)
 
 
 async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls") -> None:

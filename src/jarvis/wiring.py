@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jarvis import __version__
@@ -20,10 +21,11 @@ from jarvis.own_node import OwnNode
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
+from jarvis.scheduler_process import SchedulerProcess, wanted
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
-from jarvis.state.coordination import Leader
+from jarvis.state.coordination import Leader, Replica
 from jarvis.state.ownership import claim
 from jarvis.state.retention import Keep, Retention
 from jarvis.state.store import Store
@@ -63,10 +65,16 @@ def open_store(settings: Settings) -> tuple[Store, BlobStore]:
 
 
 class Server:
-    """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it."""
+    """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it; ``parent``: the state
+    directory of the server for which this one decides."""
 
-    def __init__(self, settings: Settings, with_node: bool = True, owner_fd: int | None = None) -> None:
-        self.settings, self.owner_fd = settings, owner_fd
+    def __init__(
+        self, settings: Settings, with_node: bool = True, owner_fd: int | None = None, *,
+        log_file: Path | None = None, parent: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.owner_fd, self._parent = settings, owner_fd, parent
+        self.policy = policy_of(settings.scheduler)
+        self.role = settings.server.role
         self.store, self.blobs = open_store(settings)
         self.clock = Clock()
         self.name = settings.server.name or f"{socket.gethostname()}:{os.getpid()}"
@@ -78,7 +86,11 @@ class Server:
         self.scheduler = Scheduler(
             self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
         )
-        self.election = Election(self.scheduler, self._leader_changed)
+        self.apart = SchedulerProcess(settings, self.name, log_file) if wanted(settings) else None
+        """The process that decides for this one."""
+        self.decides = self.role != "api" and self.apart is None
+        self.election = Election(self.scheduler, self._leader_changed, may_lead=self.decides)
+        with_node = with_node and self.role != "scheduler"
         self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
         self.token = ""
         self.url = ""
@@ -87,6 +99,8 @@ class Server:
         self.address: tuple[str, int] = ("", 0)
         self.leader_changed: Callable[[int, int], None] = lambda incarnation, epoch: None
         """Told the incarnation and epoch of whoever leads now."""
+        self.seen_seq: Callable[[], int] = lambda: 0
+        """The number of the last event that is known here."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._lock: int | None = None
 
@@ -108,7 +122,7 @@ class Server:
         return self.election.leader.holder if self.election.leader is not None else None
 
     def _policy(self) -> Policy:
-        return policy_of(self.settings.scheduler)
+        return self.policy
 
     # ------------------------------------------------------------ life
 
@@ -134,7 +148,7 @@ class Server:
         web = Web(self, node_token)
         if self.settings.server.listen:
             self._spawn(await web.listen_beyond(self.settings.server.listen), "tls")
-        self.leader_changed = web.gateway.begin_anew
+        self.leader_changed, self.seen_seq = web.gateway.begin_anew, web.seen_seq
         self._spawn(web.observe(), "metrics")
         self._announce()
         if self.shared:
@@ -152,6 +166,8 @@ class Server:
             cluster = await self.store.secret_keep("cluster", secrets.token_hex(8).encode())
             key = await self.store.secret_keep("bus", secrets.token_bytes(32))
             self.bus.start(cluster.decode(), key, time.time_ns())
+        if self.apart is not None:
+            self._spawn(self.apart.run(), "scheduler")
         self._spawn(self.election.run(), "election")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -168,9 +184,23 @@ class Server:
 
     async def look_round(self) -> None:
         """Be seen, and see the others."""
-        await self.store.replica_seen(self.name, self.public_url or self.url, __version__)
+        epoch = self.election.leader.leadership.epoch if self.election.leader is not None else 0
+        role = self.role if self.apart is None else "api"
+        await self.store.replica_seen(Replica(self.name, self._reached_at(), __version__, role, epoch, self.seen_seq()))
         found = await self.store.replica_list(3 * SEEN_EVERY_S)
-        self._others = [replica.name for replica in found if replica.name != self.name]
+        self._others = [r.name for r in found if r.name != self.name and r.role != "scheduler"]
+
+    def _reached_at(self) -> str:
+        """One that decides for another is reached by way of that one."""
+        over = server_file.read(self._parent) if self._parent is not None else None
+        return (over.public or over.url) if over is not None else self.public_url or self.url
+
+    def hand_over(self) -> None:
+        """This server is told to stop: another one may lead at once, while this one still answers what it was asked."""
+        if self.shared:
+            self.election.stop()
+        if self.apart is not None:
+            self.apart.end()
 
     def _leader_changed(self, leader: Leader) -> None:
         """Nodes say Hello to a new one. In the embedded profile, nobody is connected yet when this happens."""
@@ -191,6 +221,8 @@ class Server:
         """In the order of dependence; the node's supervisor goes on unless this server's owner is gone."""
         self.election.stop()
         server_file.remove(self.settings.state_dir, os.getpid())
+        if self.apart is not None:
+            await self.apart.gone()
         for task in self._tasks:
             if task.get_name() != "election":
                 task.cancel()

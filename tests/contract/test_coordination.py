@@ -79,17 +79,17 @@ async def test_takeovers_are_told_with_their_cause_and_the_last_ones_kept(store:
 
 
 async def test_replicas_are_listed_while_they_are_seen(store: Store, clock: Ticking) -> None:
-    await store.replica_seen("b", "https://b", "1")
+    await store.replica_seen(Replica("b", "https://b", "1"))
     clock.now += 10.0
-    await store.replica_seen("a", "https://a", "1")
+    await store.replica_seen(Replica("a", "https://a", "1", "scheduler", 4, 9))
     assert [r.name for r in await store.replica_list(10.0)] == ["a", "b"]
-    assert await store.replica_list(9.0) == [Replica("a", "https://a", "1", clock.now)]
-    await store.replica_seen("b", "https://b2", "2")
+    assert await store.replica_list(9.0) == [Replica("a", "https://a", "1", "scheduler", 4, 9, clock.now)]
+    await store.replica_seen(Replica("b", "https://b2", "2", "api"))
     assert await store.replica_list(1.0) == [
-        Replica("a", "https://a", "1", clock.now), Replica("b", "https://b2", "2", clock.now),
+        Replica("a", "https://a", "1", "scheduler", 4, 9, clock.now), Replica("b", "https://b2", "2", "api", 0, 0, clock.now),
     ]  # fmt: skip
     clock.now += 3600.0
-    await store.replica_seen("c", "https://c", "1")
+    await store.replica_seen(Replica("c", "https://c", "1"))
     assert [r.name for r in await store.replica_list(1e9)] == ["c"], "who was not seen for an hour is forgotten"
 
 

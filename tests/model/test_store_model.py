@@ -22,7 +22,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, NewTask
-from jarvis.state.coordination import Leadership, Token
+from jarvis.state.coordination import Leadership, Replica, Token
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, TaskFilter
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.postgres import PostgresStore
@@ -197,7 +197,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("ab"), url=st.sampled_from("xy"))
     def replica(self, name: str, url: str) -> None:
-        self.both(lambda s: s.replica_seen(name, url, "1"))
+        self.both(lambda s: s.replica_seen(Replica(name, url, "1", "api", 3, 7)))
         self.both(lambda s: s.node_seen_many([(1, self.clock.now, {}), (2, self.clock.now, {})], name))
         self.both(lambda s: s.secret_keep(name, url.encode()))
 

@@ -53,6 +53,11 @@ class EventHub:
         self._readers: dict[tuple[str, str], Place] = {}
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
+    @property
+    def seen(self) -> int:
+        """The number of the last event that came here."""
+        return self._seen
+
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import httpx2 as httpx
@@ -37,15 +38,24 @@ def unreachable(name: str) -> Refusal:
     return Refusal(503, "replica_away", f"server {name or '(no leader)'} does not answer", "try again in a few seconds")
 
 
-class Peers:
-    """``token`` is what all servers of the cluster share; ``tls`` verifies them by the cluster's own authority."""
+def _nowhere(name: str) -> str | None:
+    return None
 
-    def __init__(self, store: Store, token: str, tls: ssl.SSLContext | None = None) -> None:
-        self._store, self._tls = store, tls
+
+class Peers:
+    """``token`` is what all servers of the cluster share; ``tls`` verifies them by the cluster's own authority; ``near`` tells
+    where a server on this machine is reached directly."""
+
+    def __init__(
+        self, store: Store, token: str, tls: ssl.SSLContext | None = None, near: Callable[[str], str | None] = _nowhere
+    ) -> None:
+        self._store, self._tls, self._near = store, tls, near
         self._headers = {"Authorization": f"Bearer {token}"}
 
     async def _url(self, name: str) -> str:
         """Of a server that was seen lately; raises when there is none."""
+        if (here := self._near(name)) is not None:
+            return here + PATH
         for replica in await self._store.replica_list(SEEN_S):
             if replica.name == name:
                 return replica.url.rstrip("/") + PATH

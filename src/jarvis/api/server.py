@@ -26,6 +26,7 @@ ROUTERS = (
     events.router,
     nodes.router,
     blobs.router,
+    cluster.vital,
     cluster.router,
     tokens.router,
 )
@@ -41,12 +42,15 @@ async def agent_session(socket: WebSocket) -> None:
     await gateway.serve(socket)
 
 
-def create_app(services: Services) -> FastAPI:
-    """The ASGI application of one server; its lifespan runs the gateway and the event hub."""
+def create_app(services: Services, *, decides_only: bool = False) -> FastAPI:
+    """The ASGI application of one server; its lifespan runs the gateway and the event hub.
+
+    ``decides_only``: of a server that takes no requests but those about itself, and what only a leader knows.
+    """
     app = FastAPI(
         title="Jarvis",
         version=services.version,
-        lifespan=_lifespan,
+        lifespan=_deliver_alone if decides_only else _lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -55,12 +59,11 @@ def create_app(services: Services) -> FastAPI:
     app.state.hub = EventHub(services.bus, services.store, POLL_S if services.replica else None)
     app.state.gateway = Gateway(services)
     app.state.health = cluster.Health(services)
-    for router in ROUTERS:
+    for router in (cluster.vital,) if decides_only else ROUTERS:
         app.include_router(router, prefix="/api/v1")
         app.include_router(router, include_in_schema=False)
-    app.include_router(agents)
-    app.include_router(joining.router)
-    app.include_router(peers.router)
+    for router in (peers.leader,) if decides_only else (agents, joining.router, peers.leader, peers.router):
+        app.include_router(router)
     problems.install(app)
     app.add_middleware(Guard, services=services)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
@@ -76,7 +79,18 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    work: dict[str, Callable[[], Awaitable[None]]] = {"event hub": app.state.hub.run, "gateway": app.state.gateway.run}
+    async with _kept({"event hub": app.state.hub.run, "gateway": app.state.gateway.run}):
+        yield
+
+
+@asynccontextmanager
+async def _deliver_alone(app: FastAPI) -> AsyncIterator[None]:
+    async with _kept({"gateway": app.state.gateway.run}):
+        yield
+
+
+@asynccontextmanager
+async def _kept(work: dict[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
     running = [asyncio.create_task(kept_running(run, name), name=name) for name, run in work.items()]
     try:
         yield

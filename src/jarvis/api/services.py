@@ -69,12 +69,17 @@ async def _all_known() -> None:
     return
 
 
+async def _no_more() -> str:
+    return ""
+
+
 @dataclass(slots=True)
 class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
-    on the nodes that are known here, which ``look_for_nodes`` brings up to date;
+    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``more_metrics`` are those of a process that
+    decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
     listens beyond its machine.
@@ -90,6 +95,7 @@ class Services:
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     look_for_nodes: Callable[[], Awaitable[None]] = _all_known
     incarnation: Callable[[], int] = lambda: 1
+    more_metrics: Callable[[], Awaitable[str]] = _no_more
     health_checks: dict[str, HealthCheck] = field(default_factory=dict)
     settings: ApiSettings = field(default_factory=ApiSettings)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

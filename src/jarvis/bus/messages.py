@@ -122,13 +122,13 @@ ToAgent = (
 )  # fmt: skip
 
 
-class AgentFrame(msgspec.Struct, array_like=True):
+class AgentFrame(msgspec.Struct, gc=False, array_like=True):
     seq: int
     ack: int
     messages: list[FromAgent]
 
 
-class ServerFrame(msgspec.Struct, array_like=True):
+class ServerFrame(msgspec.Struct, gc=False, array_like=True):
     seq: int
     ack: int
     messages: list[ToAgent]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jarvis.config.sources import state_dir
+from jarvis.config.sources import merged, state_dir
 from jarvis.sdk.launch import alive, start_server
 from jarvis.utils import server_file
 
@@ -72,6 +72,8 @@ def up(
             click.echo(f"Jarvis is up already at {content.url} (pid {content.pid})")
             _warn_of_other(content)
         return
+    if merged(flags)[0].get("server", {}).get("role") == "scheduler":
+        raise click.ClickException("server.role scheduler runs no tasks and takes none: start it by 'jarvis server'")
     if foreground:
         _serve(flags, None)
         return
@@ -115,27 +117,40 @@ def _tell_environment(content: server_file.ServerFile) -> None:
 @click.option("--no-node", is_flag=True, help="Run no tasks on this machine.")
 @click.option("--flags", "more", hidden=True)
 @click.option("--owner-fd", type=int, hidden=True)
+@click.option("--parent", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "scheduler"]),
+    help="Among several servers: api takes requests and never leads, scheduler leads and takes none; default: all.",
+)
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log there, rotated; default: stderr.")
 def server(
     host: str | None, port: int | None, listen: str | None, memory: bool, cpus: float | None, name: str | None,
-    no_node: bool, more: str | None, owner_fd: int | None, log_file: Path | None,
+    no_node: bool, more: str | None, owner_fd: int | None, parent: Path | None, role: str | None, log_file: Path | None,
 ) -> None:  # fmt: skip
     """Run a server in the foreground, with a node on this machine."""
     flags = json.loads(more) if more else _flags(host, port, listen, memory, cpus, name)
-    _serve(flags, log_file, not no_node, owner_fd)
+    if role is not None:
+        flags.setdefault("server", {})["role"] = role
+    _serve(flags, log_file, not no_node, owner_fd, parent)
 
 
-def _serve(flags: dict[str, Any], log_file: Path | None, with_node: bool = True, owner_fd: int | None = None) -> None:
+def _serve(
+    flags: dict[str, Any], log_file: Path | None, with_node: bool = True, owner_fd: int | None = None,
+    parent: Path | None = None,
+) -> None:  # fmt: skip
     import asyncio
 
     from jarvis.config.settings import load
+    from jarvis.utils.collector import look_seldom
     from jarvis.utils.logs import configure
     from jarvis.wiring import PortInUse, Server
 
     settings, _ = load(flags)
+    look_seldom()
     configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
     try:
-        asyncio.run(Server(settings, with_node, owner_fd).run())
+        asyncio.run(Server(settings, with_node, owner_fd, log_file=log_file, parent=parent).run())
     except PortInUse as error:
         raise click.ClickException(str(error)) from None
 

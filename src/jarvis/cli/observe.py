@@ -71,10 +71,13 @@ def show(output: str) -> None:
         print_data(found, output)
         return
     rows = [
-        ("leader" if s["leads"] else "standby", s["name"], s["url"], s["version"], local_time(s["seen_at"]))
+        (
+            "leader" if s["leads"] else "-" if s["role"] == "api" else "standby", s["name"], s["role"], s["epoch"],
+            s["lag"], s["url"], s["version"], local_time(s["seen_at"]),
+        )
         for s in found["servers"]
-    ]
-    print_table(("ROLE", "SERVER", "URL", "VERSION", "SEEN"), rows)
+    ]  # fmt: skip
+    print_table(("STATE", "SERVER", "ROLE", "EPOCH", "LAG", "URL", "VERSION", "SEEN"), rows)
     checks = ", ".join(f"{name} {check['status']}" for name, check in found["checks"].items())
     click.echo(f"\nepoch {found['epoch']} of incarnation {found['incarnation']}; {checks}\n")
     took = [

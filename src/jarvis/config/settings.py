@@ -27,6 +27,11 @@ Size = Annotated[int, BeforeValidator(_bytes)]
 class ServerSettings(_Section):
     name: str = ""
     """Of this server among several; default: host and process id."""
+    role: Literal["all", "api", "scheduler"] = "all"
+    """Among several servers: ``api`` takes requests and never leads, ``scheduler`` leads and takes none."""
+    scheduler_process: Literal["auto", "own", "shared"] = "auto"
+    """Whether a server of role ``all`` decides in a process of its own; ``auto``: where it has
+    four processors or more, and shares its database."""
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
     """0 takes a free port."""
@@ -92,6 +97,12 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     containers: ContainerSettings = ContainerSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _check_role(self) -> "Settings":
+        if self.server.role != "all" and self.store.kind != "postgres":
+            raise ValueError(f"server.role {self.server.role} needs other servers, and those need store.kind postgres")
+        return self
 
 
 def load(flags: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> tuple[Settings, dict[str, str]]:

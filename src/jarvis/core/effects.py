@@ -29,7 +29,7 @@ class Refused(NodeMessage, tag="refused"):
     retry_s: float | None = None
 
 
-class Assignment(msgspec.Struct, array_like=True):
+class Assignment(msgspec.Struct, gc=False, array_like=True):
     """One element for this node, to be started in order as resources allow. ``spec`` is a msgpack TaskSpec."""
 
     number: int

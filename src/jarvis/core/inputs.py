@@ -11,11 +11,11 @@ from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
 
 
-class NodeMessage(msgspec.Struct, tag_field="t", omit_defaults=True, kw_only=True):
+class NodeMessage(msgspec.Struct, gc=False, tag_field="t", omit_defaults=True, kw_only=True):
     """Anything that travels between a node and a server; the tag tells which."""
 
 
-class Known(msgspec.Struct, array_like=True):
+class Known(msgspec.Struct, gc=False, array_like=True):
     """An assignment the node knows: ``state`` assigned (in its backlog), starting, running, or ended (unacknowledged)."""
 
     number: int

@@ -15,7 +15,7 @@ class NodeState(StrEnum):
     LOST = "lost"
 
 
-class Node(msgspec.Struct, kw_only=True):
+class Node(msgspec.Struct, gc=False, kw_only=True):
     """A registered node. ``cordoned`` takes no new work; ``draining`` also waits for (or ends) what runs."""
 
     id: int

@@ -48,7 +48,10 @@ def scheduler_check(scheduler: Scheduler, election: Election) -> Check:
     async def check() -> Mapping[str, Any]:
         if election.standby:
             assert election.leader is not None
-            return _ok(f"standby; {election.leader.holder} leads under epoch {election.leader.leadership.epoch}")
+            holder, epoch = election.leader.holder, election.leader.leadership.epoch
+            if election.leader.left_s <= 0:
+                return {"status": "degraded", "detail": "nobody leads at the moment; tasks are taken in and wait"}
+            return _ok(f"standby; {holder} leads under epoch {epoch}")
         silent = scheduler.clock.now() - scheduler.heartbeat.at
         if scheduler.finished:
             return {

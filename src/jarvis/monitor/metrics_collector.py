@@ -17,10 +17,21 @@ _FIGURE = re.compile(r"(cpu|memory|disk|net|load|gpu)[a-z0-9_]{1,24}\Z")
 _TERMINAL = frozenset(str(s) for s in TERMINAL)
 
 
+_DECIDED = re.compile(
+    r"(?:# (?:HELP|TYPE) )?jarvis_(?:scheduler_queue_length|worker_|resource_utilization_ratio|state_sync_seconds)"
+)
+
+
+def decided(text: str) -> str:
+    """Of the figures of a process that decides, as Prometheus reads them, those that nobody else has."""
+    return "".join(line for line in text.splitlines(keepends=True) if _DECIDED.match(line))
+
+
 class MetricsCollector(Collector):
     """Registers itself; ``observe`` is given each published batch of events."""
 
-    def __init__(self, registry: CollectorRegistry, scheduler: Scheduler) -> None:
+    def __init__(self, registry: CollectorRegistry, scheduler: Scheduler, decides: bool = True) -> None:
+        """``decides``: whether this process may lead; else what only a leader can tell is left out."""
         self._scheduler = scheduler
         self._submitted = Counter("jarvis_task_submitted", "Tasks accepted.", registry=registry)
         self._finished = Counter("jarvis_task_finished", "Elements ended.", ["state"], registry=registry)
@@ -30,13 +41,15 @@ class MetricsCollector(Collector):
         self._placement = Histogram(
             "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
         )
-        self._sync = Histogram(
-            "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
-        )
-        scheduler.on_synced = self._sync.observe
+        if decides:
+            sync = Histogram(
+                "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
+            )
+            scheduler.on_synced = sync.observe
         self._queued_at: dict[tuple[int, int], float] = {}
         self._started_at: dict[tuple[int, int], float] = {}
-        registry.register(self)
+        if decides:
+            registry.register(self)
 
     def accepted(self, count: int) -> None:
         """So many tasks were acknowledged."""
@@ -44,6 +57,7 @@ class MetricsCollector(Collector):
 
     def observe(self, events: Sequence[Event]) -> None:
         """Follow the elements through their events; what is remembered is bounded by what is live."""
+        ended: dict[str, int] = {}
         for event in events:
             at = (event.task, event.index)
             if event.kind == "queued":
@@ -56,11 +70,13 @@ class MetricsCollector(Collector):
             elif event.kind == "running":
                 self._started_at[at] = event.at
             elif event.kind in _TERMINAL:
-                self._finished.labels(event.kind).inc()
+                ended[event.kind] = ended.get(event.kind, 0) + 1
                 self._queued_at.pop(at, None)
                 since = self._started_at.pop(at, None)
                 if since is not None:
                     self._execution.observe(event.at - since)
+        for kind, count in ended.items():
+            self._finished.labels(kind).inc(count)
 
     def collect(self) -> Iterable[Metric]:
         cluster = self._scheduler.cluster

@@ -49,6 +49,8 @@ class NodeView:
     session: str | None = None
     used: Resources = field(default_factory=dict)
     placed: dict[int, Placed] = field(default_factory=dict)
+    expected: dict[int, Placed] = field(default_factory=dict)
+    """Those of ``placed`` that have room and of which the node has not said that they began, in order."""
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
@@ -83,20 +85,23 @@ class NodeView:
             self.backlog.append(number)
             self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
         else:
-            self.used = vector.add(self.used, placed.need)
+            self._take_room(number, placed)
+
+    def _take_room(self, number: int, placed: Placed) -> None:
+        self.used = vector.add(self.used, placed.need)
+        if not placed.begun:
+            self.expected[number] = placed
 
     def begin(self, number: int) -> None:
         """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
         has that of something whose end is on its way, and counts when that end is here."""
         placed = self.placed[number]
         placed.begun = True
+        self.expected.pop(number, None)
         if not placed.ahead:
             return
-        for other, waiting in reversed(self.placed.items()):
-            if vector.fits(placed.need, self.free):
-                break
-            if not (waiting.ahead or waiting.begun):
-                self._back_to_backlog(other, waiting)
+        while self.expected and not vector.fits(placed.need, self.free):
+            self._back_to_backlog(*self.expected.popitem())
         self.backlog.remove(number)
         self.backlog.appendleft(number)
         self._move_up()
@@ -114,6 +119,7 @@ class NodeView:
             return None
         if placed.until != NEVER:
             del self.ends[bisect_left(self.ends, (placed.until, number))]
+        self.expected.pop(number, None)
         if placed.ahead:
             self._leave_backlog(placed)
         else:
@@ -136,7 +142,7 @@ class NodeView:
                 if not vector.fits(placed.need, self.free):
                     return
                 self._leave_backlog(placed)
-                self.used = vector.add(self.used, placed.need)
+                self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
 
 

@@ -16,14 +16,16 @@ WATCH_S = 0.5
 
 
 class Election:
-    """Lets its scheduler lead whenever nobody else does.
+    """Lets its scheduler lead whenever nobody else does, unless it only looks who leads (``may_lead`` is false).
 
     ``leader`` is who leads as far as is known, ``leads`` is true while it is this server; ``on_change`` hears when either is
     another.
     """
 
-    def __init__(self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None) -> None:
-        self._scheduler, self._on_change = scheduler, on_change
+    def __init__(
+        self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None, *, may_lead: bool = True
+    ) -> None:
+        self._scheduler, self._on_change, self._may_lead = scheduler, on_change, may_lead
         self.leader: Leader | None = None
         self.leads = False
         self.known = asyncio.Event()
@@ -34,9 +36,12 @@ class Election:
         """Until stopped. Where no lease keeps others out, a leader that was superseded does not try again."""
         while not self._stopping.is_set():
             try:
-                await self._lead()
-                if not self._scheduler.lease_s:
-                    return
+                if not self._may_lead:
+                    await self.look()
+                else:
+                    await self._lead()
+                    if not self._scheduler.lease_s:
+                        return
             except LeadershipHeld:
                 await self.look()
             except StoreUnavailable as error:

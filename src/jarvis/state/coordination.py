@@ -50,12 +50,16 @@ def takeover_cause(epoch: int, *, lease_s: float, left_s: float, released: bool)
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A server of the cluster. ``url``: where the other servers and the nodes reach it; ``seen_at``: database time."""
+    """A server of the cluster. ``url``: where the other servers and the nodes reach it; ``epoch``: the latest that it has heard
+    of, as ``seq`` is the number of the last event; ``seen_at``: database time."""
 
     name: str
     url: str
     version: str
-    seen_at: float
+    role: str = "all"
+    epoch: int = 0
+    seq: int = 0
+    seen_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,8 @@ class Coordination(Protocol):
         """Start a new life of the database (restore, promote); ids jump by 1,000,000. Returns the new incarnation."""
         ...
 
-    async def replica_seen(self, name: str, url: str, version: str) -> None:
-        """This server is there, now. Servers not seen for an hour are forgotten."""
+    async def replica_seen(self, replica: Replica) -> None:
+        """This server is there, now (its ``seen_at`` is not read). Servers not seen for an hour are forgotten."""
         ...
 
     async def replica_list(self, max_age_s: float) -> list[Replica]:

@@ -36,6 +36,7 @@ from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
+from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
@@ -184,23 +185,29 @@ class Agent:
         """What the supervisor holds: running attempts go on, ended ones are reported, warm processes tell what they have.
         This comes before the first session, whose Hello names all that is here."""
         services = [attempt for attempt in attempts if attempt["number"] >= SERVICE_NUMBERS]
+        lanes: dict[int, list[Work]] = {}
         for attempt in attempts:
             if attempt["number"] < SERVICE_NUMBERS:
-                self._adopt_attempt(attempt)
+                self._adopt_attempt(attempt, lanes)
+        for ident, works in lanes.items():
+            self.processes.adopt_lane(ident, works)
         await self.functions.adopt(services)
         await self.containers.adopt()
         here = {work.assignment.task for work in self.machine.everything()}
         self.remover.sweep(lambda task: task in here)
 
-    def _adopt_attempt(self, attempt: dict[str, Any]) -> None:
+    def _adopt_attempt(self, attempt: dict[str, Any], lanes: dict[int, list[Work]]) -> None:
+        """``lanes``: those that have not ended are put here, by lane and in order."""
         tag = msgspec.msgpack.decode(base64.b64decode(attempt["tag"]), type=Tag)
         spec = msgspec.msgpack.decode(tag.assignment.spec, type=TaskSpec)
         work = Work(tag.assignment, spec, tag.shares)
         if attempt["state"] == "ended":
             self.machine.adopt(work, "leaving")
             self.processes.reported(work, attempt["end"])
-        else:
-            self.machine.adopt(work, "active")
+            return
+        self.machine.adopt(work, "piped" if attempt["state"] == "queued" else "active")
+        if attempt.get("lane") is not None:
+            lanes.setdefault(attempt["lane"], []).append(work)
 
     async def _listen(self) -> None:
         """The supervisor's reports, until its socket closes."""
@@ -220,6 +227,8 @@ class Agent:
             log.error("the supervisor refused %s", json.dumps(report))
             text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
             self._attempt_ended(number, {"code": 125, "error": text.rstrip()})
+        elif op == "recalled":
+            self.processes.not_begun(report["numbers"])
         elif op in ("exec_started", "exec_failed", "exec_ended"):
             self.streams.exec_said(report)
         elif op == "error":
@@ -230,6 +239,8 @@ class Agent:
             self.functions.service_ended(number, report)
         elif (work := self.machine.active.get(number)) is not None:
             self.processes.reported(work, report)
+        else:
+            self.processes.not_begun([number])
 
     # ------------------------------------------------------------ what the machine answers
 
@@ -244,7 +255,7 @@ class Agent:
             elif isinstance(item, Kill):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
             elif isinstance(item, Withdraw):
-                self.functions.withdraw(item.work)
+                (self.functions if item.work.spec.function is not None else self.processes).withdraw(item.work)
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
 
@@ -399,6 +410,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(Agent(options).run())

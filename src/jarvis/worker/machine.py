@@ -1,9 +1,9 @@
 """PURE: the node's logic: assignments wait in order and start when resources free; everything is said until it is recorded.
 
 The machine holds no clock, process or socket: the agent feeds it what happened and carries out what it answers. A number
-is in at most one place: ``waiting`` (the backlog), ``piped`` (handed ahead to a warm process, holding no resources),
-``active`` (holding resources), ``leaving`` (its process is over, its output or result on its way), ``ended`` (until recorded),
-or ``settled`` (never to be started again).
+is in at most one place: ``waiting`` (the backlog), ``piped`` (handed ahead to a warm process, or into a lane of the supervisor,
+holding no resources), ``active`` (holding resources), ``leaving`` (its process is over, its output or result on its way),
+``ended`` (until recorded), or ``settled`` (never to be started again).
 """
 
 from collections import deque
@@ -79,7 +79,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Take it back from the warm process if it has not begun there; ``withdrawn`` is the answer if it had not."""
+    """Take it back from where it was handed ahead if it has not begun there; ``withdrawn`` is the answer if it had not."""
 
     work: Work
 
@@ -226,7 +226,7 @@ class Machine:
     # ------------------------------------------------------------ what happens here
 
     def adopt(self, work: Work, where: Stage) -> None:
-        """It was here when this agent came: running, in the pipe of a warm process, or over but not told yet."""
+        """It was here when this agent came: running, handed ahead, or over but not told yet."""
         if where == "piped":
             self.piped[work.number] = work
             return
@@ -249,7 +249,7 @@ class Machine:
         return [Say(Started(number=number, token=work.assignment.token, age=age))]
 
     def vacated(self, number: int, heir: int | None = None) -> list[Instruction]:
-        """Its process is over. Its resources go to ``heir``, the next in its warm process, or to the backlog."""
+        """Its process is over. Its resources go to ``heir``, what was handed ahead to follow it, or to the backlog."""
         out: list[Instruction] = []
         work = self.active.pop(number, None)
         following = None if heir is None else self.piped.pop(heir, None)
@@ -276,7 +276,7 @@ class Machine:
         return out
 
     def ahead(self, like: Work, limit: int) -> list[Work]:
-        """The next calls for the warm process that runs ``like``: same owner, environment and shape, in order."""
+        """The next that may follow ``like`` where it runs (:func:`same_lane`), in order."""
         out: list[Work] = []
         passed: list[Work] = []
         while self._order and len(out) < limit and len(passed) < LOOK_PAST:
@@ -297,7 +297,7 @@ class Machine:
         return out
 
     def unbegun(self, number: int, heir: int | None) -> list[Instruction]:
-        """Its warm process gave it back at the very moment at which it was due: ``heir`` runs there instead, if anything.
+        """It was given back at the very moment at which it was due: ``heir`` runs there instead, if anything.
         Its start was told, so it is not given back to the server but starts again."""
         out: list[Instruction] = []
         work = self.active.pop(number, None)
@@ -313,7 +313,7 @@ class Machine:
         return out + self.withdrawn([work])
 
     def withdrawn(self, works: Iterable[Work]) -> list[Instruction]:
-        """Taken back from a warm process before they began: stopped, given back, or to the front of the backlog."""
+        """Taken back from where they were handed ahead before they began: stopped, given back, or to the front of the backlog."""
         out: list[Instruction] = []
         given: list[int] = []
         again: list[Work] = []
@@ -385,7 +385,12 @@ class Machine:
 
 
 def same_lane(one: Work, other: Work) -> bool:
-    """Whether a warm process that ran one may run the other."""
+    """Whether one may follow the other with the same resources: a process any other one, a call where a warm process that
+    ran one may run the other."""
+    if one.spec.resources != other.spec.resources or one.spec.kind != other.spec.kind:
+        return False
+    if one.spec.kind == "process":
+        return True
     a, b, f, g = one.assignment, other.assignment, one.spec.function, other.spec.function
     return (
         f is not None
@@ -393,7 +398,6 @@ def same_lane(one: Work, other: Work) -> bool:
         and f.environment == g.environment
         and a.project == b.project
         and a.user == b.user
-        and one.spec.resources == other.spec.resources
         and not f.fresh
         and f.python == g.python
         and f.max_calls == g.max_calls

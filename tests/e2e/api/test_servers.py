@@ -26,6 +26,7 @@ from jarvis.core.states import Cause
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
+from jarvis.state.coordination import Replica
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
 
@@ -183,7 +184,7 @@ async def pair() -> AsyncIterator[tuple[Running, Running]]:
     """Two servers of one cluster that know each other; the first holds the sessions."""
     async with replica() as first, replica(first.store, "b") as second:
         for server, name in ((first, "a"), (second, "b")):
-            await server.store.replica_seen(name, server.url, "1")
+            await server.store.replica_seen(Replica(name, server.url, "1"))
             server.services.peers = Peers(server.store, PEER)
             doorman = server.services.authenticator
             assert isinstance(doorman, StoreAuthenticator)

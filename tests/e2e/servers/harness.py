@@ -46,15 +46,18 @@ class Servers:
 
 @contextlib.contextmanager
 def servers(
-    *names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None, listen: bool = False
-) -> Iterator[Servers]:
-    """As many servers as names, up and with connected nodes of so many processors; with ``listen`` nodes may join them."""
+    *names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None, listen: bool = False,
+    more: dict[str, str] | None = None,
+) -> Iterator[Servers]:  # fmt: skip
+    """As many servers as names, up and with connected nodes of so many processors; with ``listen`` nodes may join them;
+    ``more`` is added to their environment."""
     with contextlib.ExitStack() as stack:
         postgres = PostgresServer(sync)
         stack.callback(postgres.remove)
         postgres.create()
         redis = None
         environment = {"JARVIS_STORE__KIND": "postgres", "JARVIS_STORE__URL": postgres.database()}
+        environment |= more or {}
         if with_redis:
             redis = RedisServer()
             stack.callback(redis.remove)

@@ -86,6 +86,7 @@ def test_the_cluster_is_shown(both: Servers) -> None:
     for name in both.homes:
         shown = both.homes[name].jarvis("cluster", "show").stdout.splitlines()
         assert [line.split()[0] for line in shown[1:3]] in (["leader", "standby"], ["standby", "leader"])
+        assert {line.split()[2] for line in shown[1:3]} == {"all"}
         assert f"redis {'ok' if both.redis else 'not_configured'}" in shown[4]
         assert shown[-1].endswith("the first leader")
     told = json.loads(both.homes[leader].jarvis("cluster", "show", "-o", "json").stdout)

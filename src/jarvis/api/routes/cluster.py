@@ -20,6 +20,8 @@ from jarvis.core.errors import InvalidValue
 from jarvis.core.node import NodeState
 
 router = APIRouter(tags=["cluster"])
+vital = APIRouter(tags=["cluster"])
+"""What a server that only decides answers, too."""
 CHECKS = ("api", "scheduler_queue", "workers", "database", "redis")
 VITAL = ("api", "scheduler_queue", "database")
 CHECK_S = 2.0
@@ -79,13 +81,13 @@ def _health(request: Request) -> Health:
     return health
 
 
-@router.get("/alive")
+@vital.get("/alive")
 async def alive() -> Response:
     """The process answers."""
     return answer({"status": "ok"})
 
 
-@router.get("/ready")
+@vital.get("/ready")
 async def ready(request: Request) -> Response:
     """Whether it can take work: 503 when not."""
     status, checks = await _health(request).look()
@@ -95,7 +97,7 @@ async def ready(request: Request) -> Response:
     return answer({"status": "ok"})
 
 
-@router.get("/health")
+@vital.get("/health")
 async def health(request: Request, context: Ctx) -> Response:
     """Everything this server depends on; brief without a token."""
     status, checks = await _health(request).look()
@@ -137,12 +139,21 @@ async def cluster(request: Request, context: Ctx) -> Response:
     context.allow("see")
     store = context.services.store
     leader, replicas = await store.leader_get(), await store.replica_list(SERVER_SEEN_S)
+    last = await store.event_last_seq()
     servers = [
-        {"name": r.name, "url": r.url, "version": r.version, "seen_at": rfc3339(r.seen_at), "leads": r.name == leader.holder}
+        {
+            "name": r.name, "url": r.url, "version": r.version, "role": r.role, "epoch": r.epoch,
+            "lag": max(last - r.seq, 0), "seen_at": rfc3339(r.seen_at), "leads": r.name == leader.holder,
+        }
         for r in replicas
     ]  # fmt: skip
     if not context.services.replica:
-        own = {"url": "", "version": context.services.version, "seen_at": rfc3339(context.services.clock.now())}
+        own: dict[str, Any] = {
+            "url": "",
+            "version": context.services.version,
+            "seen_at": rfc3339(context.services.clock.now()),
+        }
+        own |= {"role": "all", "epoch": leader.leadership.epoch, "lag": 0}
         servers = [{"name": leader.holder, **own, "leads": True}]
     _, checks = await _health(request).look()
     took = [
@@ -156,11 +167,12 @@ async def cluster(request: Request, context: Ctx) -> Response:
     })  # fmt: skip
 
 
-@router.get("/metrics")
+@vital.get("/metrics")
 async def metrics(context: Ctx) -> Response:
-    """Prometheus' text format, from the registry that all parts share."""
+    """Prometheus' text format, from the registry that all parts share, and of the process that decides for this server."""
     context.allow("see")
-    return Response(generate_latest(context.services.registry), media_type=CONTENT_TYPE_LATEST)
+    own = generate_latest(context.services.registry)
+    return Response(own + (await context.services.more_metrics()).encode(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _size(path: Path) -> int:

@@ -25,9 +25,11 @@ from jarvis.core.ids import ElementKey
 from jarvis.utils.first_of import first_of
 
 router = APIRouter(include_in_schema=False, prefix="/replica/v1")
+leader = APIRouter(include_in_schema=False, prefix="/replica/v1")
+"""What is asked of the one that leads, whatever else it does."""
 
 
-@router.get("/why/{task}/{index}")
+@leader.get("/why/{task}/{index}")
 async def why(context: Ctx, task: int, index: int) -> Response:
     """What this server knows of a pending element while it leads."""
     authorise(context.principal, "peer")

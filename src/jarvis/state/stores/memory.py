@@ -1,5 +1,6 @@
 """The store in memory: the oracle that the others are held against, and a choice for work that need not survive."""
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -124,9 +125,9 @@ class MemoryStore:
         self._next_task += ID_JUMP
         return incarnation
 
-    async def replica_seen(self, name: str, url: str, version: str) -> None:
+    async def replica_seen(self, replica: Replica) -> None:
         now = self._clock()
-        self._replicas[name] = Replica(name, url, version, now)
+        self._replicas[replica.name] = dataclasses.replace(replica, seen_at=now)
         self._replicas = {n: r for n, r in self._replicas.items() if r.seen_at > now - REPLICA_S}
 
     async def replica_list(self, max_age_s: float) -> list[Replica]:

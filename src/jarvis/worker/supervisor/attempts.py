@@ -109,6 +109,7 @@ class Attempt:
             "pid": self.pid,
             "tag": self.tag,
             "state": states.get(self.state, "running"),
+            "lane": self.lane,
             "age_s": round(now() - self.began, 6),
             "end": self.end,
         }

@@ -52,6 +52,7 @@ class Children:
         self.sweeping: set[int] = set()
         self.lanes: dict[str | int, deque[Attempt]] = {}
         self.lane_busy: dict[str | int, int] = {}
+        self.advancing: set[str | int] = set()  # lanes whose next one is about to begin
         self.tables = Tables()
         self.own = OwnChildren()
         self.viewers = Viewers()
@@ -126,6 +127,8 @@ class Children:
         except OSError as error:
             self.attempts.pop(attempt.number, None)
             self._fail_unrecorded(attempt.number, f"journal: {error.strerror}", again=True)
+            if attempt.lane is not None:
+                self._next_in_lane(attempt.lane)
             return
         self.attempts[attempt.number] = attempt
         if attempt.lane is not None:
@@ -353,15 +356,19 @@ class Children:
             self._next_in_lane(attempt.lane)
 
     def _next_in_lane(self, lane: str | int) -> None:
+        """Begin the next that waits there; when it cannot begin, the one after it."""
         self.lane_busy.pop(lane, None)
-        waiting = self.lanes.get(lane)
-        if not waiting:
-            self.lanes.pop(lane, None)
+        if lane in self.advancing:  # it failed at once: the loop below goes on
             return
-        attempt = waiting.popleft()
-        order, attempt.order = attempt.order, None
-        assert order is not None
-        self._begin(attempt, order)
+        self.advancing.add(lane)
+        while lane not in self.lane_busy and self.lanes.get(lane):
+            attempt = self.lanes[lane].popleft()
+            order, attempt.order = attempt.order, None
+            assert order is not None
+            self._begin(attempt, order)
+        self.advancing.discard(lane)
+        if not self.lanes.get(lane):
+            self.lanes.pop(lane, None)
 
     def recall(self, numbers: Iterable[int]) -> list[int]:
         """Take back those of `numbers` that wait in a lane; they never ran and leave no trace."""

@@ -77,14 +77,15 @@ SELECT pg_try_advisory_lock(5136734211);
 SELECT pg_advisory_unlock(5136734211);
 -- name: replica_put
 -- A server, as seen now.
-INSERT INTO replica (name, url, version, seen_at) VALUES ($2, $3, $4, jarvis_now($1))
-ON CONFLICT (name) DO UPDATE SET url = excluded.url, version = excluded.version, seen_at = excluded.seen_at;
+INSERT INTO replica (name, url, version, role, epoch, seq, seen_at) VALUES ($2, $3, $4, $5, $6, $7, jarvis_now($1))
+ON CONFLICT (name) DO UPDATE SET url = excluded.url, version = excluded.version, role = excluded.role,
+    epoch = excluded.epoch, seq = excluded.seq, seen_at = excluded.seen_at;
 -- name: replica_delete
 -- Not seen for long.
 DELETE FROM replica WHERE seen_at <= jarvis_now($1) - $2;
 -- name: replica_list
 -- Seen since.
-SELECT name, url, version, seen_at FROM replica WHERE seen_at >= jarvis_now($1) - $2 ORDER BY name COLLATE "C";
+SELECT name, url, version, role, epoch, seq, seen_at FROM replica WHERE seen_at >= jarvis_now($1) - $2 ORDER BY name COLLATE "C";
 -- name: node_seen
 -- Heard of, with its figures; the last word of a batch about a node wins.
 UPDATE node SET seen_at = s.at, health = s.health

@@ -209,13 +209,13 @@ INSERT INTO idempotency (principal, project, route, key, body_hash, at, ids) VAL
 DELETE FROM idempotency WHERE at < ?;
 -- name: replica_put
 -- A server, as seen now.
-INSERT OR REPLACE INTO replica (name, url, version, seen_at) VALUES (?, ?, ?, ?);
+INSERT OR REPLACE INTO replica (name, url, version, role, epoch, seq, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?);
 -- name: replica_delete_before
 -- Not seen for long.
 DELETE FROM replica WHERE seen_at <= ?;
 -- name: replica_list
 -- Seen since.
-SELECT name, url, version, seen_at FROM replica WHERE seen_at >= ? ORDER BY name;
+SELECT name, url, version, role, epoch, seq, seen_at FROM replica WHERE seen_at >= ? ORDER BY name;
 -- name: node_replica_put
 -- Who holds the session of a node that there is.
 INSERT OR REPLACE INTO node_replica (node, replica) SELECT id, ? FROM node WHERE id = ?;

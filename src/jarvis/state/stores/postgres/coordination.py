@@ -120,9 +120,11 @@ class PostgresCoordination:
 
     # ------------------------------------------------------------ replicas, nodes, secrets, tokens
 
-    async def replica_seen(self, name: str, url: str, version: str) -> None:
+    async def replica_seen(self, replica: Replica) -> None:
+        r = replica
+
         async def unit(c: Connection) -> None:
-            await c.execute(Q["replica_put"], self._at(), name, url, version)
+            await c.execute(Q["replica_put"], self._at(), r.name, r.url, r.version, r.role, r.epoch, r.seq)
             await c.execute(Q["replica_delete"], self._at(), REPLICA_S)
 
         await self.postgres.transaction(unit)

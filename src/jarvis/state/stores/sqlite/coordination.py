@@ -60,11 +60,11 @@ class SqliteCoordination(SqliteDatabase):
     async def incarnation_bump(self, reason: str) -> int:
         return await self._writer.do(lambda c: bump(c, int(self._clock()) - INCARNATION_EPOCH))
 
-    async def replica_seen(self, name: str, url: str, version: str) -> None:
-        now = self._clock()
+    async def replica_seen(self, replica: Replica) -> None:
+        r, now = replica, self._clock()
 
         def unit(c: sqlite3.Connection) -> None:
-            run(c, "replica_put", [(name, url, version, now)])
+            run(c, "replica_put", [(r.name, r.url, r.version, r.role, r.epoch, r.seq, now)])
             run(c, "replica_delete_before", [(now - REPLICA_S,)])
 
         await self._writer.do(unit)
