@@ -1,7 +1,8 @@
 """Placement decisions a second of the real engine on one core: 100,000 queued tasks of 100 classes and 50 projects.
 
 ``python benchmarks/placements.py [NODES...]``. ``decided``: the cycles alone (``plan_cycle``); ``placed``: with the rows and
-messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. Neither has a store below it. Nodes are freed between rounds, untimed.
+messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. There is no
+store below it. Nodes are freed between rounds, untimed.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.reactor import apply, handle
 from jarvis.scheduler.turn import Turn
-from jarvis.utils import collector
 
 GIB = 1 << 30
 CPUS = 64

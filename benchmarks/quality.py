@@ -44,7 +44,7 @@ class Table:
 
 
 def _row(name: str, order: str, backfill: str, published: str = "", reach: str = "") -> Row:
-    return Row(name, f"order: {order}\n{backfill}\n{NO_FAIRNESS}\nahead_seconds: 0\n", published, reach)
+    return Row(name, f"order: {order}\n{backfill}\n{NO_FAIRNESS}\n", published, reach)
 
 
 SEQUENCES = ("--draws", "10", "--count", "1024", "--single")

@@ -11,7 +11,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources, fits
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.load_balancer import EXACT, IMPROVES, SCORES, Candidate
+from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
@@ -55,6 +55,8 @@ class Choice:
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
         self.allowed: dict[tuple[int, PlacementClass], int] = {}
+        self.scores: dict[int, float] = {}
+        """What the balancers that look at use alone say of a node that this cycle has not changed since."""
         self.turns: dict[int, int] = {}
         self.same_task: dict[tuple[int, int], int] = {}
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
@@ -119,7 +121,8 @@ class Choice:
         task, until, peek, aside = search
         seen: tuple[float, int, bool] | None = None
         while True:
-            self._draw(pool)
+            if pool.at < len(pool.order):
+                self._draw(pool)
             if not heap:
                 return None if seen is None else seen[1:]
             score, node = heap[0]
@@ -221,6 +224,14 @@ class Choice:
         return allowed
 
     def _score(self, balancer: str, node: int, task: int, ahead: int) -> float:
+        if ahead or balancer not in OF_USE:
+            return self._score_anew(balancer, node, task, ahead)
+        score = self.scores.get(node)
+        if score is None:
+            score = self.scores[node] = self._score_anew("least_loaded", node, task, 0)
+        return score if balancer == "least_loaded" else -score
+
+    def _score_anew(self, balancer: str, node: int, task: int, ahead: int) -> float:
         view = self.nodes[node]
         turn = self.turns.get(node, 0) + (view.node.next_number if balancer == "round_robin" else 0)
         same = self.same_task.get((node, task), 0)
@@ -234,6 +245,7 @@ class Choice:
         if is_ahead:
             self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
         else:
+            self.scores.pop(node, None)
             used = self.used.get(node)
             if used is None:
                 used = self.used[node] = dict(self.nodes[node].used)

@@ -66,6 +66,8 @@ SCORES: dict[str, Callable[[Candidate], float]] = {
 }
 """By name; ``turn`` is the node's own count of placements for round robin."""
 
+OF_USE = frozenset({"least_loaded", "bin_pack"})
+"""The dominant share in use and nothing else, for a node with no work ahead: the fuller the worse, or the better."""
 IMPROVES = frozenset({"bin_pack"})
 """Where a node gets better by being used, so that each use has to be made known."""
 EXACT: frozenset[str] = frozenset()

@@ -1,11 +1,11 @@
 """Replays a workload through the leader's own code: its memory, its turns, its cycle. Only clock and workers are made up.
 
 A worker starts what it is given at once and ends it after its recorded run time, or at its limit. Every instant at which
-something happens is one turn, unless each event is to have one of its own.
+something happens is one turn, unless each event is to have one of its own. Nothing is assigned ahead of room: these workers have no backlog.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from jarvis.core.attempt import Usage
@@ -51,7 +51,7 @@ class Replay:
     def __init__(
         self, items: list[Recorded], nodes: list[tuple[int, Resources]], policy: Policy, single: bool = False
     ) -> None:
-        self.items, self.policy, self.single = items, policy, single
+        self.items, self.policy, self.single = items, replace(policy, ahead_seconds=0.0), single
         self.cluster = Cluster(1, 1)
         adopt(self.cluster, policy)
         self.history = History()

@@ -98,8 +98,7 @@ _NODES = re.compile(r"(?:(\d+)x)?(.+)\Z")
 def nodes_from(given: str) -> tuple[int, Resources]:
     """``4x cpu=64,memory=256Gi`` or in short ``4x64``: so many nodes with so much."""
     match = _NODES.match(given.replace(" ", ""))
-    assert match is not None
-    count, rest = int(match.group(1) or 1), match.group(2)
+    count, rest = (int(match.group(1) or 1), match.group(2)) if match is not None else (0, "")
     if rest.isdigit():
         rest = f"cpu={rest}"
     pairs = [part.partition("=") for part in rest.split(",")]
