@@ -7,12 +7,14 @@ from bisect import insort
 from heapq import heappop, heappush, heapreplace, merge
 from typing import NamedTuple
 
+from jarvis.core.gpus import pick
 from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources, fits
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
+from jarvis.scheduler.policy.fragmentation import GPU_TYPE
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -55,6 +57,7 @@ class Choice:
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
         self.allowed: dict[tuple[int, PlacementClass], int] = {}
+        self.gpus: dict[int, tuple[int, ...]] = {}
         self.scores: dict[int, float] = {}
         """What the balancers that look at use alone say of a node that this cycle has not changed since."""
         self.turns: dict[int, int] = {}
@@ -69,7 +72,7 @@ class Choice:
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
-        return self.pools.pool(placement_class, balancer, self.nodes, lambda node: self._score(balancer, node, 0, 0))
+        return self.pools.pool(placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0))
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -82,7 +85,7 @@ class Choice:
         own = self.spread.get(at)
         if own is None:
             own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools)
-            own.order = sorted((self._score("spread", node, task, 0), node) for node in pool.group.members)
+            own.order = sorted((self._score(own, node, task, 0), node) for node in pool.group.members)
             own.cursor = len(self.pools.log)
         return own
 
@@ -117,7 +120,7 @@ class Choice:
 
     def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
-        heap, best, members, balancer = pool.heap, pool.best, pool.group.members, pool.balancer
+        heap, best, members = pool.heap, pool.best, pool.group.members
         task, until, peek, aside = search
         seen: tuple[float, int, bool] | None = None
         while True:
@@ -139,7 +142,7 @@ class Choice:
             if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
                 aside.append(heappop(heap))
                 continue
-            current = self._score(balancer, node, task, self._ahead_count(node, pool.placement_class))
+            current = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -176,7 +179,7 @@ class Choice:
         while at < end and most:
             node = log[at]
             if last[node] == at and node in members and self._room(self.nodes[node], pool) is not None:
-                score = self._score(pool.balancer, node, task, self._ahead_count(node, pool.placement_class))
+                score = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
                 if best.get(node) != score:
                     best[node] = score
                     heappush(pool.heap, (score, node))
@@ -196,7 +199,8 @@ class Choice:
                 if used.get(name, 0) + amount > capacity.get(name, 0):
                     break
             else:
-                return False
+                if not pool.gpu or pick(self._gpus(node), pool.gpu) is not None:
+                    return False
         if pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self._ahead_allowed(view, pool.placement_class)
@@ -223,20 +227,32 @@ class Choice:
             self.allowed[at] = allowed
         return allowed
 
-    def _score(self, balancer: str, node: int, task: int, ahead: int) -> float:
+    def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return self._score_anew(balancer, node, task, ahead)
+            return SCORES[balancer](self._candidate(pool, node, task, ahead))
         score = self.scores.get(node)
         if score is None:
-            score = self.scores[node] = self._score_anew("least_loaded", node, task, 0)
+            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
         return score if balancer == "least_loaded" else -score
 
-    def _score_anew(self, balancer: str, node: int, task: int, ahead: int) -> float:
+    def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
-        turn = self.turns.get(node, 0) + (view.node.next_number if balancer == "round_robin" else 0)
+        turn = self.turns.get(node, 0) + (view.node.next_number if pool.balancer == "round_robin" else 0)
         same = self.same_task.get((node, task), 0)
         used = self.used.get(node) or view.used
-        return SCORES[balancer](Candidate(node, view.node.resources, used, ahead, same, turn, self.seed))
+        if pool.balancer not in EXACT:
+            return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
+        return Candidate(
+            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self._gpus(node),
+            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost,
+        )  # fmt: skip
+
+    def _gpus(self, node: int) -> tuple[int, ...]:
+        gpus = self.gpus.get(node)
+        if gpus is None:
+            gpus = self.gpus[node] = self.nodes[node].gpus_free
+        return gpus
 
     # ------------------------------------------------------------ what the cycle has placed
 
@@ -251,6 +267,11 @@ class Choice:
                 used = self.used[node] = dict(self.nodes[node].used)
             for name, amount in need.items():
                 used[name] = used.get(name, 0) + amount
+            if pool.gpu:
+                free = list(self._gpus(node))
+                for index, amount in pick(free, pool.gpu) or ():
+                    free[index] -= amount
+                self.gpus[node] = tuple(free)
             if until != NEVER:
                 insort(self.placed.setdefault(node, []), (until, need), key=_when)
             if node in self.horizons:

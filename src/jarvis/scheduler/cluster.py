@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
+from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node, NodeState
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.policy.fairness import Ledger
+from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape
 from jarvis.scheduler.policy.order import Order, rank
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
@@ -39,6 +41,8 @@ class Placed:
     begun: bool = False
     until: float = NEVER
     """When it is expected to end."""
+    shares: tuple[Share, ...] = ()
+    """Of which GPUs it is thought to have which part."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class NodeView:
     """As many must have arrived, and since when."""
     ends: list[tuple[float, int]] = field(default_factory=list)
     """(expected end, number) of what has one, ascending."""
+    gpus_taken: dict[int, int] = field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -72,6 +77,15 @@ class NodeView:
             self.used, node.state, node.cordoned, node.draining, self.session is not None, node.resources, node.taints,
             tuple(node.labels.items()),
         )  # fmt: skip
+
+    @property
+    def gpus_free(self) -> tuple[int, ...]:
+        """Thousandths free of each GPU."""
+        free = devices(self.node.resources.get("gpu", 0))
+        for index, amount in self.gpus_taken.items():
+            if index < len(free):
+                free[index] -= amount
+        return tuple(free)
 
     @property
     def free(self) -> Resources:
@@ -89,8 +103,18 @@ class NodeView:
 
     def _take_room(self, number: int, placed: Placed) -> None:
         self.used = vector.add(self.used, placed.need)
+        if "gpu" in placed.need:
+            placed.shares = pick(self.gpus_free, placed.need["gpu"]) or ()
+            for index, amount in placed.shares:
+                self.gpus_taken[index] = self.gpus_taken.get(index, 0) + amount
         if not placed.begun:
             self.expected[number] = placed
+
+    def _give_room(self, placed: Placed) -> None:
+        self.used = vector.subtract(self.used, placed.need)
+        for index, amount in placed.shares:
+            self.gpus_taken[index] -= amount
+        placed.shares = ()
 
     def begin(self, number: int) -> None:
         """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
@@ -108,7 +132,7 @@ class NodeView:
 
     def _back_to_backlog(self, number: int, placed: Placed) -> None:
         placed.ahead = True
-        self.used = vector.subtract(self.used, placed.need)
+        self._give_room(placed)
         self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
         self.backlog.appendleft(number)
 
@@ -123,7 +147,7 @@ class NodeView:
         if placed.ahead:
             self._leave_backlog(placed)
         else:
-            self.used = vector.subtract(self.used, placed.need)
+            self._give_room(placed)
         self._move_up()
         return placed
 
@@ -192,6 +216,9 @@ class Cluster:
     ledger: Ledger = field(default_factory=Ledger)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
+    shapes: dict[Shape, int] = field(default_factory=dict)
+    """How often each shape was queued, for what is usual."""
+    fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
     pools: Pools = field(default_factory=Pools)
     nodes_changed: bool = True
     looked_at: float = 0.0

@@ -40,7 +40,7 @@ def _holds(constraint: Constraint, labels: dict[str, str]) -> bool:
     value = labels.get(constraint.label)
     if constraint.op == "exists":
         return value is not None
-    return (value == constraint.value) is (constraint.op == "=")
+    return (value in constraint.value.split("|")) is (constraint.op == "=")
 
 
 def _labels(view: "NodeView", constraints: tuple[Constraint, ...]) -> Reason | None:

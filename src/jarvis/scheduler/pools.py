@@ -5,14 +5,16 @@ because whatever made a node better stands in a log that each pool reads as far 
 looked at and the nodes that changed, not with classes times nodes.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.load_balancer import EXACT
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jarvis.core.resources import Resources
     from jarvis.scheduler.cluster import NodeView
 
@@ -42,11 +44,24 @@ class Group:
 class Pool:
     """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since."""
 
-    __slots__ = ("at", "balancer", "best", "cursor", "group", "heap", "need", "order", "owner", "placement_class")
+    __slots__ = (
+        "at",
+        "balancer",
+        "best",
+        "cursor",
+        "gpu",
+        "group",
+        "heap",
+        "need",
+        "order",
+        "owner",
+        "placement_class",
+    )
 
     def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
+        self.gpu = self.need.get("gpu", 0)
         self.balancer, self.group, self.owner = balancer, group, owner
         self.heap: list[tuple[float, int]] = []
         self.best: dict[int, float] = {}
@@ -120,18 +135,21 @@ class Pools:
         return group
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
-             score: Callable[[int], float]) -> Pool:  # fmt: skip
+             score: "Callable[[Pool, int], float]") -> Pool:  # fmt: skip
         """The pool of a class. ``score`` tells how a node stands that holds nothing of the class ahead."""
         pool = self.pools.get((placement_class, balancer))
         if pool is None:
             group = self.group(placement_class, nodes)
             pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
-            pool.cursor, pool.order = self._order(group, balancer, score)
+            pool.cursor, pool.order = self._order(pool, score)
         return pool
 
-    def _order(self, group: Group, balancer: str, score: Callable[[int], float]) -> tuple[int, list[tuple[float, int]]]:
-        """Best first, ties to the node that came first; made anew when much has changed since."""
-        known = group.orders.get(balancer)
+    def _order(self, pool: Pool, score: "Callable[[Pool, int], float]") -> tuple[int, list[tuple[float, int]]]:
+        """Best first, ties to the node that came first; shared where the class does not matter, until much has changed."""
+        group, own = pool.group, pool.balancer in EXACT
+        known = None if own else group.orders.get(pool.balancer)
         if known is None or len(self.log) - known[0] > len(group.members) // 2 + 64:
-            known = group.orders[balancer] = len(self.log), sorted((score(node), node) for node in group.members)
+            known = len(self.log), sorted((score(pool, node), node) for node in group.members)
+            if not own:
+                group.orders[pool.balancer] = known
         return known

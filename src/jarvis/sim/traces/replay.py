@@ -1,7 +1,8 @@
 """Replays a workload through the leader's own code: its memory, its turns, its cycle. Only clock and workers are made up.
 
 A worker starts what it is given at once and ends it after its recorded run time, or at its limit. Every instant at which
-something happens is one turn, unless each event is to have one of its own. Nothing is assigned ahead of room: these workers have no backlog.
+something happens is one turn, unless each event is to have one of its own. Nothing is assigned ahead of room: these workers have
+no backlog.
 """
 
 from collections.abc import Iterator
