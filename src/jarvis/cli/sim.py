@@ -17,18 +17,28 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 @click.option("--count", type=click.IntRange(1), help="How many tasks; else all.")
 @click.option("--draws", default=0, type=click.IntRange(0), help="So many sequences of --count tasks, drawn by --seed.")
 @click.option("--seed", default=1, type=click.IntRange(0), help="Of the draws.")
+@click.option(
+    "--machines", type=click.Path(path_type=Path), help="Nodes as CSV: fill them with the GPU requests of the trace."
+)
+@click.option(
+    "--arrive", default=1.3, type=click.FloatRange(0.01, 100), help="With --machines: times all GPUs that is asked for."
+)
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
 def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
-        seed: int, single: bool, output: str) -> None:  # fmt: skip
+        seed: int, machines: Path | None, arrive: float, single: bool, output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
-    Means stand beside the 99th percentile and the longest. Times are seconds of the trace.
+    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. With --machines, requests for GPUs
+    arrive in --draws orders, and the share of all GPUs given away is told.
     """
+    if machines is not None:
+        _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
+        return
     from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 
-    machines = tuple(nodes_from(given) for given in nodes)
-    question = Question(trace, policy_from(policy), machines, kind, start, count, draws, seed, single)
+    given_nodes = tuple(nodes_from(given) for given in nodes)
+    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     mean = found.mean
     if output in ("json", "yaml"):
@@ -45,6 +55,22 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
         f"{mean.tasks:,} tasks ran, {mean.never:,} never; utilisation {mean.utilisation:.3f}; "
         f"makespan {duration(mean.makespan)}"
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
+    )
+
+
+def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range, output: str) -> None:
+    from jarvis.config.policies import policy_of
+    from jarvis.sim.traces.filling import fill
+    from jarvis.sim.traces.run import policy_from
+
+    found = fill(trace, machines, policy_of(policy_from(policy)), arrive, seeds)
+    mean = {name: sum(getattr(one, name) for one in found) / len(found) for name in found[0].as_dict()}
+    if output in ("json", "yaml"):
+        print_data({"mean": mean, "each": [one.as_dict() for one in found]}, output)
+        return
+    click.echo(
+        f"{mean['allocated']:.2f} % of all GPUs given away when {100 * arrive:.0f} % were asked for, "
+        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {len(found)} orders of arrival"
     )
 
 

@@ -79,6 +79,8 @@ class QueueSettings(Section):
 class SchedulerSettings(Section):
     preset: Literal["default", "throughput", "fifo"] = "default"
     balancer: Balancer = "least_loaded"
+    gpu_balancer: Balancer = "gpu_fit"
+    """Of what asks for GPUs, where its queue says nothing."""
     order: OrderField = OrderSettings()
     fairness: FairnessField = FairnessSettings()
     backfill: BackfillField = BackfillSettings()
@@ -122,6 +124,7 @@ def policy_of(settings: SchedulerSettings) -> Policy:
     fairness, backfill = settings.fairness, settings.backfill
     return Policy(
         balancer=settings.balancer,
+        gpu_balancer=settings.gpu_balancer,
         queue_balancers={name: queue.balancer for name, queue in queues.items() if queue.balancer is not None},
         ahead_seconds=settings.ahead_seconds,
         order=_order(settings.order),

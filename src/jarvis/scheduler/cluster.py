@@ -19,7 +19,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.policy.fairness import Ledger
-from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape
+from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.order import Order, rank
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
@@ -27,6 +27,8 @@ from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_
 ESTIMATE_WEIGHT = 0.2
 """Of the newest run time in a class's moving average."""
 NEVER = float("inf")
+RELEARN = 0.1
+"""Of all GPU requests known: when as many are new, what is usual is learned again."""
 
 
 @dataclass(slots=True)
@@ -218,6 +220,8 @@ class Cluster:
     """Of all nodes that are not lost."""
     shapes: dict[Shape, int] = field(default_factory=dict)
     """How often each shape was queued, for what is usual."""
+    shapes_new: float = 0
+    """As many since it was last learned what is usual."""
     fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
     pools: Pools = field(default_factory=Pools)
     nodes_changed: bool = True
@@ -244,15 +248,22 @@ class Cluster:
         spec = task.spec
         value = rank(self.order_of(spec.queue), spec, task.submitted_at)
         self.queue.push(class_of(spec), Entry(value, task.id, position, is_range), task.project, task.user)
+        if "gpu" in spec.resources:
+            shape = shape_of(spec.resources, spec.constraints)
+            self.shapes[shape] = self.shapes.get(shape, 0) + 1
+            self.shapes_new += 1
 
-    def look_at_nodes(self) -> None:
-        """Learn what changed of the nodes since the last look."""
-        if self.pools.sweep(self.nodes):
+    def look_at_nodes(self, closely: bool = True) -> None:
+        """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
+        if self.pools.sweep(self.nodes, closely):
             capacity: Resources = {}
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:
                     capacity = vector.add(capacity, view.node.resources)
             self.capacity = capacity
+        if self.shapes_new > RELEARN * sum(self.shapes.values()):
+            self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
+            self.pools.forget_exact()
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

@@ -33,6 +33,8 @@ class Policy:
     """Settings of a cycle."""
 
     balancer: str = "least_loaded"
+    gpu_balancer: str = "gpu_fit"
+    """Of what asks for GPUs, where its queue says nothing."""
     queue_balancers: dict[str, str] = field(default_factory=dict)
     budget: int = 4096
     """Placements a cycle, so that renewal and acknowledgements are never kept waiting (about 10 ms)."""
@@ -121,8 +123,11 @@ class _Cycle:
         return self.heads
 
     def _balancer(self, placement_class: PlacementClass) -> str:
-        chosen = self.policy.queue_balancers.get(placement_class.queue, self.policy.balancer)
-        return placement_class.balancer if placement_class.balancer in SCORES else chosen
+        if placement_class.balancer in SCORES:
+            return placement_class.balancer
+        asks_gpu = any(name == "gpu" for name, _ in placement_class.resources)
+        default = self.policy.gpu_balancer if asks_gpu else self.policy.balancer
+        return self.policy.queue_balancers.get(placement_class.queue, default)
 
     # ------------------------------------------------------------ 2. who is next
 

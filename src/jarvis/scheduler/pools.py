@@ -91,11 +91,15 @@ class Pools:
         self.last[node] = len(self.log)
         self.log.append(node)
 
-    def sweep(self, nodes: "dict[int, NodeView]") -> bool:
-        """Find out which nodes changed without a word; True when any changed in what decides whether it suits."""
+    def sweep(self, nodes: "dict[int, NodeView]", closely: bool = True) -> bool:
+        """Find out which nodes changed without a word; True when any changed in what decides whether it suits, which is looked
+        at ``closely`` alone: otherwise only at room."""
         seen, changed = self._seen, []
         for ident, view in nodes.items():
-            before, now = seen.get(ident), view.signature
+            before = seen.get(ident)
+            if not closely and before is not None and before[0] is view.used:
+                continue
+            now = view.signature
             if before != now:
                 seen[ident] = now
                 self.touch(ident)
@@ -125,6 +129,10 @@ class Pools:
         self.last.clear()
         for group in self.groups.values():
             group.orders.clear()
+
+    def forget_exact(self) -> None:
+        """Scores that hang on what is usual are not what they were."""
+        self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
 
     def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
         key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind)

@@ -153,8 +153,8 @@ def place(turn: Turn, policy: Policy) -> Plan:
     """Plan a cycle on the memory as it stands and apply it."""
     cluster = turn.cluster
     if cluster.nodes_changed or turn.now - cluster.looked_at >= LOOK_S:
-        cluster.nodes_changed, cluster.looked_at = False, turn.now
-        cluster.look_at_nodes()
+        closely, cluster.nodes_changed, cluster.looked_at = cluster.nodes_changed, False, turn.now
+        cluster.look_at_nodes(closely)
     plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
     apply(turn, plan)
     return plan

@@ -92,12 +92,12 @@ class Case:
         self.step(TasksTaken("submit", [task], gone))
         return ident
 
-    def submit_as(self, project: str, user: str, count: int, resources: Resources) -> None:
+    def submit_as(self, project: str, user: str, count: int, resources: Resources, **spec: object) -> None:
         """Several equal tasks of one owner in one turn."""
         tasks = [
             Task(
                 id=self._next_task + n, uuid="", project=project, user=user, submitted_at=self.now,
-                spec=TaskSpec(name="t", resources=resources),
+                spec=TaskSpec(name="t", resources=resources, **spec),  # type: ignore[arg-type]
             )
             for n in range(count)
         ]  # fmt: skip

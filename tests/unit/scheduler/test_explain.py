@@ -171,7 +171,9 @@ def test_every_balancer_scores() -> None:
     busy = Candidate(2, {"cpu": 4000}, {"cpu": 3000}, 0, 2, 1, 7)
     full = Candidate(3, {"cpu": 4000}, {"cpu": 4000}, 2, 0, 2, 7)
     best = {name: min((idle, busy, full), key=score).node for name, score in SCORES.items() if name != "random"}
-    assert best == {"least_loaded": 1, "bin_pack": 2, "spread": 1, "round_robin": 2}
+    assert best == {
+        "least_loaded": 1, "bin_pack": 2, "spread": 1, "round_robin": 2, "best_fit": 2, "fgd": 1, "gpu_fit": 2,
+    }  # fmt: skip
     random = SCORES["random"]
     assert len({random(c) for c in (idle, busy, full)}) == 3
     assert random(idle) == random(Candidate(1, {}, {}, 9, 9, 3, 7)), "chance depends on seed, turn and node alone"

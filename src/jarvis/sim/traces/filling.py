@@ -135,7 +135,7 @@ class Filling:
             shape = shape_of(request.resources, _constraints(request))
             shapes[shape] = shapes.get(shape, 0) + 1
         self.cluster.shapes = shapes
-        self.cluster.fragmentation = Fragmentation(shapes)
+        self.cluster.fragmentation, self.cluster.shapes_new = Fragmentation(shapes), float("-inf")
         self.total = sum(machine.resources.get("gpu", 0) for machine in machines)
 
     def fill(self, requests: list[Request]) -> Filled:
@@ -158,7 +158,7 @@ class Filling:
         )
 
     def _try(self, ident: int, request: Request) -> bool:
-        turn = Turn(self.cluster, float(ident), "filling")
+        turn = Turn(self.cluster, ident / 1000, "filling")
         spec = TaskSpec(name="t", command=("true",), resources=request.resources, constraints=_constraints(request))
         task = Task(id=ident, uuid="", project="p", user="u", spec=spec, submitted_at=float(ident))
         handle(turn, TasksTaken("filling", [task]))
@@ -176,3 +176,12 @@ class Filling:
 
 def _constraints(request: Request) -> tuple[Constraint, ...]:
     return (Constraint(GPU_TYPE, "=", request.types),) if request.types else ()
+
+
+def fill(trace: Path, machines: Path, policy: Policy, factor: float, seeds: range) -> list[Filled]:
+    """One filling for each seed of the order of arrival."""
+    nodes, requests = read_machines(machines), read_requests(trace)
+    total = sum(machine.resources.get("gpu", 0) for machine in nodes)
+    if not total or not any(request.resources.get("gpu") for request in requests):
+        raise InvalidValue("trace", str(trace), "requests for GPUs, and machines that have some")
+    return [Filling(nodes, requests, policy).fill(arrivals(requests, total, factor, seed)) for seed in seeds]
