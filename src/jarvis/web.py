@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry
 from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
+from jarvis.config.policies import queues_out
 from jarvis.config.sources import SettingsError
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.monitor import health
 from jarvis.monitor.metrics_collector import MetricsCollector, decided
-from jarvis.scheduler import explain
+from jarvis.scheduler import explain, quotas
 from jarvis.state.coordination import Token
 from jarvis.state.state_manager import StateManager
 from jarvis.utils.listener import listen
@@ -70,6 +71,8 @@ class Web:
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
             why=self._why, node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
+            quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
+            queues=lambda: queues_out(server.settings.scheduler),
             look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
             health_checks=checks, more_metrics=self._of_the_scheduler,

@@ -13,7 +13,20 @@ from jarvis.api import problems
 from jarvis.api.auth import Guard
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.routes import blobs, cluster, events, joining, logs, nodes, peers, results, streams, tasks, tokens
+from jarvis.api.routes import (
+    blobs,
+    cluster,
+    events,
+    joining,
+    logs,
+    nodes,
+    peers,
+    quotas,
+    results,
+    streams,
+    tasks,
+    tokens,
+)
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -29,6 +42,7 @@ ROUTERS = (
     cluster.vital,
     cluster.router,
     tokens.router,
+    quotas.router,
 )
 POLL_S = 2.0
 AGAIN_S = 0.5

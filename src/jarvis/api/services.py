@@ -65,6 +65,10 @@ def _fits(spec: TaskSpec) -> JarvisError | None:
     return None
 
 
+def _within(project: str, user: str, spec: TaskSpec, more: int) -> JarvisError | None:
+    return None
+
+
 async def _all_known() -> None:
     return
 
@@ -78,7 +82,7 @@ class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
-    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``more_metrics`` are those of a process that
+    on the nodes that are known here, ``quota_allows`` what its owner may never have or has too many of; ``look_for_nodes`` brings up to date; ``more_metrics`` are those of a process that
     decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
@@ -93,6 +97,8 @@ class Services:
     authenticator: Authenticator
     why: Why = _why_unknown
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
+    quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
+    queues: Callable[[], list[dict[str, Any]]] = list
     look_for_nodes: Callable[[], Awaitable[None]] = _all_known
     incarnation: Callable[[], int] = lambda: 1
     more_metrics: Callable[[], Awaitable[str]] = _no_more

@@ -54,6 +54,8 @@ class Submitter:
         self._uuid = uuid7_maker(self._now)
         self._may: set[str] = set()
         self._looked = False
+        self._more: dict[str, int] = {}
+        """Project → tasks of this request so far."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
@@ -65,6 +67,7 @@ class Submitter:
             self._may.add(project)
         spec = to_spec(task, self._now)
         await self._check_fits(spec)
+        self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
 
     async def _check_fits(self, spec: TaskSpec) -> None:
@@ -75,6 +78,13 @@ class Submitter:
             error = self.services.node_fits(spec)
         if error is not None:
             raise error
+
+    def _check_quota(self, project: str, spec: TaskSpec) -> None:
+        more = self._more.get(project, 0)
+        error = self.services.quota_allows(project, self.principal.user, spec, more)
+        if error is not None:
+            raise error
+        self._more[project] = more + 1
 
     async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
         if len(data) > MAX_TASK:

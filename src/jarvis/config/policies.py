@@ -148,3 +148,15 @@ def _order(settings: OrderSettings) -> Order:
         settings.default_seconds,
         weights,
     )
+
+
+def queues_out(settings: SchedulerSettings) -> list[dict[str, object]]:
+    """The queues that are named, the highest tier first."""
+    named = {"default": QueueSettings(), **settings.queues}
+    return [
+        {
+            "queue": name, "tier": queue.tier, "balancer": queue.balancer or settings.balancer,
+            "order": (queue.order or settings.order).name,
+        }
+        for name, queue in sorted(named.items(), key=lambda item: (-item[1].tier, item[0]))
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ from jarvis.core.attempt import Attempt
 from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node, NodeState
+from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
@@ -215,6 +216,8 @@ class Cluster:
     queue_orders: dict[str, Order] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     """Project → its weight among projects."""
+    quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
+    """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
@@ -242,6 +245,9 @@ class Cluster:
         return self.queue_orders.get(queue, self.order)
 
     def weight_of(self, project: str) -> float:
+        quota = self.quotas.get((project, ""))
+        if quota is not None and quota.weight is not None:
+            return quota.weight
         return self.weights.get(project, 1.0)
 
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:

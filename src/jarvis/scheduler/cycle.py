@@ -19,6 +19,7 @@ from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
+from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
@@ -96,6 +97,7 @@ class _Cycle:
         self.heads: list[Head] = []
         self.taken: set[ElementKey] = set()
         self.looked = 0
+        self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
 
     def run(self) -> Plan:
         heads = self._open_heads()
@@ -153,6 +155,8 @@ class _Cycle:
                 continue
             placement_class = class_of(task.spec)
             pool = self.choice.pool(placement_class, self._balancer(placement_class))
+            if not self._within(task, pool):
+                continue
             self.taken.add(key)
             if not self._place(pool, task, position):
                 return self._reserve(pool, task, position) and self.policy.backfill.reserves
@@ -172,7 +176,9 @@ class _Cycle:
             if len(self.plan.decisions) >= self.policy.budget:
                 self.plan.exhausted = True
                 return False
-            if self._throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
+            if not self._within(task, head.pool):
+                line.drop()
+            elif self._throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
                 self._skip(line, head)
             elif self._place(head.pool, task, head.position):
                 head.advance()
@@ -206,6 +212,8 @@ class _Cycle:
         key = task.key_at(position)
         self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until))
         self.choice.account(pool, task, node, is_ahead, until)
+        if self.headroom is not None:
+            self.headroom.give(task.project, task.user, pool.need)
         if task.spec.array is not None:
             self.running[task.id] = self.running.get(task.id, 0) + 1
         return True
@@ -258,8 +266,11 @@ class _Cycle:
             self._skip(line, head)
         waiting.sort(key=lambda candidate: candidate[:3])
         for _, _, position, pool, task in waiting:
-            if task.key_at(position) not in self.taken and not self._throttled(task):
+            if task.key_at(position) not in self.taken and not self._throttled(task) and self._within(task, pool):
                 self._place(pool, task, position)
+
+    def _within(self, task: Task, pool: Pool) -> bool:
+        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec

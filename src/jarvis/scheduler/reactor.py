@@ -27,6 +27,7 @@ from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
 from jarvis.scheduler.policy.order import seconds_of
+from jarvis.scheduler.quotas import write_down
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 
@@ -157,6 +158,7 @@ def place(turn: Turn, policy: Policy) -> Plan:
         cluster.look_at_nodes(closely)
     plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
     apply(turn, plan)
+    write_down(turn)
     return plan
 
 
@@ -174,6 +176,7 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
     """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices."""
     for task in tasks:
         cluster.tasks[task.id] = task
+        cluster.ledger.count_task(task.project, task.user, 1)
     for task in tasks:
         _rebuild_task(cluster, task)
     for attempt in sorted(cluster.attempts.values(), key=lambda a: (a.started_at is None, a.number)):

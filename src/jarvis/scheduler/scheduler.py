@@ -18,6 +18,7 @@ from jarvis.scheduler import nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
+from jarvis.scheduler.quotas import load
 from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
 from jarvis.state.coordination import Leadership
@@ -130,6 +131,7 @@ class Scheduler:
         self.clock.sync(await self.store.now())
         for node in await self.store.node_list():
             cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
+        load(cluster, await self.store.quota_list(), [])
         return cluster
 
     async def resign(self) -> None:
@@ -170,6 +172,7 @@ class Scheduler:
             tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
         adopt(cluster, self.policy())
+        load(cluster, await self.store.quota_list(), await self.store.used_list())
         rebuild(cluster, tasks)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()

@@ -116,7 +116,8 @@ class Turn:
         """All its elements are at their end: it leaves memory, and those who wait for it are looked at."""
         task.ended_at = self.now
         self.touch_task(task)
-        self.cluster.tasks.pop(task.id, None)
+        if self.cluster.tasks.pop(task.id, None) is not None:
+            self.cluster.ledger.count_task(task.project, task.user, -1)
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
         self.cluster.waits_for.pop(task.id, None)

@@ -30,6 +30,10 @@ class Holding:
     held: Resources = field(default_factory=dict)
     elements: int = 0
     used: dict[str, float] = field(default_factory=dict)
+    total: dict[str, float] = field(default_factory=dict)
+    """As ``used``, but never decayed."""
+    begun: int = 0
+    """Attempts ever."""
     at: float = 0.0
 
     def settle(self, now: float, half_life: float) -> None:
@@ -37,6 +41,9 @@ class Holding:
         seconds = now - self.at
         if seconds <= 0:
             return
+        for name, amount in self.held.items():
+            if amount:
+                self.total[name] = self.total.get(name, 0.0) + amount * seconds
         rate = math.log(2) / half_life if half_life else 0.0
         kept = math.exp(-rate * seconds) if rate else 1.0
         gained = (1.0 - kept) / rate if rate else seconds
@@ -62,6 +69,15 @@ class Ledger:
         self.projects: dict[str, Holding] = {}
         self.users: dict[tuple[str, str], Holding] = {}
         self.half_life = half_life
+        self.changed: set[tuple[str, str]] = set()
+        """(project, user), whole projects as (project, ""), whose use has to be written down."""
+        self.saved_at = 0.0
+        self.live: dict[tuple[str, str], int] = {}
+        """Tasks that have not ended, likewise by owner."""
+
+    def count_task(self, project: str, user: str, step: int) -> None:
+        for owner in ((project, ""), (project, user)):
+            self.live[owner] = self.live.get(owner, 0) + step
 
     def hold(self, project: str, user: str, need: Resources, now: float) -> None:
         self._change(project, user, need, now, 1)
@@ -82,13 +98,15 @@ class Ledger:
         return holding
 
     def _change(self, project: str, user: str, need: Resources, now: float, sign: int) -> None:
+        if (project, user) not in self.changed:
+            self.changed |= {(project, ""), (project, user)}
         for holding in (self.project(project), self.user(project, user)):
-            if self.half_life:
-                holding.settle(now, self.half_life)
+            holding.settle(now, self.half_life)
             held = holding.held
             for name, amount in need.items():
                 held[name] = held.get(name, 0) + sign * amount
             holding.elements += sign
+            holding.begun += sign > 0
 
     def past(self, holding: Holding, capacity: Resources, now: float) -> float:
         """The share of the recent past, which counts beside what is held now."""
