@@ -82,8 +82,8 @@ class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
-    on the nodes that are known here, ``quota_allows`` what its owner may never have or has too many of; ``look_for_nodes`` brings up to date; ``more_metrics`` are those of a process that
-    decides for this one;
+    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``quota_allows`` what its owner may never have,
+    or has too many of; ``more_metrics`` are those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
     listens beyond its machine.

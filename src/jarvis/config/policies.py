@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from jarvis.config.section import Section
+from jarvis.config.windows import WindowSettings
 from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
 from jarvis.scheduler.load_balancer import Balancer
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
@@ -76,7 +77,7 @@ class QueueSettings(Section):
     """Queues with a higher one go first, whatever the order within them."""
 
 
-class SchedulerSettings(Section):
+class SchedulerSettings(WindowSettings):
     preset: Literal["default", "throughput", "fifo"] = "default"
     balancer: Balancer = "least_loaded"
     gpu_balancer: Balancer = "gpu_fit"

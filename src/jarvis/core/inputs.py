@@ -146,11 +146,12 @@ class ReportTaken:
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
-    received in its session."""
+    received in its session. ``beats``: heartbeats that want an answer of the leader."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
+    beats: dict[int, int] = field(default_factory=dict)
 
 
 Input = (

@@ -14,7 +14,7 @@ from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.node import Node, NodeState
+from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
@@ -188,6 +188,7 @@ class Cluster:
 
     incarnation: int
     epoch: int
+    windows: Windows = DEFAULT_WINDOWS
     tasks: dict[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)

@@ -114,6 +114,8 @@ class Machine:
     leaving: dict[int, Work] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
     settled: Settled = field(default_factory=Settled)
+    fence_open: bool = True
+    """Whether what must not run beside another may start now."""
     _order: deque[Work] = field(default_factory=deque)
     """The backlog in order; members that are not in ``waiting`` any more are passed over."""
     _free: Resources = field(default_factory=dict)
@@ -224,6 +226,11 @@ class Machine:
         out += [Known(w.number, w.assignment.token, str(w.state)) for w in running]
         return out + [Known(e.number, e.token, "ended") for e in self.ended.values()]
 
+    def open_fence(self) -> list[Instruction]:
+        """The leader has heard this node: what waited for that starts."""
+        self.fence_open = True
+        return self._start_what_fits([])
+
     # ------------------------------------------------------------ what happens here
 
     def adopt(self, work: Work, where: Stage) -> None:
@@ -241,6 +248,12 @@ class Machine:
         """All work that is here in some way."""
         places = (self.waiting, self.piped, self.active, self.leaving, self._finished)
         return [work for place in places for work in place.values()]
+
+    @property
+    def fenced(self) -> bool:
+        """Whether there is anything here that must not run beside another."""
+        places = (self.active, self.piped, self.waiting)
+        return any(work.spec.on_lost == "fence" for place in places for work in place.values())
 
     def started(self, number: int, age: float = 0.0) -> list[Instruction]:
         work = self.active.get(number)
@@ -284,7 +297,7 @@ class Machine:
             work = self._order.popleft()
             if self.waiting.get(work.number) is not work:
                 continue
-            if same_lane(work, like):
+            if same_lane(work, like) and not self._is_fenced_off(work):
                 del self.waiting[work.number]
                 self.piped[work.number] = work
                 out.append(work)
@@ -349,6 +362,9 @@ class Machine:
             work = self._order.popleft()
             if self.waiting.get(work.number) is not work:
                 continue
+            if self._is_fenced_off(work):
+                passed.append(work)
+                continue
             shares = self._gpus.pick(work.spec.resources) if vector.fits(work.spec.resources, self._free) else None
             if shares is None:
                 passed.append(work)
@@ -365,8 +381,14 @@ class Machine:
         return out
 
     def _count_pass(self, passed: list[Work]) -> None:
-        """The first of them is the one that waits longest: when it may not be passed any more, none of them is."""
-        passed[0].passed += 1
+        """The first of them is the one that waits longest: when it may not be passed any more, none of them is. What waits for
+        the leader is passed as often as there is something else."""
+        first = next((work for work in passed if not self._is_fenced_off(work)), None)
+        if first is not None:
+            first.passed += 1
+
+    def _is_fenced_off(self, work: Work) -> bool:
+        return not self.fence_open and work.spec.on_lost == "fence"
 
     def _occupy(self, work: Work, shares: tuple[Share, ...]) -> None:
         self._free = vector.subtract(self._free, work.spec.resources)
@@ -402,4 +424,5 @@ def same_lane(one: Work, other: Work) -> bool:
         and not f.fresh
         and f.python == g.python
         and f.max_calls == g.max_calls
+        and (one.spec.on_lost == "fence") is (other.spec.on_lost == "fence")
     )

@@ -91,7 +91,7 @@ async def remove_quota(context: Ctx, project: str, user: str = "") -> Response:
 
 async def _wish(context: Context, verb: Verb, quota: Quota) -> Response:
     principal = context.allow("operate")
-    args = quota_args(quota) if verb == "quota_set" else {"user": quota.user}
+    args: dict[str, str | int | float | None] = quota_args(quota) if verb == "quota_set" else {"user": quota.user}
     command = NewCommand(verb=verb, user=principal.user, admin=True, project=quota.project, args=args)
     stored = (await context.services.state_manager.command([command]))[0]
     return answer(quota_out(quota) | {"command": stored.id}, 202)

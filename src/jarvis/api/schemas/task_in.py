@@ -108,7 +108,7 @@ class TaskIn(Strict):
     time_limit: Limit | None = None
     soft_limit: Limit | None = None
     grace: Duration = 10.0
-    retry: RetryIn = RetryIn()
+    retry: RetryIn = Field(default_factory=RetryIn)
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
     hold: bool = False
     constraints: list[Label] = []

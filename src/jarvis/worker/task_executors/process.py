@@ -19,7 +19,7 @@ from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
-from jarvis.worker.ends import cause_of, usage_of
+from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Remover, Shipper, inline_output
 from jarvis.worker.machine import Work
@@ -28,8 +28,8 @@ from jarvis.worker.task_environment import Where, environment, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
-FULL_RETRY_S = 1.0
-"""Between two tries to start something on a full disk."""
+RETRY_S = 1.0
+"""Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
 
 class Tag(msgspec.Struct, gc=False, array_like=True):
@@ -139,7 +139,7 @@ class ProcessExecutor:
             message = self._message(work, script, entry)
         except (NoSuchUser, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                self._wait_for_room(work)
+                self._wait(work, "the disk of this node is full")
             else:
                 self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
@@ -190,17 +190,17 @@ class ProcessExecutor:
         """The first of them runs, the others follow it."""
         self._lanes.adopt(ident, works[0], works[1:], time.monotonic())
 
-    def _wait_for_room(self, work: Work) -> None:
-        """This node's disk is full. Nothing has begun, so the same number is ordered again, until it is stopped."""
+    def _wait(self, work: Work, why: str) -> None:
+        """Nothing has begun, so the same number is ordered again, until it is stopped."""
         if work.stop_cause is not None:
             self._reports.finished(cut(work, work.stop_cause, "stopped before it started"))
             return
-        log.warning("the disk of this node is full: assignment %d waits", work.number)
+        log.warning("assignment %d waits: %s", work.number, why)
         self._preparing.add(work.number)
         self._spawn(self._order_again(work))
 
     async def _order_again(self, work: Work) -> None:
-        await asyncio.sleep(FULL_RETRY_S)
+        await asyncio.sleep(RETRY_S)
         if work.number in self._preparing:
             self._preparing.discard(work.number)
             self.start(work)
@@ -223,7 +223,7 @@ class ProcessExecutor:
             "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
             "no_new_privs": account.switch is not None,
             "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "grace_s": spec.grace,
-            "output_as_user": spec.stdout is not None,
+            "output_as_user": spec.stdout is not None, "fence": spec.on_lost == "fence",
         }  # fmt: skip
 
     def scratch(self, work: Work, account: Account) -> str:
@@ -287,6 +287,10 @@ class ProcessExecutor:
         """Remove the default output and the directory of an attempt, at a pace."""
         self._remover.add(self._base(work))
 
+    def guard(self, number: int, argv: list[str] | None) -> None:
+        """How the supervisor ends what is not its child when the fence closes; None: there is nothing to end any more."""
+        self._supervisor.send({"op": "guard", "number": number, "argv": argv})
+
     # ------------------------------------------------------------ reports
 
     def reported(self, work: Work, report: dict[str, Any]) -> None:
@@ -294,10 +298,10 @@ class ProcessExecutor:
         now = time.monotonic()
         if report.get("again"):
             lane = self._lanes.advance(work.number, now)
-            if lane is None:
-                self._wait_for_room(work)
+            if lane is not None or report.get("fenced"):
+                self._reports.unbegun(work.number, None if lane is None else lane.work.number)
             else:
-                self._reports.unbegun(work.number, lane.work.number)
+                self._wait(work, str(report["error"]))
             return
         lane = self._lanes.advance(work.number, now, float(report.get("wall_s") or 0.0))
         self._tell_end(work, report, None if lane is None else lane.work.number)
@@ -343,7 +347,7 @@ class ProcessExecutor:
         return Ended(
             number=work.number, token=work.assignment.token, cause=cause_of(report, work.stop_cause),
             exit_code=report.get("exit_code"), signal=report.get("signal"), stdout=stdout, stderr=stderr,
-            usage=usage_of(report), message=kill if " " in kill else "",
+            usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
         )  # fmt: skip
 
 
