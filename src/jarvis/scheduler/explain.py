@@ -9,6 +9,7 @@ from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
 
 
@@ -58,6 +59,10 @@ def _reasons(
     if state is not State.QUEUED:
         return [], []
     reasons, nodes = _queued(cluster, class_of(spec))
+    if cluster.quotas:
+        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
+        if over is not None:
+            reasons.insert(0, over)
     array = spec.array
     if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))

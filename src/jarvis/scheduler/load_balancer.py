@@ -83,21 +83,26 @@ def _left_over(candidate: Candidate) -> float:
     return sum(left) / 2
 
 
-def _fgd(candidate: Candidate) -> float:
-    """Least growth of fragmentation (Weng et al., ATC'23), on their scale of whole hundredths: what differs by less is equal."""
+def _growth(candidate: Candidate, levels: int) -> float:
+    """How much less useful the node's free GPUs become, on a scale of so many levels (Weng et al., ATC'23): what differs by
+    less is equal, which keeps work together."""
     cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
-    wanted = candidate.need.get("gpu", 0)
     before = candidate.lost(cpu, candidate.gpus, candidate.gpu_type)
     free = list(candidate.gpus)
-    for index, amount in pick(candidate.gpus, wanted) or ():
+    for index, amount in pick(candidate.gpus, candidate.need.get("gpu", 0)) or ():
         free[index] -= amount
     after = candidate.lost(cpu - candidate.need.get("cpu", 0), tuple(free), candidate.gpu_type)
-    return -float(int(100 / (1 + math.exp((after - before) / 1000)))) + candidate.ahead
+    return -float(int(levels / (1 + math.exp((after - before) / 1000)))) + candidate.ahead
+
+
+def _fgd(candidate: Candidate) -> float:
+    """As published: hundred levels, and what is equal goes to the node that came first."""
+    return _growth(candidate, 100)
 
 
 def _gpu_fit(candidate: Candidate) -> float:
-    """As ``fgd``, and what is equal there goes where it leaves the least over."""
-    return _fgd(candidate) + _left_over(candidate) / 10
+    """Fifty levels, and what is equal goes where it leaves the least over."""
+    return _growth(candidate, 50) + _left_over(candidate) / 10
 
 
 SCORES: dict[str, Callable[[Candidate], float]] = {
