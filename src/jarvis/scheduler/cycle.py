@@ -117,7 +117,7 @@ class _Cycle:
         pools = {c: choice.pool(c, self._balancer(c)) for c in queue.classes()}
         found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before = self.cluster.reservations
-        if not found and (before or not self.policy.backfill.keep):
+        if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
             self.plan.reservations = [Reservation(key, *there) for key, there in before.items()]
             return []
         wanted = found if self.policy.backfill.name == "skip" else pools

@@ -34,6 +34,8 @@ class Backfill:
     """Whether what got a reservation stays first until it starts, whatever comes meanwhile."""
     look: int = 1000
     """Entries looked at behind a reservation, a cycle."""
+    always: bool = False
+    """Reserve although nothing has room, for who asks when something would start."""
 
     @property
     def reserves(self) -> bool:
