@@ -54,6 +54,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/usage"): (200, q.UsagePage),
     ("get", "/projects"): (200, q.ProjectPage),
     ("get", "/queues"): (200, q.QueuePage),
+    ("post", "/plan"): (200, q.PlanOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }

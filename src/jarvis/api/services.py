@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from jarvis import __version__
 from jarvis.bus.bus import Bus
-from jarvis.core.errors import JarvisError
+from jarvis.core.errors import JarvisError, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.task import TaskSpec
@@ -61,6 +61,18 @@ async def _why_unknown(key: ElementKey, asked_by_peer: bool = False) -> dict[str
     return None
 
 
+class Plan(Protocol):
+    """Says of a task that nobody submitted whether it would start now, wait, or never run."""
+
+    async def __call__(
+        self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False
+    ) -> dict[str, Any]: ...
+
+
+async def _no_plan(project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False) -> dict[str, Any]:
+    raise StoreUnavailable("nobody leads here")
+
+
 def _fits(spec: TaskSpec) -> JarvisError | None:
     return None
 
@@ -96,6 +108,7 @@ class Services:
     clock: Clock
     authenticator: Authenticator
     why: Why = _why_unknown
+    plan: Plan = _no_plan
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
     queues: Callable[[], list[dict[str, Any]]] = list

@@ -72,6 +72,15 @@ class Submitter:
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
 
+    def as_asked(self, data: bytes) -> tuple[str, TaskSpec]:
+        """Project and spec of a task that is only asked about: by the rules of a submission, whether it fits or not."""
+        if len(data) > MAX_TASK:
+            raise _too_big(len(data))
+        task = TaskIn.model_validate_json(data or b"{}")
+        project = self._default if task.project is None else task.project
+        authorise(self.principal, "submit", word(project, "project", 100))
+        return project, to_spec(task, self._now)
+
     async def _check_fits(self, spec: TaskSpec) -> None:
         """Raises for what never fits; asked once a request for each placement class."""
         shape = class_of(spec)

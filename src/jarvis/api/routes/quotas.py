@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from jarvis.api.routes.common import Context, Ctx, answer, body_of
 from jarvis.api.schemas.quotas import QuotaIn
-from jarvis.api.schemas.task_in import schema_of
+from jarvis.api.schemas.task_in import TaskIn, schema_of
 from jarvis.api.schemas.values import rfc3339, word
+from jarvis.api.submission import Submitter
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.quota import Quota, Used
@@ -128,6 +129,16 @@ async def list_projects(context: Ctx) -> Response:
         for name in sorted(quotas.keys() | used.keys())
     ]
     return answer({"items": items, "next": None})
+
+
+@router.post("/plan", openapi_extra=schema_of(TaskIn))
+async def plan(request: Request, context: Ctx) -> Response:
+    """Whether a task like this would start now, wait, or never run; nothing is submitted."""
+    principal = context.allow("see")
+    submitter = Submitter(context.services, principal)
+    project, spec = submitter.as_asked(await request.body())
+    told = await context.services.plan(project, principal.user, spec)
+    return answer(told | {"earliest": rfc3339(told["earliest"])})
 
 
 @router.get("/queues")

@@ -1,6 +1,6 @@
 """Bodies and answers about quotas, projects, use and queues."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -77,3 +77,19 @@ class QueueOut(Answer):
 class QueuePage(Answer):
     items: list[QueueOut]
     next: None
+
+
+class ReasonOut(Answer):
+    reason: str
+    text: str
+
+
+class PlanOut(Answer):
+    """``changes``: single changes of the request, each of which would let it start now."""
+
+    verdict: Literal["now", "wait", "never"]
+    node: str | None
+    summary: str
+    reasons: list[ReasonOut]
+    changes: list[str]
+    earliest: Instant
