@@ -8,6 +8,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
 from jarvis.core.task import Element, Task
+from jarvis.core.workflow import Step, Workflow
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class Changes:
     """
 
     tasks: dict[int, Task] = field(default_factory=dict)
+    tasks_new: dict[int, Task] = field(default_factory=dict)
+    """Made by the leader for steps of workflows, under ids that were reserved; inserted as they stand."""
     queued: list[tuple[int, int]] = field(default_factory=list)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts_new: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
@@ -31,6 +34,8 @@ class Changes:
     quotas: dict[tuple[str, str], Quota | None] = field(default_factory=dict)
     """By (project, user); None where there is none any more."""
     used: dict[tuple[str, str], Used] = field(default_factory=dict)
+    workflows: dict[int, Workflow] = field(default_factory=dict)
+    steps: dict[tuple[int, str], Step] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:

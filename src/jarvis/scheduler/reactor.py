@@ -33,6 +33,7 @@ from jarvis.scheduler.turn import Turn
 
 LOOK_S = 1.0
 """How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
+REASON_MOST = 200
 
 
 def handle(turn: Turn, item: Input) -> None:
@@ -82,6 +83,8 @@ def _on_facts(turn: Turn, view: NodeView, facts: list[Fact]) -> None:
             on_started(turn, view, fact)
         elif isinstance(fact, Returned):
             on_returned(turn, view, fact)
+        if not isinstance(fact, Started) and fact.drain:
+            nodes.on_hook_failed(turn, view, fact.drain[:REASON_MOST])
 
 
 def _on_seen(turn: Turn, item: NodesSeen) -> None:
@@ -89,7 +92,9 @@ def _on_seen(turn: Turn, item: NodesSeen) -> None:
         view = turn.cluster.nodes.get(node)
         if view is not None:
             view.heard_at = view.node.seen_at = turn.now
-            view.node.health = health
+            if health:  # else only its Hello was heard
+                view.node.health = health
+                nodes.on_fitness(turn, view, item.unfit.get(node, ""))
             if node in item.told:
                 nodes.on_told(turn, view, item.told[node])
 

@@ -10,7 +10,16 @@ from jarvis.bus.bus import Bus
 from jarvis.core.effects import AckFrame, Refused, Seen, ToNode, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Input, LookAgain, NodesSeen, ReportTaken, TasksTaken, decode_facts
+from jarvis.core.inputs import (
+    CommandsTaken,
+    Input,
+    LookAgain,
+    NodesSeen,
+    ReportTaken,
+    TasksTaken,
+    WorkflowsTaken,
+    decode_facts,
+)
 from jarvis.core.node import DEFAULT_WINDOWS, Windows
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
@@ -22,6 +31,7 @@ from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.quotas import load
 from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
+from jarvis.scheduler.workflows import Workflows
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
@@ -67,6 +77,7 @@ class Scheduler:
         self.cluster = Cluster(0, 0, windows)
         self.heartbeat = Heartbeat()
         self.leadership = Leadership(0, 0)
+        self.workflows = Workflows(store)
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
@@ -185,9 +196,10 @@ class Scheduler:
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
         rebuild(cluster, tasks)
+        await self.workflows.rebuild()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
-        self._next_poll = 0.0
+        self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
@@ -232,9 +244,11 @@ class Scheduler:
                 self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
             if isinstance(item, NodesSeen):
                 self._beats |= item.beats
-            handle(turn, item)
+            if await self.workflows.handle(turn, item):
+                handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
+        more = await self.workflows.advance(turn)
         plan = place(turn, self.policy())
         if not turn.changes:
             self.bus.dispatch(turn.finish())
@@ -245,7 +259,7 @@ class Scheduler:
         if not self.lease_s:
             self._answer_beats()
         self.heartbeat.at, self.heartbeat.turns = now, self.heartbeat.turns + 1
-        if plan.exhausted:
+        if plan.exhausted or more:
             self.bus.offer(TasksTaken("more", []))
         return plan
 
@@ -254,6 +268,7 @@ class Scheduler:
         changes = turn.changes
         only_starts = (
             not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
+            and not (changes.steps or changes.workflows)
             and not changes.commands_done
             and all(isinstance(effect, AckFrame) for effect in turn.effects)
             and all(element.state is State.RUNNING for element in changes.elements.values())
@@ -308,10 +323,12 @@ class Scheduler:
             self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
+        workflows = await self.workflows.poll()
+        found += [WorkflowsTaken(f"poll-workflow-{workflows[0].id}", workflows)] if workflows else []
         commands = await self.store.command_list_open(PAGE)
         if commands:
             found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
-        self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands)
+        self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands) + len(workflows)
         return found
 
     async def _poll_nodes(self, now: float) -> list[Input]:
@@ -326,7 +343,8 @@ class Scheduler:
         if silent:
             seen = {node.id: node for node in await self.store.node_list()}
             heard = {n: seen[n].health for n, v in silent.items() if n in seen and seen[n].seen_at > v.heard_at}
-            found += [NodesSeen("poll-seen", heard)] if heard else []
+            unfit = {n: silent[n].node.unfit for n in heard}  # the store does not know: as it was
+            found += [NodesSeen("poll-seen", heard, unfit=unfit)] if heard else []
         return found
 
     def _judge_nodes(self, turn: Turn) -> None:
@@ -353,6 +371,8 @@ class Scheduler:
         due = [self._next_poll, self._next_judgement, now + RENEW_S]
         if self.cluster.timers:
             due.append(self.cluster.timers[0].at)
+        if self.workflows.next_wake is not None:
+            due.append(self.workflows.next_wake)
         if self._started_since is not None:
             due.append(self._started_since + STARTED_S)
         return max(min(due) - now, 0.0)
