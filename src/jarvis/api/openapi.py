@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 from jarvis.api.schemas import answers as a
 from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
-from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
+from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 
 JSON, BYTES, TEXT, PROBLEM = "application/json", "application/octet-stream", "text/plain", "application/problem+json"
 _TASK = a.TaskOut | a.ArrayOut | a.ElementOut
@@ -44,6 +44,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/workflows/{ident}/steps"): (200, w.StepPage),
     ("get", "/workflows/{ident}/graph"): (200, w.Graph),
     **{("post", f"/workflows/{{ident}}/{verb}"): (202, a.Wish) for verb in ("cancel", "pause", "resume", "decide")},
+    ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -64,6 +65,7 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks"): {200: a.Submitted},
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
     ("post", "/workflows"): {200: w.SubmittedWorkflow},
+    ("post", "/workflows/{ident}/retry"): {200: w.SubmittedWorkflow},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
 }
@@ -109,7 +111,7 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
-    for model in (WorkflowIn, DecideIn):
+    for model in (WorkflowIn, DecideIn, RetryWorkflowIn):
         schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -229,6 +229,22 @@ def resume(ids: tuple[str, ...]) -> None:
 
 @workflow.command()
 @click.argument("ident", metavar="ID")
+@click.option("--from", "again", multiple=True, metavar="STEP", help="Run this step and all behind it again, too.")
+@click.option("--detach", is_flag=True, help="Print the id and do not wait.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the id alone, and wait without a picture.")
+def retry(ident: str, again: tuple[str, ...], detach: bool, quiet: bool) -> int:
+    """Run an ended workflow again as a new one, which takes over what went well."""
+    from jarvis.cli.workflow_tree import watch
+
+    with Client() as client:
+        body = {"again": list(again)}
+        new = int(client.connection.post(f"/workflows/{ident}/retry", body, idempotent=True)["id"])
+        click.echo(new if quiet else f"Submitted workflow {new}")
+        return 0 if detach else watch(client, new, quiet)
+
+
+@workflow.command()
+@click.argument("ident", metavar="ID")
 @click.argument("step")
 def approve(ident: str, step: str) -> None:
     """Let a STEP that waits for an approval go on."""
