@@ -98,6 +98,7 @@ PLACED: dict[tuple[str, str], dict[str, Any]] = {
     ("/tasks", "cursor"): _NUMBER,
     ("/tasks/{ident}/elements", "cursor"): _NUMBER,
     ("/workflows", "cursor"): _NUMBER,
+    ("/workflows/{ident}/graph", "format"): {"type": "string", "enum": ["json"]},
     ("/tasks/{ident}/events", "after"): _NUMBER,
     ("/events", "after"): _CURSOR,
     ("/events/stream", "after"): _CURSOR,

@@ -116,6 +116,30 @@ def submit_document(connection: Connection, text: str, params: dict[str, Any], k
     return int(answer.json()["id"])
 
 
+@workflow.command()
+@click.argument("what", metavar="FILE|ID")
+@_params
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["mermaid", "svg", "gantt"]), default="mermaid", show_default=True,
+    help="How to draw it; gantt shows the time of a workflow that runs or ran.",
+)  # fmt: skip
+def graph(what: str, params: tuple[str, ...], form: str) -> None:
+    """Draw a FILE, or the workflow with this ID, on standard output."""
+    if not what.isdigit():
+        from jarvis.dag import drawing
+
+        file = Path(what)
+        if not file.is_file():
+            raise click.UsageError(f"there is no file {file}, and it is no id")
+        if form == "gantt":
+            raise click.UsageError("a file has no time; give the id of a workflow")
+        block = checked(file, document_of(file), values_of(params))["spec"].block
+        click.echo(drawing.mermaid(block, {}) if form == "mermaid" else drawing.svg(block, {}), nl=False)
+        return
+    with Client() as client:
+        click.echo(client.connection.request("GET", f"/workflows/{what}/graph", params={"format": form}).text, nl=False)
+
+
 @workflow.command("ls")
 @click.option("--all", "everything", is_flag=True, help="Ended ones, too.")
 @click.option("-s", "--state", "states", multiple=True, help="Only in this state.")
@@ -165,6 +189,9 @@ def show(ident: str, output: str) -> None:
     click.echo()
     for line in tree_lines(graph["steps"]):
         click.echo(line)
+    chain = [f"{clean(link['path'])} {duration(link['took_s'])}" for link in graph["critical_path"]]
+    if len(chain) > 1:
+        click.echo("\nLongest chain: " + " → ".join(chain[:20]))
 
 
 @workflow.command()

@@ -22,6 +22,7 @@ from jarvis.core.permissions import ANY_PROJECT, Access, allowed
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import MAX_STEPS, NewWorkflow, Step, Workflow
+from jarvis.dag import drawing
 from jarvis.dag.building import build
 from jarvis.dag.rerun import kept
 from jarvis.dag.resolver import levels
@@ -183,12 +184,27 @@ async def workflow_steps(context: Ctx, ident: str, cursor: str = "", limit: str 
 
 
 @router.get("/workflows/{ident}/graph")
-async def workflow_graph(context: Ctx, ident: str) -> Response:
-    """Every declared step with its state, inner ones within theirs."""
+async def workflow_graph(context: Ctx, ident: str, format: str = "json") -> Response:  # noqa: A002 - its name in the query
+    """Every declared step with its state, inner ones within theirs. ``format``: json, mermaid, svg, or gantt for the time."""
     workflow = await _workflow(context, ident)
     rows = await rows_of(context, workflow.id)
+    begun = workflow.started_at or workflow.submitted_at
+    if format == "mermaid":
+        return Response(drawing.mermaid(workflow.spec.block, rows), media_type="text/plain")
+    if format == "svg":
+        return Response(drawing.svg(workflow.spec.block, rows), media_type="image/svg+xml")
+    if format == "gantt":
+        now = workflow.ended_at or context.services.clock.now()
+        return Response(drawing.gantt(rows, begun, now), media_type="image/svg+xml")
+    if format != "json":
+        raise InvalidValue("format", format, "json, mermaid, svg or gantt")
     over = workflow.state in TERMINAL
-    return answer({"id": workflow.id, "state": workflow.state, "steps": outline(workflow.spec.block, rows, over)})
+    chain = [
+        {"path": link.path, "waited_s": round(link.waited, 3), "took_s": round(link.took, 3)}
+        for link in drawing.critical_path(workflow.spec.block, rows, begun)
+    ]
+    told = {"id": workflow.id, "state": workflow.state, "steps": outline(workflow.spec.block, rows, over)}
+    return answer(told | {"critical_path": chain})
 
 
 async def rows_of(context: Context, workflow: int, most: int = SHOWN_STEPS) -> dict[str, Step]:
