@@ -188,7 +188,12 @@ class _Builder:
         fields = {key: self._fill(value, (*draft.place, key), as_text=key in LATE_FIELDS) for key, value in given}
         fields.setdefault("name", draft.id)
         for key, value in fields.items():
-            if key not in LATE_FIELDS and any(True for _ in expressions.templates(value)):
+            early = (
+                {k: v for k, v in value.items() if k != "inputs"}
+                if key == "function" and isinstance(value, dict)
+                else value
+            )
+            if key not in LATE_FIELDS and any(True for _ in expressions.templates(early)):
                 self._wrong((*draft.place, key), f"{key}: may read the workflow's own params alone")
                 return None
         try:
