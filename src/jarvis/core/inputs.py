@@ -25,7 +25,8 @@ class Known(msgspec.Struct, gc=False, array_like=True):
 
 
 class Hello(NodeMessage, tag="hello"):
-    """First message of a session. The node says who it is, what it has and every assignment it knows."""
+    """First message of a session. The node says who it is, what it has and every assignment it knows. It speaks the versions
+    ``oldest`` to ``version`` of the protocol."""
 
     version: int
     software: str
@@ -41,6 +42,7 @@ class Hello(NodeMessage, tag="hello"):
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
     ordinal: int = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
+    oldest: int = 1
 
 
 class Started(NodeMessage, tag="started"):
@@ -72,6 +74,8 @@ class Ended(NodeMessage, tag="ended"):
     output: bytes | None = None
     """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     age: float = 0.0
+    drain: str = ""
+    """Why this node must take no more work until somebody looks at it: its epilog failed."""
 
 
 class Returned(NodeMessage, tag="returned"):
@@ -79,6 +83,8 @@ class Returned(NodeMessage, tag="returned"):
 
     numbers: list[int]
     reason: str = ""
+    drain: str = ""
+    """As in Ended: its prolog failed."""
 
 
 Fact = Started | Ended | Returned
@@ -157,12 +163,14 @@ class ReportTaken:
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
-    received in its session. ``beats``: heartbeats that want an answer of the leader."""
+    received in its session. ``beats``: heartbeats that want an answer of the leader; ``unfit``: what is wrong with
+    those of which something is."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
     beats: dict[int, int] = field(default_factory=dict)
+    unfit: dict[int, str] = field(default_factory=dict)
 
 
 Input = (

@@ -195,7 +195,7 @@ class Scheduler:
         await self.workflows.rebuild()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
-        self._next_poll = 0.0
+        self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
@@ -339,7 +339,8 @@ class Scheduler:
         if silent:
             seen = {node.id: node for node in await self.store.node_list()}
             heard = {n: seen[n].health for n, v in silent.items() if n in seen and seen[n].seen_at > v.heard_at}
-            found += [NodesSeen("poll-seen", heard)] if heard else []
+            unfit = {n: silent[n].node.unfit for n in heard}  # the store does not know: as it was
+            found += [NodesSeen("poll-seen", heard, unfit=unfit)] if heard else []
         return found
 
     def _judge_nodes(self, turn: Turn) -> None:

@@ -211,6 +211,7 @@ class NodeOut(Answer):
     draining: bool
     drain_deadline: Instant
     reason: str
+    unfit: str
     resources: dict[str, Any]
     labels: dict[str, str]
     taints: list[str]
