@@ -199,7 +199,9 @@ class _Builder:
         try:
             return self._rules.task(fields)
         except InvalidValue as error:
-            self._wrong((*draft.place, *_place_of(error.field)), str(error))
+            field = _place_of(error.field)
+            common = bool(field) and field[0] not in draft.given
+            self._wrong((*(("defaults",) if common else draft.place), *field), str(error))
         except JarvisError as error:
             self._wrong(draft.place, str(error))
         return None
