@@ -13,7 +13,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input, LookAgain, NodesSeen, ReportTaken, TasksTaken, decode_facts
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
-from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
+from jarvis.monitor.heartbeat_monitor import LOST_S, Heard, Verdict, judge
 from jarvis.scheduler import nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
@@ -67,7 +67,7 @@ class Scheduler:
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
-        self._next_poll = self._next_judgement = 0.0
+        self._next_poll = self._next_judgement = self._mass_loss_until = 0.0
         self._started_since: float | None = None
         self._pending: Turn | None = None
         self._acted_on: dict[int, None] = {}
@@ -318,10 +318,14 @@ class Scheduler:
         heard = {n: Heard(v.node.state, turn.now - v.heard_at) for n, v in views.items()}
         judgement = judge(heard)
         turn.cause_id = "heartbeats"
-        if judgement.mass_loss:
+        if judgement.mass_loss and turn.now >= self._mass_loss_until:
             turn.alarm("mass_loss", "more than half of the nodes are silent: none is declared lost")
+        if judgement.mass_loss:  # those that come back do so one after the other: each has a full window for it
+            self._mass_loss_until = turn.now + LOST_S
+        spared = Verdict.LOST if turn.now < self._mass_loss_until else None
         for node, verdict in judgement.verdicts.items():
-            _VERDICTS[verdict](turn, views[node])
+            if verdict is not spared:
+                _VERDICTS[verdict](turn, views[node])
         on_tasks_ended(turn)
 
     def _patience(self) -> float:
