@@ -78,12 +78,15 @@ def freeze(cluster: Servers, leader: str) -> None:
     os.kill(cluster.homes[leader].server.pid, signal.SIGSTOP)
 
 
-def explain(cluster: Servers) -> str:
+def explain(cluster: Servers, since: float) -> str:
     """Who took over when and why, and what the servers said last."""
     with cluster.homes[cluster.leader()].client() as client:
         took = client.connection.get("/cluster")["takeovers"][:3]
+        page = client.connection.get("/events", after="", limit=1000)
+        while len(page["items"]) == 1000:
+            page = client.connection.get("/events", after=page["next"], limit=1000)
     said = [f"{name}: {(home.directory / 'server.log').read_text()[-2500:]}" for name, home in cluster.homes.items()]
-    return "\n".join([str(took), *said])
+    return "\n".join([f"struck at {since}", str(took), *(str(event) for event in page["items"][-40:]), *said])
 
 
 def again(cluster: Servers, leader: str) -> None:
@@ -103,11 +106,12 @@ def test_the_next_placement_after_a_leader(
     for _ in range(CYCLES):
         leader = made.leader()
         time.sleep(random.uniform(0.5, 2.0))
+        begun = time.time()
         took, _ = next_placement(made, file, lambda leader=leader: fault(made, leader), leader)  # type: ignore[misc]
         assert made.leader() != leader, "the fault acted"
         seconds.append(took)
         if took > promised:
-            print(explain(made))  # noqa: T201 - to go on with
+            print(explain(made, begun))  # noqa: T201 - to go on with
         again(made, leader)
     told("R2", fault.__name__, seconds, promised)
     assert waiting(made) == QUEUED, "nothing of what waits is lost"

@@ -78,9 +78,11 @@ class Scheduler:
 
     # ------------------------------------------------------------ life
 
-    async def start(self) -> None:
-        """Become the leader and rebuild memory from the store; raises :class:`LeadershipHeld` while somebody else leads."""
+    async def start(self, acquired: Callable[[Leadership], None] = lambda leadership: None) -> None:
+        """Become the leader, say so, and rebuild memory from the store; raises :class:`LeadershipHeld` while somebody else
+        leads."""
         self.leadership = await self.store.leadership_acquire(self.holder, self.lease_s)
+        acquired(self.leadership)
         self.finished = False
         self._renew_at = self.clock.now() + RENEW_S
         await self.rebuild()
