@@ -77,6 +77,7 @@ class Web:
             settings=ApiSettings(
                 allowed_hosts=server.settings.server.allowed_hosts, default_user=self._user,
                 report_after_s=REPORT_AFTER_S if server.shared else None,
+                heartbeat_flush_s=min(1.0, server.settings.scheduler.heartbeat_s),
             ),
         )  # fmt: skip
 

@@ -82,8 +82,9 @@ class Server:
         self._others: list[str] = []
         self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
         self.scheduler = Scheduler(
-            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0
-        )
+            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0,
+            windows=settings.scheduler.windows,
+        )  # fmt: skip
         self.apart = SchedulerProcess(settings, self.name, log_file) if wanted(settings) else None
         """The process that decides for this one."""
         self.decides = self.role != "api" and self.apart is None

@@ -49,13 +49,15 @@ class Machine:
         mount = f'mount --bind "$0" {BOOT_ID} && exec "$@"'
         return ["unshare", "-m", "sh", "-c", mount, str(self._boot), sys.executable, "-m", "jarvis.cli", *args]
 
-    def jarvis(self, *args: str) -> str:
-        """A command there; what it prints."""
+    def jarvis(self, *args: str, code: int | None = 0) -> str:
+        """A command there; what it prints. ``code`` is what it must end with (None: anything)."""
         with self.host.inside():
             done = subprocess.run(
                 self.argv(*args), env=self.home.env, capture_output=True, text=True, timeout=120, check=False
             )
-        assert done.returncode == 0, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.home.logs()}"
+        assert code is None or done.returncode == code, (
+            f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.home.logs()}"
+        )
         return done.stdout
 
     def kill(self) -> None:

@@ -17,6 +17,7 @@ REGRESSION_SEEDS = {
     32: "an element that had ended ran with the rest of its array",
     51: "a task that had ended was taken once more from a late hint",
     242: "the row of a named element was in memory alone, and a new leader passed over it",
+    687: "what had been superseded started when its node came back, because the fence opened first",
     103: "a queue entry of a cancelled element was placed",
 }
 """Seeds of worlds that went wrong once, with the defect; tests/unit/scheduler/test_corners.py has each in a few lines."""

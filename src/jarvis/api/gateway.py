@@ -268,6 +268,8 @@ class Gateway:
             self._seen[session.node] = item.health
             if item.told >= 0:
                 self._told[session.node] = item.told
+            if item.beat:
+                self._ask_leader(session.node, item)
             session.answer()
         elif isinstance(item, OutputChunk):
             await self._chunk(session, item)
@@ -279,6 +281,11 @@ class Gateway:
             handle.arrived(item)
         elif isinstance(item, StreamTaken) and (handle := session.streams.get(item.stream)) is not None:
             handle.taken(item.size)
+
+    def _ask_leader(self, node: int, item: Heartbeat) -> None:
+        """A node with something fenced wants to know that the leader hears it: that does not wait for others."""
+        told = {node: item.told} if item.told >= 0 else {}
+        self.services.bus.offer(NodesSeen(f"beat-{node}", {node: item.health}, told, {node: item.beat}))
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
         if principal.label.startswith(MEMBER):

@@ -17,7 +17,7 @@ STREAM_LIMIT = LIMIT // MESSAGE_COST * 2
 """Pieces that a node may send before any was taken; more is against the protocol."""
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct, gc=False, frozen=True):
     """An assignment that the node has, as far as the gateway needs it."""
 
     number: int

@@ -18,6 +18,7 @@ from jarvis.core.errors import Conflict, InvalidValue, JarvisError
 from jarvis.core.permissions import ANY_PROJECT, Principal, allowed
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import INLINE_LIMIT, ArraySpec, NewTask, Task, TaskSpec
+from jarvis.scheduler.task_queue import PlacementClass, class_of
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 MAX_BATCH = 10_000
@@ -53,6 +54,7 @@ class Submitter:
         self._now = services.clock.now()
         self._uuid = uuid7_maker(self._now)
         self._may: set[str] = set()
+        self._fit: set[PlacementClass] = set()
         self._looked = False
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
@@ -68,6 +70,10 @@ class Submitter:
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
 
     async def _check_fits(self, spec: TaskSpec) -> None:
+        """Raises for what never fits; asked once a request for each placement class."""
+        shape = class_of(spec)
+        if shape in self._fit:
+            return
         error = self.services.node_fits(spec)
         if error is not None and not self._looked:  # once a request: a standby may not know who has just joined
             self._looked = True
@@ -75,6 +81,7 @@ class Submitter:
             error = self.services.node_fits(spec)
         if error is not None:
             raise error
+        self._fit.add(shape)
 
     async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
         if len(data) > MAX_TASK:
@@ -146,11 +153,18 @@ class Submitter:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
+        before: tuple[bytes, NewTask | None] = (b"", None)
         for i, raw in enumerate(batch.tasks):
             if i % 500 == 499:
                 await asyncio.sleep(0)  # a large batch must not hold up heartbeats
             try:
-                good.append((i, await self._member(raw)))
+                body, like = bytes(raw), before[1]
+                if like is None or body != before[0]:
+                    new = await self._member(body)
+                else:  # many copies of one task are read once
+                    new = NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=like.spec)
+                good.append((i, new))
+                before = (body, new)
             except JarvisError as error:
                 results[i] = {"problem": problem_of(error)}
         if hidden := await self.hidden([new for _, new in good]):
@@ -175,7 +189,7 @@ class Submitter:
             raise InvalidValue("args", len(calls.args), f"the arguments of 1 to {MAX_BATCH:,} calls")
         if (longest := max(map(len, calls.args))) > INLINE_LIMIT:
             raise InvalidValue("args", longest, f"at most {INLINE_LIMIT} bytes; put more into /blobs")
-        like = await self._member(calls.task)
+        like = await self._member(bytes(calls.task))
         call = like.spec.function
         if call is None or call.args is not None or call.args_digest is not None or like.spec.array is not None:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
@@ -187,12 +201,11 @@ class Submitter:
             tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
         return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
 
-    async def _member(self, raw: msgspec.Raw | bytes) -> NewTask:
-        view = bytes(raw)
-        if len(view) > MAX_TASK:
-            raise _too_big(len(view))
+    async def _member(self, body: bytes) -> NewTask:
+        if len(body) > MAX_TASK:
+            raise _too_big(len(body))
         try:
-            return await self.new_task(_task_decoder.decode(view))
+            return await self.new_task(_task_decoder.decode(body))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
 

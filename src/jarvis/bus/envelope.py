@@ -15,7 +15,7 @@ WINDOW = 4096
 """How far entries of one sender may be out of order, as when two transports carry them."""
 
 
-class Envelope(msgspec.Struct, array_like=True):
+class Envelope(msgspec.Struct, gc=False, array_like=True):
     """``start`` rises with each life of the sender, ``counter`` with each entry; ``epoch`` of the leader who said it, or 0s."""
 
     cluster: str

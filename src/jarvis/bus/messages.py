@@ -7,7 +7,7 @@ acknowledged. Instants never travel, only ages: seconds before the sending of th
 
 import msgspec
 
-from jarvis.core.effects import Assign, Recall, Recorded, Refused, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
 
 PROTOCOL_VERSION = 1
@@ -18,10 +18,12 @@ MAX_FRAME = 8 * 1024 * 1024
 
 
 class Heartbeat(NodeMessage, tag="beat"):
-    """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted."""
+    """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted;
+    ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen."""
 
     health: dict[str, float] = {}
     told: int = -1
+    beat: int = 0
 
 
 class OutputChunk(NodeMessage, tag="chunk"):
@@ -117,18 +119,18 @@ class StreamResize(NodeMessage, tag="resize"):
 
 FromAgent = Hello | Heartbeat | Started | Ended | Returned | OutputChunk | BlobGet | BlobPut | StreamData | StreamTaken
 ToAgent = (
-    Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | ChunkStored | BlobData | BlobStored
+    Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen | ChunkStored | BlobData | BlobStored
     | StreamOpen | StreamData | StreamTaken | StreamResize
 )  # fmt: skip
 
 
-class AgentFrame(msgspec.Struct, array_like=True):
+class AgentFrame(msgspec.Struct, gc=False, array_like=True):
     seq: int
     ack: int
     messages: list[FromAgent]
 
 
-class ServerFrame(msgspec.Struct, array_like=True):
+class ServerFrame(msgspec.Struct, gc=False, array_like=True):
     seq: int
     ack: int
     messages: list[ToAgent]

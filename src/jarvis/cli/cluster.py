@@ -142,10 +142,12 @@ def _serve(
     import asyncio
 
     from jarvis.config.settings import load
+    from jarvis.utils.collector import look_seldom
     from jarvis.utils.logs import configure
     from jarvis.wiring import PortInUse, Server
 
     settings, _ = load(flags)
+    look_seldom()
     configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
     try:
         asyncio.run(Server(settings, with_node, owner_fd, log_file=log_file, parent=parent).run())

@@ -6,7 +6,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 
 
-class Placement(msgspec.Struct, frozen=True, array_like=True):
+class Placement(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A place of an attempt: a gang's attempt has several, any other one."""
 
     rank: int
@@ -14,7 +14,7 @@ class Placement(msgspec.Struct, frozen=True, array_like=True):
     resources: Resources
 
 
-class Usage(msgspec.Struct, frozen=True, array_like=True):
+class Usage(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """What an attempt used: seconds and bytes."""
 
     wall_s: float = 0.0
@@ -25,7 +25,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     written: int = 0
 
 
-class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+class Output(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Where an output stream is: inline up to 4 KiB, else chunks in the blob store; ``path`` on the node if the user chose it."""
 
     size: int = 0
@@ -35,7 +35,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str | None = None
 
 
-class Attempt(msgspec.Struct, kw_only=True):
+class Attempt(msgspec.Struct, gc=False, kw_only=True):
     """One try. ``state`` is that of the element while current; afterwards the end of this attempt."""
 
     task: int

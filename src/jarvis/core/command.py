@@ -10,7 +10,7 @@ Verb = Literal[
 ]  # fmt: skip
 
 
-class NewCommand(msgspec.Struct, frozen=True, kw_only=True):
+class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """``task`` (and ``index`` for one element of an array) or ``node`` names the target."""
 
     verb: Verb
@@ -22,7 +22,7 @@ class NewCommand(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, str | int | float | None] = {}
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A stored command with its id and instant."""
 
     id: int

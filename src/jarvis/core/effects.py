@@ -20,6 +20,14 @@ class Welcome(NodeMessage, tag="welcome"):
     stop: list[int] = []
     floor: int = 0
     """Numbers below this are settled: never to be started again."""
+    grace_s: float = 5.0
+    """What is still there so long after ``fence_s`` is killed."""
+
+
+class Seen(NodeMessage, tag="seen"):
+    """The leader has heard the heartbeat ``beat``, and led after it did: a fence counts from when that was sent."""
+
+    beat: int
 
 
 class Refused(NodeMessage, tag="refused"):
@@ -29,7 +37,7 @@ class Refused(NodeMessage, tag="refused"):
     retry_s: float | None = None
 
 
-class Assignment(msgspec.Struct, array_like=True):
+class Assignment(msgspec.Struct, gc=False, array_like=True):
     """One element for this node, to be started in order as resources allow. ``spec`` is a msgpack TaskSpec."""
 
     number: int
@@ -78,7 +86,7 @@ class Recorded(NodeMessage, tag="recorded"):
     floor: int = 0
 
 
-ToNodeMessage = Welcome | Refused | Assign | Recall | Stop | Signal | Recorded
+ToNodeMessage = Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ class ToNode:
     """Send to the node's session; nothing is lost if there is none."""
 
     node: int
-    message: Assign | Recall | Stop | Signal | Recorded
+    message: Assign | Recall | Stop | Signal | Recorded | Seen
     cause_id: str
 
 

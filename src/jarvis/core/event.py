@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class Event(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """``seq`` has no gaps within an incarnation; ``at`` is database time; ``detail`` is small and flat."""
 
     seq: int

@@ -11,11 +11,11 @@ from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
 
 
-class NodeMessage(msgspec.Struct, tag_field="t", omit_defaults=True, kw_only=True):
+class NodeMessage(msgspec.Struct, gc=False, tag_field="t", omit_defaults=True, kw_only=True):
     """Anything that travels between a node and a server; the tag tells which."""
 
 
-class Known(msgspec.Struct, array_like=True):
+class Known(msgspec.Struct, gc=False, array_like=True):
     """An assignment the node knows: ``state`` assigned (in its backlog), starting, running, or ended (unacknowledged)."""
 
     number: int
@@ -146,11 +146,12 @@ class ReportTaken:
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
-    received in its session."""
+    received in its session. ``beats``: heartbeats that want an answer of the leader."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
+    beats: dict[int, int] = field(default_factory=dict)
 
 
 Input = (

@@ -1,5 +1,6 @@
 """Node: a machine that runs tasks; its id is never reused."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -15,7 +16,34 @@ class NodeState(StrEnum):
     LOST = "lost"
 
 
-class Node(msgspec.Struct, kw_only=True):
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long silence may last, in seconds, each counted by one process on its own clock.
+
+    The leader calls a node suspect after ``suspect_s`` and lost after ``lost_s``. Under ``on_lost=fence`` the node itself
+    ends what it runs: it is asked to stop ``fence_s`` after the *sending* of the last heartbeat that the leader answered, and
+    killed ``grace_s`` later; the leader waits for ``superseded_s`` since it *heard* one. The factor between both is what
+    their clocks may differ in speed: a quarter.
+    """
+
+    heartbeat_s: float = 2.0
+    suspect_s: float = 8.0
+    lost_s: float = 20.0
+    fence_s: float = 75.0
+
+    @property
+    def grace_s(self) -> float:
+        return self.fence_s / 15
+
+    @property
+    def superseded_s(self) -> float:
+        return 1.25 * (self.fence_s + self.grace_s)
+
+
+DEFAULT_WINDOWS = Windows()
+
+
+class Node(msgspec.Struct, gc=False, kw_only=True):
     """A registered node. ``cordoned`` takes no new work; ``draining`` also waits for (or ends) what runs."""
 
     id: int

@@ -12,7 +12,7 @@ POISON_NODES = 3
 """An element whose attempts were lost on this many different nodes is quarantined."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RetryPolicy(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """``max_attempts`` counts the task's own failures; infra losses have a bound of their own.
 
     Classes in ``retry_on`` / ``never_on``: a cause (``oom``, ``timeout``, ``node_lost`` …), ``exit:75``,
@@ -27,7 +27,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     never_on: tuple[str, ...] = ()
 
 
-class Ending(msgspec.Struct, frozen=True):
+class Ending(msgspec.Struct, gc=False, frozen=True):
     """What is known of an ended attempt, as far as retrying is concerned."""
 
     cause: Cause

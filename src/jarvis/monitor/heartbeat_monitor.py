@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from jarvis.core.node import NodeState
+from jarvis.core.node import NodeState, Windows
 
-SUSPECT_S = 8.0
-LOST_S = 20.0
-FENCED_S = 100.0
 MASS_SHARE = 0.5
 MASS_LEAST = 3
 
@@ -36,25 +33,25 @@ class Judgement:
     mass_loss: bool = False
 
 
-def judge(nodes: Mapping[int, Heard]) -> Judgement:
+def judge(nodes: Mapping[int, Heard], windows: Windows) -> Judgement:
     """Compare each node's silence with the windows."""
     judgement = Judgement()
     alive = {n: h for n, h in nodes.items() if h.state is not NodeState.LOST}
     # Heartbeats come at different instants, so those that fell silent together are not all lost at the same one.
-    silent = [n for n, heard in alive.items() if heard.silent_s >= SUSPECT_S]
+    silent = [n for n, heard in alive.items() if heard.silent_s >= windows.suspect_s]
     judgement.mass_loss = len(silent) >= MASS_LEAST and len(silent) > MASS_SHARE * len(alive)
     for node, heard in nodes.items():
-        verdict = _verdict(heard, judgement.mass_loss)
+        verdict = _verdict(heard, judgement.mass_loss, windows)
         if verdict is not None:
             judgement.verdicts[node] = verdict
     return judgement
 
 
-def _verdict(heard: Heard, mass_loss: bool) -> Verdict | None:
+def _verdict(heard: Heard, mass_loss: bool, windows: Windows) -> Verdict | None:
     if heard.state is NodeState.LOST:
-        return Verdict.FENCED if heard.silent_s >= FENCED_S else None
-    if heard.silent_s >= LOST_S and not mass_loss:
+        return Verdict.FENCED if heard.silent_s >= windows.superseded_s else None
+    if heard.silent_s >= windows.lost_s and not mass_loss:
         return Verdict.LOST
-    if heard.silent_s >= SUSPECT_S:
+    if heard.silent_s >= windows.suspect_s:
         return Verdict.SUSPECT if heard.state is NodeState.READY else None
     return Verdict.HEARD if heard.state is NodeState.SUSPECT else None

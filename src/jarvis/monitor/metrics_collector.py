@@ -57,6 +57,7 @@ class MetricsCollector(Collector):
 
     def observe(self, events: Sequence[Event]) -> None:
         """Follow the elements through their events; what is remembered is bounded by what is live."""
+        ended: dict[str, int] = {}
         for event in events:
             at = (event.task, event.index)
             if event.kind == "queued":
@@ -69,11 +70,13 @@ class MetricsCollector(Collector):
             elif event.kind == "running":
                 self._started_at[at] = event.at
             elif event.kind in _TERMINAL:
-                self._finished.labels(event.kind).inc()
+                ended[event.kind] = ended.get(event.kind, 0) + 1
                 self._queued_at.pop(at, None)
                 since = self._started_at.pop(at, None)
                 if since is not None:
                     self._execution.observe(event.at - since)
+        for kind, count in ended.items():
+            self._finished.labels(kind).inc(count)
 
     def collect(self) -> Iterable[Metric]:
         cluster = self._scheduler.cluster

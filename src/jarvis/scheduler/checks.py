@@ -16,6 +16,8 @@ def check_cluster(cluster: Cluster) -> None:
         invariants.check_node(view.node, view.used, holding)
         ahead = sum(1 for placed in view.placed.values() if placed.ahead)
         require(ahead == sum(view.ahead.values()), f"node {view.node.name}: {ahead} ahead, counted {view.ahead}")
+        expected = {number for number, placed in view.placed.items() if not (placed.ahead or placed.begun)}
+        require(expected == set(view.expected), f"node {view.node.name}: {expected} are to begin, not {view.expected}")
         for number, placed in view.placed.items():
             attempt = cluster.attempts.get(placed.key)
             require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.node import Node
+from jarvis.core.node import DEFAULT_WINDOWS, Node, Windows
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
@@ -42,6 +42,8 @@ class NodeView:
     session: str | None = None
     used: Resources = field(default_factory=dict)
     placed: dict[int, Placed] = field(default_factory=dict)
+    expected: dict[int, Placed] = field(default_factory=dict)
+    """Those of ``placed`` that have room and of which the node has not said that they began, in order."""
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
@@ -63,20 +65,23 @@ class NodeView:
             self.backlog.append(number)
             self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
         else:
-            self.used = vector.add(self.used, placed.need)
+            self._take_room(number, placed)
+
+    def _take_room(self, number: int, placed: Placed) -> None:
+        self.used = vector.add(self.used, placed.need)
+        if not placed.begun:
+            self.expected[number] = placed
 
     def begin(self, number: int) -> None:
         """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
         has that of something whose end is on its way, and counts when that end is here."""
         placed = self.placed[number]
         placed.begun = True
+        self.expected.pop(number, None)
         if not placed.ahead:
             return
-        for other, waiting in reversed(self.placed.items()):
-            if vector.fits(placed.need, self.free):
-                break
-            if not (waiting.ahead or waiting.begun):
-                self._back_to_backlog(other, waiting)
+        while self.expected and not vector.fits(placed.need, self.free):
+            self._back_to_backlog(*self.expected.popitem())
         self.backlog.remove(number)
         self.backlog.appendleft(number)
         self._move_up()
@@ -92,6 +97,7 @@ class NodeView:
         placed = self.placed.pop(number, None)
         if placed is None:
             return None
+        self.expected.pop(number, None)
         if placed.ahead:
             self._leave_backlog(placed)
         else:
@@ -114,7 +120,7 @@ class NodeView:
                 if not vector.fits(placed.need, self.free):
                     return
                 self._leave_backlog(placed)
-                self.used = vector.add(self.used, placed.need)
+                self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
 
 
@@ -133,6 +139,7 @@ class Cluster:
 
     incarnation: int
     epoch: int
+    windows: Windows = DEFAULT_WINDOWS
     tasks: dict[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)

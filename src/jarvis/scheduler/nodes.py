@@ -25,8 +25,6 @@ from jarvis.scheduler.outcomes import on_started, settle
 from jarvis.scheduler.turn import Turn
 
 RETRY_S = 5.0
-HEARTBEAT_S = 2.0
-FENCE_S = 75.0
 LOST_MESSAGE_S = 6.0
 """A message that a node has not received by then, while it is heard, was lost on the way."""
 _WISH_CAUSES = {"cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED}
@@ -46,7 +44,7 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
         return
     rebooted = view.node.boot_id not in ("", hello.boot_id)
     _update(turn, view, item)
-    known = {k.number: k for k in hello.known}
+    known, windows = {k.number: k for k in hello.known}, turn.cluster.windows
     answer_at = len(turn.effects)
     _compare_ours(turn, view, known, rebooted)
     current = {n for n, p in view.placed.items() if n in known and known[n].token == _token(turn, p)}
@@ -56,7 +54,8 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
             item.session,
             Welcome(
                 node=view.node.id, incarnation=turn.cluster.incarnation, epoch=turn.cluster.epoch,
-                heartbeat_s=HEARTBEAT_S, fence_s=FENCE_S, floor=turn.floor(view.node.id),
+                heartbeat_s=windows.heartbeat_s, fence_s=windows.fence_s, grace_s=windows.grace_s,
+                floor=turn.floor(view.node.id),
                 forget=[n for n, k in known.items() if n not in current and k.state == "ended"],
                 stop=[n for n, k in known.items() if n not in current and k.state != "ended"],
             ),

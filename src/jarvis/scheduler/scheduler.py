@@ -7,13 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
-from jarvis.core.effects import AckFrame, Refused, ToSession
+from jarvis.core.effects import AckFrame, Refused, Seen, ToNode, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input, LookAgain, NodesSeen, ReportTaken, TasksTaken, decode_facts
+from jarvis.core.node import DEFAULT_WINDOWS, Windows
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
-from jarvis.monitor.heartbeat_monitor import LOST_S, Heard, Verdict, judge
+from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
 from jarvis.scheduler import nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
@@ -52,22 +53,25 @@ class Heartbeat:
 class Scheduler:
     """Leads as long as its epoch is the stored one. ``run`` returns when it is stopped or superseded.
 
-    ``lease_s``: for how long to lead without a renewal; 0 where no other process can open the store.
+    ``lease_s``: for how long to lead without a renewal; 0 where no other process can open the store. ``windows``: how long
+    nodes may be silent.
     """
 
     def __init__(
         self, store: Store, bus: Bus, clock: Clock, policy: Callable[[], Policy], holder: str,
-        *, lease_s: float = 0.0,
+        *, lease_s: float = 0.0, windows: Windows = DEFAULT_WINDOWS,
     ) -> None:  # fmt: skip
         self.store, self.bus, self.clock, self.policy, self.holder = store, bus, clock, policy, holder
-        self.lease_s = lease_s
-        self.cluster = Cluster(0, 0)
+        self.lease_s, self.windows = lease_s, windows
+        self.cluster = Cluster(0, 0, windows)
         self.heartbeat = Heartbeat()
         self.leadership = Leadership(0, 0)
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
-        self._next_poll = self._next_judgement = self._mass_loss_until = 0.0
+        self._next_poll = self._next_judgement = self._judged_at = self._mass_loss_until = 0.0
+        self._beats: dict[int, int] = {}
+        """Node → its heartbeat that was heard and not answered yet."""
         self._started_since: float | None = None
         self._pending: Turn | None = None
         self._acted_on: dict[int, None] = {}
@@ -128,7 +132,7 @@ class Scheduler:
 
     async def seen_from_aside(self, leadership: Leadership) -> Cluster:
         """What a standby knows: who leads, and the nodes, to refuse what can never run."""
-        cluster = Cluster(leadership.incarnation, leadership.epoch)
+        cluster = Cluster(leadership.incarnation, leadership.epoch, self.windows)
         self.clock.sync(await self.store.now())
         for node in await self.store.node_list():
             cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
@@ -138,12 +142,19 @@ class Scheduler:
         """Let another lead at once; what is left of the lease ends by itself when the store is away."""
         with suppress(StoreUnavailable, StaleEpoch):
             await self.store.leadership_release(self.leadership)
-        self.cluster = Cluster(self.leadership.incarnation, self.leadership.epoch)
+        self.cluster = Cluster(self.leadership.incarnation, self.leadership.epoch, self.windows)
 
     async def _renew(self) -> None:
         if self.lease_s and self.clock.now() >= self._renew_at:
             self._renew_at = self.clock.now() + RENEW_S
             await self.store.leadership_renew(self.leadership, self.lease_s)
+            self._answer_beats()
+
+    def _answer_beats(self) -> None:
+        """After it was certain that this server led, and nobody else had, when it heard them: who leads next begins to count
+        later than that."""
+        beats, self._beats = self._beats, {}
+        self.bus.dispatch([ToNode(node, Seen(beat=beat), "heartbeats") for node, beat in beats.items()])
 
     async def rebuild(self) -> None:
         """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged. Their
@@ -154,7 +165,7 @@ class Scheduler:
         ]  # fmt: skip
         if self.lease_s:  # a commit whose answer got lost may still be on its way: renewing waits for its end
             await self.store.leadership_renew(self.leadership, self.lease_s)
-        cluster = Cluster(self.leadership.incarnation, self.leadership.epoch)
+        cluster = Cluster(self.leadership.incarnation, self.leadership.epoch, self.windows)
         cluster.last_seq = await self.store.event_last_seq()
         cluster.next_node = await self.store.node_next_id()
         self.clock.sync(await self.store.now())
@@ -217,6 +228,8 @@ class Scheduler:
         for item in inputs:
             if isinstance(item, TasksTaken) and item.tasks:
                 self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
+            if isinstance(item, NodesSeen):
+                self._beats |= item.beats
             handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
@@ -227,6 +240,8 @@ class Scheduler:
             await self._commit(turn)
         else:
             self._pending = turn
+        if not self.lease_s:
+            self._answer_beats()
         self.heartbeat.at, self.heartbeat.turns = now, self.heartbeat.turns + 1
         if plan.exhausted:
             self.bus.offer(TasksTaken("more", []))
@@ -315,15 +330,19 @@ class Scheduler:
     def _judge_nodes(self, turn: Turn) -> None:
         if turn.now < self._next_judgement:
             return
-        self._next_judgement = turn.now + 1.0
+        stood_still = turn.now - self._judged_at > self.windows.suspect_s
+        self._next_judgement, self._judged_at = turn.now + min(1.0, self.windows.suspect_s / 8), turn.now
         views = self.cluster.nodes
+        if stood_still:  # this server, or its database: whoever was silent meanwhile gets the whole window again
+            for view in views.values():
+                view.heard_at = turn.now
         heard = {n: Heard(v.node.state, turn.now - v.heard_at) for n, v in views.items()}
-        judgement = judge(heard)
+        judgement = judge(heard, self.windows)
         turn.cause_id = "heartbeats"
         if judgement.mass_loss and turn.now >= self._mass_loss_until:
             turn.alarm("mass_loss", "more than half of the nodes are silent: none is declared lost")
         if judgement.mass_loss:  # those that come back do so one after the other: each has a full window for it
-            self._mass_loss_until = turn.now + LOST_S
+            self._mass_loss_until = turn.now + self.windows.lost_s
         spared = Verdict.LOST if turn.now < self._mass_loss_until else None
         for node, verdict in judgement.verdicts.items():
             if verdict is not spared:

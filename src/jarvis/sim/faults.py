@@ -22,11 +22,16 @@ class Faults:
             self._supervisor, self._reboot, self._server, self._server, self._old_leader, self._disk_away,
             self._disk_silent, self._disk_slow, self._network_slow, self._repeats,
         ]  # fmt: skip
+        if world.plan.fenced:
+            self._kinds = [
+                self._long_silence, self._long_silence, self._long_silence, self._long_without_agent,
+                self._long_without_agent, self._cut, self._agent, self._reboot, self._server,
+            ]  # fmt: skip
 
     async def run(self, seconds: float) -> None:
         """Until the time is over and every fault has ended."""
         kinds = self.random.sample(self._kinds, self.random.randint(2, len(self._kinds)))
-        pause = self.random.choice((1.0, 3.0, 8.0))
+        pause = self.random.choice((20.0, 40.0, 60.0) if self.world.plan.fenced else (1.0, 3.0, 8.0))
         until = asyncio.get_running_loop().time() + seconds
         running = []
         while asyncio.get_running_loop().time() < until:
@@ -52,6 +57,13 @@ class Faults:
         node = self._node().name
         self.world.network.block(node, "up", "down")
         await self._for_a_while()
+        self.world.network.free(node, "up", "down")
+
+    async def _long_silence(self) -> None:
+        """About as long as a fence lasts, so that every side of it is met."""
+        node = self._node().name
+        self.world.network.block(node, "up", "down")
+        await asyncio.sleep(self.random.uniform(50.0, 150.0))
         self.world.network.free(node, "up", "down")
 
     async def _one_way(self) -> None:
@@ -87,6 +99,13 @@ class Faults:
 
     async def _agent(self) -> None:
         await self._down(self._node(), "crash_agent")
+
+    async def _long_without_agent(self) -> None:
+        """Dead or frozen: the supervisor is alone with the fence."""
+        node = self._node()
+        node.crash_agent()
+        await asyncio.sleep(self.random.uniform(50.0, 150.0))
+        node.start()
 
     async def _supervisor(self) -> None:
         await self._down(self._node(), "crash_supervisor")

@@ -146,8 +146,11 @@ class Judge:
             decided = attempt.ended_at or self.now()
             silent = decided - self.heard_at(node, decided)
             is_silent = "anew" in attempt.message or silent >= LOST_S - GIVEN_UP_S
+            is_silent = is_silent or self.ran.get(at) == (Cause.NODE_LOST, None)  # ended by its own node
             self._require(is_silent, f"{at}: node {node} is called lost, {silent:.1f} s after it was heard of")
             if at in self.live and "anew" not in attempt.message:
+                fenced = self.live[at][1].spec.on_lost == "fence"
+                self._require(not fenced, f"{at} is superseded, and its process lives on {node}, though it is fenced")
                 return
         self._require(at not in self.live, f"{at} ends by {cause}, and its process lives on {node}")
         if cause is Cause.RECALLED:
@@ -193,10 +196,13 @@ class Judge:
         )
         self._require(self._node_ids[attempt.node] == node, f"{at} runs on {node}, it was meant for {attempt.node}")
         self._require(at not in self.ran, f"{at} is run twice")
-        self._require(attempt.cause in (None, Cause.NODE_LOST), f"{at} runs after it ended by {attempt.cause}")
+        unseen = (None,) if work.spec.on_lost == "fence" else (None, Cause.NODE_LOST)
+        self._require(attempt.cause in unseen, f"{at} runs after it ended by {attempt.cause}")
         for other, (where, _) in self.live.items():
             if other[:2] == at[:2]:
                 self.overlaps += 1
+                fenced = work.spec.on_lost == "fence"
+                self._require(not fenced, f"{other} runs on {where}, {at} on {node}, though it is fenced")
                 first, second = self.attempts[other], attempt
                 self._require(
                     not (first.cause is None and second.cause is None), f"{other} runs on {where}, {at} on {node}"

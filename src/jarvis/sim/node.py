@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from jarvis.bus.messages import PROTOCOL_VERSION, Heartbeat, ToAgent
 from jarvis.core.attempt import Usage
-from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
+from jarvis.worker.fence import Fence
 from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
 from jarvis.worker.session import Session, Socket
 
@@ -50,6 +51,8 @@ class Node:
         self.boots = 1
         self.processes: dict[int, Process] = {}
         self.acknowledged: set[int] = set()
+        self.fence_until = 0.0
+        self._fence_timer: asyncio.TimerHandle | None = None
         self.agent: Agent | None = None
 
     # ------------------------------------------------------------ life
@@ -123,6 +126,21 @@ class Node:
             process.timer.cancel()
         process.timer = asyncio.get_running_loop().call_later(wait, self._over, process, cause, None)
 
+    def extend_fence(self, fence: Fence) -> None:
+        """Its seconds are those of this node's clock."""
+        until = fence.since + fence.fence_s * self.rate
+        if until <= self.fence_until:
+            return
+        self.fence_until = until
+        if self._fence_timer is not None:
+            self._fence_timer.cancel()
+        self._fence_timer = asyncio.get_running_loop().call_at(until, self._fence_closes, fence.grace_s * self.rate)
+
+    def _fence_closes(self, grace_s: float) -> None:
+        for number, process in self.processes.items():
+            if process.work.spec.on_lost == "fence":
+                self.kill(number, Cause.NODE_LOST, grace_s)
+
     def acknowledge(self, number: int) -> None:
         """Its end is recorded: it is forgotten, but its number never runs again."""
         self.processes.pop(number, None)
@@ -169,6 +187,9 @@ class Agent:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.machine = node.new_machine(node.total)
+        self.machine.fence_open = False
+        self.fence = Fence(node.boots << 40 | int(asyncio.get_running_loop().time() * 1e3) << 8)
+        self._hello_at = 0.0
         self.session = Session(self, _Anywhere(), self._dial, node.random.uniform)
         self._said: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -195,11 +216,24 @@ class Agent:
         checked = 0.0
         while True:
             await asyncio.sleep(2.0 * self.node.rate)
-            self.session.say(Heartbeat())
+            self._say_heartbeat()
+            self._look_at_fence()
             checked += 2.0
             if checked >= CHECK_S:
                 checked = 0.0
                 self._say_again()
+
+    def _say_heartbeat(self) -> None:
+        fenced = self.session.connected and self.machine.fenced
+        self.session.say(Heartbeat(beat=self.fence.ask(asyncio.get_running_loop().time()) if fenced else 0))
+
+    def _look_at_fence(self) -> None:
+        self.machine.fence_open = asyncio.get_running_loop().time() < self.node.fence_until
+
+    def _fence_moved(self) -> None:
+        self.node.extend_fence(self.fence)
+        if asyncio.get_running_loop().time() < self.node.fence_until:
+            self._do(self.machine.open_fence())
 
     def _say_again(self) -> None:
         said = set(self.machine.ended)
@@ -254,6 +288,7 @@ class Agent:
 
     def hello(self) -> Hello:
         incarnation, epoch = self.node.leader
+        self._hello_at = asyncio.get_running_loop().time()
         return Hello(
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
             boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={},
@@ -265,8 +300,11 @@ class Agent:
         if (welcome.incarnation, welcome.epoch) < self.node.leader:
             raise OSError("an older leader")
         self.node.node, self.node.leader = welcome.node, (welcome.incarnation, welcome.epoch)
+        self._look_at_fence()
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
-        self.session.say(Heartbeat())
+        if self.fence.welcomed(self._hello_at, welcome.fence_s, welcome.grace_s):
+            self._fence_moved()
+        self._say_heartbeat()
 
     def disconnected(self) -> None:
         """Nothing is open that would have to be closed."""
@@ -274,7 +312,14 @@ class Agent:
     def received(self, messages: list[ToAgent]) -> None:
         for message in messages:
             if isinstance(message, Assign):
+                self._look_at_fence()
                 self._do(self.machine.assign(message.assignments))
+                if self.fence.is_stale(asyncio.get_running_loop().time(), 4.0) and self.machine.fenced:
+                    self._say_heartbeat()
+            elif isinstance(message, Seen):
+                self._look_at_fence()
+                if self.fence.answered(message.beat):
+                    self._fence_moved()
             elif isinstance(message, Recorded):
                 self._do(self.machine.recorded(message.numbers, message.floor))
             elif isinstance(message, Recall):

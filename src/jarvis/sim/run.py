@@ -11,6 +11,8 @@ from jarvis.sim.loop import VirtualLoop
 from jarvis.sim.workload import Load
 from jarvis.sim.world import Parts, Plan, World
 
+FENCED_EVERY, FENCED_AT = 13, 11
+"""In one seed of so many, tasks must not run beside themselves, and silence lasts long enough to matter."""
 CALM_EVERY = 10
 """One seed of so many runs without faults, and is judged more strictly."""
 
@@ -40,7 +42,9 @@ class Verdict:
 
 def plan_of(seed: int, steps: int) -> Plan:
     """``steps`` is how much each client asks for; the time for faults grows with it."""
-    return Plan(seconds=5.0 * steps, calm=seed % CALM_EVERY == 0, load=Load(requests=steps))
+    fenced = seed % FENCED_EVERY == FENCED_AT
+    seconds = (60.0 if fenced else 5.0) * steps
+    return Plan(seconds, calm=seed % CALM_EVERY == 0, fenced=fenced, load=Load(requests=steps, fenced=fenced))
 
 
 def simulate(

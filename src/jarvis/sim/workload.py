@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import JarvisError, StoreUnavailable
 from jarvis.core.ids import ElementKey
@@ -33,6 +35,8 @@ class Load:
     requests: int = 12
     pause_s: float = 4.0
     command_share: float = 0.35
+    fenced: bool = False
+    """Much of it is long, and must not run beside itself."""
 
 
 class Client:
@@ -41,6 +45,7 @@ class Client:
     def __init__(self, world: "World", name: str, random: Random, load: Load) -> None:
         self.world, self.name, self.random, self.load = world, name, random, load
         self._count = 0
+        self._fence = world.random(f"fence {name}")
 
     async def run(self) -> None:
         for _ in range(self.load.requests):
@@ -57,7 +62,7 @@ class Client:
         """Until it is acknowledged or refused; then now and then once more, as a retry would."""
         self._count += 1
         key = f"{self.name}-{self._count}"
-        specs = [self._spec(known) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
+        specs = [self._fenced(self._spec(known)) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
         tasks = [NewTask(uuid=f"{key}-{at}", project="p", user=self.name, spec=spec) for at, spec in enumerate(specs)]
         submission = Submission(tasks, IdempotencyKey(self.name, "p", "tasks", key, str(len(specs))))
         while True:
@@ -76,6 +81,16 @@ class Client:
         except (ConnectionError, StoreUnavailable):
             return None
         return answers[0]
+
+    def _fenced(self, spec: TaskSpec) -> TaskSpec:
+        """As it was drawn, or long and fenced where that is the plan."""
+        if not self.load.fenced or spec.on_lost == "never" or self._fence.random() < 0.3:
+            return spec
+        assert isinstance(spec.command, tuple)
+        kind, seconds, *codes = spec.command
+        as_it_was = float(seconds) < 0 or spec.array is not None
+        long = seconds if as_it_was else str(round(self._fence.uniform(5.0, 250.0), 4))
+        return msgspec.structs.replace(spec, on_lost="fence", command=(kind, long, *codes), deadline=None)
 
     def _spec(self, known: list[int]) -> TaskSpec:
         draw = self.random.random

@@ -56,6 +56,7 @@ class Plan:
 
     seconds: float = 60.0
     calm: bool = False
+    fenced: bool = False
     load: Load = field(default_factory=Load)
 
 
@@ -70,7 +71,9 @@ class World:
         self.judge = Judge(self.database_now, self.history, self._heard_at, self.fail)
         self.disk = Disk(parts.store(self.database_now), self.random("disk"), self.judge.committed)
         size = self.random("size")
-        self.nodes = [self._node(f"n{at}", SIZES[at % len(SIZES)]) for at in range(size.randint(1, 4))]
+        self.nodes = [
+            self._node(f"n{at}", SIZES[at % len(SIZES)]) for at in range(size.randint(2 if plan.fenced else 1, 4))
+        ]
         self.faults = Faults(self, self.random("faults"))
         self.server: Server | None = None
         self.lives = 0

@@ -26,7 +26,7 @@ encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(TaskSpec)
 
 
-class AttemptDetail(msgspec.Struct, array_like=True, omit_defaults=True):
+class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=True):
     """What is never filtered on: packed into one column."""
 
     placements: tuple[Placement, ...] = ()

@@ -6,9 +6,11 @@ It may crash at any moment: the supervisor starts it again, and it adopts what r
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -32,14 +34,17 @@ from jarvis.bus.messages import (
     StreamTaken,
     ToAgent,
 )
-from jarvis.core.effects import Assign, Recall, Recorded, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources, parse_bytes
+from jarvis.core.states import Cause
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
+from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
+from jarvis.worker.fence import Fence
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
@@ -76,7 +81,10 @@ class Agent:
         self.name = options.name or socket.gethostname()
         self.resources: Resources = detect_resources(options.cpus, options.memory, options.gpus)
         self.labels = detect_labels() | dict(options.label)
-        self.machine = Machine(self.resources)
+        self.machine = Machine(self.resources, fence_open=False)
+        self.fence = Fence(secrets.randbits(40) << 20)
+        self._hello_at = 0.0
+        self._welcomed = asyncio.Event()
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
@@ -96,7 +104,7 @@ class Agent:
             self.bodies.fetch, self.spawn,
         )  # fmt: skip
         self.containers = ContainerExecutor(
-            self.processes, self, accounts, self.directory, self.name, container_mounts(options), self.spawn
+            self.processes, self, accounts, self.directory, self.name, container_mounts(options), self.spawn, self.fence
         )
         launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
@@ -129,6 +137,7 @@ class Agent:
         told = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
         tasks.append(asyncio.create_task(_until(told)))
+        self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
         loops = [self.session.run(), self._beat()]
@@ -165,13 +174,40 @@ class Agent:
     async def _beat(self) -> None:
         checked = time.monotonic()
         while True:
-            await asyncio.sleep(self.heartbeat_s)
-            self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told))
+            with contextlib.suppress(TimeoutError):  # a session begins: its heartbeats have a pace of their own
+                await asyncio.wait_for(self._welcomed.wait(), self.heartbeat_s)
+            self._welcomed.clear()
+            self._say_heartbeat()
+            self._look_at_fence(self.heartbeat_s)
             if time.monotonic() - checked >= CHECK_S:
                 checked = time.monotonic()
                 self.functions.end_idle()
                 self._say_again()
                 self.spawn(self._look_for_engine())
+
+    def _say_heartbeat(self) -> None:
+        beat = self.fence.ask(boottime()) if self.session.connected and self.machine.fenced else 0
+        self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat))
+
+    # ------------------------------------------------------------ the fence
+
+    def _look_at_fence(self, ahead_s: float = 0.0) -> None:
+        """When it closes, the supervisor ends what is fenced. Containers are ended from here, too, because only we can tell
+        why they end."""
+        if boottime() + ahead_s < self.fence.until:
+            return
+        self.machine.fence_open = False
+        for work in list(self.machine.active.values()):
+            if work.spec.kind == "container" and work.spec.on_lost == "fence":
+                self.containers.kill(work, Cause.NODE_LOST, self.fence.grace_s)
+
+    def _fence_moved(self) -> None:
+        """The supervisor learns it first, and then gets what waited for it."""
+        fence = self.fence
+        message = {"at": fence.since, "fence_s": fence.fence_s, "grace_s": fence.grace_s}
+        self.supervisor.send({"op": "fence", **message})
+        if boottime() < fence.until:
+            self._do(self.machine.open_fence())
 
     def _say_again(self) -> None:
         """An end that was not recorded at one check, and still is not at the next, is said again."""
@@ -184,23 +220,29 @@ class Agent:
         """What the supervisor holds: running attempts go on, ended ones are reported, warm processes tell what they have.
         This comes before the first session, whose Hello names all that is here."""
         services = [attempt for attempt in attempts if attempt["number"] >= SERVICE_NUMBERS]
+        lanes: dict[int, list[Work]] = {}
         for attempt in attempts:
             if attempt["number"] < SERVICE_NUMBERS:
-                self._adopt_attempt(attempt)
+                self._adopt_attempt(attempt, lanes)
+        for ident, works in lanes.items():
+            self.processes.adopt_lane(ident, works)
         await self.functions.adopt(services)
         await self.containers.adopt()
         here = {work.assignment.task for work in self.machine.everything()}
         self.remover.sweep(lambda task: task in here)
 
-    def _adopt_attempt(self, attempt: dict[str, Any]) -> None:
+    def _adopt_attempt(self, attempt: dict[str, Any], lanes: dict[int, list[Work]]) -> None:
+        """``lanes``: those that have not ended are put here, by lane and in order."""
         tag = msgspec.msgpack.decode(base64.b64decode(attempt["tag"]), type=Tag)
         spec = msgspec.msgpack.decode(tag.assignment.spec, type=TaskSpec)
         work = Work(tag.assignment, spec, tag.shares)
         if attempt["state"] == "ended":
             self.machine.adopt(work, "leaving")
             self.processes.reported(work, attempt["end"])
-        else:
-            self.machine.adopt(work, "active")
+            return
+        self.machine.adopt(work, "piped" if attempt["state"] == "queued" else "active")
+        if attempt.get("lane") is not None:
+            lanes.setdefault(attempt["lane"], []).append(work)
 
     async def _listen(self) -> None:
         """The supervisor's reports, until its socket closes."""
@@ -212,6 +254,8 @@ class Agent:
 
     def _supervisor_said(self, report: dict[str, Any]) -> None:
         op, number = report["op"], int(report.get("number") or 0)
+        if report.get("fenced"):
+            self.machine.fence_open = False
         if op in ("ended", "start_failed"):
             self._attempt_ended(number, report)
         elif op == "started" and number < SERVICE_NUMBERS:
@@ -220,6 +264,8 @@ class Agent:
             log.error("the supervisor refused %s", json.dumps(report))
             text = f"the supervisor refused it: {report.get('reason')} {report.get('error') or ''}"
             self._attempt_ended(number, {"code": 125, "error": text.rstrip()})
+        elif op == "recalled":
+            self.processes.not_begun(report["numbers"])
         elif op in ("exec_started", "exec_failed", "exec_ended"):
             self.streams.exec_said(report)
         elif op == "error":
@@ -230,6 +276,8 @@ class Agent:
             self.functions.service_ended(number, report)
         elif (work := self.machine.active.get(number)) is not None:
             self.processes.reported(work, report)
+        else:
+            self.processes.not_begun([number])
 
     # ------------------------------------------------------------ what the machine answers
 
@@ -244,7 +292,7 @@ class Agent:
             elif isinstance(item, Kill):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
             elif isinstance(item, Withdraw):
-                self.functions.withdraw(item.work)
+                (self.functions if item.work.spec.function is not None else self.processes).withdraw(item.work)
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
 
@@ -288,6 +336,7 @@ class Agent:
     # ------------------------------------------------------------ session
 
     def hello(self) -> Hello:
+        self._hello_at = boottime()
         return Hello(
             version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
@@ -304,8 +353,13 @@ class Agent:
         self._save_identity()
         self.heartbeat_s = welcome.heartbeat_s
         log.info("connected as node %d", welcome.node)
+        self._look_at_fence()
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
-        self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told))
+        if self.fence.welcomed(
+            self._hello_at, welcome.fence_s, welcome.grace_s
+        ):  # after what is not wanted any more went
+            self._fence_moved()
+        self._welcomed.set()
         self.spawn(self.containers.sweep(self._is_here))
 
     def _is_here(self, number: int) -> bool:
@@ -318,7 +372,7 @@ class Agent:
     def received(self, messages: list[ToAgent]) -> None:
         for message in messages:
             if isinstance(message, Assign):
-                self._do(self.machine.assign(message.assignments))
+                self._assigned(message)
             elif isinstance(message, Recorded):
                 floor = self.machine.floor
                 self._do(self.machine.recorded(message.numbers, message.floor))
@@ -331,8 +385,22 @@ class Agent:
             else:
                 self._received_other(message)
 
+    def _assigned(self, message: Assign) -> None:
+        """Whoever had nothing fenced did not ask the leader lately, and does now."""
+        self._look_at_fence()
+        self._do(self.machine.assign(message.assignments))
+        if self.fence.is_stale(boottime(), 2 * self.heartbeat_s) and self.machine.fenced:
+            self._say_heartbeat()
+
+    def _seen(self, message: Seen) -> None:
+        self._look_at_fence()
+        if self.fence.answered(message.beat):
+            self._fence_moved()
+
     def _received_other(self, message: ToAgent) -> None:
-        if isinstance(message, Signal):
+        if isinstance(message, Seen):
+            self._seen(message)
+        elif isinstance(message, Signal):
             self._do(self.machine.signal(message.number, message.signum))
         elif isinstance(message, BlobData | BlobStored):
             self.bodies.answered(message)
@@ -359,6 +427,11 @@ class Agent:
         temporary = self.directory / ".node.json"
         temporary.write_bytes(msgspec.json.encode(self._identity))
         os.replace(temporary, self.directory / "node.json")
+
+
+def boottime() -> float:
+    """Seconds of the clock that goes on while the machine sleeps, as the supervisor counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _until(event: asyncio.Event) -> None:
@@ -399,6 +472,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(Agent(options).run())

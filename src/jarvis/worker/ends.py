@@ -11,6 +11,10 @@ CAUSES = {
 }  # fmt: skip
 LOST = frozenset({"shutdown", "owner_gone"})
 """Kills by which the node went down: the task is not to blame and may run elsewhere."""
+FENCED = "fence"
+"""A kill because the node had no word of the leader for too long: it counts as lost, as the leader takes it for."""
+
+FENCE_TEXT = "ended by its own node, which had no word of the leader: on_lost is fence"
 
 
 def usage_of(report: dict[str, Any]) -> Usage:
@@ -30,6 +34,8 @@ def cause_of(report: dict[str, Any], asked: Cause | None) -> Cause:
     kill = str(report.get("kill_cause") or "")
     if kill in LOST:
         return Cause.SUPERVISOR_LOST
+    if kill == FENCED:
+        return Cause.NODE_LOST
     if kill in Cause.__members__.values():
         return Cause(kill)
     return asked or Cause.CANCELLED

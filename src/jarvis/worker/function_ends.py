@@ -9,7 +9,7 @@ from jarvis.core.effects import Assignment
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, FunctionCall, TaskSpec
-from jarvis.worker.ends import CAUSES, usage_of
+from jarvis.worker.ends import CAUSES, FENCE_TEXT, FENCED, usage_of
 from jarvis.worker.function_protocol import Result
 from jarvis.worker.function_spool import Found
 from jarvis.worker.logs import INLINE, read_range
@@ -32,8 +32,12 @@ def end_of_process(node: str, warm: Warm, work: Work, report: dict[str, Any], fo
     cause = CAUSES.get(str(report.get("cause")), Cause.EXIT)
     if warm.killing is not None and warm.killing[0] == work.number and cause is not Cause.OOM:
         cause = warm.killing[1]
+    if report.get("kill_cause") == FENCED:
+        cause = Cause.NODE_LOST
     end = cut(work, cause)
-    if cause is Cause.EXIT:
+    if cause is Cause.NODE_LOST:
+        end.message = FENCE_TEXT
+    elif cause is Cause.EXIT:
         end.exit_code, end.message = int(report.get("exit_code") or 1), "the process ended in the middle of the call"
     elif cause is Cause.SIGNAL:
         end.message = "the process was killed in the middle of the call"
@@ -47,7 +51,8 @@ def stub(number: int, token: int, tag: WarmTag | None) -> Work:
     """What is known of a call of which only the number is known: the resources are those of its process."""
     resources, shares = ({}, ()) if tag is None else (tag.resources, tag.shares)
     function = FunctionCall(code="", python=PYTHON, environment="" if tag is None else tag.environment)
-    spec = TaskSpec(name="", function=function, resources=resources)
+    fence = tag is not None and tag.fence
+    spec = TaskSpec(name="", function=function, resources=resources, on_lost="fence" if fence else "rerun")
     project, user = ("", "") if tag is None else (tag.project, tag.user)
     assignment = Assignment(number, token, 0, 0, -1, project, user, msgspec.Raw(b""))
     return Work(assignment, spec, shares)

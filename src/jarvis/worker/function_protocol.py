@@ -22,7 +22,7 @@ class FrameError(Exception):
     """The peer does not speak this protocol."""
 
 
-class Call(msgspec.Struct, array_like=True):
+class Call(msgspec.Struct, gc=False, array_like=True):
     """One call. ``code`` comes with the first call of a function, ``args`` when they are not in the spec."""
 
     assignment: Assignment
@@ -30,7 +30,7 @@ class Call(msgspec.Struct, array_like=True):
     args: bytes | None = None
 
 
-class State(msgspec.Struct, array_like=True):
+class State(msgspec.Struct, gc=False, array_like=True):
     """What a warm process has, said first to an agent that connects; unacknowledged results follow."""
 
     current: Assignment | None
@@ -39,7 +39,7 @@ class State(msgspec.Struct, array_like=True):
     unacked: int
 
 
-class Result(msgspec.Struct, array_like=True):
+class Result(msgspec.Struct, gc=False, array_like=True):
     """How a call ended. ``output`` holds what it printed if that is little, else it is a range of the log."""
 
     number: int
@@ -57,7 +57,7 @@ class Result(msgspec.Struct, array_like=True):
     log_end: int = 0
 
 
-class Place(msgspec.Struct):
+class Place(msgspec.Struct, gc=False):
     """What a warm process is told at its start, as JSON: where and as whom it is."""
 
     folder: str

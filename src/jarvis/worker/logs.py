@@ -165,9 +165,18 @@ def remove_bases(bases: list[str]) -> None:
             os.unlink(f"{base}.out")
         except OSError:
             pass
-        shutil.rmtree(f"{base}.d", ignore_errors=True)
+        _remove_scratch(f"{base}.d")
     for folder in {os.path.dirname(base) for base in bases}:
         try:
             os.rmdir(folder)
         except OSError:
             continue  # others of its elements are still there
+
+
+def _remove_scratch(folder: str) -> None:
+    """Most tasks leave nothing in it, and then three calls do."""
+    try:
+        for path in (f"{folder}/tmp", f"{folder}/outputs", folder):  # noqa: S108 - folders of its own
+            os.rmdir(path)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)

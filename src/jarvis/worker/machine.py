@@ -1,9 +1,9 @@
 """PURE: the node's logic: assignments wait in order and start when resources free; everything is said until it is recorded.
 
 The machine holds no clock, process or socket: the agent feeds it what happened and carries out what it answers. A number
-is in at most one place: ``waiting`` (the backlog), ``piped`` (handed ahead to a warm process, holding no resources),
-``active`` (holding resources), ``leaving`` (its process is over, its output or result on its way), ``ended`` (until recorded),
-or ``settled`` (never to be started again).
+is in at most one place: ``waiting`` (the backlog), ``piped`` (handed ahead to a warm process, or into a lane of the supervisor,
+holding no resources), ``active`` (holding resources), ``leaving`` (its process is over, its output or result on its way),
+``ended`` (until recorded), or ``settled`` (never to be started again).
 """
 
 from collections import deque
@@ -79,7 +79,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Take it back from the warm process if it has not begun there; ``withdrawn`` is the answer if it had not."""
+    """Take it back from where it was handed ahead if it has not begun there; ``withdrawn`` is the answer if it had not."""
 
     work: Work
 
@@ -113,6 +113,8 @@ class Machine:
     leaving: dict[int, Work] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
     settled: Settled = field(default_factory=Settled)
+    fence_open: bool = True
+    """Whether what must not run beside another may start now."""
     _order: deque[Work] = field(default_factory=deque)
     """The backlog in order; members that are not in ``waiting`` any more are passed over."""
     _free: Resources = field(default_factory=dict)
@@ -223,10 +225,15 @@ class Machine:
         out += [Known(w.number, w.assignment.token, str(w.state)) for w in running]
         return out + [Known(e.number, e.token, "ended") for e in self.ended.values()]
 
+    def open_fence(self) -> list[Instruction]:
+        """The leader has heard this node: what waited for that starts."""
+        self.fence_open = True
+        return self._start_what_fits([])
+
     # ------------------------------------------------------------ what happens here
 
     def adopt(self, work: Work, where: Stage) -> None:
-        """It was here when this agent came: running, in the pipe of a warm process, or over but not told yet."""
+        """It was here when this agent came: running, handed ahead, or over but not told yet."""
         if where == "piped":
             self.piped[work.number] = work
             return
@@ -241,6 +248,12 @@ class Machine:
         places = (self.waiting, self.piped, self.active, self.leaving, self._finished)
         return [work for place in places for work in place.values()]
 
+    @property
+    def fenced(self) -> bool:
+        """Whether there is anything here that must not run beside another."""
+        places = (self.active, self.piped, self.waiting)
+        return any(work.spec.on_lost == "fence" for place in places for work in place.values())
+
     def started(self, number: int, age: float = 0.0) -> list[Instruction]:
         work = self.active.get(number)
         if work is None or work.state is State.RUNNING:
@@ -249,7 +262,7 @@ class Machine:
         return [Say(Started(number=number, token=work.assignment.token, age=age))]
 
     def vacated(self, number: int, heir: int | None = None) -> list[Instruction]:
-        """Its process is over. Its resources go to ``heir``, the next in its warm process, or to the backlog."""
+        """Its process is over. Its resources go to ``heir``, what was handed ahead to follow it, or to the backlog."""
         out: list[Instruction] = []
         work = self.active.pop(number, None)
         following = None if heir is None else self.piped.pop(heir, None)
@@ -276,14 +289,14 @@ class Machine:
         return out
 
     def ahead(self, like: Work, limit: int) -> list[Work]:
-        """The next calls for the warm process that runs ``like``: same owner, environment and shape, in order."""
+        """The next that may follow ``like`` where it runs (:func:`same_lane`), in order."""
         out: list[Work] = []
         passed: list[Work] = []
         while self._order and len(out) < limit and len(passed) < LOOK_PAST:
             work = self._order.popleft()
             if self.waiting.get(work.number) is not work:
                 continue
-            if same_lane(work, like):
+            if same_lane(work, like) and not self._is_fenced_off(work):
                 del self.waiting[work.number]
                 self.piped[work.number] = work
                 out.append(work)
@@ -297,7 +310,7 @@ class Machine:
         return out
 
     def unbegun(self, number: int, heir: int | None) -> list[Instruction]:
-        """Its warm process gave it back at the very moment at which it was due: ``heir`` runs there instead, if anything.
+        """It was given back at the very moment at which it was due: ``heir`` runs there instead, if anything.
         Its start was told, so it is not given back to the server but starts again."""
         out: list[Instruction] = []
         work = self.active.pop(number, None)
@@ -313,7 +326,7 @@ class Machine:
         return out + self.withdrawn([work])
 
     def withdrawn(self, works: Iterable[Work]) -> list[Instruction]:
-        """Taken back from a warm process before they began: stopped, given back, or to the front of the backlog."""
+        """Taken back from where they were handed ahead before they began: stopped, given back, or to the front of the backlog."""
         out: list[Instruction] = []
         given: list[int] = []
         again: list[Work] = []
@@ -348,6 +361,9 @@ class Machine:
             work = self._order.popleft()
             if self.waiting.get(work.number) is not work:
                 continue
+            if self._is_fenced_off(work):
+                passed.append(work)
+                continue
             shares = self._gpus.pick(work.spec.resources) if vector.fits(work.spec.resources, self._free) else None
             if shares is None:
                 passed.append(work)
@@ -364,8 +380,14 @@ class Machine:
         return out
 
     def _count_pass(self, passed: list[Work]) -> None:
-        """The first of them is the one that waits longest: when it may not be passed any more, none of them is."""
-        passed[0].passed += 1
+        """The first of them is the one that waits longest: when it may not be passed any more, none of them is. What waits for
+        the leader is passed as often as there is something else."""
+        first = next((work for work in passed if not self._is_fenced_off(work)), None)
+        if first is not None:
+            first.passed += 1
+
+    def _is_fenced_off(self, work: Work) -> bool:
+        return not self.fence_open and work.spec.on_lost == "fence"
 
     def _occupy(self, work: Work, shares: tuple[Share, ...]) -> None:
         self._free = vector.subtract(self._free, work.spec.resources)
@@ -385,7 +407,12 @@ class Machine:
 
 
 def same_lane(one: Work, other: Work) -> bool:
-    """Whether a warm process that ran one may run the other."""
+    """Whether one may follow the other with the same resources: a process any other one, a call where a warm process that
+    ran one may run the other."""
+    if one.spec.resources != other.spec.resources or one.spec.kind != other.spec.kind:
+        return False
+    if one.spec.kind == "process":
+        return True
     a, b, f, g = one.assignment, other.assignment, one.spec.function, other.spec.function
     return (
         f is not None
@@ -393,8 +420,8 @@ def same_lane(one: Work, other: Work) -> bool:
         and f.environment == g.environment
         and a.project == b.project
         and a.user == b.user
-        and one.spec.resources == other.spec.resources
         and not f.fresh
         and f.python == g.python
         and f.max_calls == g.max_calls
+        and (one.spec.on_lost == "fence") is (other.spec.on_lost == "fence")
     )

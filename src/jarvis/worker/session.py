@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from jarvis.bus.messages import MAX_FRAME, AgentFrame, FromAgent, ServerFrame, ToAgent, decode_from_server, encode
 from jarvis.core.effects import Assign, Recall, Recorded, Refused, Signal, Stop, Welcome
-from jarvis.core.inputs import Hello
+from jarvis.core.inputs import Ended, Hello, Started
 
 log = logging.getLogger("jarvis.session")
 
@@ -183,10 +183,18 @@ class Session:
             self._something.clear()
             while self._outbox:
                 messages, self._outbox = self._outbox[:FRAME_MESSAGES], self._outbox[FRAME_MESSAGES:]
-                for data in frames(seq + 1, self._heard, messages):
+                for data in frames(seq + 1, self._heard, worth_saying(messages)):
                     seq += 1
                     async with asyncio.timeout(SEND_S):
                         await socket.send(data)
+
+
+def worth_saying(messages: list[FromAgent]) -> list[FromAgent]:
+    """Without the starts of what ends in the same breath: an end tells when it began."""
+    ended = {message.number for message in messages if type(message) is Ended}
+    if not ended:
+        return messages
+    return [message for message in messages if type(message) is not Started or message.number not in ended]
 
 
 def frames(seq: int, ack: int, messages: list[FromAgent]) -> list[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _length = struct.Struct(">I")
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 CONNECT_S = 10.0
 
 
@@ -17,6 +18,7 @@ class SupervisorClient:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unsent: list[bytes] = []
 
     @property
     def _address(self) -> str:
@@ -38,8 +40,15 @@ class SupervisorClient:
         return welcome
 
     def send(self, message: dict[str, Any]) -> None:
-        body = json.dumps(message, separators=(",", ":")).encode()
-        self._writer.write(_length.pack(len(body)) + body)
+        """In order; what one turn of the loop says is written at once."""
+        body = _encode(message).encode()
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent += (_length.pack(len(body)), body)
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        self._writer.write(data)
 
     async def receive(self) -> dict[str, Any]:
         (size,) = _length.unpack(await self._reader.readexactly(4))

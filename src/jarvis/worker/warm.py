@@ -51,6 +51,7 @@ class WarmTag(msgspec.Struct):
     environment: str
     resources: Resources
     shares: tuple[Share, ...] = ()
+    fence: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +153,8 @@ class Launcher:
         assert spec.function is not None
         gpus = work.gpus
         place = Place(warm.folder, self.node, account.home, account.name, account.shell, self._api_url, gpus)
-        tag = WarmTag(warm.name, a.project, a.user, spec.function.environment, spec.resources, work.shares)
+        fence = spec.on_lost == "fence"
+        tag = WarmTag(warm.name, a.project, a.user, spec.function.environment, spec.resources, work.shares, fence)
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **spec.env}
         env |= {"HOME": account.home, "USER": account.name, "SHELL": account.shell}
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
@@ -161,7 +163,7 @@ class Launcher:
             "argv": [sys.executable, "-c", BOOT, self._root, msgspec.json.encode(place).decode()],
             "cwd": spec.cwd if spec.cwd and os.path.isdir(spec.cwd) else "/", "output_as_user": False,
             "stdout": warm.log, "append": True, "memory_bytes": spec.resources.get("memory") or None,
-            "user": account.switch, "no_new_privs": account.switch is not None, "grace_s": 0.0,
+            "user": account.switch, "no_new_privs": account.switch is not None, "grace_s": 0.0, "fence": fence,
         }  # fmt: skip
 
     async def dial(self, warm: Warm, received: Callable[[bytes], None], wanted: Callable[[], bool]) -> None:

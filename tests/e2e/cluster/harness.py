@@ -33,13 +33,15 @@ class Home:
         self.directory = directory
         self.up_with: list[str] = []
         """What it was brought up with, to do so again."""
+        self.within: list[str] = []
+        """What commands begin with, to be run on a host of their own."""
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("JARVIS")}
         self.env |= {"JARVIS_HOME": str(directory), "JARVIS_CONFIG": str(directory / "none.yaml"), "NO_COLOR": "1"}
 
     def jarvis(self, *args: str, code: int | None = 0, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Run the command line; ``code`` is what it must end with (None: anything)."""
         done = subprocess.run(
-            [sys.executable, "-m", "jarvis.cli", *args], env=self.env, capture_output=True, text=True, timeout=120,
+            [*self.within, sys.executable, "-m", "jarvis.cli", *args], env=self.env, capture_output=True, text=True, timeout=120,
             check=False, **{"cwd": self.directory.parent} | kwargs,
         )  # fmt: skip
         said = f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -282,9 +282,12 @@ def _command(pid: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, *options: str) -> AsyncIterator[tuple[FakeServer, Node]]:
+async def running(
+    directory: Path, *options: str, welcome: Welcome | None = None
+) -> AsyncIterator[tuple[FakeServer, Node]]:
     """A server and a node that is connected to it."""
     server = FakeServer()
+    server.welcome = welcome or server.welcome
     await server.up()
     node = Node(directory, server, *options)
     try:

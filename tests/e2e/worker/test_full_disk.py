@@ -27,3 +27,21 @@ async def test_what_begins_on_a_full_disk_waits_for_room(tmp_path: Path) -> None
             disk.drain()
             end = await server.end_of(2)
             assert (end.cause, end.exit_code, server.text(end)) == (Cause.EXIT, 0, b"later\n")
+
+
+async def test_what_waits_in_a_lane_on_a_full_disk_waits_for_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "node", 16 << 20) as disk:
+        async with running(disk.path, "--cpus", "1", "--memory", "2G", "--allow-root") as (server, _):
+            short = [shell(n, "true", resources={"cpu": 1000}) for n in range(1, 21)]
+            await server.assign(*short)
+            for number in range(1, 21):
+                await server.end_of(number)
+            disk.fill()
+            await server.assign(*[shell(n, "true", resources={"cpu": 1000}, env=PAD) for n in range(21, 61)])
+            await server.send(Stop(number=60, cause=Cause.CANCELLED, grace_s=0.1))
+            assert (await server.end_of(60)).cause is Cause.CANCELLED
+            disk.drain()
+            for number in range(21, 60):
+                end = await server.end_of(number)
+                assert (end.cause, end.exit_code) == (Cause.EXIT, 0)
+                assert sum(s.number == number for s in server.started) <= 1

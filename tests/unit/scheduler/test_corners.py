@@ -1,14 +1,17 @@
 """Corners of the leader's rules that the simulation found: one test per defect, in the order in which they were found."""
 
+import asyncio
+
 import pytest
 from tests.unit.scheduler.harness import Case
 
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.command import NewCommand
-from jarvis.core.effects import Refused, ToSession, Welcome
+from jarvis.core.effects import Refused, Seen, ToNode, ToSession, Welcome
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Ended, Hello, NodeConnected, NodeReported, Started, TasksTaken
+from jarvis.core.inputs import CommandsTaken, Ended, Hello, NodeConnected, NodeReported, NodesSeen, Started, TasksTaken
+from jarvis.core.node import NodeState
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
@@ -332,3 +335,37 @@ async def test_sessions_begin_anew_after_a_commit_without_an_answer() -> None:
     assert isinstance(said[0].message, Welcome)  # type: ignore[union-attr]
     assert isinstance(said[1].message, Refused)  # type: ignore[union-attr]
     assert said[1].close  # type: ignore[union-attr]
+
+
+async def test_who_was_silent_while_the_leader_stood_still_gets_the_whole_window_again() -> None:
+    clock = [1000.0]
+    leader = Leader(MemoryStore(lambda: clock[0]))
+    await leader.scheduler.start()
+    await leader.connect()
+    leader.now = clock[0] = 1060.0  # a database that hangs, a server that is stopped, or a clock that jumps
+    await leader.scheduler.run_once([])
+    view = leader.scheduler.cluster.nodes[1]
+    assert (view.node.state, view.heard_at) == (NodeState.READY, leader.now)
+    for _ in range(21):
+        leader.now = clock[0] = leader.now + 1.0
+        await leader.scheduler.run_once([])
+    assert view.node.state is NodeState.LOST
+
+
+async def test_a_heartbeat_is_answered_only_after_the_lease_was_renewed() -> None:
+    store = MemoryStore(lambda: 1000.0)
+    leader = Leader(store)
+    leader.scheduler.lease_s = 10.0
+    await leader.scheduler.start()
+    await leader.connect()
+    outbox = leader.bus.sessions()
+    assert isinstance((await anext(outbox)).message, Welcome)  # type: ignore[union-attr]
+    await leader.scheduler.run_once([NodesSeen("seen", {1: {}}, {}, {1: 77})])
+    waiting: asyncio.Future[object] = asyncio.ensure_future(anext(leader.bus.sessions()))
+    await asyncio.sleep(0)
+    assert not waiting.done(), "nobody knows yet whether another one leads"
+    leader.now += 2.0
+    await leader.scheduler.run_once([])
+    item = await waiting
+    assert isinstance(item, ToNode)
+    assert item.message == Seen(beat=77)

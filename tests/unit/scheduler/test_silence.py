@@ -3,12 +3,13 @@
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.bus.messages import PROTOCOL_VERSION
 from jarvis.core.inputs import Hello, NodeConnected, NodesSeen
-from jarvis.core.node import NodeState
-from jarvis.monitor.heartbeat_monitor import LOST_S
+from jarvis.core.node import DEFAULT_WINDOWS, NodeState
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
+
+LOST_S = DEFAULT_WINDOWS.lost_s
 
 
 class Silence:

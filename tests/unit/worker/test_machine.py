@@ -278,3 +278,21 @@ def test_adoption_takes_resources() -> None:
     m.adopt(Work(make(2), spec), "leaving")
     assert started(m.assign([make(1), make(3, gpu=1000)])) == [3] and m.active[3].gpus == (1,)
     assert {k.number: k.state for k in m.known()} == {1: "running", 2: "running", 3: "starting"}
+
+
+def fenced(number: int) -> Assignment:
+    raw = msgspec.msgpack.encode(TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, on_lost="fence"))
+    return msgspec.structs.replace(make(number), spec=msgspec.Raw(raw))
+
+
+def test_what_is_fenced_waits_for_the_leader_and_holds_up_nobody() -> None:
+    machine = Machine({"cpu": 1000}, fence_open=False)
+    assert started(machine.assign([fenced(1), make(2), make(3)])) == [2]
+    assert machine.fenced
+    assert [w.number for w in machine.ahead(machine.active[2], 8)] == [3], "nor is it handed ahead"
+    machine.piped.clear()
+    for number in range(10, 10 + 2 * MAY_PASS):
+        assert not started(machine.assign([make(number)]))
+        assert started(machine.finished(end(number - 1 if number > 10 else 2))) == [number], "it may be passed for ever"
+    assert not started(machine.open_fence()), "there is no room"
+    assert started(machine.finished(end(number))) == [1]

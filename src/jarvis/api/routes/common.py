@@ -66,8 +66,8 @@ class Context:
         return task, key, await self.element(task, key)
 
 
-def _context(request: Request) -> Context:
-    return Context(request)
+async def _context(request: Request) -> Context:
+    return Context(request)  # in a coroutine, because the framework would hand a plain function to a thread
 
 
 Ctx = Annotated[Context, Depends(_context)]

@@ -24,7 +24,7 @@ PIECE = 64 * 1024
 WAIT_S = 60.0
 
 
-def _socket_context(socket: WebSocket) -> Context:
+async def _socket_context(socket: WebSocket) -> Context:
     return Context(socket)
 
 

@@ -108,7 +108,7 @@ class TaskIn(Strict):
     time_limit: Limit | None = None
     soft_limit: Limit | None = None
     grace: Duration = 10.0
-    retry: RetryIn = RetryIn()
+    retry: RetryIn = Field(default_factory=RetryIn)
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
     hold: bool = False
     constraints: list[Label] = []
@@ -124,7 +124,7 @@ class TaskIn(Strict):
     login_shell: bool = False
 
 
-class FunctionFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class FunctionFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
     code: str
     python: str
     args: str | None = None
@@ -134,7 +134,7 @@ class FunctionFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_calls: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
 
 
-class RetryFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class RetryFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
     backoff_strategy: Literal["exponential", "linear", "constant"] = "exponential"
     backoff_base: int | float | str = 1.0
@@ -146,7 +146,7 @@ class RetryFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 _ONCE = RetryFast()
 
 
-class TaskFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
     name: str | None = None
     command: list[str] | str | None = None
     image: str | None = None
@@ -185,14 +185,14 @@ class TaskFast(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     login_shell: bool = False
 
 
-class BatchFast(msgspec.Struct, forbid_unknown_fields=True):
+class BatchFast(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """Members stay raw, so that one bad member has a problem of its own."""
 
     tasks: list[msgspec.Raw]
     atomic: bool = False
 
 
-class Calls(msgspec.Struct, forbid_unknown_fields=True):
+class Calls(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """Calls of one function that differ in their arguments alone; ``task`` is JSON, as for a single one."""
 
     task: bytes

@@ -24,7 +24,7 @@ QUEUED, STARTING, RUNNING, SWEEPING, ENDED = "queued", "starting", "running", "s
 PLAIN = (
     "number", "tag", "state", "pid", "began", "wall", "deadline", "soft_deadline", "soft_signal", "grace", "kill_at",
     "doom", "kill_cause", "end", "status", "usage", "sweep_until", "stdout", "stderr", "out_base", "err_base",
-    "output_limit", "memory", "service", "lane", "user", "no_new_privs", "terminal_bytes",
+    "output_limit", "memory", "service", "lane", "user", "no_new_privs", "terminal_bytes", "fence",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ class Attempt:
         self.output_limit: int | None = None
         self.memory: int | None = None
         self.service = False
+        self.fence = False
         self.lane: str | int | None = None
         self.user: Message | None = None
         self.no_new_privs = False
@@ -74,7 +75,7 @@ class Attempt:
         self.soft_signal, self.grace = order.soft_signal, order.grace_s
         self.stdout, self.stderr = order.stdout, order.stderr
         self.output_limit, self.memory = order.output_limit, order.memory_bytes
-        self.service, self.lane = order.service, order.slot
+        self.service, self.lane, self.fence = order.service, order.slot, order.fence
         self.user, self.no_new_privs = order.user, order.no_new_privs
 
     def set_clocks(self, order: Order) -> None:
@@ -109,6 +110,7 @@ class Attempt:
             "pid": self.pid,
             "tag": self.tag,
             "state": states.get(self.state, "running"),
+            "lane": self.lane,
             "age_s": round(now() - self.began, 6),
             "end": self.end,
         }

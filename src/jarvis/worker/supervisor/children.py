@@ -52,11 +52,13 @@ class Children:
         self.sweeping: set[int] = set()
         self.lanes: dict[str | int, deque[Attempt]] = {}
         self.lane_busy: dict[str | int, int] = {}
+        self.advancing: set[str | int] = set()  # lanes whose next one is about to begin
         self.tables = Tables()
         self.own = OwnChildren()
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
+        self.fence_closed: Callable[[], bool] = lambda: False
         self.stopping = False
         self.due = NEVER
 
@@ -101,10 +103,9 @@ class Children:
         elif attempt.state != STARTING:
             self._report_started(attempt)
 
-    def _fail_unrecorded(self, number: int, error: str, again: bool = False) -> None:
-        """``again``: the order was good and nothing is known of the number, so it may be given once more."""
+    def _fail_unrecorded(self, number: int, error: str, **more: bool) -> None:
         report = {"op": "start_failed", "number": number, "code": 125, "error": error, "recorded": False}
-        self.report(report | {"again": True} if again else report)
+        self.report({**report, **more})
 
     def _admit(self, attempt: Attempt, order: Order) -> None:
         attempt.prepare(order)
@@ -121,11 +122,13 @@ class Children:
 
     def _begin(self, attempt: Attempt, order: Order) -> None:
         """Journal first, spawn second: after a crash in between, the number counts as lost, never as unknown."""
+        if order.fence and self.fence_closed():
+            self._give_back(attempt, "the leader was not heard of lately", fenced=True)
+            return
         try:
             self.journal.write(start_record(attempt, now()))
         except OSError as error:
-            self.attempts.pop(attempt.number, None)
-            self._fail_unrecorded(attempt.number, f"journal: {error.strerror}", again=True)
+            self._give_back(attempt, f"journal: {error.strerror}")
             return
         self.attempts[attempt.number] = attempt
         if attempt.lane is not None:
@@ -136,6 +139,13 @@ class Children:
             self._failed_to_start(attempt, error.code, str(error))
         except OSError as error:
             self._failed_to_start(attempt, 125, f"limits: {error}")
+
+    def _give_back(self, attempt: Attempt, error: str, **more: bool) -> None:
+        """The order was good and nothing is known of the number, so it may be given once more."""
+        self.attempts.pop(attempt.number, None)
+        self._fail_unrecorded(attempt.number, error, again=True, **more)
+        if attempt.lane is not None:
+            self._next_in_lane(attempt.lane)
 
     def _launch(self, attempt: Attempt, order: Order) -> None:
         self._take_slot(attempt, order)
@@ -353,15 +363,19 @@ class Children:
             self._next_in_lane(attempt.lane)
 
     def _next_in_lane(self, lane: str | int) -> None:
+        """Begin the next that waits there; when it cannot begin, the one after it."""
         self.lane_busy.pop(lane, None)
-        waiting = self.lanes.get(lane)
-        if not waiting:
-            self.lanes.pop(lane, None)
+        if lane in self.advancing:  # it failed at once: the loop below goes on
             return
-        attempt = waiting.popleft()
-        order, attempt.order = attempt.order, None
-        assert order is not None
-        self._begin(attempt, order)
+        self.advancing.add(lane)
+        while lane not in self.lane_busy and self.lanes.get(lane):
+            attempt = self.lanes[lane].popleft()
+            order, attempt.order = attempt.order, None
+            assert order is not None
+            self._begin(attempt, order)
+        self.advancing.discard(lane)
+        if not self.lanes.get(lane):
+            self.lanes.pop(lane, None)
 
     def recall(self, numbers: Iterable[int]) -> list[int]:
         """Take back those of `numbers` that wait in a lane; they never ran and leave no trace."""

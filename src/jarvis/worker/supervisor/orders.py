@@ -34,6 +34,7 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "soft_signal": (int, int(signal.SIGTERM)),
     "grace_s": ((int, float), 5.0),
     "service": (bool, False),
+    "fence": (bool, False),
     "slot": ((str, int, type(None)), None),
 }
 
@@ -61,6 +62,7 @@ class Order:
     soft_signal: int
     grace_s: float
     service: bool
+    fence: bool
     slot: str | int | None
 
     def __init__(self, message: Message) -> None:

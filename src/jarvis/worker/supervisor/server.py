@@ -55,6 +55,7 @@ class Server:
         self.loop, self.children, self.listener = loop, children, listener
         self.handlers: dict[str, Handler] = {}
         self.attach: Callable[[Message, socket.socket, bytes], bool] = lambda message, peer, rest: False
+        self.fence_until: Callable[[], float] = lambda: 0.0
         self.agent: Connection | None = None
         self.strangers: dict[int, Connection] = {}
         self.inbox: deque[Message] = deque()
@@ -123,6 +124,7 @@ class Server:
         views = [attempt.view() for attempt in self.children.attempts.values()]
         parts = [views[at : at + WELCOME_PART] for at in range(0, len(views), WELCOME_PART)] or [[]]
         head = {"op": "welcome", "version": VERSION, "pid": os.getpid(), "boot_id": boot_id()}
+        head["fence_until"] = self.fence_until()
         for index, part in enumerate(parts):
             more = index + 1 < len(parts)
             connection.out += pack({**(head if index == 0 else {"op": "attempts"}), "attempts": part, "more": more})

@@ -15,6 +15,7 @@ from .attempts import Attempt
 from .attempts import from_state as attempt_from_state
 from .children import Children
 from .execs import Execs
+from .fence import Fence
 from .journal import Journal
 from .limits import Limits
 from .loop import HANGUP, NEVER, READ, Loop
@@ -70,6 +71,7 @@ class Supervisor:
         self.children = Children(self.loop, self.journal, past, pool)
         self.children.attempts.update(known)
         self.limits = Limits(self.children)
+        self.fence = Fence(self.children, self.limits)
         self.execs = Execs(self.children)
         self.server = Server(self.loop, self.children, self._listener(state))
         self.agent = AgentProcess(self.children, options.agent, options.directory)
@@ -84,12 +86,16 @@ class Supervisor:
 
     def _connect_parts(self) -> None:
         self.children.report = self.server.report
+        self.children.fence_closed = lambda: self.fence.closed
+        self.server.fence_until = lambda: self.fence.until
         self.server.attach = self._attach
         self.server.handlers = {
             "hello": lambda message: self.server.report({"op": "error", "of": "hello", "error": "said already"}),
             "start": self.children.start,
             "signal": self._on_signal,
             "kill": self._on_kill,
+            "fence": self.fence.extend,
+            "guard": self.fence.guard,
             "ack": lambda message: self.children.ack(message["numbers"], message.get("floor")),
             "recall": self._on_recall,
             "exec": self.execs.start,
@@ -97,7 +103,7 @@ class Supervisor:
             "upgrade": self._on_upgrade,
             "shutdown": self._on_shutdown,
         }
-        self.loop.parts = [self.limits, self.execs, self.server, self.children.viewers, self]
+        self.loop.parts = [self.limits, self.fence, self.execs, self.server, self.children.viewers, self]
         if self.options.agent:
             self.loop.parts.append(self.agent)
         self.loop.signals = self._on_signals
@@ -269,6 +275,7 @@ class Supervisor:
             "lane_busy": list(children.lane_busy.items()),
             "owners": list(children.owners.items()),
             "execs": self.execs.to_state(),
+            "fence": self.fence.to_state(),
             "stopping": self.stopping,
         }
 
@@ -285,6 +292,8 @@ class Supervisor:
         children.due = 0.0
         self.limits.plan_check()
         self.execs.restore(state["execs"])
+        if "fence" in state:  # the version before had none
+            self.fence.restore(state["fence"])
         self.stopping, children.stopping = state["stopping"], bool(state["stopping"])
         if state["agent_pid"]:
             self.agent.began = state["agent_began"]

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -23,11 +24,14 @@ import msgspec
 from jarvis.bus.messages import StreamOpen
 from jarvis.core.states import Cause
 from jarvis.core.task import Container, TaskSpec
+from jarvis.worker import container_guard
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.container_config import Box, container_env, create_config
 from jarvis.worker.container_engine import Engine, EngineError, find_socket
 from jarvis.worker.container_exec import ContainerExec
 from jarvis.worker.container_usage import Use
+from jarvis.worker.ends import FENCED
+from jarvis.worker.fence import Fence
 from jarvis.worker.logs import file_size
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import Reports, Spawn, cut, failed
@@ -68,10 +72,10 @@ class ContainerExecutor:
 
     def __init__(
         self, processes: ProcessExecutor, reports: Reports, accounts: Accounts, directory: Path, node: str,
-        mounts: tuple[str, ...], spawn: Spawn,
+        mounts: tuple[str, ...], spawn: Spawn, fence: Fence,
     ) -> None:  # fmt: skip
         self._processes, self._reports, self._accounts = processes, reports, accounts
-        self._node, self._mounts, self._spawn = node, mounts, spawn
+        self._node, self._mounts, self._spawn, self._fence = node, mounts, spawn, fence
         self._identity_path = directory / "containers.id"
         self._engine = Engine()
         self._preparing: dict[int, asyncio.Task[Running]] = {}
@@ -115,16 +119,26 @@ class ContainerExecutor:
             box.uid, box.gid, box.groups = account.switch["uid"], account.switch["gid"], tuple(account.switch["groups"])
         for path in filter(None, self._processes.output_paths(work)):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644))
+        while self._fenced_off(work):  # noqa: ASYNC110 - an image may have taken its time, and a clock wakes nobody
+            await asyncio.sleep(AGAIN_S)
         del self._preparing[
             work.number
         ]  # from here on it is stopped like one that runs: an engine asked twice makes two
         running = Running(work, await self._engine.create(self._name(work), create_config(container, work, box)))
+        if work.spec.on_lost == "fence":
+            script_path = str(Path(container_guard.__file__))
+            argv = [sys.executable, "-I", "-S", script_path, str(find_socket()), running.id, str(self._fence.grace_s)]
+            self._processes.guard(work.number, argv)
         try:
             await self._engine.start(running.id)
         except EngineError:
+            self._processes.guard(work.number, None)
             await self._ask(self._engine.remove(running.id))
             raise
         return running
+
+    def _fenced_off(self, work: Work) -> bool:
+        return work.spec.on_lost == "fence" and time.clock_gettime(time.CLOCK_BOOTTIME) >= self._fence.until
 
     def _permit(self, container: Container, spec: TaskSpec, account: Account) -> None:
         """Where the agent serves several users, a container runs as its owner, and the node says what may be mounted."""
@@ -198,6 +212,8 @@ class ContainerExecutor:
             state = await self._until_over(running)
         finally:
             del self._running[work.number]
+            if work.spec.on_lost == "fence":
+                self._processes.guard(work.number, None)
             sampler.cancel()
             for timer in running.timers:
                 timer.cancel()
@@ -301,6 +317,8 @@ class ContainerExecutor:
 
     def _report(self, running: Running, state: dict[str, Any] | None) -> dict[str, Any]:
         """Its end in the form in which the supervisor reports that of a process."""
+        if not running.doom and self._fenced_off(running.work):
+            running.doom, running.kill_cause = "killed", FENCED
         stdout, stderr = self._processes.output_paths(running.work)
         report: dict[str, Any] = {
             "cause": running.doom or "exit", "kill_cause": running.kill_cause, "usage": running.use.report(),

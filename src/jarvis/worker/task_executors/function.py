@@ -296,8 +296,7 @@ class FunctionExecutor:
             self._preparing.discard(work.number)
             self._reports.finished(cut(work, cause, "stopped before it started"))
             return
-        warm = self._by_call.get(work.number)
-        if warm is None:
+        if (warm := self._by_call.get(work.number)) is None:
             return
         warm.killing = (work.number, cause)
         warm.write(frame(protocol.STOP, [work.number]))
@@ -362,11 +361,12 @@ class FunctionExecutor:
 
     def _end_current(self, warm: Warm, work: Work, report: dict[str, Any], found: function_spool.Found) -> None:
         stopped = warm.killing is not None and warm.killing[0] == work.number
-        if not stopped and warm.connected and "code" not in report and found.number != work.number:
+        if report.get("fenced"):
+            self._reports.unbegun(work.number, None)
+        elif not stopped and warm.connected and "code" not in report and found.number != work.number:
             self.start(work)  # it never began there
-            return
-        end = end_of_process(self._launcher.node, warm, work, report, found)
-        self._reports.finished(end)
+        else:
+            self._reports.finished(end_of_process(self._launcher.node, warm, work, report, found))
 
     def holds(self, number: int) -> bool:
         return number in self._unrecorded

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import errno
 import logging
 import os
@@ -19,8 +18,9 @@ from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
-from jarvis.worker.ends import cause_of, usage_of
+from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.gpus import Share
+from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Remover, Shipper, inline_output
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
@@ -28,11 +28,11 @@ from jarvis.worker.task_environment import Where, environment, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
-FULL_RETRY_S = 1.0
-"""Between two tries to start something on a full disk."""
+RETRY_S = 1.0
+"""Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
 
-class Tag(msgspec.Struct, array_like=True):
+class Tag(msgspec.Struct, gc=False, array_like=True):
     """What the supervisor keeps with an attempt, so that an agent that starts anew can adopt it."""
 
     assignment: Assignment
@@ -55,6 +55,9 @@ class ProcessExecutor:
         self._fetch, self._spawn = fetch, spawn
         self._preparing: set[int] = set()
         self._lines: dict[str, list[bytes]] = {}
+        self._lanes = Lanes()
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._acks: list[int] = []
         self._output = directory / "output"
         for folder in (self._output, directory / "scripts"):
             folder.mkdir(mode=0o711, exist_ok=True)
@@ -62,12 +65,12 @@ class ProcessExecutor:
     # ------------------------------------------------------------ orders
 
     def start(self, work: Work) -> None:
-        array = work.spec.array
-        if work.spec.script is not None or (array is not None and array.entries is not None):
+        inputs = self._inputs_at_hand(work)
+        if inputs is None:
             self._preparing.add(work.number)
             self._spawn(self._start_with_blobs(work))
         else:
-            self._order(work, None, None)
+            self._order(work, *inputs)
 
     async def _start_with_blobs(self, work: Work) -> None:
         try:
@@ -80,6 +83,21 @@ class ProcessExecutor:
         if work.number in self._preparing:
             self._preparing.discard(work.number)
             self._order(work, script, entry)
+
+    def _inputs_at_hand(self, work: Work) -> tuple[str | None, str | None] | None:
+        """As :meth:`inputs`; None when one of them must be fetched first."""
+        script = entry = None
+        array = work.spec.array
+        if work.spec.script is not None:
+            script = f"{self._directory}/scripts/{work.spec.script}"
+            if not os.path.exists(script):
+                return None
+        if array is not None and array.entries is not None:
+            lines = self._lines.get(array.entries, ())
+            if work.assignment.position >= len(lines):
+                return None
+            entry = os.fsdecode(lines[work.assignment.position])
+        return script, entry
 
     async def inputs(self, work: Work) -> tuple[str | None, str | None]:
         """What the task needs first: (path of its script, its line of ``--each-line``); raises :class:`MissingInput`."""
@@ -118,27 +136,71 @@ class ProcessExecutor:
 
     def _order(self, work: Work, script: str | None, entry: str | None) -> None:
         try:
-            account = self._accounts.of(work.assignment.user)
-            scratch = self.scratch(work, account)
+            message = self._message(work, script, entry)
         except (NoSuchUser, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                self._wait_for_room(work)
+                self._wait(work, "the disk of this node is full")
             else:
                 self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
-        self._supervisor.send(self._message(work, account, self.environment(work, account, scratch, entry), script))
+        lane = self._lanes.open(work, time.monotonic())
+        self._supervisor.send(message | {"slot": lane.ident})
+        self._fill(lane)
 
-    def _wait_for_room(self, work: Work) -> None:
-        """This node's disk is full. Nothing has begun, so the same number is ordered again, until it is stopped."""
+    def _fill(self, lane: Lane) -> None:
+        """Hand short processes ahead, so that the supervisor never waits for the next. What cannot be ordered at once goes
+        back, and waits or fails when its turn comes."""
+        room = self._lanes.room(lane)
+        refused = []
+        for work in self._reports.ahead(lane.work, room) if room else ():
+            work.shares = lane.work.shares
+            inputs = self._inputs_at_hand(work)
+            try:
+                if inputs is None:
+                    raise FileNotFoundError
+                message = self._message(work, *inputs)
+            except (NoSuchUser, OSError):
+                refused.append(work)
+                continue
+            self._lanes.add(lane, work)
+            self._supervisor.send(message | {"slot": lane.ident})
+        if refused:
+            self._reports.withdrawn(refused)
+        if self._lanes.some_wait and self._stall_timer is None:
+            self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
+
+    def _check_stalls(self) -> None:
+        self._stall_timer = None
+        stalled = self._lanes.stalled(time.monotonic())
+        if stalled:
+            self._supervisor.send({"op": "recall", "numbers": stalled})
+        if self._lanes.some_wait:
+            self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
+
+    def withdraw(self, work: Work) -> None:
+        self._supervisor.send({"op": "recall", "numbers": [work.number]})
+
+    def not_begun(self, numbers: list[int]) -> None:
+        """The supervisor gave these back from their lanes, or did not take them."""
+        works = self._lanes.withdraw(numbers)
+        if works:
+            self._reports.withdrawn(works)
+
+    def adopt_lane(self, ident: int, works: list[Work]) -> None:
+        """The first of them runs, the others follow it."""
+        self._lanes.adopt(ident, works[0], works[1:], time.monotonic())
+
+    def _wait(self, work: Work, why: str) -> None:
+        """Nothing has begun, so the same number is ordered again, until it is stopped."""
         if work.stop_cause is not None:
             self._reports.finished(cut(work, work.stop_cause, "stopped before it started"))
             return
-        log.warning("the disk of this node is full: assignment %d waits", work.number)
+        log.warning("assignment %d waits: %s", work.number, why)
         self._preparing.add(work.number)
         self._spawn(self._order_again(work))
 
     async def _order_again(self, work: Work) -> None:
-        await asyncio.sleep(FULL_RETRY_S)
+        await asyncio.sleep(RETRY_S)
         if work.number in self._preparing:
             self._preparing.discard(work.number)
             self.start(work)
@@ -147,8 +209,10 @@ class ProcessExecutor:
         place = Where(self._node, account.home, account.name, account.shell, scratch, time.time(), self._api_url)
         return environment(work, place, entry)
 
-    def _message(self, work: Work, account: Account, env: dict[str, str], script: str | None) -> dict[str, Any]:
-        spec = work.spec
+    def _message(self, work: Work, script: str | None, entry: str | None) -> dict[str, Any]:
+        """The order for the supervisor; makes the attempt's directory."""
+        spec, account = work.spec, self._accounts.of(work.assignment.user)
+        env = self.environment(work, account, self.scratch(work, account), entry)
         stdout, stderr = self.output_paths(work)
         tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares))).decode()
         return {
@@ -159,24 +223,20 @@ class ProcessExecutor:
             "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
             "no_new_privs": account.switch is not None,
             "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "grace_s": spec.grace,
-            "output_as_user": spec.stdout is not None,
+            "output_as_user": spec.stdout is not None, "fence": spec.on_lost == "fence",
         }  # fmt: skip
 
     def scratch(self, work: Work, account: Account) -> str:
         """The attempt's own directory, in the one of its task."""
         scratch = f"{self._base(work)}.d"
+        folders = (scratch, f"{scratch}/tmp", f"{scratch}/outputs")  # noqa: S108 - folders of its own
         try:
-            os.mkdir(scratch, 0o700)
-        except FileExistsError:
-            pass
+            _make(folders)
         except FileNotFoundError:
             os.mkdir(os.path.dirname(scratch), 0o711)
-            os.mkdir(scratch, 0o700)
-        for folder in (f"{scratch}/tmp", f"{scratch}/outputs"):  # noqa: S108 - folders of its own
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
+            _make(folders)
         if account.switch is not None:
-            for folder in (f"{scratch}/tmp", f"{scratch}/outputs", scratch):  # noqa: S108
+            for folder in reversed(folders):
                 os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
         return scratch
 
@@ -211,24 +271,46 @@ class ProcessExecutor:
         self._supervisor.send({"op": "signal", "number": work.number, "signum": signum})
 
     def forget(self, number: int, work: Work | None) -> None:
-        """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed."""
-        self._supervisor.send({"op": "ack", "numbers": [number]})
+        """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed.
+        Acknowledgements gather for a turn of the loop."""
+        if not self._acks:
+            asyncio.get_running_loop().call_soon(self._send_acks)
+        self._acks.append(number)
         if work is not None:
             self.discard(work)
+
+    def _send_acks(self) -> None:
+        numbers, self._acks = self._acks, []
+        self._supervisor.send({"op": "ack", "numbers": numbers})
 
     def discard(self, work: Work) -> None:
         """Remove the default output and the directory of an attempt, at a pace."""
         self._remover.add(self._base(work))
 
+    def guard(self, number: int, argv: list[str] | None) -> None:
+        """How the supervisor ends what is not its child when the fence closes; None: there is nothing to end any more."""
+        self._supervisor.send({"op": "guard", "number": number, "argv": argv})
+
     # ------------------------------------------------------------ reports
 
     def reported(self, work: Work, report: dict[str, Any]) -> None:
-        """The supervisor says that it ended (or could not be started)."""
+        """The supervisor says that it ended (or could not be started). What follows it in its lane runs by now."""
+        now = time.monotonic()
         if report.get("again"):
-            self._wait_for_room(work)
+            lane = self._lanes.advance(work.number, now)
+            if lane is not None or report.get("fenced"):
+                self._reports.unbegun(work.number, None if lane is None else lane.work.number)
+            else:
+                self._wait(work, str(report["error"]))
             return
+        lane = self._lanes.advance(work.number, now, float(report.get("wall_s") or 0.0))
+        self._tell_end(work, report, None if lane is None else lane.work.number)
+        if lane is not None:
+            self._fill(lane)
+
+    def _tell_end(self, work: Work, report: dict[str, Any], heir: int | None) -> None:
         if "code" in report:
-            self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])))
+            self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])), heir)
             return
         stdout_path, stderr_path = self.output_paths(work)
         owner = self.owner_of(work)
@@ -236,10 +318,10 @@ class ProcessExecutor:
         stdout = inline_output(stdout_path, report.get("out_bytes") or 0, chosen, owner if chosen else None)
         stderr = inline_output(stderr_path, report.get("err_bytes") or 0, True, owner) if stderr_path else None
         if stdout is None or (stderr is None and stderr_path is not None):
-            self._reports.vacated(work.number)
+            self._reports.vacated(work.number, heir)
             self._spawn(self._ship(work, report, stdout_path, stderr_path))
         else:
-            self._reports.finished(self._end(work, report, stdout, stderr))
+            self._reports.finished(self._end(work, report, stdout, stderr), heir)
 
     async def _ship(self, work: Work, report: dict[str, Any], stdout: str, stderr: str | None) -> None:
         number, token, spec = work.number, work.assignment.token, work.spec
@@ -265,8 +347,17 @@ class ProcessExecutor:
         return Ended(
             number=work.number, token=work.assignment.token, cause=cause_of(report, work.stop_cause),
             exit_code=report.get("exit_code"), signal=report.get("signal"), stdout=stdout, stderr=stderr,
-            usage=usage_of(report), message=kill if " " in kill else "",
+            usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
         )  # fmt: skip
+
+
+def _make(folders: tuple[str, ...]) -> None:
+    """Those that are not there yet: an order that was given back is given again."""
+    for folder in folders:
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
 
 
 def _argv(spec: TaskSpec, script: str | None, shell: str) -> list[str]:
