@@ -241,12 +241,10 @@ class Bed:
     def events(self, kind: str) -> list[dict[str, Any]]:
         """All of a kind."""
         found, after = [], ""
-        while True:
-            page = self.ask("GET", f"/events?limit=1000{after and '&after='}{after}")[1]
-            found += [event for event in page["items"] if event["kind"] == kind]
-            if len(page["items"]) < 1000:
-                return found
-            after = page.get("next") or page["cursor"]
+        while items := (page := self.ask("GET", f"/events?limit=1000{after and '&after='}{after}")[1])["items"]:
+            found += [event for event in items if event["kind"] == kind]
+            after = page["next"]
+        return found
 
     def submit(self, file: Path, seconds: float, **more: Any) -> int:
         status, answer = self.ask("POST", "/tasks", spec(file, seconds) | more)

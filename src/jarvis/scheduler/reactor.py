@@ -1,5 +1,7 @@
 """PURE: from inputs to a turn: each handler lives with its subject, this file only knows which input goes where."""
 
+from collections.abc import Iterator
+
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.effects import AckFrame
@@ -28,6 +30,9 @@ from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, 
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
+
+REBUILT_AT_ONCE = 1000
+"""Tasks between two pauses: a few hundredths of a second."""
 
 
 def handle(turn: Turn, item: Input) -> None:
@@ -148,12 +153,15 @@ def place(turn: Turn, policy: Policy) -> Plan:
     return plan
 
 
-def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
-    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices."""
+def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
+    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
+    then, so that whoever iterates can do something else between."""
     for task in tasks:
         cluster.tasks[task.id] = task
-    for task in tasks:
+    for count, task in enumerate(tasks, 1):
         _rebuild_task(cluster, task)
+        if count % REBUILT_AT_ONCE == 0:
+            yield
     for attempt in sorted(cluster.attempts.values(), key=lambda a: (a.started_at is None, a.number)):
         _rebuild_placed(cluster, attempt)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -175,18 +175,33 @@ class Scheduler:
             cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
-        after = 0
-        while page := await self.store.task_list_live(after, PAGE):
-            after = page[-1].id
+        async for page in self._live():
             await self._renew()
             await self._load_page(cluster, page)
             tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
-        rebuild(cluster, tasks)
+        for _ in rebuild(cluster, tasks):
+            await asyncio.sleep(0)
+            await self._renew()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll = 0.0
         self.bus.dispatch(begin_anew)
+
+    async def _live(self) -> AsyncIterator[list[Task]]:
+        """Pages of what lives; the store looks up the next one while a full one is worked on."""
+        page = await self.store.task_list_live(0, PAGE)
+        while page:
+            if len(page) < PAGE:
+                yield page
+                page = await self.store.task_list_live(page[-1].id, PAGE)
+                continue
+            ahead = asyncio.ensure_future(self.store.task_list_live(page[-1].id, PAGE))
+            try:
+                yield page
+                page = await ahead
+            finally:
+                ahead.cancel()
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
         ids = [task.id for task in page]
