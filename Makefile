@@ -20,10 +20,10 @@ find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 # $(call not_yet,FILE,WHAT): a target whose file does not exist says so and fails, so that nobody takes silence for success.
 not_yet = if [ ! -e $(1) ]; then echo "make $@: not yet: $(2) ($(1) does not exist)" >&2; exit 1; fi
 
-.PHONY: help run test check coverage bench chaos soak docs lock clean
+.PHONY: help run test check coverage bench bench-quick chaos soak bundle docs lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  ARGS="…" is passed on, e.g. make test ARGS="-k fairness". PYTHON=python3.13 picks the interpreter.'
 
 run: $(VENV)/.base.stamp ## Install what is needed and run the first example
@@ -49,9 +49,11 @@ coverage: $(VENV)/.dev.stamp ## All tests with branch coverage: the core whole, 
 	@$(PY) -m coverage report --include='*/jarvis/core/*' --fail-under=100
 	@$(PY) -m coverage report --fail-under=85
 
-bench: $(VENV)/.dev.stamp ## Measure, side by side with peers
-	@$(call not_yet,benchmarks/run.py,the benchmarks)
-	@$(PY) benchmarks/run.py $(ARGS)
+bench: $(VENV)/.dev.stamp ## Measure, side by side with peers (15 minutes; --write puts the table into docs/benchmarks.md)
+	@$(PY) -m benchmarks.run $(ARGS)
+
+bench-quick: $(VENV)/.dev.stamp ## The same with a tenth of the volume, one round
+	@$(PY) -m benchmarks.run --quick $(ARGS)
 
 chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 	@$(call not_yet,tests/chaos,the fault tests)
@@ -60,6 +62,9 @@ chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 soak: $(VENV)/.dev.stamp ## The long volumes of faults, models, simulation and fuzzing (hours)
 	@$(call not_yet,tests/chaos,the fault tests)
 	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos tests/sim tests/model tests/fuzz -m "soak or not soak" -s $(ARGS)
+
+bundle: $(VENV)/.dev.stamp ## All wheels and a script that installs them without an index: dist/jarvis-bundle.tar.gz
+	@scripts/bundle $(PY) dist/jarvis-bundle.tar.gz
 
 docs: $(VENV)/.dev.stamp ## Build the documentation
 	@$(call not_yet,docs/build.py,a built documentation; read the pages in docs/ as they are)

@@ -1,98 +1,292 @@
-"""First figures on this machine: an embedded cluster, durable (fsync before every acknowledgement), one run each.
+"""The speed table: Jarvis and its peers on this machine, in turns, each in a fresh directory.
 
-``make bench ARGS="--quick"`` for a tenth of the volume. Peers are not measured here yet; the bare fsync stands beside.
+``make bench`` (about 15 minutes, quiet machine wanted), ``make bench ARGS=--quick`` (about 2). Peers are installed into
+``.benchmarks/peers``, pinned. Jarvis is durable in every run: synced to disk before it acknowledges; what peers promise stands
+beside their figures. ``--write`` puts the table into docs/benchmarks.md.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import os
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import jarvis
-from jarvis.sdk.client import Client
+from benchmarks.measure import MARK, fsync_p50_ms, percentile
 
-
-def nothing(_: int) -> None:
-    """A function task of no work."""
-
-
-def fsync_p50(directory: Path) -> float:
-    """Milliseconds of a 4 KiB write with fsync."""
-    times = []
-    with tempfile.TemporaryFile(dir=directory) as file:
-        for _ in range(100):
-            file.write(b"x" * 4096)
-            file.flush()
-            begin = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - begin)
-    return statistics.median(times) * 1000
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+ENVIRONMENTS = ROOT / ".benchmarks" / "peers"
+PAGE = ROOT / "docs" / "benchmarks.md"
+WORKERS = 2
+PATIENCE_S = 300
 
 
-def functions(client: Client, count: int) -> str:
-    with jarvis.Executor(client=client) as pool:
-        pool.submit(nothing, 0).result(60)
-        begin = time.perf_counter()
-        list(pool.map(nothing, range(count)))
-        return f"{count / (time.perf_counter() - begin):,.0f}/s"
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Somebody who takes part. ``pins``: what is installed for it; ``promise``: what it has on disk when it acknowledges."""
+
+    name: str
+    promise: str
+    pins: tuple[str, ...] = ()
+
+    @property
+    def python(self) -> Path:
+        return ENVIRONMENTS / self.name / "bin" / "python" if self.pins else Path(sys.executable)
+
+    def command(self, mode: str, count: int, directory: Path) -> list[str]:
+        if self.name == "jarvis":
+            script = [str(self.python), "-m", "benchmarks.jarvis_side"]
+        else:
+            script = [str(self.python), str(HERE / "peers" / f"run_{self.name}.py")]
+        return [*script, mode, str(count), str(WORKERS), str(directory)]
 
 
-def processes(client: Client, count: int) -> str:
-    begin = time.perf_counter()
-    array = client.submit(command=["true"], array=f"0-{count - 1}", cwd="/")
-    array.check(600)
-    return f"{count / (time.perf_counter() - begin):,.0f}/s"
+JARVIS = Side("jarvis", "synced")
+SPAWN = Side("spawn", "nothing")
+PEERS = {
+    side.name: side
+    for side in (
+        Side("ray", "nothing", ("ray==2.60.0",)),
+        Side("dask", "nothing", ("distributed==2026.8.0",)),
+        Side("celery", "Redis memory", ("celery[redis]==5.7.0",)),
+        Side("dramatiq", "Redis memory", ("dramatiq[redis]==2.2.1",)),
+        Side("dbos", "PostgreSQL, synced", ("dbos==3.4.0",)),
+        Side("hyperqueue", "nothing", ("hyperqueue==0.27.0",)),
+    )
+}
 
 
-def one_function(client: Client, count: int) -> str:
-    with jarvis.Executor(client=client) as pool:
-        pool.submit(nothing, 0).result(60)
-        times = []
-        for i in range(count):
-            begin = time.perf_counter()
-            pool.submit(nothing, i).result(60)
-            times.append((time.perf_counter() - begin) * 1000)
-    times.sort()
-    return f"p50 {times[len(times) // 2]:.1f} ms, p99 {times[int(len(times) * 0.99)]:.1f} ms"
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measurement in turns. ``few``: peers that are too slow for the whole count, and how many they do."""
+
+    name: str
+    what: str
+    target: str
+    mode: str
+    count: int
+    peers: tuple[str, ...] = ()
+    few: dict[str, int] = field(default_factory=dict)
 
 
-def posts(client: Client, count: int) -> str:
-    begin = time.perf_counter()
-    for _ in range(count):
-        client.submit(command=["true"], hold=True)
-    return f"{count / (time.perf_counter() - begin):,.0f}/s, one client, one at a time"
+ROWS = (
+    Row("S1", "no-op functions, submitted to last result", "≥ 15,000/s, ≤ 100 µs CPU, 10× Ray, 20× Dask and Celery", "functions",
+        10_000, ("ray", "dask", "celery", "dramatiq", "dbos"), {"celery": 3000, "dask": 5000, "dbos": 500}),
+    Row("S2", "processes (`true`), output to files", "≥ 60 % of bare spawn, 4× HyperQueue and Celery", "processes", 5000,
+        ("spawn", "hyperqueue", "celery"), {"celery": 1000, "hyperqueue": 2000}),
+    Row("S2 isolated", "processes in control groups", "≥ 50 % of bare spawn", "isolated", 2000),
+    Row("S3", "one function, submit to result", "p50 ≤ 2.5 ms, p99 ≤ 10 ms", "one", 300,
+        ("ray", "dask", "celery", "dramatiq", "dbos"), {"dbos": 50}),
+    Row("S5", "batches of 1,000, acknowledged", "≥ 100,000/s", "batches", 100_000),
+    Row("S5 small", "batches of 100, acknowledged", "≥ 30,000/s", "small_batches", 20_000),
+    Row("S5 array", "an array of 100,000", "≤ 100 ms", "array", 100_000),
+)  # fmt: skip
 
 
-def batches(client: Client, count: int, size: int) -> str:
-    specs = [{"command": ["true"], "hold": True}] * size
-    begin = time.perf_counter()
-    for _ in range(count // size):
-        client.submit_many(specs)
-    return f"{count / (time.perf_counter() - begin):,.0f}/s in batches of {size}"
+def install(side: Side) -> str:
+    """Its environment, made once for these pins; why not, if it cannot be had."""
+    marker = ENVIRONMENTS / side.name / "pins"
+    if not side.pins or (marker.exists() and marker.read_text() == "\n".join(side.pins)):
+        return ""
+    print(f"Installing {', '.join(side.pins)}", file=sys.stderr)
+    folder = ENVIRONMENTS / side.name
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
+        pip = [str(side.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *side.pins], check=True, capture_output=True, text=True, timeout=PATIENCE_S)
+    except (subprocess.SubprocessError, OSError) as error:
+        return f"not installed: {str(getattr(error, 'stderr', '') or error).strip().splitlines()[-1]}"
+    marker.write_text("\n".join(side.pins))
+    return ""
+
+
+def run(command: list[str], directory: Path, env: dict[str, str]) -> dict[str, Any]:
+    """What a script told; ``error`` if it told nothing."""
+    (directory / "out").mkdir()
+    env = {**os.environ, **env, MARK: uuid.uuid4().hex, "PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(
+            command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return {"error": f"nothing within {PATIENCE_S} s"}
+    except (ValueError, IndexError):
+        return {"error": (done.stderr.strip().splitlines() or ["no answer"])[-1][:200]}
+
+
+@dataclass(slots=True)
+class Options:
+    """Of one run of the table."""
+
+    rounds: int
+    scale: int
+    only: str
+    services: dict[str, str]
+
+
+def measure(row: Row, options: Options) -> dict[str, list[dict[str, Any]]]:
+    """Everybody once a round, in turns; each in a directory of its own."""
+    sides = [JARVIS, *(PEERS.get(name, SPAWN) for name in row.peers)]
+    found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+    for turn in range(options.rounds):
+        for side in sides if turn % 2 == 0 else reversed(sides):
+            why = install(side)
+            if why:
+                found[side.name].append({"error": why})
+                continue
+            count = max(row.few.get(side.name, row.count) // options.scale, 20)
+            with tempfile.TemporaryDirectory(prefix="jb-", ignore_cleanup_errors=True) as folder:
+                told = run(side.command(row.mode, count, Path(folder)), Path(folder), options.services)
+            found[side.name].append(told)
+            print(f"  {row.name} {side.name}: {short(told)}", file=sys.stderr, flush=True)
+    return found
+
+
+def figure(told: dict[str, Any]) -> float | None:
+    """What is compared: a rate, or milliseconds."""
+    if "rate" in told:
+        return float(told["rate"])
+    if "times_ms" in told:
+        return statistics.median(told["times_ms"])
+    return float(told["ms"]) if "ms" in told else None
+
+
+def short(told: dict[str, Any]) -> str:
+    if "error" in told:
+        return str(told["error"])
+    if "rate" in told:
+        return f"{told['rate']:,.0f}/s, {told['cpu_us']:,.0f} µs CPU"
+    if "times_ms" in told:
+        return f"p50 {figure(told):.1f} ms, p99 {percentile(told['times_ms'], 0.99):.1f} ms"
+    return f"{told['ms']:.1f} ms"
+
+
+def middle(tolds: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The run whose figure is the median."""
+    good = sorted((told for told in tolds if "error" not in told), key=lambda told: figure(told) or 0.0)
+    return good[len(good) // 2] if good else None
+
+
+def ratio(mine: dict[str, Any], other: dict[str, Any]) -> str:
+    """How many times as fast Jarvis is."""
+    a, b = figure(mine) or 0.0, figure(other) or 0.0
+    factor = (a / b if "rate" in mine else b / a) if a and b else 0.0
+    return f"{factor:.2f}×" if factor < 10 else f"{factor:.0f}×"
+
+
+def lines_of(row: Row, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """One for Jarvis, one for each peer."""
+    mine = middle(found["jarvis"])
+    said = short(mine) if mine else str(found["jarvis"][0]["error"])
+    lines = [f"| {row.name} | {row.what} | {row.target} | **Jarvis** (synced) | {said} | |"]
+    for name in row.peers:
+        other = middle(found[name])
+        promise = PEERS.get(name, SPAWN).promise
+        said = short(other) if other else str(found[name][0]["error"])
+        lines.append(f"| | | | {name} ({promise}) | {said} | {ratio(mine, other) if mine and other else ''} |")
+    return lines
+
+
+def api(options: Options) -> list[str]:
+    """S4: see ``api_load``."""
+    stored, count = 1_000_000 // options.scale, 10_000 // options.scale
+    command = [sys.executable, "-m", "benchmarks.api_load", str(stored), str(count), str(WORKERS)]
+    with tempfile.TemporaryDirectory(prefix="jb-") as folder:
+        told = run([*command, folder], Path(folder), {})
+    if "error" in told:
+        return [f"| S4 | HTTP, 32 connections | | **Jarvis** | {told['error']} | |"]
+    gets = ", ".join(f"{n} {told[f'get_{n}_p99_ms']:.0f}" for n in ("task", "list", "nodes", "health"))
+    return [
+        f"| S4 | `POST /tasks`, 32 connections | ≥ 2,000/s | **Jarvis** (synced) | {told['post_rate']:,.0f}/s | |",
+        f"| | at 500/s, quiet; while 1,000 tasks run | p99 ≤ 20 ms | **Jarvis** (synced) | p99 {told['post_p99_ms']:.0f} ms; "
+        f"{told['post_busy_p99_ms']:.0f} ms | |",
+        f"| | GET with {told['stored']:,} tasks stored | p99 ≤ 50 ms | **Jarvis** | p99 in ms: {gets} | |",
+    ]
+
+
+def first_contact() -> list[str]:
+    """S9: see ``first_contact``."""
+    with tempfile.TemporaryDirectory(prefix="jb-") as folder:
+        told = run([sys.executable, "-m", "benchmarks.first_contact", folder], Path(folder), {})
+    if "error" in told:
+        return [f"| S9 | `jarvis up` from cold | | **Jarvis** | {told['error']} | |"]
+    return [
+        "| S9 | `jarvis up` from cold; memory; first task; `--help`; idle | ≤ 2 s; ≤ 150 MB; ≤ 1 s; ≤ 0.15 s; ≤ 1 % | **Jarvis** | "
+        f"{told['up_s']:.1f} s; {told['memory_mb']:.0f} MB; {told['first_task_s']:.2f} s; {told['help_s']:.2f} s; "
+        f"{told['idle_core_share']:.1%} | |"
+    ]
+
+
+def postgres(stack: ExitStack) -> dict[str, str]:
+    """A PostgreSQL that syncs, for the peer that wants one; nothing where there is none."""
+    try:
+        from tests.servers.postgres import PostgresServer
+
+        server = PostgresServer(sync=True)
+        stack.callback(server.remove)
+        server.create()
+        return {"BENCH_POSTGRES": server.database()}
+    except (OSError, AssertionError, subprocess.SubprocessError) as error:
+        print(f"no PostgreSQL: {error}", file=sys.stderr)
+        return {}
+
+
+def table(options: Options) -> list[str]:
+    wanted = [word for word in options.only.split(",") if word]
+    lines = ["| row | what | target | who | measured | Jarvis is |", "|---|---|---|---|---|---|"]
+    for row in ROWS:
+        if not wanted or row.name.split()[0] in wanted:
+            lines += lines_of(row, measure(row, options))
+    if not wanted or "S4" in wanted:
+        lines += api(options)
+    if not wanted or "S9" in wanted:
+        lines += first_contact()
+    return lines
+
+
+def page(lines: list[str], options: Options) -> str:
+    """The generated part of docs/benchmarks.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        fsync = fsync_p50_ms(Path(folder))
+    cores = len(os.sched_getaffinity(0))
+    where = f"{cores} cores, Python {platform.python_version()}, fdatasync of 4 KiB p50 {fsync:.2f} ms"
+    how = f"{options.rounds} round(s) in turns, the median of each; {WORKERS} workers on every side"
+    return "\n".join([f"Measured on {where}; {how}.", "", *lines])
+
+
+def write(text: str) -> None:
+    """Between the marks of the page."""
+    begin, end = "<!-- table:begin -->\n", "\n<!-- table:end -->"
+    old = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(old[: old.index(begin) + len(begin)] + text + old[old.index(end) :], encoding="utf-8")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    scale = 10 if parser.parse_args().quick else 1
-    rows: list[tuple[str, str, str]] = []
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="jb-") as directory, jarvis.local(Path(directory)) as client:
-        rows += [("S9", "embedded cluster ready", f"{time.perf_counter() - begin:.1f} s")]
-        rows += [("", "fsync p50", f"{fsync_p50(Path(directory)):.2f} ms")]
-        for label, what, figure in (
-            ("S1", "function tasks, submit to last result", lambda: functions(client, 10_000 // scale)),
-            ("S2", "processes (true), array", lambda: processes(client, 5_000 // scale)),
-            ("S3", "one function, submit to result", lambda: one_function(client, 200 // scale)),
-            ("S4", "POST /tasks", lambda: posts(client, 1_000 // scale)),
-            ("S5", "batch submission", lambda: batches(client, 20_000 // scale, 1_000)),
-        ):
-            rows.append((label, what, figure()))
-            print(f"{label:<4}{what:<40}{rows[-1][2]}", file=sys.stderr, flush=True)
-    print("\n".join(f"{label:<4}{what:<40}{figure}" for label, what, figure in rows))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the volume, one round")
+    parser.add_argument("--rounds", type=int, help="turns of everybody (default 3, quick 1)")
+    parser.add_argument("--only", default="", metavar="S1,S2", help="these rows alone")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        services = postgres(stack)
+        rounds = given.rounds or (1 if given.quick else 3)
+        options = Options(rounds, 10 if given.quick else 1, given.only, services)
+        text = page(table(options), options)
+    print(text)
+    if given.write:
+        write(text)
 
 
 if __name__ == "__main__":

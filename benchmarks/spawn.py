@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -22,27 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from peers.run_spawn import ENV, bare
+
 MAIN = Path(__file__).parents[1] / "src/jarvis/worker/supervisor/__main__.py"
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "JARVIS_TASK_ID": "1", "JARVIS_ATTEMPT": "1"}
-
-
-def bare(folder: Path, tasks: int, width: int) -> float:
-    """Tasks a second without anything around them."""
-    path = shutil.which("true") or "/bin/true"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    began = time.monotonic()
-    running = 0
-    for number in range(tasks):
-        actions = [(os.POSIX_SPAWN_OPEN, 1, f"{folder}/{number}", flags, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
-        os.posix_spawn(path, ["true"], ENV, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE])
-        running += 1
-        if running == width:
-            os.wait()
-            running -= 1
-    while running:
-        os.wait()
-        running -= 1
-    return tasks / (time.monotonic() - began)
 
 
 class Agent:

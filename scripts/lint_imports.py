@@ -30,6 +30,7 @@ RINGS = {
     "jarvis.scheduler": "pure",
     "jarvis.scheduler.scheduler": "shell",
     "jarvis.scheduler.leader": "shell",
+    "jarvis.scheduler.workflows": "shell",
     "jarvis.worker.machine": "pure",
     "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",

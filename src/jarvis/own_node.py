@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from jarvis.config.settings import Settings
 
@@ -26,14 +27,7 @@ class OwnNode:
 
     def start(self, url: str = "") -> None:
         """A supervisor that lives already goes on, with the agent that it has. Without a URL the node is one that has joined."""
-        state_dir = self._settings.state_dir
-        directory = state_dir / "node"
-        directory.mkdir(mode=0o711, exist_ok=True)
-        os.chmod(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
-        command = [
-            sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory),
-            "--agent", json.dumps(agent_command(self._settings, directory, url)),
-        ]  # fmt: skip
+        directory, command = self._prepare(url)
         pass_fds: tuple[int, ...] = ()
         if self._owned:
             read_end, self._owner_pipe = os.pipe()
@@ -45,6 +39,20 @@ class OwnNode:
             )
         for descriptor in pass_fds:
             os.close(descriptor)
+
+    def become(self) -> NoReturn:
+        """This process becomes the supervisor of a node that has joined: for a service manager, which keeps its log."""
+        _, command = self._prepare("")
+        os.execv(command[0], command)
+
+    def _prepare(self, url: str) -> tuple[Path, list[str]]:
+        """The node's directory, and how its supervisor is started."""
+        state_dir = self._settings.state_dir
+        directory = state_dir / "node"
+        directory.mkdir(mode=0o711, exist_ok=True)
+        os.chmod(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
+        agent = json.dumps(agent_command(self._settings, directory, url))
+        return directory, [sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(directory), "--agent", agent]
 
     def let_go(self) -> None:
         """It ends if it has an owner: this was the owner's end of the pipe."""
@@ -81,6 +89,12 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
         command += ["--label", f"{name}={value}"]
     for taint in worker.taints:
         command += ["--taint", taint]
+    for option, command_line in (
+        ("health-check", worker.health_check), ("prolog", worker.prolog), ("epilog", worker.epilog),
+    ):  # fmt: skip
+        if command_line:
+            command += [f"--{option}={command_line}"]
+    command += [f"--health-interval={worker.health_interval_s}", f"--hook-timeout={worker.hook_timeout_s}"]
     if mounts is not None:
         command += [f"--container-mounts={os.pathsep.join(mounts)}"]
     return command + (["--allow-root"] if worker.allow_root else [])

@@ -36,6 +36,10 @@ SMALL = {
     "node_replica": "node, replica",
     "command": "id, at, body, outcome",
     "report": "id, node, body",
+    "workflow": (
+        "id, uuid, project, user, name, state, wish, reason, rerun_of, submitted_at, started_at, ended_at, output, spec"
+    ),
+    "step": "workflow, path, state, task, reason, started_at, ended_at, output, detail",
     "event_pack": "last_seq, at, task_min, task_max, body",
     "secret": "name, value",
     "token": "hash, user, role, projects, label, expires_at",

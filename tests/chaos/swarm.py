@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jarvis.bus.messages import PROTOCOL_VERSION, Heartbeat, ToAgent
 from jarvis.core.attempt import Usage
-from jarvis.core.effects import Assign, Recall, Recorded, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
@@ -88,6 +88,9 @@ class Agent:
         self._beat_s = welcome.heartbeat_s
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
         self.session.say(Heartbeat(health={}, told=self.session.told))
+
+    def refused(self, refused: Refused) -> bool:
+        return False
 
     def disconnected(self) -> None:
         """Nothing is open that would have to be closed."""

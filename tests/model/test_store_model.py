@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.contract.harness import Ticking, attempt, element, event, new
+from tests.contract.test_workflows import step, wanted
 from tests.servers.postgres import shared
 
 from jarvis.core.changes import Changes
@@ -27,6 +28,7 @@ from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, Task
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.postgres import PostgresStore
 from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.state.workflow_store import WorkflowFilter
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 ALL = 10_000
@@ -50,7 +52,7 @@ def plain(answer: object) -> object:
         return ("accepted", list(answer.ids), answer.submitted_at, answer.replayed)
     if isinstance(answer, JarvisError):
         return (type(answer).__name__, getattr(answer, "oldest", None))
-    if isinstance(answer, list | tuple):
+    if isinstance(answer, list | tuple | range):
         return [plain(a) for a in answer]
     return answer
 
@@ -205,6 +207,28 @@ class Stores(RuleBasedStateMachine):
     def take_token(self, label: str) -> None:
         self.both(lambda s: s.token_take(f"hash-{label}"))
 
+    # ------------------------------------------------------------ workflows
+
+    @rule(
+        name=NAMES,
+        project=st.sampled_from("pq"),
+        key=st.none() | st.tuples(st.sampled_from("kl"), st.sampled_from("xy")),
+    )
+    def submit_workflow(self, name: str, project: str, key: tuple[str, str] | None) -> None:
+        chosen = None if key is None else IdempotencyKey("ann", "p", "/workflows", *key)
+        self.both(lambda s: s.workflow_insert(wanted(name, project), chosen))
+        self.both(lambda s: s.task_ids_reserve(2))
+
+    @rule(pick=PICK, path=st.sampled_from(["a", "a[2]", "a[10]", "a/x", "ü"]), state=STATES)
+    def workflow_goes_on(self, pick: int, path: str, state: State) -> None:
+        known = self.both(lambda s: s.workflow_list(WorkflowFilter(), None, ALL))
+        for workflow in known[pick % len(known) : pick % len(known) + 1] if known else []:
+            workflow.state, workflow.wish = state, "pause"
+            workflow.ended_at = self.clock.now if state in TERMINAL else None
+            row = step(workflow.id, path, state, output=b"1", started_at=self.clock.now)
+            self.commit(workflows={workflow.id: workflow}, steps={(workflow.id, path): row})
+            self.both(lambda s, i=workflow.id: s.step_list(i, "a", 2))  # type: ignore[misc]
+
     # ------------------------------------------------------------ time and maintenance
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 4 * 86400.0]))
@@ -214,6 +238,7 @@ class Stores(RuleBasedStateMachine):
     @rule(age=st.sampled_from([0.0, 5.0, 1e6]), limit=st.integers(1, 3))
     def retain(self, age: float, limit: int) -> None:
         self.both(lambda s: s.task_delete_ended(self.clock.now - age, limit))
+        self.both(lambda s: s.workflow_delete_ended(self.clock.now - age, limit))
         self.both(lambda s: s.event_delete_before(self.clock.now - age, limit))
         self.both(lambda s: s.space_return())
 
@@ -251,6 +276,12 @@ class Stores(RuleBasedStateMachine):
         rows = self.both(lambda s: s.element_get_many([ElementKey(t, i) for t in ids for i in range(SOLO, 3)]))
         for row in rows:
             self.both(lambda s, at=row.key: s.attempt_list(at))  # type: ignore[misc]
+        workflows = self.both(lambda s: s.workflow_list(WorkflowFilter(), None, ALL))
+        for workflow in workflows:
+            self.both(lambda s, i=workflow.id: s.step_list(i, "", ALL))  # type: ignore[misc]
+            self.both(lambda s, i=workflow.id: s.step_counts(i))  # type: ignore[misc]
+        self.both(lambda s: s.workflow_list_live(0, ALL))
+        self.both(lambda s: s.workflow_list_submitted(ALL))
         self.both(lambda s: s.outcome_list(ids))
         self.both(lambda s: s.element_list_live(ids))
         self.both(lambda s: s.attempt_list_current(ids))

@@ -38,7 +38,7 @@ MEMBER = "member:"
 JOIN_TTL_S = 3600.0
 """A join token lives no longer."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_BATCH = re.compile(r"(/api/v1)?/tasks/(batch|calls)\Z")
+_BATCH = re.compile(r"(/api/v1)?/(tasks/(batch|calls)|workflows(/validate)?)\Z")
 _BLOBS = re.compile(r"(/api/v1)?/blobs\Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 

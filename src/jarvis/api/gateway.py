@@ -9,11 +9,13 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from jarvis.api.admission import Admission
 from jarvis.api.auth import MEMBER, authorise
-from jarvis.api.problems import Refusal
+from jarvis.api.problems import Refusal, printable
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
 from jarvis.bus.messages import (
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
     BlobData,
     BlobGet,
@@ -26,9 +28,10 @@ from jarvis.bus.messages import (
     StreamData,
     StreamOpen,
     StreamTaken,
+    agreed,
     decode_from_agent,
 )
-from jarvis.core.effects import AckFrame, Assign, Recorded, Refused, ToNode, ToSession, Welcome
+from jarvis.core.effects import AckFrame, Assign, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.inputs import (
     Ended,
@@ -56,6 +59,7 @@ LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
 REMOVED_RETRY_S = 30.0
+UNFIT_MOST = 200
 
 
 class BadFrame(Exception):
@@ -78,11 +82,13 @@ class Gateway:
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
         self._told: dict[int, int] = {}
+        self._unfit: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._acked_at = services.clock.now()
         """When the leader acknowledged something last."""
         self._scanned_at = float("-inf")
         self._scanning = asyncio.Lock()
+        self.admission = Admission()
 
     # ------------------------------------------------------------ from the leader
 
@@ -112,9 +118,11 @@ class Gateway:
             self._acked_at = self.services.clock.now()
             found.committed(item.seq)
             return
-        if isinstance(item.message, Welcome):
-            self._welcome(found, item.message)
-        found.post(item.message)
+        message = item.message
+        if isinstance(message, Welcome):
+            self._welcome(found, message)
+            message = msgspec.structs.replace(message, version=found.version)
+        found.post(message)
         if item.close:
             found.finish()
 
@@ -133,9 +141,10 @@ class Gateway:
             if not self._seen:
                 continue
             seen, self._seen, told, self._told = self._seen, {}, self._told, {}
+            unfit = {node: text for node, text in self._unfit.items() if node in seen}
             if self.services.replica:
                 await self._write_seen(seen)
-            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told)):
+            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit)):
                 self._seen = seen | self._seen
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:
@@ -152,15 +161,13 @@ class Gateway:
             for session in [s for s in self._sessions.values() if s.member]:
                 with contextlib.suppress(StoreUnavailable):
                     if await self.services.authenticator.member(session.member, fresh=False) is None:
-                        session.post(Refused(reason="this node was removed from the cluster", retry_s=REMOVED_RETRY_S))
-                        session.finish()
+                        session.refuse("this node was removed from the cluster", REMOVED_RETRY_S)
 
     def begin_anew(self, incarnation: int, epoch: int) -> None:
         """There is another leader: sessions that it did not welcome end, because only a Hello tells it what their nodes have."""
         for session in list(self._sessions.values()):
             if session.epoch != (incarnation, epoch):
-                session.post(Refused(reason="another leader has taken over", retry_s=BEGIN_ANEW_S))
-                session.finish()
+                session.refuse("another leader has taken over", BEGIN_ANEW_S)
 
     async def _keep_reports(self, after_s: float) -> None:
         """Facts that the leader does not acknowledge are put where it will find them, and are safe then."""
@@ -265,11 +272,7 @@ class Gateway:
         elif not session.node:
             raise BadFrame("a session begins with Hello and goes on after Welcome")
         elif isinstance(item, Heartbeat):
-            self._seen[session.node] = item.health
-            if item.told >= 0:
-                self._told[session.node] = item.told
-            if item.beat:
-                self._ask_leader(session.node, item)
+            self._beat(session.node, item)
             session.answer()
         elif isinstance(item, OutputChunk):
             await self._chunk(session, item)
@@ -282,19 +285,37 @@ class Gateway:
         elif isinstance(item, StreamTaken) and (handle := session.streams.get(item.stream)) is not None:
             handle.taken(item.size)
 
+    def _beat(self, node: int, item: Heartbeat) -> None:
+        self._seen[node] = item.health
+        if item.unfit:
+            self._unfit[node] = printable(item.unfit)[:UNFIT_MOST]
+        else:
+            self._unfit.pop(node, None)
+        if item.told >= 0:
+            self._told[node] = item.told
+        if item.beat:
+            self._ask_leader(node, item)
+
     def _ask_leader(self, node: int, item: Heartbeat) -> None:
         """A node with something fenced wants to know that the leader hears it: that does not wait for others."""
         told = {node: item.told} if item.told >= 0 else {}
-        self.services.bus.offer(NodesSeen(f"beat-{node}", {node: item.health}, told, {node: item.beat}))
+        unfit = {node: self._unfit[node]} if node in self._unfit else {}
+        self.services.bus.offer(NodesSeen(f"beat-{node}", {node: item.health}, told, {node: item.beat}, unfit))
 
     async def _hello(self, session: Session, principal: Principal, hello: Hello) -> None:
         if principal.label.startswith(MEMBER):
             name = principal.label.removeprefix(MEMBER)
             if hello.name != name or (hello.node is not None and await self._name_of(hello.node) not in (name, "")):
                 raise NotAllowed(f"this certificate is that of node {name!r}")
-        if hello.version != PROTOCOL_VERSION:
-            session.post(Refused(reason=f"this server speaks version {PROTOCOL_VERSION} of the protocol"))
-            session.finish()
+        version = agreed(hello.version, hello.oldest)
+        if version is None:
+            session.refuse(_no_common_version(hello))
+            return
+        session.version = version
+        if wait := self.admission.ask(self.services.clock.now()):
+            if hello.node is not None:
+                self._seen.setdefault(hello.node, {})
+            session.refuse("many nodes come at once: this one has its turn later", wait)
             return
         await self._offer(NodeConnected(f"hello-{session.ident}", session.ident, hello))
 
@@ -378,6 +399,13 @@ class Gateway:
         handle = session.open_stream()
         session.post(msgspec.structs.replace(request, stream=handle.stream))
         return handle
+
+
+def _no_common_version(hello: Hello) -> str:
+    who = f"node {hello.name!r} (version {hello.software})"
+    todo = f"upgrade {who}" if hello.version < OLDEST_VERSION else f"upgrade this server before {who}"
+    said = f"this server speaks versions {OLDEST_VERSION} to {PROTOCOL_VERSION} of the protocol"
+    return f"{said}, the node {hello.oldest} to {hello.version}: {todo}"
 
 
 def _note(session: Session, message: object) -> None:

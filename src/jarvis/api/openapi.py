@@ -5,7 +5,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from jarvis.api.schemas import answers as a
+from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
+from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
 
 JSON, BYTES, TEXT, PROBLEM = "application/json", "application/octet-stream", "text/plain", "application/problem+json"
 _TASK = a.TaskOut | a.ArrayOut | a.ElementOut
@@ -35,6 +37,13 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
         ("post", f"/nodes/{{ident}}/{verb}"): (202, a.NodeWish)
         for verb in ("drain", "cordon", "uncordon", "resume", "remove")
     },
+    ("post", "/workflows"): (201, w.SubmittedWorkflow),
+    ("get", "/workflows"): (200, w.WorkflowPage),
+    ("post", "/workflows/validate"): (200, w.Validation),
+    ("get", "/workflows/{ident}"): (200, w.WorkflowOut),
+    ("get", "/workflows/{ident}/steps"): (200, w.StepPage),
+    ("get", "/workflows/{ident}/graph"): (200, w.Graph),
+    **{("post", f"/workflows/{{ident}}/{verb}"): (202, a.Wish) for verb in ("cancel", "pause", "resume", "decide")},
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -54,6 +63,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
 MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks"): {200: a.Submitted},
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
+    ("post", "/workflows"): {200: w.SubmittedWorkflow},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
 }
@@ -85,6 +95,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 PLACED: dict[tuple[str, str], dict[str, Any]] = {
     ("/tasks", "cursor"): _NUMBER,
     ("/tasks/{ident}/elements", "cursor"): _NUMBER,
+    ("/workflows", "cursor"): _NUMBER,
     ("/tasks/{ident}/events", "after"): _NUMBER,
     ("/events", "after"): _CURSOR,
     ("/events/stream", "after"): _CURSOR,
@@ -98,6 +109,8 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
+    for model in (WorkflowIn, DecideIn):
+        schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
@@ -154,7 +167,7 @@ def _parameter(path: str, parameter: dict[str, Any]) -> None:
     name = parameter["name"]
     known = PLACED.get((path, name)) or PARAMETERS.get(name)
     if name == "ident":
-        known = _IDENT if path.startswith("/tasks") else _WORD
+        known = _IDENT if path.startswith("/tasks") else _NUMBER if path.startswith("/workflows") else _WORD
     if known is not None:
         default = parameter["schema"].get("default")
         parameter["schema"] = known | ({} if default in (None, "", "-1") else {"default": default})

@@ -50,7 +50,7 @@ def printable(text: str) -> str:
 
 
 def problem(
-    status: int, code: str, detail: str, hint: str = "", errors: Sequence[dict[str, str]] = ()
+    status: int, code: str, detail: str, hint: str = "", errors: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """The body of a problem."""
     body: dict[str, Any] = {"type": f"urn:jarvis:problem:{code}", "title": HTTPStatus(status).phrase}
@@ -58,14 +58,14 @@ def problem(
     if hint:
         body["hint"] = printable(hint)
     if errors:
-        body["errors"] = [{k: printable(v) for k, v in e.items()} for e in errors]
+        body["errors"] = [{k: printable(v) if isinstance(v, str) else v for k, v in e.items()} for e in errors]
     return body
 
 
 def problem_of(error: JarvisError) -> dict[str, Any]:
     """The problem that an error of the core is."""
     status = error.status if isinstance(error, Refusal) else next((s for t, s in _STATUS if isinstance(error, t)), 500)
-    errors: list[dict[str, str]] = []
+    errors: list[dict[str, Any]] = list(getattr(error, "errors", ()))
     if isinstance(error, InvalidValue):
         errors = [{"path": error.field, "message": str(error)}]
     elif isinstance(error, NeverFits):

@@ -11,9 +11,23 @@ from starlette.websockets import WebSocket
 
 from jarvis.api import problems
 from jarvis.api.auth import Guard
+from jarvis.api.direct import Direct
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
-from jarvis.api.routes import blobs, cluster, events, joining, logs, nodes, peers, results, streams, tasks, tokens
+from jarvis.api.routes import (
+    blobs,
+    cluster,
+    events,
+    joining,
+    logs,
+    nodes,
+    peers,
+    results,
+    streams,
+    tasks,
+    tokens,
+    workflows,
+)
 from jarvis.api.services import Services
 from jarvis.bus.messages import MAX_FRAME
 
@@ -29,7 +43,15 @@ ROUTERS = (
     cluster.vital,
     cluster.router,
     tokens.router,
+    workflows.router,
 )
+HOT = {
+    "/tasks": tasks.submit,
+    "/tasks/batch": tasks.submit_batch,
+    "/tasks/calls": tasks.submit_calls,
+    "/tasks/results": results.results,
+}
+"""What clients ask most."""
 POLL_S = 2.0
 AGAIN_S = 0.5
 agents = APIRouter(include_in_schema=False)
@@ -65,6 +87,8 @@ def create_app(services: Services, *, decides_only: bool = False) -> FastAPI:
     for router in (peers.leader,) if decides_only else (agents, joining.router, peers.leader, peers.router):
         app.include_router(router)
     problems.install(app)
+    if not decides_only:
+        app.add_middleware(Direct, posts=HOT)
     app.add_middleware(Guard, services=services)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

@@ -7,8 +7,18 @@ from typing import Any, Protocol
 import msgspec
 from starlette.websockets import WebSocket
 
-from jarvis.bus.messages import MAX_FRAME, ServerFrame, StreamData, StreamTaken, ToAgent, encode
+from jarvis.bus.messages import (
+    MAX_FRAME,
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
+    ServerFrame,
+    StreamData,
+    StreamTaken,
+    ToAgent,
+    encode,
+)
 from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
+from jarvis.core.effects import Refused
 from jarvis.core.inputs import Fact
 
 OUT_LIMIT = 20_000
@@ -89,6 +99,8 @@ class Session:
     def __init__(self, ident: str, socket: WebSocket, member: str = "") -> None:
         self.ident, self._socket, self.member = ident, socket, member
         self.node = 0
+        self.version = 1
+        """Of the protocol, as agreed on."""
         self.epoch = (0, 0)
         """(incarnation, epoch) of the leader that welcomed it."""
         self.unacked: dict[int, tuple[float, list[Fact]]] = {}
@@ -102,12 +114,17 @@ class Session:
         self._pending: list[ToAgent] = []
         self._wake = asyncio.Event()
 
+    def refuse(self, reason: str, retry_s: float | None = None) -> None:
+        """No session, or none any more."""
+        self.post(Refused(reason=reason, retry_s=retry_s))
+        self.finish()
+
     def post(self, *messages: ToAgent) -> None:
-        """Queue for the next frame."""
+        """Queue for the next frame. Who is refused also hears what this server speaks."""
         if len(self._pending) + len(messages) > OUT_LIMIT:
             self.broken.set()
             return
-        self._pending.extend(messages)
+        self._pending.extend(_with_versions(m) if isinstance(m, Refused) else m for m in messages)
         self._wake.set()
 
     def forget(self, numbers: list[int]) -> None:
@@ -175,3 +192,7 @@ class Session:
         """Tell everybody who streams that the node is gone."""
         for stream, end in list(self.streams.items()):
             end.arrived(StreamData(stream=stream, end=True, error="the node's session ended"))
+
+
+def _with_versions(refused: Refused) -> Refused:
+    return msgspec.structs.replace(refused, oldest=OLDEST_VERSION, newest=PROTOCOL_VERSION)

@@ -1,8 +1,15 @@
-"""The whole wire protocol between server and agent, version 1: msgpack frames of what has gathered.
+"""The whole wire protocol between server and agent: msgpack frames of what has gathered.
 
 A frame is one WebSocket binary message: a :class:`Frame`. ``seq`` counts frames of one direction of one session; ``ack``
 is the highest frame of the other side whose content is safe (for reports: committed). A receiver ignores frames it has
 acknowledged. Instants never travel, only ages: seconds before the sending of the frame.
+
+Versions: a node says in Hello which it speaks, the server takes the newest that both do and says so in Welcome. Within a
+version fields may be added, which the other side ignores or gives their defaults; a message of another tag, or another meaning,
+is a new version. Each side speaks the version before its newest, too, so that a cluster is upgraded one machine at a time.
+
+1. everything but what follows
+2. ``Heartbeat.beat`` and Seen: what is ``on_lost=fence`` ends on a node whose leader does not answer
 """
 
 import msgspec
@@ -10,7 +17,8 @@ import msgspec
 from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION, OLDEST_VERSION = 2, 1
+FENCE_VERSION = 2
 MAX_FRAME = 8 * 1024 * 1024
 
 
@@ -19,11 +27,13 @@ MAX_FRAME = 8 * 1024 * 1024
 
 class Heartbeat(NodeMessage, tag="beat"):
     """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted;
-    ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen."""
+    ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen;
+    ``unfit``: what is wrong with the node by its own check."""
 
     health: dict[str, float] = {}
     told: int = -1
     beat: int = 0
+    unfit: str = ""
 
 
 class OutputChunk(NodeMessage, tag="chunk"):
@@ -136,6 +146,12 @@ class ServerFrame(msgspec.Struct, gc=False, array_like=True):
     messages: list[ToAgent]
 
 
+def agreed(version: int, oldest: int) -> int | None:
+    """The version of a session with a node that speaks ``oldest`` to ``version``; None when there is none."""
+    both = min(version, PROTOCOL_VERSION)
+    return both if both >= max(oldest, OLDEST_VERSION) else None
+
+
 _encoder = msgspec.msgpack.Encoder()
 _agent_decoder = msgspec.msgpack.Decoder(AgentFrame)
 _server_decoder = msgspec.msgpack.Decoder(ServerFrame)
@@ -146,7 +162,7 @@ def encode(frame: AgentFrame | ServerFrame) -> bytes:
 
 
 def decode_from_agent(data: bytes) -> AgentFrame:
-    """Raises msgspec.DecodeError on anything that is not a frame of version 1: agents are not trusted."""
+    """Raises msgspec.DecodeError on anything that is not a frame: agents are not trusted."""
     return _agent_decoder.decode(data)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from jarvis.config.settings import load
-from jarvis.config.sources import config_path
+from jarvis.utils.places import config_path
 
 
 @click.group()

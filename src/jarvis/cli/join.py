@@ -43,9 +43,11 @@ def join_line(client: Client, options: dict[str, Any]) -> str:
 @click.option("--gpus", type=float, help="GPUs that tasks may use; default: all.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label that tasks may ask for.")
 @click.option("--taint", "taints", multiple=True, help="Only tasks that tolerate it come here.")
+@click.option("--no-start", is_flag=True, help="Join only; 'jarvis join' starts the node later.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground, for a service manager.")
 def join(
     urls: tuple[str, ...], token: str | None, pin: str | None, name: str | None, cpus: float | None, memory: str | None,
-    gpus: float | None, labels: tuple[str, ...], taints: tuple[str, ...],
+    gpus: float | None, labels: tuple[str, ...], taints: tuple[str, ...], no_start: bool, foreground: bool,
 ) -> None:  # fmt: skip
     """Make this machine a node of the cluster at URL (several, if it has several servers).
 
@@ -69,16 +71,25 @@ def join(
     elif not (urls and token and pin):
         raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
     name = name or socket.gethostname()
-    worker = {
+    kept = credentials.directory / "worker.json"
+    given = {
         "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "taints": list(taints),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip
-    settings, _ = load({"worker": {key: value for key, value in worker.items() if value not in (None, {}, [])}})
+    worker = _kept(kept, {key: value for key, value in given.items() if value not in (None, {}, [])}, token is None)
+    settings, _ = load({"worker": worker})
     if token is not None and pin is not None:  # after all that can be wrong here: it uses the token up
         _enter(credentials, urls, token, pin, name)
+    kept.write_text(json.dumps(worker), encoding="utf-8")
+    if no_start:
+        click.echo(f"{name} has joined {', '.join(credentials.urls)}; 'jarvis join' starts it")
+        return
+    own = OwnNode(settings, owned=False)
+    if foreground:
+        own.become()
     identity = directory / "node" / "node.json"
     before = identity.stat().st_mtime_ns if identity.exists() else 0
-    OwnNode(settings, owned=False).start()
+    own.start()
     deadline = time.monotonic() + CONNECTED_S
     while not (identity.exists() and identity.stat().st_mtime_ns > before):
         if time.monotonic() > deadline:
@@ -87,6 +98,12 @@ def join(
             )
         time.sleep(0.05)
     click.echo(f"{name} is node {json.loads(identity.read_text())['node']} of {', '.join(credentials.urls)}")
+
+
+def _kept(path: Path, given: dict[str, Any], again: bool) -> dict[str, Any]:
+    """What was said when it joined goes on to hold, where nothing else is said now."""
+    before = json.loads(path.read_text(encoding="utf-8")) if again and path.exists() else {}
+    return {**before, **given}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -99,6 +99,14 @@ class WorkerSettings(_Section):
     gpus: float | None = Field(None, ge=0)
     labels: dict[str, str] = {}
     taints: tuple[str, ...] = ()
+    health_check: str = ""
+    """A command: while it exits with something else than 0, the node takes no new work."""
+    health_interval_s: float = Field(60.0, ge=1.0)
+    prolog: str = ""
+    epilog: str = ""
+    """Commands before and after each attempt; where one fails, the node is drained."""
+    hook_timeout_s: float = Field(30.0, gt=0)
+    """How long each of the three may take."""
     allow_root: bool = True
     """Whether tasks of root may run as root on this node."""
 

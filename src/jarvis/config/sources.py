@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jarvis.core.errors import JarvisError
+from jarvis.utils.places import config_path, default_state_dir
 
 
 class SettingsError(JarvisError):
@@ -22,14 +23,6 @@ CLIENT_VARIABLES = frozenset(
         "JARVIS_SOAK", "JARVIS_TRACES",
     }
 )  # fmt: skip
-
-
-def config_path(environ: dict[str, str] | None = None) -> Path:
-    """Where the YAML file is: JARVIS_CONFIG, else under XDG_CONFIG_HOME."""
-    env = dict(os.environ) if environ is None else environ
-    if env.get("JARVIS_CONFIG"):
-        return Path(env["JARVIS_CONFIG"])
-    return Path(env.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "jarvis" / "config.yaml"
 
 
 def merged(
@@ -47,19 +40,13 @@ def merged(
     ):
         _merge(found, layer, origin, origins, ())
     if "state_dir" not in found:
-        found["state_dir"] = _default_state_dir(env)
+        found["state_dir"] = str(default_state_dir(env))
     return found, origins
 
 
 def state_dir() -> Path:
     """Where the server of this machine keeps its things."""
     return Path(str(merged()[0]["state_dir"])).expanduser()
-
-
-def _default_state_dir(env: dict[str, str]) -> str:
-    if env.get("JARVIS_HOME"):
-        return env["JARVIS_HOME"]
-    return str(Path(env.get("XDG_STATE_HOME") or "~/.local/state") / "jarvis")
 
 
 def _from_file(path: Path) -> dict[str, Any]:

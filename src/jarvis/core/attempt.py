@@ -59,3 +59,5 @@ class Attempt(msgspec.Struct, gc=False, kw_only=True):
     stderr: Output | None = None
     result: bytes | None = None
     result_digest: str | None = None
+    output: bytes | None = None
+    """JSON that the task of a step gave to those that follow."""

@@ -7,6 +7,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.task import Element, Task
+from jarvis.core.workflow import Step, Workflow
 
 
 @dataclass(slots=True)
@@ -18,6 +19,8 @@ class Changes:
     """
 
     tasks: dict[int, Task] = field(default_factory=dict)
+    tasks_new: dict[int, Task] = field(default_factory=dict)
+    """Made by the leader for steps of workflows, under ids that were reserved; inserted as they stand."""
     queued: list[tuple[int, int]] = field(default_factory=list)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts_new: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
@@ -27,6 +30,8 @@ class Changes:
     commands_done: dict[int, str] = field(default_factory=dict)
     """Command id → outcome ("" when done, else why it was refused)."""
     reports_done: list[int] = field(default_factory=list)
+    workflows: dict[int, Workflow] = field(default_factory=dict)
+    steps: dict[tuple[int, str], Step] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:

@@ -22,6 +22,8 @@ class Welcome(NodeMessage, tag="welcome"):
     """Numbers below this are settled: never to be started again."""
     grace_s: float = 5.0
     """What is still there so long after ``fence_s`` is killed."""
+    version: int = 1
+    """Of the protocol, for this session: the newest that both sides speak."""
 
 
 class Seen(NodeMessage, tag="seen"):
@@ -31,10 +33,13 @@ class Seen(NodeMessage, tag="seen"):
 
 
 class Refused(NodeMessage, tag="refused"):
-    """The session is not taken; ``retry_s`` says when to try again (full jitter), None means never with this Hello."""
+    """The session is not taken; ``retry_s`` says when to try again (full jitter), None means never with this Hello.
+    The server speaks the versions ``oldest`` to ``newest`` of the protocol; one that does not say so speaks version 1 alone."""
 
     reason: str
     retry_s: float | None = None
+    oldest: int = 1
+    newest: int = 1
 
 
 class Assignment(msgspec.Struct, gc=False, array_like=True):

@@ -9,6 +9,7 @@ from jarvis.core.command import Command
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
+from jarvis.core.workflow import Workflow
 
 
 class NodeMessage(msgspec.Struct, gc=False, tag_field="t", omit_defaults=True, kw_only=True):
@@ -24,7 +25,8 @@ class Known(msgspec.Struct, gc=False, array_like=True):
 
 
 class Hello(NodeMessage, tag="hello"):
-    """First message of a session. The node says who it is, what it has and every assignment it knows."""
+    """First message of a session. The node says who it is, what it has and every assignment it knows. It speaks the versions
+    ``oldest`` to ``version`` of the protocol."""
 
     version: int
     software: str
@@ -40,6 +42,7 @@ class Hello(NodeMessage, tag="hello"):
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
     ordinal: int = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
+    oldest: int = 1
 
 
 class Started(NodeMessage, tag="started"):
@@ -68,7 +71,11 @@ class Ended(NodeMessage, tag="ended"):
     result: bytes | None = None
     """Pickled result or exception of a function, at most INLINE_LIMIT; opaque to the server."""
     result_digest: str | None = None
+    output: bytes | None = None
+    """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     age: float = 0.0
+    drain: str = ""
+    """Why this node must take no more work until somebody looks at it: its epilog failed."""
 
 
 class Returned(NodeMessage, tag="returned"):
@@ -76,6 +83,8 @@ class Returned(NodeMessage, tag="returned"):
 
     numbers: list[int]
     reason: str = ""
+    drain: str = ""
+    """As in Ended: its prolog failed."""
 
 
 Fact = Started | Ended | Returned
@@ -89,6 +98,14 @@ class TasksTaken:
     tasks: list[Task]
     ended: dict[int, State] = field(default_factory=dict)
     """End states of tasks that these depend on and that the leader no longer holds; absent means there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowsTaken:
+    """Workflows in state ``submitted``; the rows of steps that a re-run takes over are in the store alone."""
+
+    cause_id: str
+    workflows: list[Workflow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +163,19 @@ class ReportTaken:
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
-    received in its session. ``beats``: heartbeats that want an answer of the leader."""
+    received in its session. ``beats``: heartbeats that want an answer of the leader; ``unfit``: what is wrong with
+    those of which something is."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
     beats: dict[int, int] = field(default_factory=dict)
+    unfit: dict[int, str] = field(default_factory=dict)
 
 
 Input = (
-    TasksTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken | NodesSeen
+    TasksTaken | WorkflowsTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken
+    | NodesSeen
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

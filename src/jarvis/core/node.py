@@ -57,6 +57,8 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     draining: bool = False
     drain_deadline: float | None = None
     reason: str = ""
+    unfit: str = ""
+    """What the node's own check says is wrong with it; it takes no new work until that says nothing any more."""
     next_number: int = 1
     registered_at: float = 0.0
     seen_at: float = 0.0
@@ -66,4 +68,4 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
 
     @property
     def schedulable(self) -> bool:
-        return self.state is NodeState.READY and not self.cordoned and not self.draining
+        return self.state is NodeState.READY and not (self.cordoned or self.draining or self.unfit)

@@ -138,6 +138,13 @@ class Container(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """``uid[:gid]`` or a name that the image knows, instead of the image's own."""
 
 
+class Origin(msgspec.Struct, gc=False, frozen=True, array_like=True):
+    """The step of a workflow that a task was made for."""
+
+    workflow: int
+    step: str
+
+
 class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What is wanted. Times are seconds; instants are seconds since 1970 of the database's clock."""
 
@@ -173,6 +180,7 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     pty: bool = False
     output_limit: int | None = None
     login_shell: bool = False
+    origin: Origin | None = None
 
     @property
     def kind(self) -> Literal["process", "container", "function"]:

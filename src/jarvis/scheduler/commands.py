@@ -8,7 +8,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
-from jarvis.scheduler.nodes import on_node_lost
+from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.turn import Turn
@@ -182,9 +182,7 @@ def _node_drain(turn: Turn, view: NodeView, command: NewCommand) -> str:
     if seconds is not None:
         view.node.drain_deadline = turn.now + float(seconds)
         turn.cluster.add_timer(Timer(view.node.drain_deadline, "drain", view.node.id))
-    unstarted = [n for n, p in view.placed.items() if turn.cluster.elements[p.key].state is State.ASSIGNED]
-    if unstarted:
-        turn.effects.append(ToNode(view.node.id, Recall(numbers=unstarted), turn.cause_id))
+    recall_unstarted(turn, view)
     return _changed(turn, view, "draining", command)
 
 

@@ -17,7 +17,7 @@ not current there      ended                            it may forget it
 =====================  ===============================  ==========================================
 """
 
-from jarvis.core.effects import Refused, Stop, ToNode, ToSession, Welcome
+from jarvis.core.effects import Recall, Refused, Stop, ToNode, ToSession, Welcome
 from jarvis.core.inputs import Hello, Known, NodeConnected, NodeDisconnected, Started
 from jarvis.core.node import Node, NodeState
 from jarvis.core.retry import Ending
@@ -150,6 +150,33 @@ def on_told(turn: Turn, view: NodeView, told: int) -> None:
         turn.effects.append(ToSession(view.session, lost, turn.cause_id, close=True))
         view.session = None
         turn.event("node.messages_lost", node=view.node.id)
+
+
+def on_fitness(turn: Turn, view: NodeView, unfit: str) -> None:
+    """What the node's own check says. It is no drain of a person, and ends with what it says."""
+    if unfit == view.node.unfit:
+        return
+    before, view.node.unfit = view.node.unfit, unfit
+    turn.changes.nodes[view.node.id] = view.node
+    if unfit and not before:
+        recall_unstarted(turn, view)
+    turn.event("node.unfit" if unfit else "node.fit", node=view.node.id, reason=unfit or before)
+
+
+def on_hook_failed(turn: Turn, view: NodeView, reason: str) -> None:
+    """Its prolog or epilog failed: it takes no more work until a person resumes it."""
+    if not view.node.draining:
+        view.node.draining, view.node.reason = True, reason
+        turn.changes.nodes[view.node.id] = view.node
+        recall_unstarted(turn, view)
+        turn.alarm("node_drained", f"node {view.node.name}: {reason}")
+
+
+def recall_unstarted(turn: Turn, view: NodeView) -> None:
+    """What has not started there goes elsewhere."""
+    unstarted = [n for n, p in view.placed.items() if turn.cluster.elements[p.key].state is State.ASSIGNED]
+    if unstarted:
+        turn.effects.append(ToNode(view.node.id, Recall(numbers=unstarted), turn.cause_id))
 
 
 def on_node_suspect(turn: Turn, view: NodeView) -> None:

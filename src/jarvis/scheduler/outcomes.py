@@ -50,7 +50,7 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
         turn.cluster.learn(placed.placement_class, fact.usage.wall_s)
     attempt.exit_code, attempt.signal, attempt.usage = fact.exit_code, fact.signal, fact.usage
     attempt.stdout, attempt.stderr = fact.stdout, fact.stderr
-    attempt.result, attempt.result_digest = fact.result, fact.result_digest
+    attempt.result, attempt.result_digest, attempt.output = fact.result, fact.result_digest, fact.output
     settle(turn, task, element, Ending(fact.cause, fact.exit_code, fact.signal, fact.exception), fact.message)
 
 

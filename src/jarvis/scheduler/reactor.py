@@ -31,6 +31,7 @@ from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 
+REASON_MOST = 200
 REBUILT_AT_ONCE = 1000
 """Tasks between two pauses: a few hundredths of a second."""
 
@@ -82,6 +83,8 @@ def _on_facts(turn: Turn, view: NodeView, facts: list[Fact]) -> None:
             on_started(turn, view, fact)
         elif isinstance(fact, Returned):
             on_returned(turn, view, fact)
+        if not isinstance(fact, Started) and fact.drain:
+            nodes.on_hook_failed(turn, view, fact.drain[:REASON_MOST])
 
 
 def _on_seen(turn: Turn, item: NodesSeen) -> None:
@@ -89,7 +92,9 @@ def _on_seen(turn: Turn, item: NodesSeen) -> None:
         view = turn.cluster.nodes.get(node)
         if view is not None:
             view.heard_at = view.node.seen_at = turn.now
-            view.node.health = health
+            if health:  # else only its Hello was heard
+                view.node.health = health
+                nodes.on_fitness(turn, view, item.unfit.get(node, ""))
             if node in item.told:
                 nodes.on_told(turn, view, item.told[node])
 

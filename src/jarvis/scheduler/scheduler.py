@@ -2,15 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
 from jarvis.core.effects import AckFrame, Refused, Seen, ToNode, ToSession
 from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Input, LookAgain, NodesSeen, ReportTaken, TasksTaken, decode_facts
+from jarvis.core.inputs import (
+    CommandsTaken,
+    Input,
+    LookAgain,
+    NodesSeen,
+    ReportTaken,
+    TasksTaken,
+    WorkflowsTaken,
+    decode_facts,
+)
 from jarvis.core.node import DEFAULT_WINDOWS, Windows
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
@@ -21,6 +30,7 @@ from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
+from jarvis.scheduler.workflows import Workflows
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
@@ -66,6 +76,7 @@ class Scheduler:
         self.cluster = Cluster(0, 0, windows)
         self.heartbeat = Heartbeat()
         self.leadership = Leadership(0, 0)
+        self.workflows = Workflows(store)
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
@@ -175,20 +186,22 @@ class Scheduler:
             cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
-        async for page in self._live():
-            await self._renew()
-            await self._load_page(cluster, page)
-            tasks.extend(task for task in page if task.state is not State.SUBMITTED)
+        async with aclosing(self._live()) as pages:
+            async for page in pages:
+                await self._renew()
+                await self._load_page(cluster, page)
+                tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
         for _ in rebuild(cluster, tasks):
             await asyncio.sleep(0)
             await self._renew()
+        await self.workflows.rebuild()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
-        self._next_poll = 0.0
+        self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
 
-    async def _live(self) -> AsyncIterator[list[Task]]:
+    async def _live(self) -> AsyncGenerator[list[Task], None]:
         """Pages of what lives; the store looks up the next one while a full one is worked on."""
         page = await self.store.task_list_live(0, PAGE)
         while page:
@@ -245,9 +258,11 @@ class Scheduler:
                 self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
             if isinstance(item, NodesSeen):
                 self._beats |= item.beats
-            handle(turn, item)
+            if await self.workflows.handle(turn, item):
+                handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
+        more = await self.workflows.advance(turn)
         plan = place(turn, self.policy())
         if not turn.changes:
             self.bus.dispatch(turn.finish())
@@ -258,7 +273,7 @@ class Scheduler:
         if not self.lease_s:
             self._answer_beats()
         self.heartbeat.at, self.heartbeat.turns = now, self.heartbeat.turns + 1
-        if plan.exhausted:
+        if plan.exhausted or more:
             self.bus.offer(TasksTaken("more", []))
         return plan
 
@@ -267,6 +282,7 @@ class Scheduler:
         changes = turn.changes
         only_starts = (
             not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
+            and not (changes.steps or changes.workflows)
             and not changes.commands_done
             and all(isinstance(effect, AckFrame) for effect in turn.effects)
             and all(element.state is State.RUNNING for element in changes.elements.values())
@@ -321,10 +337,12 @@ class Scheduler:
             self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
+        workflows = await self.workflows.poll()
+        found += [WorkflowsTaken(f"poll-workflow-{workflows[0].id}", workflows)] if workflows else []
         commands = await self.store.command_list_open(PAGE)
         if commands:
             found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
-        self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands)
+        self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands) + len(workflows)
         return found
 
     async def _poll_nodes(self, now: float) -> list[Input]:
@@ -339,7 +357,8 @@ class Scheduler:
         if silent:
             seen = {node.id: node for node in await self.store.node_list()}
             heard = {n: seen[n].health for n, v in silent.items() if n in seen and seen[n].seen_at > v.heard_at}
-            found += [NodesSeen("poll-seen", heard)] if heard else []
+            unfit = {n: silent[n].node.unfit for n in heard}  # the store does not know: as it was
+            found += [NodesSeen("poll-seen", heard, unfit=unfit)] if heard else []
         return found
 
     def _judge_nodes(self, turn: Turn) -> None:
@@ -370,6 +389,8 @@ class Scheduler:
         due = [self._next_poll, self._next_judgement, now + RENEW_S]
         if self.cluster.timers:
             due.append(self.cluster.timers[0].at)
+        if self.workflows.next_wake is not None:
+            due.append(self.workflows.next_wake)
         if self._started_since is not None:
             due.append(self._started_since + STARTED_S)
         return max(min(due) - now, 0.0)

@@ -32,6 +32,8 @@ class Turn:
         self._recorded: dict[int, list[int]] = {}
         self._specs: dict[int, msgspec.Raw] = {}
         self.ended_tasks: list[Task] = []
+        self.steps_ended: list[Task] = []
+        """Tasks of workflows that ended."""
 
     # ------------------------------------------------------------ events and rows
 
@@ -119,6 +121,8 @@ class Turn:
         self.cluster.named_ahead.pop(task.id, None)
         self.cluster.waits_for.pop(task.id, None)
         self.ended_tasks.append(task)
+        if task.spec.origin is not None:
+            self.steps_ended.append(task)
 
     def move_base(self, task: Task, after: State, reason: str = "") -> None:
         """Change all elements of a task that have no row of their own yet."""

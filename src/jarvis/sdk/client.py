@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import TaskFailed, WaitTimedOut
+from jarvis.sdk.workflow_handle import WorkflowHandle
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timeout", "expired", "lost", "skipped", "upstream_failed"})
 LONG_POLL_S = 20.0
@@ -74,6 +75,18 @@ class Client:
         body = msgspec.msgpack.encode({"task": task, "args": args})
         answer = self.connection.request("POST", "/tasks/calls", content=body, idempotent=True)
         return msgspec.msgpack.decode(answer.content, type=list[int])
+
+    def submit_workflow(self, document: str | dict[str, Any], params: dict[str, Any] | None = None) -> WorkflowHandle:
+        """Submit a workflow, as YAML or as an object; durable when it returns."""
+        body = {"document": document, "params": params or {}}
+        return WorkflowHandle(self, int(self.connection.post("/workflows", body, idempotent=True)["id"]))
+
+    def validate_workflow(self, document: str | dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """``valid``, ``problems`` with path and line, ``levels`` and ``order`` of the steps; nothing is stored."""
+        return dict(self.connection.post("/workflows/validate", {"document": document, "params": params or {}}))
+
+    def workflow(self, ident: int) -> WorkflowHandle:
+        return WorkflowHandle(self, ident)
 
     def show(self, ident: int | str) -> dict[str, Any]:
         return dict(self.connection.get(f"/tasks/{ident}"))

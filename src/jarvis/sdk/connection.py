@@ -14,16 +14,9 @@ import httpx2 as httpx
 
 from jarvis.sdk.errors import Unreachable, from_problem
 from jarvis.utils import server_file
+from jarvis.utils.places import state_dir
 
 TIMEOUT_S = 30.0
-
-
-def state_dir() -> Path:
-    """The state directory of this user's server, as the environment says."""
-    env = os.environ
-    if env.get("JARVIS_HOME"):
-        return Path(env["JARVIS_HOME"])
-    return Path(env.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "jarvis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +113,7 @@ class Connection:
         sent = {k: v for k, v in (params or {}).items() if v is not None}
         try:
             response = self._http.request(
-                method, path, json=json_body, content=content, params=sent, headers=headers, timeout=timeout
+                method, path, json=json_body, content=content, params=sent or None, headers=headers, timeout=timeout
             )
         except httpx.TransportError as error:
             raise Unreachable(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jarvis.bus.messages import PROTOCOL_VERSION, Heartbeat, ToAgent
 from jarvis.core.attempt import Usage
-from jarvis.core.effects import Assign, Recall, Recorded, Seen, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
@@ -305,6 +305,9 @@ class Agent:
         if self.fence.welcomed(self._hello_at, welcome.fence_s, welcome.grace_s):
             self._fence_moved()
         self._say_heartbeat()
+
+    def refused(self, refused: Refused) -> bool:
+        return False
 
     def disconnected(self) -> None:
         """Nothing is open that would have to be closed."""

@@ -35,6 +35,7 @@ class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=Tru
     stdout: Output | None = None
     stderr: Output | None = None
     result_digest: str | None = None
+    output: bytes | None = None
 
 
 attempt_detail_of = msgspec.msgpack.Decoder(AttemptDetail).decode
@@ -115,7 +116,7 @@ def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
 
 
 def attempt_detail(a: Attempt) -> bytes:
-    return encode(AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest))
+    return encode(AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest, a.output))
 
 
 def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
@@ -125,4 +126,5 @@ def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
         cause=None if row[7] is None else Cause(row[7]), exit_code=row[8], signal=row[9], assigned_at=row[10],
         started_at=row[11], ended_at=row[12], result=row[14], placements=detail.placements, message=detail.message,
         usage=detail.usage, stdout=detail.stdout, stderr=detail.stderr, result_digest=detail.result_digest,
+        output=detail.output,
     )  # fmt: skip

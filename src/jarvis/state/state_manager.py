@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from jarvis.bus.bus import Bus
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavailable
-from jarvis.core.inputs import CommandsTaken, TasksTaken
+from jarvis.core.inputs import CommandsTaken, TasksTaken, WorkflowsTaken
 from jarvis.core.task import Task
+from jarvis.core.workflow import NewWorkflow, Workflow, walk
 from jarvis.state.blob_store import BlobStore
-from jarvis.state.store import Accepted, Store, Submission
+from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 
 TOUCH_AGAIN_S = 600.0
 """A body that was used so lately is far from the age at which retention looks at it."""
@@ -85,6 +86,23 @@ class StateManager:
         named = {d.task for task in tasks for d in task.spec.after}
         ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
         self.bus.offer(TasksTaken(f"submit-{tasks[0].id}", tasks, ended))
+
+    async def submit_workflow(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
+        """Insert a workflow; its bodies are there already, and young again from now on."""
+        named = {d: f for step in walk(new.spec.block) if step.task is not None for f, d in step.task.bodies.items()}
+        for digest, field in named.items():
+            try:
+                await self._touch(new.project, digest)
+            except NotFound:
+                raise InvalidValue(field, digest, f"the digest of a blob of project {new.project}") from None
+        accepted = await self.store.workflow_insert(new, key)
+        if not accepted.replayed:
+            workflow = Workflow(
+                id=accepted.ids[0], uuid=new.uuid, project=new.project, user=new.user, spec=new.spec,
+                rerun_of=new.rerun_of, submitted_at=accepted.submitted_at,
+            )  # fmt: skip
+            self.bus.offer(WorkflowsTaken(f"submit-{workflow.id}", [workflow]))
+        return accepted
 
     async def command(self, commands: Sequence[NewCommand]) -> list[Command]:
         """Durable wishes about what exists; the leader acts on them in order."""

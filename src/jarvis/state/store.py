@@ -19,6 +19,7 @@ from jarvis.core.node import Node
 from jarvis.core.states import State
 from jarvis.core.task import Element, NewTask, Task
 from jarvis.state.coordination import Coordination, Leadership
+from jarvis.state.workflow_store import WorkflowStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Outcome:
     message: str = ""
     result: bytes | None = None
     result_digest: str | None = None
+    output: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Counts:
     blob_bytes: int = 0
 
 
-class Store(Coordination, Protocol):
+class Store(Coordination, WorkflowStore, Protocol):
     """Errors: :class:`StoreUnavailable` (nothing was written), :class:`StoreCorrupt`, :class:`StaleEpoch`."""
 
     durable: bool

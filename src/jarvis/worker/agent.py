@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jarvis import __version__
 from jarvis.bus.messages import (
+    FENCE_VERSION,
+    OLDEST_VERSION,
     PROTOCOL_VERSION,
     BlobData,
     BlobStored,
@@ -34,17 +36,18 @@ from jarvis.bus.messages import (
     StreamTaken,
     ToAgent,
 )
-from jarvis.core.effects import Assign, Recall, Recorded, Seen, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
-from jarvis.core.resources import Resources, parse_bytes
 from jarvis.core.states import Cause
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
 from jarvis.utils.collector import look_seldom
 from jarvis.worker.account import Accounts
+from jarvis.worker.agent_options import container_mounts, parse
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
+from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
@@ -52,15 +55,20 @@ from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor
+from jarvis.worker.task_executor import TaskExecutor, cut
 from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor, Tag
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
 
+if TYPE_CHECKING:
+    from jarvis.core.resources import Resources
+
 log = logging.getLogger("jarvis.agent")
 
 CHECK_S = 10.0
+NO_FENCE_S = 1e9
+"""A server of version 1 does not answer heartbeats: its nodes trust it to wait."""
 AGAIN_MOST = 2_000
 
 
@@ -84,11 +92,17 @@ class Agent:
         self.machine = Machine(self.resources, fence_open=False)
         self.fence = Fence(secrets.randbits(40) << 20)
         self._hello_at = 0.0
+        self._speaks = self._version = PROTOCOL_VERSION
+        """What the next Hello says, and what was agreed on for this session."""
         self._welcomed = asyncio.Event()
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
         self.monitor = ResourceMonitor(self.directory)
+        hooks = Hooks(
+            options.health_check, options.health_interval, options.prolog, options.epilog, options.hook_timeout
+        )
+        self.hooks = HookRunner(hooks, self.name, self.spawn, self._welcomed.set)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
         self.heartbeat_s = 2.0
@@ -140,7 +154,7 @@ class Agent:
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        loops = [self.session.run(), self._beat()]
+        loops = [self.session.run(), self._beat(), self.hooks.keep_checking()]
         if self.credentials is not None:
             loops.append(self.credentials.keep_fresh())
         tasks += [asyncio.create_task(loop) for loop in loops]
@@ -186,8 +200,11 @@ class Agent:
                 self.spawn(self._look_for_engine())
 
     def _say_heartbeat(self) -> None:
-        beat = self.fence.ask(boottime()) if self.session.connected and self.machine.fenced else 0
-        self.session.say(Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat))
+        asks = self.session.connected and self._version >= FENCE_VERSION and self.machine.fenced
+        beat = self.fence.ask(boottime()) if asks else 0
+        self.session.say(
+            Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat, unfit=self.hooks.unfit)
+        )
 
     # ------------------------------------------------------------ the fence
 
@@ -286,15 +303,26 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self._executor(item.work).start(item.work)
+                self._start(item.work)
             elif isinstance(item, Forget):
                 self._forget(item)
-            elif isinstance(item, Kill):
+            elif isinstance(item, Kill) and not self.hooks.is_before(item.work.number):
                 self._executor(item.work).kill(item.work, item.cause, item.grace_s)
             elif isinstance(item, Withdraw):
                 (self.functions if item.work.spec.function is not None else self.processes).withdraw(item.work)
             elif isinstance(item, Deliver):
                 self._executor(item.work).signal(item.work, item.signum)
+
+    def _start(self, work: Work) -> None:
+        number = work.number
+
+        def begin() -> None:
+            if work.stop_cause is not None:
+                self.finished(cut(work, work.stop_cause, "stopped before it started"))
+            else:
+                self._executor(work).start(work)
+
+        self.hooks.before(work, begin, lambda reason: self._do(self.machine.give_back(number, reason)))
 
     def _forget(self, item: Forget) -> None:
         if self.functions.holds(item.number):
@@ -312,7 +340,8 @@ class Agent:
         self._do(self.machine.started(number, age))
 
     def finished(self, end: Ended, heir: int | None = None) -> None:
-        self._do(self.machine.finished(end, heir))
+        work = self.machine.active.get(end.number) or self.machine.leaving.get(end.number)
+        self.hooks.after(work, end, lambda: self._do(self.machine.finished(end, heir)))
 
     def vacated(self, number: int, heir: int | None = None) -> None:
         self._do(self.machine.vacated(number, heir))
@@ -324,7 +353,8 @@ class Agent:
         self._do(self.machine.withdrawn(works))
 
     def ahead(self, like: Work, limit: int) -> list[Work]:
-        return self.machine.ahead(like, limit)
+        """Nothing where something runs around each attempt."""
+        return [] if self.hooks.hooks.around_attempts else self.machine.ahead(like, limit)
 
     def adopted(self, work: Work, where: Stage) -> None:
         self.machine.adopt(work, where)
@@ -338,7 +368,7 @@ class Agent:
     def hello(self) -> Hello:
         self._hello_at = boottime()
         return Hello(
-            version=PROTOCOL_VERSION, software=__version__, name=self.name, node=self._identity.node,
+            version=self._speaks, oldest=OLDEST_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
@@ -351,16 +381,20 @@ class Agent:
             raise OSError(f"the server's epoch {welcome.incarnation}.{welcome.epoch} is older than {seen[0]}.{seen[1]}")
         self._identity = Identity(welcome.node, welcome.incarnation, welcome.epoch)
         self._save_identity()
-        self.heartbeat_s = welcome.heartbeat_s
+        self.heartbeat_s, self._version, self._speaks = welcome.heartbeat_s, welcome.version, PROTOCOL_VERSION
         log.info("connected as node %d", welcome.node)
         self._look_at_fence()
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
-        if self.fence.welcomed(
-            self._hello_at, welcome.fence_s, welcome.grace_s
-        ):  # after what is not wanted any more went
-            self._fence_moved()
+        fence_s = welcome.fence_s if welcome.version >= FENCE_VERSION else NO_FENCE_S
+        if self.fence.welcomed(self._hello_at, fence_s, welcome.grace_s):
+            self._fence_moved()  # after what is not wanted any more went
         self._welcomed.set()
         self.spawn(self.containers.sweep(self._is_here))
+
+    def refused(self, refused: Refused) -> bool:
+        """A server of the version before does not look for one that both speak: it is told its own."""
+        before, self._speaks = self._speaks, max(min(PROTOCOL_VERSION, refused.newest), OLDEST_VERSION)
+        return self._speaks != before
 
     def _is_here(self, number: int) -> bool:
         return number in self.machine.ended or any(work.number == number for work in self.machine.everything())
@@ -436,38 +470,6 @@ def boottime() -> float:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def container_mounts(options: argparse.Namespace) -> tuple[str, ...]:
-    """What containers may mount: as set, else anything, but nothing where the agent serves several users as root."""
-    if options.container_mounts is not None:
-        return tuple(os.path.realpath(path) for path in options.container_mounts.split(os.pathsep) if path)
-    return () if os.geteuid() == 0 and not options.allow_root else ("/",)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="jarvis-agent", description="The agent of a node; started by its supervisor.")
-    parser.add_argument("--dir", required=True)
-    parser.add_argument("--url", action="append", default=[])
-    parser.add_argument("--token-file")
-    parser.add_argument("--credentials", help="directory of a node that has joined; instead of --url and --token-file")
-    parser.add_argument("--server-file", help="directory whose server.json tells where the server is now")
-    parser.add_argument("--name")
-    parser.add_argument("--cpus", type=float)
-    parser.add_argument("--memory", "--mem", type=parse_bytes)
-    parser.add_argument("--gpus", type=float)
-    parser.add_argument("--label", type=_pair, action="append", default=[])
-    parser.add_argument("--taint", action="append", default=[])
-    parser.add_argument("--allow-root", action="store_true")
-    parser.add_argument("--container-mounts", help=f"host paths that containers may mount, separated by {os.pathsep!r}")
-    return parser.parse_args(argv)
 
 
 def main() -> None:

@@ -276,6 +276,15 @@ class Machine:
         self._release(work)
         return self._start_what_fits(out)
 
+    def give_back(self, number: int, reason: str) -> list[Instruction]:
+        """It could not even be tried here, which is this node's fault: the server tries elsewhere, and none is to start here."""
+        work = self.active.pop(number, None)
+        if work is None:
+            return []
+        self._release(work)
+        self.settled.add([number])
+        return self._start_what_fits([Say(Returned(numbers=[number], reason=reason, drain=reason))])
+
     def finished(self, end: Ended, heir: int | None = None) -> list[Instruction]:
         """It is over and all is told in ``end``, which is kept until recorded."""
         number = end.number

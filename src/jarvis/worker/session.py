@@ -37,6 +37,10 @@ class SessionHandler(Protocol):
 
     def hello(self) -> Hello: ...
     def welcomed(self, welcome: Welcome) -> None: ...
+    def refused(self, refused: Refused) -> bool:
+        """Whether the next Hello is another one, so that it need not wait."""
+        ...
+
     def received(self, messages: list[ToAgent]) -> None: ...
     def disconnected(self) -> None: ...
 
@@ -139,7 +143,7 @@ class Session:
         answer = first.messages[0] if first.messages else None
         if isinstance(answer, Refused):
             log.warning("the server refuses: %s", answer.reason)
-            return answer.retry_s or LONGEST_WAIT_S
+            return FIRST_WAIT_S if self._handler.refused(answer) else answer.retry_s or LONGEST_WAIT_S
         if not isinstance(answer, Welcome):
             return None
         self.connected = True

@@ -12,7 +12,10 @@ from tests.e2e.api.harness import Running
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from jarvis.api.admission import LONGEST_S, Admission
 from jarvis.bus.messages import (
+    OLDEST_VERSION,
+    PROTOCOL_VERSION,
     AgentFrame,
     BlobData,
     BlobGet,
@@ -29,7 +32,7 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.attempt import Attempt, Output
 from jarvis.core.changes import Changes
-from jarvis.core.effects import AckFrame, Assign, Assignment, Recorded, ToNode, ToSession, Welcome
+from jarvis.core.effects import AckFrame, Assign, Assignment, Recorded, Refused, ToNode, ToSession, Welcome
 from jarvis.core.inputs import Ended, Hello, Input, NodeConnected, NodeDisconnected, NodeReported, NodesSeen, Started
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element
@@ -269,3 +272,26 @@ async def test_exec_relays_both_ways(server: Running) -> None:
         bob = {"Authorization": "Bearer bob-token"}
         async with connect(url, additional_headers=bob) as user:
             assert msgspec.json.decode(await user.recv())["code"] == "not_allowed"
+
+
+async def test_versions_are_negotiated_and_a_refusal_tells_what_to_do(server: Running) -> None:
+    async with agent(server) as session:
+        await session.send(msgspec.structs.replace(HELLO, version=PROTOCOL_VERSION + 3, oldest=1))
+        connected: NodeConnected = await taken(server, NodeConnected)
+        message = Welcome(node=7, incarnation=1, epoch=1, heartbeat_s=1, fence_s=10)
+        server.bus.dispatch([ToSession(connected.session, message, "c")])
+        assert (await session.receive(Welcome)).version == PROTOCOL_VERSION
+    async with agent(server) as session:
+        await session.send(msgspec.structs.replace(HELLO, version=PROTOCOL_VERSION + 3, oldest=PROTOCOL_VERSION + 1))
+        refused = await session.receive(Refused)
+        assert "upgrade this server" in refused.reason
+        assert (refused.oldest, refused.newest, refused.retry_s) == (OLDEST_VERSION, PROTOCOL_VERSION, None)
+
+
+async def test_a_crowd_is_told_to_come_later_and_counts_as_heard(server: Running) -> None:
+    server.app.state.gateway.admission = Admission(rate=0.001, burst=0, _left=0.0)
+    async with agent(server) as session:
+        await session.send(msgspec.structs.replace(HELLO, node=7))
+        refused = await session.receive(Refused)
+        assert 1.0 <= refused.retry_s <= LONGEST_S
+        assert (await taken(server, NodesSeen)).seen == {7: {}}

@@ -33,7 +33,7 @@ from jarvis.bus.messages import (
     decode_from_agent,
     encode,
 )
-from jarvis.core.effects import Assign, Assignment, Recorded, Welcome
+from jarvis.core.effects import Assign, Assignment, Recorded, Refused, Welcome
 from jarvis.core.inputs import Ended, Hello, Returned, Started
 from jarvis.core.task import FunctionCall, TaskSpec
 
@@ -57,6 +57,8 @@ class FakeServer:
         self.streams: dict[int, bytes] = {}
         self.closed: dict[int, str] = {}
         self.record = True
+        self.only = 0
+        """The only version of the protocol that it speaks, as servers before the second did; 0: any."""
         self.welcome = Welcome(node=1, incarnation=5, epoch=1, heartbeat_s=0.3, fence_s=75.0)
         self.tokens: list[str | None] = []
         self._socket: ServerConnection | None = None
@@ -113,7 +115,7 @@ class FakeServer:
             self.returned.append(message)
         elif isinstance(message, Hello):
             self.hellos.append(message)
-            answers.append(self.welcome)
+            answers.append(self.welcome if self.only in (0, message.version) else Refused(reason="another version"))
         elif isinstance(message, StreamData):
             self.streams[message.stream] = self.streams.get(message.stream, b"") + message.data
             if message.end:
@@ -283,11 +285,11 @@ def _command(pid: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, *options: str, welcome: Welcome | None = None
+    directory: Path, *options: str, welcome: Welcome | None = None, only: int = 0
 ) -> AsyncIterator[tuple[FakeServer, Node]]:
     """A server and a node that is connected to it."""
     server = FakeServer()
-    server.welcome = welcome or server.welcome
+    server.welcome, server.only = welcome or server.welcome, only
     await server.up()
     node = Node(directory, server, *options)
     try:

@@ -7,11 +7,12 @@ import msgspec
 import pytest
 from tests.e2e.worker.harness import FakeServer, call, running, shell
 
+from jarvis.bus.messages import PROTOCOL_VERSION
 from jarvis.core.effects import Seen, Stop, Welcome
 from jarvis.core.states import Cause
 
 OPTIONS = ("--cpus", "2", "--memory", "2G", "--allow-root")
-SOON = Welcome(node=1, incarnation=5, epoch=1, heartbeat_s=0.1, fence_s=1.5, grace_s=0.1)
+SOON = Welcome(node=1, incarnation=5, epoch=1, heartbeat_s=0.1, fence_s=1.5, grace_s=0.1, version=PROTOCOL_VERSION)
 
 
 async def answer(server: FakeServer) -> None:
@@ -57,3 +58,13 @@ async def test_what_waits_for_the_leader_can_be_stopped(tmp_path: Path) -> None:
         await server.assign(shell(1, "true", on_lost="fence"))
         await server.send(Stop(number=1, cause=Cause.CANCELLED, grace_s=0.1))
         assert (await server.end_of(1)).cause is Cause.CANCELLED
+
+
+async def test_a_server_of_the_version_before_is_spoken_to_as_it_knows(tmp_path: Path) -> None:
+    """It refuses what is not its own version, and answers no heartbeats: nothing is asked of it, and nothing ended."""
+    async with running(tmp_path, *OPTIONS, welcome=msgspec.structs.replace(SOON, version=1), only=1) as (server, _):
+        await server.until(lambda: len(server.hellos) == 2, "it says Hello again", patience=10)
+        assert [hello.version for hello in server.hellos] == [PROTOCOL_VERSION, 1]
+        await server.assign(shell(1, "sleep 3; echo done", on_lost="fence"))
+        assert server.text(await server.end_of(1)) == b"done\n"
+        assert not any(beat.beat for beat in server.beats)

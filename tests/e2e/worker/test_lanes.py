@@ -29,7 +29,6 @@ async def test_they_run_in_order_and_each_once(tmp_path: Path) -> None:
         await server.assign(*[shell(n, f"echo {n} >> {file}", resources=WHOLE) for n in range(1, 201)])
         await ends(server, 1, 200)
         assert file.read_text().split() == [str(n) for n in range(1, 201)]
-        assert len({s.number for s in server.started}) == 200
 
 
 async def test_what_waits_in_a_lane_survives_the_agent(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ OPTIONS = ("--cpus", "2", "--memory", "2G", "--allow-root")
 
 
 async def test_a_command_runs_and_its_end_is_told(tmp_path: Path) -> None:
+    go = tmp_path / "go"
     async with running(tmp_path, *OPTIONS) as (server, _):
-        await server.assign(shell(1, "echo out; echo err >&2; exit 3"))
+        await server.assign(shell(1, f"while [ ! -e {go} ]; do sleep 0.01; done; echo out; echo err >&2; exit 3"))
+        await server.until(lambda: server.started, "its start is told")  # what ends at once tells its end alone
+        go.touch()
         end = await server.end_of(1)
         assert (end.cause, end.exit_code, server.text(end)) == (Cause.EXIT, 3, b"out\nerr\n")
         assert end.usage is not None and end.usage.wall_s > 0

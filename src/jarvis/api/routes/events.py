@@ -36,6 +36,8 @@ class Visible:
         missing = sorted({e.task for e in events if e.task and e.task not in self._known})
         if missing:
             self._known |= {t.id: t.project for t in await self._store.task_get_many(missing)}
+            others = [ident for ident in missing if ident not in self._known]
+            self._known |= {w.id: w.project for w in await self._store.workflow_get_many(others)} if others else {}
         seen = [e for e in events if not e.task or self._known.get(e.task) in self._projects]
         while len(self._known) > KNOWN:
             self._known.popitem(last=False)

@@ -90,6 +90,7 @@ class Submitted(Answer):
 class FieldProblem(Answer):
     path: str
     message: str
+    line: int | None = None
 
 
 class Problem(Answer):
@@ -210,6 +211,7 @@ class NodeOut(Answer):
     draining: bool
     drain_deadline: Instant
     reason: str
+    unfit: str
     resources: dict[str, Any]
     labels: dict[str, str]
     taints: list[str]

@@ -148,6 +148,7 @@ def node_out(node: Node) -> dict[str, Any]:
         "draining": node.draining,
         "drain_deadline": rfc3339(node.drain_deadline),
         "reason": node.reason,
+        "unfit": node.unfit,
         "resources": {name: format_amount(name, amount) for name, amount in node.resources.items()},
         "labels": node.labels,
         "taints": list(node.taints),

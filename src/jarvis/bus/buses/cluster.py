@@ -21,6 +21,7 @@ from jarvis.core.inputs import (
     NodeReported,
     NodesSeen,
     TasksTaken,
+    WorkflowsTaken,
 )
 
 log = logging.getLogger("jarvis.bus")
@@ -88,7 +89,7 @@ class ClusterBus:
         if self._leading:
             return self._local.offer(item)
         leader = self._leader()
-        if isinstance(item, TasksTaken | CommandsTaken):
+        if isinstance(item, TasksTaken | WorkflowsTaken | CommandsTaken):
             item = LookAgain(item.cause_id)
         if leader is None or leader == self.name:
             return isinstance(item, LookAgain)

@@ -5,9 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import msgspec
 
 from jarvis.core.attempt import Attempt
 from jarvis.core.changes import Changes
@@ -39,23 +36,17 @@ from jarvis.state.persistence import (
     specs_of,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
-
-T = TypeVar("T", bound=msgspec.Struct)
-
-
-def _copy(value: T) -> T:
-    """Nothing outside may change what is stored."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=type(value))
+from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
-class MemoryStore:
+class MemoryStore(MemoryWorkflows):
     """See the port. One event loop, no threads; nothing survives the process."""
 
     durable = False
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
-        self._tasks: dict[int, Task] = {}
         self._elements: dict[ElementKey, Element] = {}
         self._attempts: dict[tuple[int, int, int], Attempt] = {}
         self._nodes: dict[int, Node] = {}
@@ -63,9 +54,8 @@ class MemoryStore:
         self._reports: dict[int, Report] = {}
         self._packs: list[list[Event]] = []
         """What each commit recorded."""
-        self._keys: dict[tuple[str, str, str, str], tuple[str, Accepted]] = {}
         self._tokens: dict[str, Token] = {}
-        self._next_task = self._next_command = self._next_report = self._next_node = 1
+        self._next_command = self._next_report = self._next_node = 1
         self._last_seq = self._dropped_seq = 0
         self._leadership = Leadership(max(1, int(clock()) - INCARNATION_EPOCH), 0)
         self._holder, self._lease_end, self._renewed_at = "", 0.0, 0.0
@@ -178,21 +168,12 @@ class MemoryStore:
         now = self._clock()
         first = self._next_task
         for new in submission.tasks:
-            self._tasks[self._next_task] = _copy(new_task(self._next_task, new, now))
+            self._tasks[self._next_task] = copy_of(new_task(self._next_task, new, now))
             self._next_task += 1
         accepted = Accepted(tuple(range(first, self._next_task)), now)
         if submission.idempotency is not None:
-            key = submission.idempotency
-            self._keys[key.principal, key.project, key.route, key.key] = (key.body_hash, accepted)
+            self._remember(submission.idempotency, accepted)
         return accepted
-
-    def _answered(self, key: IdempotencyKey) -> Accepted | None:
-        found = self._keys.get((key.principal, key.project, key.route, key.key))
-        if found is None:
-            return None
-        if found[0] != key.body_hash:
-            raise IdempotencyConflict(key.key)
-        return Accepted(found[1].ids, found[1].submitted_at, replayed=True)
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
         stored = []
@@ -220,22 +201,23 @@ class MemoryStore:
             stored = changes.attempts_new.get(at) or self._attempts.get(at)
             if stored is None or stored.token != attempt.token:
                 raise StaleEpoch(f"attempt {at} is not current under token {attempt.token}")
+        self._commit_workflows(changes)
         for first, last in changes.queued:
             for ident in range(first, last + 1):
                 if ident in self._tasks and self._tasks[ident].state is State.SUBMITTED:
                     self._tasks[ident].state = State.QUEUED
         for task in changes.tasks.values():
             if task.id in self._tasks:
-                self._tasks[task.id] = _copy(task)
+                self._tasks[task.id] = copy_of(task)
         for key, element in changes.elements.items():
-            self._elements[key] = _copy(element)
+            self._elements[key] = copy_of(element)
         for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
-            self._attempts[at] = _copy(attempt)
+            self._attempts[at] = copy_of(attempt)
         self._commit_rest(changes)
 
     def _commit_rest(self, changes: Changes) -> None:
         for node in changes.nodes.values():
-            self._nodes[node.id] = _copy(node)
+            self._nodes[node.id] = copy_of(node)
             self._next_node = max(self._next_node, node.id + 1)
         for ident in changes.nodes_removed:
             self._nodes.pop(ident, None)
@@ -249,21 +231,21 @@ class MemoryStore:
             self._last_seq = changes.events[-1].seq
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
-        return [_copy(t) for t in sorted(self._tasks.values(), key=lambda t: t.id) if t.state is State.SUBMITTED][
+        return [copy_of(t) for t in sorted(self._tasks.values(), key=lambda t: t.id) if t.state is State.SUBMITTED][
             :limit
         ]
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         live = (t for _, t in sorted(self._tasks.items()) if t.id > after_id and t.state not in TERMINAL)
-        return [_copy(t) for t, _ in zip(live, range(limit), strict=False)]
+        return [copy_of(t) for t, _ in zip(live, range(limit), strict=False)]
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         wanted = set(tasks)
-        return [_copy(e) for k, e in sorted(self._elements.items()) if k.task in wanted and e.state not in TERMINAL]
+        return [copy_of(e) for k, e in sorted(self._elements.items()) if k.task in wanted and e.state not in TERMINAL]
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
         on_nodes = [e for e in await self.element_list_live(tasks) if e.state in ON_NODE]
-        return [_copy(self._attempts[e.task, e.index, e.attempt]) for e in on_nodes]
+        return [copy_of(self._attempts[e.task, e.index, e.attempt]) for e in on_nodes]
 
     async def command_list_open(self, limit: int) -> list[Command]:
         return [c for _, c in sorted(self._commands.items())][:limit]
@@ -275,7 +257,7 @@ class MemoryStore:
         return self._last_seq
 
     async def node_list(self) -> list[Node]:
-        return [_copy(n) for _, n in sorted(self._nodes.items())]
+        return [copy_of(n) for _, n in sorted(self._nodes.items())]
 
     async def node_next_id(self) -> int:
         return self._next_node
@@ -283,7 +265,7 @@ class MemoryStore:
     # ------------------------------------------------------------ reads
 
     async def task_get_many(self, ids: Sequence[int]) -> list[Task]:
-        return [_copy(self._tasks[i]) for i in ids if i in self._tasks]
+        return [copy_of(self._tasks[i]) for i in ids if i in self._tasks]
 
     async def outcome_list(self, tasks: Sequence[int]) -> list[Outcome]:
         found = (self._tasks[i] for i in sorted(set(tasks)) if i in self._tasks)
@@ -295,30 +277,37 @@ class MemoryStore:
             return Outcome(task.id, task.project, task.state)
         last = tries[-1]
         return Outcome(
-            task.id, task.project, task.state, str(last.cause or ""), last.message, last.result, last.result_digest
+            task.id,
+            task.project,
+            task.state,
+            str(last.cause or ""),
+            last.message,
+            last.result,
+            last.result_digest,
+            last.output,
         )
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         found = []
         for ident in sorted(self._tasks, reverse=True):
             if (before_id is None or ident < before_id) and matches(where, self._tasks[ident]):
-                found.append(_copy(self._tasks[ident]))
+                found.append(copy_of(self._tasks[ident]))
                 if len(found) == limit:
                     break
         return found
 
     async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
-        return [_copy(self._elements[k]) for k in keys if k in self._elements]
+        return [copy_of(self._elements[k]) for k in keys if k in self._elements]
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
         found = [
             e for k, e in sorted(self._elements.items())
             if k.task == task and k.index > after_index and (not states or e.state in states)
         ]  # fmt: skip
-        return [_copy(e) for e in found[:limit]]
+        return [copy_of(e) for e in found[:limit]]
 
     async def attempt_list(self, key: ElementKey) -> list[Attempt]:
-        return [_copy(a) for at, a in sorted(self._attempts.items()) if at[:2] == tuple(key)]
+        return [copy_of(a) for at, a in sorted(self._attempts.items()) if at[:2] == tuple(key)]
 
     async def event_list(self, after_seq: int, limit: int, task: int | None = None) -> list[Event]:
         if after_seq < self._dropped_seq:

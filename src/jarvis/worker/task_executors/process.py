@@ -16,12 +16,12 @@ from jarvis.core.effects import Assignment
 from jarvis.core.ids import SOLO
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
-from jarvis.core.task import TaskSpec
+from jarvis.core.task import INLINE_LIMIT, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.gpus import Share
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
-from jarvis.worker.logs import Remover, Shipper, inline_output
+from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import Where, environment, output_path
@@ -344,10 +344,14 @@ class ProcessExecutor:
 
     def _end(self, work: Work, report: dict[str, Any], stdout: Output, stderr: Output | None) -> Ended:
         kill = str(report.get("kill_cause") or "")
+        written = None
+        if work.spec.origin is not None:  # one byte more than is taken, so that too much is seen to be
+            written = read_range(f"{self._base(work)}.d/output.json", 0, INLINE_LIMIT + 1) or None
         return Ended(
             number=work.number, token=work.assignment.token, cause=cause_of(report, work.stop_cause),
             exit_code=report.get("exit_code"), signal=report.get("signal"), stdout=stdout, stderr=stderr,
             usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
+            output=written,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import msgspec
 from jarvis.core.attempt import Attempt
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
-from jarvis.core.errors import Conflict, CursorTooOld, IdempotencyConflict, JarvisError, StaleEpoch, StoreCorrupt
+from jarvis.core.errors import Conflict, CursorTooOld, JarvisError, StaleEpoch
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
@@ -28,18 +28,19 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Counts, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
-from jarvis.state.stores.postgres.coordination import PostgresCoordination, check_epoch
+from jarvis.state.stores.postgres.coordination import check_epoch
 from jarvis.state.stores.postgres.schema import Q
 from jarvis.state.stores.postgres.submissions import Submissions
+from jarvis.state.stores.postgres.workflows import PostgresWorkflows, commit_workflows
 
 _events = msgspec.msgpack.Decoder(list[Event])
 _END = sorted(str(state) for state in TERMINAL)
 _NODE = sorted(str(state) for state in ON_NODE)
 
 
-class PostgresStore(PostgresCoordination):
+class PostgresStore(PostgresWorkflows):
     """See the port. Any number of servers may open it; which of them leads is a row with an epoch."""
 
     durable = True
@@ -60,25 +61,10 @@ class PostgresStore(PostgresCoordination):
         await self.postgres.fetch(Q["check"])
         return time.perf_counter() - begin
 
-    async def _many(self, query: str, make: Callable[[Any], Any], *args: object) -> list[Any]:
-        found = await self.postgres.fetch(query, *args)
-        try:
-            return [make(row) for row in found]
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise StoreCorrupt(f"a row in the database is damaged: {error}") from None
-
     # ------------------------------------------------------------ wishes and facts
 
     async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
         return await self._submissions.insert(submissions)
-
-    async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
-        names = [[key.principal], [key.project], [key.route], [key.key]]
-        for row in await self.postgres.fetch(Q["idempotency_list"], *names):
-            if row[4] != key.body_hash:
-                raise IdempotencyConflict(key.key)
-            return Accepted(tuple(msgspec.msgpack.decode(row[6])), row[5], replayed=True)
-        return None
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
         found = await self.postgres.fetch(Q["command_insert"], self._at(), [encode(body) for body in commands])
@@ -236,11 +222,13 @@ class PostgresStore(PostgresCoordination):
 
 async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> None:
     await check_epoch(c, leadership)
+    await commit_workflows(c, changes)
     if changes.queued:
         first, last = rows.columns(changes.queued, 2)
         await c.execute(Q["task_queue_ranges"], first, last)
-    if changes.tasks:
-        await c.execute(Q["task_update"], *rows.task_columns(changes.tasks.values()))
+    changed = [task for task in changes.tasks.values() if task.id not in changes.tasks_new]
+    if changed:
+        await c.execute(Q["task_update"], *rows.task_columns(changed))
     if changes.elements:
         await c.execute(Q["element_put"], *rows.element_columns(changes.elements.values()))
     await _commit_attempts(c, changes)
@@ -308,7 +296,9 @@ def _outcome(row: Any) -> Outcome:
     if row[4] is None:
         return Outcome(row[0], row[1], State(row[2]))
     detail = attempt_detail_of(row[4])
-    return Outcome(row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest)
+    return Outcome(
+        row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest, detail.output
+    )
 
 
 def _node(row: Any) -> Node:

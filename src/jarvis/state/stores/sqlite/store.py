@@ -40,8 +40,9 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.coordination import SqliteCoordination, check_epoch
+from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
+from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
 
 T = TypeVar("T")
 VACUUM_STEPS = 16
@@ -51,7 +52,7 @@ ROOM = 1024 * 1024
 _events = msgspec.msgpack.Decoder(list[Event])
 
 
-class SqliteStore(SqliteCoordination):
+class SqliteStore(SqliteWorkflows):
     """See the port. One owner holds ``flock`` on the directory for life; nobody else opens the database."""
 
     # ------------------------------------------------------------ wishes and facts
@@ -69,7 +70,7 @@ class SqliteStore(SqliteCoordination):
         return await self._writer.do(unit)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
-        return await self._read(lambda c: _answered(c, key))
+        return await self._read(lambda c: answered(c, key))
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
         now = self._clock()
@@ -250,7 +251,7 @@ def _insert(
     key = submission.idempotency
     if key is not None:
         try:
-            before = _answered(c, key)
+            before = answered(c, key)
         except IdempotencyConflict as error:
             return error
         if before is not None:
@@ -264,19 +265,12 @@ def _insert(
     return Accepted(ids, now)
 
 
-def _answered(c: sqlite3.Connection, key: IdempotencyKey) -> Accepted | None:
-    row = c.execute(Q["idempotency_get"], (key.principal, key.project, key.route, key.key)).fetchone()
-    if row is None:
-        return None
-    if row[0] != key.body_hash:
-        raise IdempotencyConflict(key.key)
-    return Accepted(range(*msgspec.msgpack.decode(row[2])), row[1], replayed=True)
-
-
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
     check_epoch(c, leadership)
+    commit_workflows(c, changes)
     c.executemany(Q["task_queue_range"], changes.queued)
-    c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values()])
+    made = changes.tasks_new
+    c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values() if t.id not in made])
     c.executemany(Q["element_put"], [element_to_row(e) for e in changes.elements.values()])
     try:
         c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
@@ -329,7 +323,9 @@ def _outcome(row: Any) -> Outcome:
     if row[4] is None:
         return Outcome(row[0], row[1], State(row[2]))
     detail = attempt_detail_of(row[4])
-    return Outcome(row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest)
+    return Outcome(
+        row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest, detail.output
+    )
 
 
 def _body(row: Any) -> tuple[int, str, TaskSpec]:

@@ -1,0 +1,255 @@
+"""Workflows: validate, submit, list, show, and act on them."""
+
+import asyncio
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jarvis.api.problems import Refusal
+from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency, limit_of, states_of
+from jarvis.api.schemas.task_in import schema_of
+from jarvis.api.schemas.values import MAX_ID, duration, number, word
+from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
+from jarvis.api.schemas.workflow_out import outline, plan_out, step_out, workflow_out
+from jarvis.api.submission import uuid7_maker
+from jarvis.api.workflow_documents import InvalidDocument, Rules, checked_draft, compiled, given_of, refuse
+from jarvis.core.command import NewCommand, Verb
+from jarvis.core.errors import Conflict, JarvisError, NotFound
+from jarvis.core.permissions import ANY_PROJECT, Access, allowed
+from jarvis.core.states import TERMINAL
+from jarvis.core.task import TaskSpec
+from jarvis.core.workflow import MAX_STEPS, NewWorkflow, Step, Workflow
+from jarvis.dag.building import build
+from jarvis.dag.resolver import levels
+from jarvis.state.store import IdempotencyKey
+from jarvis.state.workflow_store import WorkflowFilter
+
+router = APIRouter(tags=["workflows"])
+Text = str | None
+MAX_DOCUMENT = 8 * 1024 * 1024
+SMALL = 64 * 1024
+SHOWN_STEPS = 2 * MAX_STEPS
+"""Rows that are read for an outline; beyond are elements of fan-outs, which have pages of their own."""
+
+
+@router.post("/workflows", status_code=201, openapi_extra=schema_of(WorkflowIn))
+async def submit_workflow(request: Request, context: Ctx) -> Response:
+    """Submit a workflow, as JSON or YAML; durable when answered."""
+    principal = context.allow("see")
+    body, key = await _document(request), idempotency(request)
+    given = given_of(body, request.headers.get("content-type", ""))
+    own = [p for p in principal.projects if p != ANY_PROJECT]
+    asked = given.data.get("project") if isinstance(given.data, dict) else None
+    project = asked if isinstance(asked, str) else (own[0] if own else context.services.settings.default_project)
+    context.allow("submit", word(project, "project", 100))
+    rules = Rules(context.services.clock.now(), await _fits(context))
+    # A large document takes a second, in which heartbeats must not wait.
+    spec = await asyncio.to_thread(compiled, given, rules) if len(body) > SMALL else compiled(given, rules)
+    new = NewWorkflow(uuid=uuid7_maker(context.services.clock.now())(), project=project, user=principal.user, spec=spec)
+    keyed = None
+    if key is not None:
+        hashed = hashlib.sha256(body).hexdigest()
+        keyed = IdempotencyKey(principal.user, project, "POST /workflows", key, hashed)
+    return await _submitted(context, new, keyed)
+
+
+async def _submitted(context: Context, new: NewWorkflow, key: IdempotencyKey | None) -> Response:
+    accepted = await context.services.state_manager.submit_workflow(new, key)
+    ident = accepted.ids[0]
+    headers = {"Location": f"/api/v1/workflows/{ident}"}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return answer({"id": ident, "state": "submitted"}, 200 if accepted.replayed else 201, headers)
+
+
+async def _document(request: Request) -> bytes:
+    body = await request.body()
+    if len(body) > MAX_DOCUMENT:
+        raise Refusal(413, "too_large", f"the document takes {len(body)} bytes of at most {MAX_DOCUMENT}")
+    return body
+
+
+async def _fits(context: Context) -> Any:
+    """Each shape of task is asked about once. A standby may not know who has just joined, so it looks first."""
+    await context.services.look_for_nodes()
+    known: dict[tuple[Any, ...], JarvisError | None] = {}
+
+    def fits(spec: TaskSpec) -> JarvisError | None:
+        shape = (tuple(sorted(spec.resources.items())), spec.constraints, spec.tolerations, spec.kind)
+        if shape not in known:
+            known[shape] = context.services.node_fits(spec)
+        return known[shape]
+
+    return fits
+
+
+@router.post("/workflows/validate", openapi_extra=schema_of(WorkflowIn))
+async def validate_workflow(request: Request, context: Ctx) -> Response:
+    """What is wrong with a document, and what it means; nothing is stored."""
+    context.allow("see")
+    try:
+        given = given_of(await _document(request), request.headers.get("content-type", ""))
+        draft = checked_draft(given)
+        spec, problems = build(draft, given.params, Rules(context.services.clock.now()))
+        refuse(given, problems)
+    except InvalidDocument as error:
+        told = [{"path": path, "line": line, "message": message} for path, line, message in error.problems]
+        return answer({"valid": False, "problems": told, "levels": [], "order": [], "steps": 0})
+    assert spec is not None
+    return answer(plan_out(spec.block, levels(spec.block.steps)) | {"steps": draft.steps})
+
+
+@router.get("/workflows")
+async def list_workflows(
+    context: Ctx,
+    *,
+    state: Annotated[list[str], Query()] = [],  # noqa: B006  # FastAPI copies it
+    project: Text = None,
+    user: Text = None,
+    name: Text = None,
+    cursor: Text = None,
+    limit: str = "100",
+) -> Response:
+    """Newest first. ``state`` takes several; ``user=me`` is the asker; ``name`` may end in ``*``."""
+    principal = context.allow("see")
+    for field, value in (("project", project), ("user", user), ("name", name)):
+        if value is not None:
+            word(value, field)
+    most = limit_of(limit)
+    where = WorkflowFilter(
+        states_of(state), project, principal.projects_seen, principal.user if user == "me" else user, name
+    )
+    found = await context.services.store.workflow_list(
+        where, None if cursor is None else number(cursor, "cursor", MAX_ID), most
+    )
+    more = str(found[-1].id) if len(found) == most else None
+    return answer({"items": [workflow_out(w) for w in found], "next": more})
+
+
+async def _workflow(context: Context, ident: str, access: Access = "read") -> Workflow:
+    """The workflow that is meant. One that may not be read does not exist for the asker."""
+    principal = context.allow("see")
+    found = await context.services.store.workflow_get_many([number(ident, "id", MAX_ID)])
+    if not found or not allowed(principal, "read", found[0].project):
+        raise NotFound("workflow", ident)
+    context.allow(access, found[0].project, found[0].user)
+    return found[0]
+
+
+@router.get("/workflows/{ident}")
+async def show_workflow(context: Ctx, ident: str, wait: Text = None) -> Response:
+    """One workflow; ``wait=60s`` answers when it has ended, or after that time."""
+    workflow = await _workflow(context, ident)
+    if wait is not None:
+        await _wait_ended(context, workflow, wait)
+        workflow = await _workflow(context, ident)
+    return answer(workflow_out(workflow, await context.services.store.step_counts(workflow.id)))
+
+
+async def _wait_ended(context: Context, workflow: Workflow, given: str) -> None:
+    """Until it has ended, or for ``given`` (bounded): the caller reads the store again."""
+    seconds = min(duration(given, "wait"), context.services.settings.max_wait_s)
+    with context.hub.waiting(workflow.id) as changed:
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    found = await context.services.store.workflow_get_many([workflow.id])
+                    if not found or found[0].state in TERMINAL:
+                        return
+                    # An event may be lost; a look at the store now and then is what makes this sure.
+                    try:
+                        async with asyncio.timeout(5.0):
+                            await changed.wait()
+                    except TimeoutError:
+                        pass
+                    changed.clear()
+        except TimeoutError:
+            pass
+
+
+@router.get("/workflows/{ident}/steps")
+async def workflow_steps(context: Ctx, ident: str, cursor: str = "", limit: str = "100") -> Response:
+    """Steps that have left ``waiting``, elements of fan-outs and iterations of loops among them, by path."""
+    workflow = await _workflow(context, ident)
+    most = limit_of(limit)
+    rows = await context.services.store.step_list(workflow.id, cursor, most)
+    more = rows[-1].path if len(rows) == most else None
+    return answer({"items": [step_out(row) for row in rows], "next": more})
+
+
+@router.get("/workflows/{ident}/graph")
+async def workflow_graph(context: Ctx, ident: str) -> Response:
+    """Every declared step with its state, inner ones within theirs."""
+    workflow = await _workflow(context, ident)
+    rows = await rows_of(context, workflow.id)
+    over = workflow.state in TERMINAL
+    return answer({"id": workflow.id, "state": workflow.state, "steps": outline(workflow.spec.block, rows, over)})
+
+
+async def rows_of(context: Context, workflow: int) -> dict[str, Step]:
+    """Rows by path, of so many steps as a document may declare."""
+    rows: dict[str, Step] = {}
+    after = ""
+    while page := await context.services.store.step_list(workflow, after, 2000):
+        rows |= {row.path: row for row in page}
+        after = page[-1].path
+        if len(rows) >= SHOWN_STEPS:
+            break
+    return rows
+
+
+# ---------------------------------------------------------------- wishes
+
+
+async def _wish(context: Context, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:
+    workflow = await _workflow(context, ident, "act")
+    principal = context.allow("act", workflow.project, workflow.user)
+    if workflow.state in TERMINAL:
+        raise Conflict(f"workflow {ident} has ended: {workflow.state}", "see 'jarvis workflow retry' to run it again")
+    command = NewCommand(
+        verb=verb, user=principal.user, admin=principal.role == "admin", workflow=workflow.id, args=args or {}
+    )
+    stored = (await context.services.state_manager.command([command]))[0]
+    return answer({"id": ident, "verb": verb.removeprefix("workflow_"), "command": stored.id}, 202)
+
+
+@router.post("/workflows/{ident}/cancel", status_code=202)
+async def cancel_workflow(context: Ctx, ident: str) -> Response:
+    """End it: what runs is stopped, ``finally`` still runs. Said again, that is stopped, too."""
+    return await _wish(context, ident, "workflow_cancel")
+
+
+@router.post("/workflows/{ident}/pause", status_code=202)
+async def pause_workflow(context: Ctx, ident: str) -> Response:
+    """Begin no more tasks; what runs goes on."""
+    return await _wish(context, ident, "workflow_pause")
+
+
+@router.post("/workflows/{ident}/resume", status_code=202)
+async def resume_workflow(context: Ctx, ident: str) -> Response:
+    """Let a paused one go on."""
+    return await _wish(context, ident, "workflow_resume")
+
+
+@router.post("/workflows/{ident}/decide", status_code=202, openapi_extra=schema_of(DecideIn))
+async def decide_step(request: Request, context: Ctx, ident: str) -> Response:
+    """Approve a step that waits for it, or reject it. Whoever may read the workflow may be one of those asked."""
+    body = await body_of(request, DecideIn)
+    workflow = await _workflow(context, ident)
+    step = await context.services.store.step_get(workflow.id, body.step)
+    if step is None or step.state != "held":
+        raise Conflict(f"step {body.step} of workflow {ident} does not wait for an approval")
+    return await _decided(context, workflow, body)
+
+
+async def _decided(context: Context, workflow: Workflow, body: DecideIn) -> Response:
+    principal = context.allow("submit", workflow.project)
+    command = NewCommand(
+        verb="workflow_decide", user=principal.user, admin=principal.role == "admin", workflow=workflow.id,
+        args={"step": body.step, "yes": int(body.approve)},
+    )  # fmt: skip
+    stored = (await context.services.state_manager.command([command]))[0]
+    return answer({"id": str(workflow.id), "verb": "decide", "command": stored.id}, 202)

@@ -1,0 +1,24 @@
+"""What the routes of workflows take. A document is read by ``dag.document``, which knows every mistake's place."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jarvis.api.schemas.task_in import Strict
+
+
+class WorkflowIn(BaseModel):
+    """A document (its steps are described in docs/workflows.md), or ``{"document": TEXT or object, "params": {…}}``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "workflow"
+    steps: list[dict[str, Any]] = []
+    params: dict[str, Any] = {}
+
+
+class DecideIn(Strict):
+    """Of a step that waits for an approval."""
+
+    step: Annotated[str, Field(min_length=1, max_length=2000)]
+    approve: bool = True

@@ -1,0 +1,33 @@
+"""Bring a running node to the program that is installed now: ``python -m jarvis.worker.renew DIRECTORY``.
+
+The supervisor becomes its new program in place and keeps its tasks; the agent is started anew and adopts them.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from jarvis.worker.supervisor_client import SupervisorClient
+
+ANSWER_S = 30.0
+
+
+async def renew(directory: Path) -> str:
+    """What there is to say about it. Raises OSError where no supervisor runs there or it refuses."""
+    client = SupervisorClient(directory / "supervisor.sock")
+    welcome = await client.connect()  # from here on we are its agent: the one before ends
+    client.send({"op": "upgrade"})
+    async with asyncio.timeout(ANSWER_S):
+        while True:
+            report = await client.receive()
+            if report["op"] == "upgraded":
+                return f"supervisor {report['pid']} goes on with its {len(welcome['attempts'])} attempts"
+            if report["op"] == "error" and report.get("of") == "upgrade":
+                raise OSError(f"the supervisor goes on as it was: {report['error']}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(asyncio.run(renew(Path(sys.argv[1]))) + "\n")
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as problem:
+        sys.exit(f"no node was renewed in {sys.argv[1]}: {problem}")

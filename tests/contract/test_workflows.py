@@ -1,0 +1,139 @@
+"""What every store promises about workflows and their steps."""
+
+import pytest
+from tests.contract.harness import Ticking, commit, insert, key, new
+
+from jarvis.core.changes import Changes
+from jarvis.core.errors import IdempotencyConflict, InvalidValue, StaleEpoch
+from jarvis.core.states import State
+from jarvis.core.task import Origin, Task, TaskSpec
+from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, Workflow, WorkflowSpec
+from jarvis.state.coordination import Leadership
+from jarvis.state.store import Store
+from jarvis.state.workflow_store import WorkflowFilter
+
+
+def wanted(name: str = "w", project: str = "p", user: str = "ann", reused: tuple[Step, ...] = ()) -> NewWorkflow:
+    steps = (StepSpec(id="a", task=TaskSpec(name="t", command=("true",))), StepSpec(id="b", sleep=2.0))
+    spec = WorkflowSpec(name=name, block=Block(steps), params={"n": 3, "list": [1, {"x": None}]})
+    return NewWorkflow(uuid="u", project=project, user=user, spec=spec, reused=reused)
+
+
+def step(workflow: int, path: str, state: State = State.RUNNING, **other: object) -> Step:
+    return Step(workflow=workflow, path=path, state=state, **other)  # type: ignore[arg-type]
+
+
+async def submitted(store: Store, *args: object, **kwargs: object) -> int:
+    return (await store.workflow_insert(wanted(*args, **kwargs))).ids[0]  # type: ignore[arg-type]
+
+
+async def changed(store: Store, lead: Leadership, ident: int, **fields: object) -> Workflow:
+    (workflow,) = await store.workflow_get_many([ident])
+    for name, value in fields.items():
+        setattr(workflow, name, value)
+    await commit(store, lead, workflows={ident: workflow})
+    return workflow
+
+
+async def test_a_workflow_comes_back_as_it_was_given(store: Store, clock: Ticking) -> None:
+    ident = await submitted(store)
+    (found,) = await store.workflow_get_many([ident, 999_999_999])
+    assert found.spec == wanted().spec
+    assert (found.state, found.submitted_at, found.user, found.wish) == (State.SUBMITTED, clock.now, "ann", "")
+    assert [w.id for w in await store.workflow_list_submitted(10)] == [ident]
+
+
+async def test_ids_are_those_of_tasks_and_never_meet(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    (first,) = await insert(store, new())
+    workflow = await submitted(store)
+    reserved = list(await store.task_ids_reserve(3))
+    (last,) = await insert(store, new())
+    assert len({first, workflow, *reserved, last}) == 6
+    made = Task(
+        id=reserved[1], uuid="x", project="p", user="ann", state=State.QUEUED, submitted_at=7.0,
+        spec=TaskSpec(name="made", command=("true",), origin=Origin(workflow, "a")),
+    )  # fmt: skip
+    await commit(store, lead, tasks_new={made.id: made}, tasks={made.id: made})
+    assert await store.task_get_many([made.id]) == [made]
+    (again,) = await insert(store, new())
+    assert again > last
+
+
+async def test_a_key_is_answered_with_the_first_workflow(store: Store) -> None:
+    first = await store.workflow_insert(wanted(), key())
+    again = await store.workflow_insert(wanted(), key())
+    assert (list(again.ids), again.replayed) == (list(first.ids), True)
+    with pytest.raises(IdempotencyConflict):
+        await store.workflow_insert(wanted(), key(body="other"))
+    assert len(await store.workflow_list(WorkflowFilter(), None, 10)) == 1
+
+
+async def test_what_cannot_be_kept_leaves_nothing(store: Store) -> None:
+    with pytest.raises(InvalidValue):
+        await store.workflow_insert(wanted(name="\ud800"))
+    assert await store.workflow_list(WorkflowFilter(), None, 10) == []
+
+
+async def test_a_turn_is_written_whole_or_not_at_all(store: Store) -> None:
+    old = await store.leadership_acquire("a")
+    ident = await submitted(store)
+    lead = await store.leadership_acquire("b")
+    running = step(ident, "a", task=5, started_at=2.0, detail=StepDetail(items=[1, "x"], case="c", wake_at=9.0))
+    with pytest.raises(StaleEpoch):
+        await store.leader_commit(old, Changes(steps={(ident, "a"): running}))
+    assert await store.step_list(ident, "", 10) == []
+    await commit(store, lead, steps={(ident, "a"): running})
+    assert await store.step_get(ident, "a") == running
+    running.state, running.output, running.ended_at = State.SUCCEEDED, b'{"rows": 3}', 4.0
+    await changed(store, lead, ident, state=State.RUNNING, started_at=1.0, wish="pause", reason="r")
+    await commit(store, lead, steps={(ident, "a"): running, (ident, "a[0]"): step(ident, "a[0]", State.FAILED)})
+    assert await store.step_get(ident, "a") == running
+    assert await store.step_counts(ident) == {State.SUCCEEDED: 1, State.FAILED: 1}
+    assert await store.workflow_list_submitted(10) == []
+
+
+async def test_steps_are_listed_by_the_bytes_of_their_paths(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    ident = await submitted(store)
+    paths = ["b", "a", "a[10]", "a[2]", "a/x", "A", "ä", "a[2]/x", "_"]
+    await commit(store, lead, steps={(ident, path): step(ident, path) for path in paths})
+    listed = [s.path for s in await store.step_list(ident, "", 100)]
+    assert listed == sorted(paths, key=str.encode)
+    assert [s.path for s in await store.step_list(ident, listed[3], 2)] == listed[4:6]
+
+
+async def test_a_rerun_comes_with_what_it_takes_over(store: Store) -> None:
+    kept = step(1, "a", State.SUCCEEDED, output=b"1", detail=StepDetail(reused=1))
+    ident = await submitted(store, reused=(kept,))
+    (row,) = await store.step_list(ident, "", 10)
+    assert (row.workflow, row.path, row.output, row.detail.reused) == (ident, "a", b"1", 1)
+
+
+async def test_pages_and_filters(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    ids = [await submitted(store, name, project) for name, project in (("ab", "p"), ("ac", "p"), ("b", "q"))]
+    await changed(store, lead, ids[1], state=State.FAILED, ended_at=5.0, output=b"null")
+
+    async def found(before: int | None = None, limit: int = 10, **where: object) -> list[int]:
+        return [w.id for w in await store.workflow_list(WorkflowFilter(**where), before, limit)]  # type: ignore[arg-type]
+
+    assert await found() == ids[::-1]
+    assert await found(ids[2], 1) == [ids[1]]
+    assert await found(name="a*", projects=frozenset({"p"})) == [ids[1], ids[0]]
+    assert await found(states=frozenset({State.FAILED}), user="ann") == [ids[1]]
+    assert await found(name="ab", project="q") == []
+    assert [w.id for w in await store.workflow_list_live(ids[0] - 1, 10)] == [ids[0], ids[2]]
+    assert [w.id for w in await store.workflow_list_live(ids[0], 10)] == [ids[2]]
+
+
+async def test_what_ended_goes_with_its_steps_and_what_lives_stays(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    ids = [await submitted(store) for _ in range(3)]
+    await commit(store, lead, steps={(i, "a"): step(i, "a") for i in ids})
+    await changed(store, lead, ids[0], state=State.SUCCEEDED, ended_at=9.0)
+    await changed(store, lead, ids[1], state=State.FAILED, ended_at=5.0)
+    assert await store.workflow_delete_ended(10.0, 1) == [ids[1]]
+    assert await store.workflow_delete_ended(9.0, 10) == []
+    assert [w.id for w in await store.workflow_list(WorkflowFilter(), None, 10)] == [ids[2], ids[0]]
+    assert [len(await store.step_list(i, "", 9)) for i in ids] == [1, 0, 1]

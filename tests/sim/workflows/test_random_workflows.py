@@ -1,0 +1,40 @@
+"""Random workflows under leaders that end at any moment: none gets stuck, nothing begins early or twice, every end is right."""
+
+import os
+
+import pytest
+from tests.sim.workflows.documents import Documents
+from tests.sim.workflows.drive import Drive, Wrong, compare
+
+SOAK = bool(os.environ.get("JARVIS_SOAK"))
+SEEDS = 10_000 if SOAK else 300
+pytestmark = pytest.mark.timeout(3600 if SOAK else 120)
+
+
+def drive(seed: int, racing: bool = False, cancel: bool = False) -> Drive:
+    made = Drive(Documents(seed, racing=racing), restarts=(0.0, 0.1, 0.4)[seed % 3], cancel=cancel)
+    try:
+        state = made.whole()
+        if not racing and not cancel:
+            compare(made, state)
+        if made.spec.concurrency is not None and made.peak > made.spec.concurrency:
+            raise Wrong(f"{made.peak} tasks at once of {made.spec.concurrency}")
+    except Exception as error:
+        error.add_note(f"seed {seed}, racing={racing}, cancel={cancel}: {made.document}")
+        raise
+    return made
+
+
+def test_every_end_is_that_of_the_reference() -> None:
+    takeovers = sum(drive(seed).takeovers for seed in range(SEEDS))
+    assert takeovers > SEEDS / 2, "leaders did end"
+
+
+def test_races_and_failures_that_end_others_leave_nothing_behind() -> None:
+    for seed in range(SEEDS // 2):
+        drive(seed, racing=True)
+
+
+def test_what_is_cancelled_ends_whenever_it_is_said() -> None:
+    states = [str(drive(seed, racing=seed % 2 == 0, cancel=True).stored.state) for seed in range(SEEDS // 2)]
+    assert states.count("cancelled") > SEEDS / 10
