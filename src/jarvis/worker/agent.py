@@ -474,6 +474,8 @@ async def _until(event: asyncio.Event) -> None:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    if options.proxy:
+        os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = options.proxy
     look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
