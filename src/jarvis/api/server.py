@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 
 from jarvis.api import problems
 from jarvis.api.auth import Guard
+from jarvis.api.direct import Direct
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.routes import (
@@ -21,6 +22,7 @@ from jarvis.api.routes import (
     logs,
     nodes,
     peers,
+    quotas,
     results,
     streams,
     tasks,
@@ -42,8 +44,16 @@ ROUTERS = (
     cluster.vital,
     cluster.router,
     tokens.router,
+    quotas.router,
     workflows.router,
 )
+HOT = {
+    "/tasks": tasks.submit,
+    "/tasks/batch": tasks.submit_batch,
+    "/tasks/calls": tasks.submit_calls,
+    "/tasks/results": results.results,
+}
+"""What clients ask most."""
 POLL_S = 2.0
 AGAIN_S = 0.5
 agents = APIRouter(include_in_schema=False)
@@ -79,6 +89,8 @@ def create_app(services: Services, *, decides_only: bool = False) -> FastAPI:
     for router in (peers.leader,) if decides_only else (agents, joining.router, peers.leader, peers.router):
         app.include_router(router)
     problems.install(app)
+    if not decides_only:
+        app.add_middleware(Direct, posts=HOT)
     app.add_middleware(Guard, services=services)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app
