@@ -72,18 +72,18 @@ def join(
     elif not (urls and token and pin):
         raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
     name = name or socket.gethostname()
-    kept = credentials.directory / "worker.json"
     given = {
         "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "taints": list(taints),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip
-    worker = _kept(kept, {key: value for key, value in given.items() if value not in (None, {}, [])}, token is None)
+    said = {key: value for key, value in given.items() if value not in (None, {}, [])}
+    worker = (credentials.remembered() if token is None else {}) | said
     settings, _ = load({"worker": worker})
     if settings.worker.proxy:
         os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = settings.worker.proxy
     if token is not None and pin is not None:  # after all that can be wrong here: it uses the token up
         _enter(credentials, _servers(urls), token, pin, name)
-    kept.write_text(json.dumps(worker), encoding="utf-8")
+    credentials.remember(worker)
     if no_start:
         click.echo(f"{name} has joined {', '.join(credentials.urls)}; 'jarvis join' starts it")
         return
@@ -109,12 +109,6 @@ def _servers(words: tuple[str, ...]) -> list[str]:
     if found := servers_at(words):
         return found
     raise click.ClickException(f"{', '.join(words)} says in the DNS that it has no servers")
-
-
-def _kept(path: Path, given: dict[str, Any], again: bool) -> dict[str, Any]:
-    """What was said when it joined goes on to hold, where nothing else is said now."""
-    before = json.loads(path.read_text(encoding="utf-8")) if again and path.exists() else {}
-    return {**before, **given}
 
 
 def _pair(text: str) -> tuple[str, str]:
