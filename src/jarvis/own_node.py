@@ -89,6 +89,8 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
         command += ["--label", f"{name}={value}"]
     for taint in worker.taints:
         command += ["--taint", taint]
+    if worker.proxy:
+        command += [f"--proxy={worker.proxy}"]
     for option, command_line in (
         ("health-check", worker.health_check), ("prolog", worker.prolog), ("epilog", worker.epilog),
     ):  # fmt: skip

@@ -50,9 +50,11 @@ def _own_names() -> list[str]:
     names = [socket.getfqdn(), socket.gethostname()]
     with contextlib.suppress(OSError):
         names += [str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(socket.gethostname(), None)]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # RFC 5737: nothing is sent, but the kernel says by which address it would be
-        names.append(str(probe.getsockname()[0]))
+    for family, example in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        # RFC 5737 and 3849: nothing is sent, but the kernel says by which address it would be
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((example, 9))
+            names.append(str(probe.getsockname()[0]))
     return [name for name in names if name.isascii()]
 
 

@@ -49,7 +49,8 @@ def join(
     urls: tuple[str, ...], token: str | None, pin: str | None, name: str | None, cpus: float | None, memory: str | None,
     gpus: float | None, labels: tuple[str, ...], taints: tuple[str, ...], no_start: bool, foreground: bool,
 ) -> None:  # fmt: skip
-    """Make this machine a node of the cluster at URL (several, if it has several servers).
+    """Make this machine a node of the cluster at URL (several, if it has several servers; or a domain, whose SRV records
+    _jarvis._tcp name them).
 
     Needed once: afterwards 'jarvis join' alone starts the node again, also after a reboot; 'jarvis down' ends it.
     """
@@ -71,16 +72,18 @@ def join(
     elif not (urls and token and pin):
         raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
     name = name or socket.gethostname()
-    kept = credentials.directory / "worker.json"
     given = {
         "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "taints": list(taints),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip
-    worker = _kept(kept, {key: value for key, value in given.items() if value not in (None, {}, [])}, token is None)
+    said = {key: value for key, value in given.items() if value not in (None, {}, [])}
+    worker = (credentials.remembered() if token is None else {}) | said
     settings, _ = load({"worker": worker})
+    if settings.worker.proxy:
+        os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = settings.worker.proxy
     if token is not None and pin is not None:  # after all that can be wrong here: it uses the token up
-        _enter(credentials, urls, token, pin, name)
-    kept.write_text(json.dumps(worker), encoding="utf-8")
+        _enter(credentials, _servers(urls), token, pin, name)
+    credentials.remember(worker)
     if no_start:
         click.echo(f"{name} has joined {', '.join(credentials.urls)}; 'jarvis join' starts it")
         return
@@ -100,10 +103,12 @@ def join(
     click.echo(f"{name} is node {json.loads(identity.read_text())['node']} of {', '.join(credentials.urls)}")
 
 
-def _kept(path: Path, given: dict[str, Any], again: bool) -> dict[str, Any]:
-    """What was said when it joined goes on to hold, where nothing else is said now."""
-    before = json.loads(path.read_text(encoding="utf-8")) if again and path.exists() else {}
-    return {**before, **given}
+def _servers(words: tuple[str, ...]) -> list[str]:
+    from jarvis.cli.discovery import servers_at
+
+    if found := servers_at(words):
+        return found
+    raise click.ClickException(f"{', '.join(words)} says in the DNS that it has no servers")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -113,7 +118,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _enter(credentials: Any, urls: tuple[str, ...], token: str, pin: str, name: str) -> None:
+def _enter(credentials: Any, urls: list[str], token: str, pin: str, name: str) -> None:
     """Ask to be let in at one of the URLs; raises what the last of them said."""
     from jarvis.utils.certificates import node_request
 

@@ -109,7 +109,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "aiodocker": "docker"}
+EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker"}
 """Library → the extra that brings it."""
 
 

@@ -78,6 +78,8 @@ class WorkerSettings(_Section):
     """Commands before and after each attempt; where one fails, the node is drained."""
     hook_timeout_s: float = Field(30.0, gt=0)
     """How long each of the three may take."""
+    proxy: str = ""
+    """URL of an HTTP proxy on the way to the servers, before HTTPS_PROXY of the environment; NO_PROXY is respected."""
     allow_root: bool = True
     """Whether tasks of root may run as root on this node."""
 

@@ -77,8 +77,8 @@ class NodeView:
         """Room first, then all that decides whether it suits: two that are equal need no second look."""
         node = self.node
         return (
-            self.used, node.state, node.cordoned, node.draining, self.session is not None, node.resources, node.taints,
-            tuple(node.labels.items()),
+            self.used, node.state, node.cordoned, node.draining, node.unfit, self.session is not None, node.resources,
+            node.taints, tuple(node.labels.items()),
         )  # fmt: skip
 
     @property

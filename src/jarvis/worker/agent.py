@@ -48,7 +48,7 @@ from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
 from jarvis.worker.hooks import HookRunner, Hooks
-from jarvis.worker.logs import Remover, Shipper
+from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
@@ -94,7 +94,7 @@ class Agent:
         self._hello_at = 0.0
         self._speaks = self._version = PROTOCOL_VERSION
         """What the next Hello says, and what was agreed on for this session."""
-        self._welcomed = asyncio.Event()
+        self._welcomed, self._over = asyncio.Event(), asyncio.Event()
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
@@ -148,9 +148,8 @@ class Agent:
         welcome = await self.supervisor.connect()
         loops = [self._listen(), self.remover.run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
-        told = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-        tasks.append(asyncio.create_task(_until(told)))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._over.set)
+        tasks.append(asyncio.create_task(_until(self._over)))
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
@@ -182,8 +181,15 @@ class Agent:
 
     def _background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            self._start_anew(error)
+        elif error is not None:
+            log.error("a background task failed", exc_info=error)
+
+    def _start_anew(self, error: OSError) -> None:
+        log.error("%s: the agent starts anew, and adopts what is here", error.strerror)
+        self._over.set()
 
     async def _beat(self) -> None:
         checked = time.monotonic()
@@ -268,6 +274,10 @@ class Agent:
                 self._supervisor_said(await self.supervisor.receive())
         except (asyncio.IncompleteReadError, ConnectionError):
             log.warning("the supervisor is gone")
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            self._start_anew(error)
 
     def _supervisor_said(self, report: dict[str, Any]) -> None:
         op, number = report["op"], int(report.get("number") or 0)
@@ -474,6 +484,8 @@ async def _until(event: asyncio.Event) -> None:
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    if options.proxy:
+        os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = options.proxy
     look_seldom()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:

@@ -34,6 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--label", type=_pair, action="append", default=[])
     parser.add_argument("--taint", action="append", default=[])
     parser.add_argument("--allow-root", action="store_true")
+    parser.add_argument("--proxy", help="HTTP proxy on the way to the servers; NO_PROXY is respected")
     parser.add_argument("--health-check", default="")
     parser.add_argument("--health-interval", type=float, default=60.0)
     parser.add_argument("--prolog", default="")

@@ -19,7 +19,7 @@ from jarvis.worker.session import Socket
 
 log = logging.getLogger("jarvis.credentials")
 
-PAIR, AUTHORITY, SERVERS = "node.pem", "authority.pem", "servers.json"
+PAIR, AUTHORITY, SERVERS, OPTIONS = "node.pem", "authority.pem", "servers.json", "worker.json"
 LOOK_S = 60.0
 ANSWER_S = 20.0
 
@@ -52,6 +52,15 @@ class Credentials:
 
     def _servers(self) -> dict[str, Any]:
         return dict(json.loads((self.directory / SERVERS).read_text(encoding="utf-8")))
+
+    def remember(self, options: dict[str, Any]) -> None:
+        """What was said when it joined goes on to hold at the next start."""
+        self._write(OPTIONS, json.dumps(options).encode())
+
+    def remembered(self) -> dict[str, Any]:
+        """Empty when nothing was said."""
+        path = self.directory / OPTIONS
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.directory / f".{name}"

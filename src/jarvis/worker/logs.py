@@ -1,6 +1,7 @@
 """Output on its way: small ends ride inline, larger ones go as compressed chunks that the server acknowledges."""
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -25,12 +26,18 @@ REMOVE_AFTER_S = 1.0
 REMOVE_PAUSE_S = 0.25
 
 
+EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+"""No descriptors are left: whoever meets that ends the agent, and the next one finds all as it is."""
+
+
 def read_range(path: str, offset: int, length: int, owner: int | None = None) -> bytes:
     """Bytes of a file, never through a link that a task may have planted; empty when it is not there. ``owner``: only
     if the file is theirs, because a directory on a user's own path may have become a link as well."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:  # then nothing is known of the file
+            raise
         return b""
     try:
         status = os.fstat(descriptor)

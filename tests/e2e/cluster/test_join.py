@@ -1,13 +1,16 @@
 """Other machines: a second state directory joins over TLS, runs tasks, is told from others, and is removed."""
 
+import contextlib
 import getpass
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -217,3 +220,78 @@ def test_a_node_finds_the_server_again_after_it_was_killed(cluster: Cluster, mac
     with cluster.made.client() as client:
         assert client.wait(task.id, 60)["state"] == "succeeded"
     assert (tmp_path / "begun").read_text() == "x\n"
+
+
+def test_over_ipv6(machine: Home) -> None:
+    with home() as made:
+        port = free_port()
+        made.jarvis("up", "--listen", f"[::1]:{port}", "--node-name", "first", "--cpus", "1")
+        line = made.jarvis("token", "create", "--join").stdout.split()
+        assert line[2] == f"https://[::1]:{port}"
+        machine.jarvis(*line[1:], "--name", "six", "--cpus", "4")
+        assert Credentials(machine.directory / "credentials").urls == [line[2]]
+        assert made.jarvis("run", "-c", "4", "--", "sh", "-c", "echo $JARVIS_NODE").stdout == "six\n"
+        machine.jarvis("down")
+
+
+class ConnectProxy(threading.Thread):
+    """An HTTP proxy that knows CONNECT alone, and remembers whereto."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.asked: list[str] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(4096)
+        target = head.split()[1].decode()
+        self.asked.append(target)
+        host, _, port = target.rpartition(":")
+        server = socket.create_connection((host.strip("[]"), int(port)))
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        back = threading.Thread(target=self.pump, args=(server, client), daemon=True)
+        back.start()
+        self.pump(client, server)
+        back.join()
+        client.close()
+        server.close()
+
+    def pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy() -> Iterator[ConnectProxy]:
+    made = ConnectProxy()
+    made.start()
+    yield made
+    made.listener.close()
+
+
+@pytest.mark.parametrize("how", ["environment", "settings", "not this one"])
+def test_through_a_proxy(cluster: Cluster, machine: Home, proxy: ConnectProxy, how: str) -> None:
+    if how == "settings":
+        machine.env["JARVIS_WORKER__PROXY"] = proxy.url
+    else:
+        machine.env["HTTPS_PROXY"] = proxy.url
+    if how == "not this one":
+        machine.env["NO_PROXY"] = "127.0.0.1"
+    name = how.replace(" ", "-")
+    cluster.join(machine, name)
+    assert cluster.nodes()[name]["state"] == "ready"
+    asked = set(proxy.asked)
+    assert asked == (set() if how == "not this one" else {cluster.url.removeprefix("https://")})
+    if asked:
+        assert len(proxy.asked) >= 3, "the authority, the token and the session"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +225,15 @@ class Node:
         self.token = directory / "token"
         self.token.write_text("secret\n")
         self.process: asyncio.subprocess.Process | None = None
+        self.within: list[str] = []
+        """What the supervisor is started by."""
 
     async def up(self) -> None:
         command = [sys.executable, "-m", "jarvis.worker.agent", "--dir", str(self.state), "--name", "n1"]
         command += ["--url", f"http://127.0.0.1:{self.server.port}", "--token-file", str(self.token), *self.options]
         log = (self.directory / "supervisor.log").open("ab")
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(self.state), "--agent", json.dumps(command),
+            *self.within, sys.executable, "-I", "-S", str(SUPERVISOR), "--dir", str(self.state), "--agent", json.dumps(command),
             stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "AGENTS_OWN": "1"},
         )  # fmt: skip
         log.close()
@@ -285,13 +287,14 @@ def _command(pid: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, *options: str, welcome: Welcome | None = None, only: int = 0
+    directory: Path, *options: str, welcome: Welcome | None = None, only: int = 0, within: Sequence[str] = ()
 ) -> AsyncIterator[tuple[FakeServer, Node]]:
     """A server and a node that is connected to it."""
     server = FakeServer()
     server.welcome, server.only = welcome or server.welcome, only
     await server.up()
     node = Node(directory, server, *options)
+    node.within += within
     try:
         await node.up()
         yield server, node

@@ -370,3 +370,19 @@ async def test_a_heartbeat_is_answered_only_after_the_lease_was_renewed() -> Non
     item = await waiting
     assert isinstance(item, ToNode)
     assert item.message == Seen(beat=77)
+
+
+async def test_a_node_that_is_not_fit_takes_nothing_until_it_is() -> None:
+    """Although it took something before, and looks as it did then."""
+    clock = [1000.0]
+    leader = Leader(MemoryStore(lambda: clock[0]))
+    await leader.scheduler.start()
+    await leader.connect()
+    placed = leader.scheduler.cluster.nodes[1].placed
+    for number, unfit in ((1, ""), (1, "health check exited with 1"), (3, "")):
+        await leader.scheduler.run_once([NodesSeen("seen", {1: {"load1": 1.0}}, unfit={1: unfit} if unfit else {})])
+        new = NewTask(uuid=f"u{unfit}{number}", project="p", user="u", spec=TaskSpec(name="t", resources={"cpu": 100}))
+        await leader.store.task_insert_many([Submission([new])])
+        leader.now = clock[0] = leader.now + 3.0
+        await leader.scheduler.run_once([NodesSeen("seen", {1: {"load1": 1.0}}, unfit={1: unfit} if unfit else {})])
+        assert len(placed) == number

@@ -12,7 +12,7 @@ from .loop import NEVER, READ, guarded
 from .orders import Order
 from .processes import OwnChildren, Tables, look, mark_of
 from .protocol import QUEUED_LIMIT, UNACKED_LIMIT, encode
-from .spawn import Files, Spawned, SpawnError, open_files, spawn
+from .spawn import Files, Spawned, SpawnError, lacks_descriptors, open_files, spawn
 from .streams import Stream, Viewers
 from .system import close, now
 
@@ -124,6 +124,9 @@ class Children:
         """Journal first, spawn second: after a crash in between, the number counts as lost, never as unknown."""
         if order.fence and self.fence_closed():
             self._give_back(attempt, "the leader was not heard of lately", fenced=True)
+            return
+        if lacks_descriptors():
+            self._give_back(attempt, "no descriptors are left")
             return
         try:
             self.journal.write(start_record(attempt, now()))

@@ -35,6 +35,7 @@ QUIET = 0.002
 # Messages handled in one turn, so that reaping and reporting go on under a flood of starts.
 PER_TURN = 8
 WELCOME_PART = 1000
+LISTEN_AGAIN = 1.0
 
 
 class Connection:
@@ -61,7 +62,7 @@ class Server:
         self.inbox: deque[Message] = deque()
         self.pending: deque[Message | str] = deque()
         self.first_pending = self.last_pending = 0.0
-        self.due = NEVER
+        self.due = self.listen_at = NEVER
         listener.setblocking(False)
         loop.watch(listener.fileno(), READ, self._on_listener)
 
@@ -71,7 +72,12 @@ class Server:
         while True:
             try:
                 sock, _ = self.listener.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError:  # no descriptors: who waits there would keep us turning
+                self.loop.forget(self.listener.fileno())
+                self.listen_at = now() + LISTEN_AGAIN
+                self.due = min(self.due, self.listen_at)
                 return
             if _allowed(sock) and len(self.strangers) < CONNECTION_LIMIT:
                 self._welcome_stranger(Connection(sock))
@@ -254,6 +260,10 @@ class Server:
             if moment - connection.since > FIRST_FRAME_PATIENCE:
                 self._drop_stranger(connection)
         self.due = moment + FIRST_FRAME_PATIENCE if self.strangers else NEVER
+        if self.listen_at <= moment:
+            self.listen_at = NEVER
+            self.loop.watch(self.listener.fileno(), READ, self._on_listener)
+        self.due = min(self.due, self.listen_at)
 
 
 def _allowed(sock: socket.socket) -> bool:

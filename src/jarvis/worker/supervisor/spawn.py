@@ -34,6 +34,7 @@ DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQU
 DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
 _NOTHING = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+SPARE_FILES = 16
 
 
 class SpawnError(Exception):
@@ -80,6 +81,22 @@ def raise_own_file_limit() -> None:
     soft, hard = SOFT_FILES
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def lacks_descriptors() -> bool:
+    """Whether so few are left that a start could fail half-way. While a high number is free, all is well; else it is tried."""
+    high = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+    tried: list[int] = []
+    try:
+        tried.append(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, max(high, 0)))
+        if tried[0] != high:
+            tried += [os.dup(0) for _ in range(SPARE_FILES // 2)]
+    except OSError:
+        return True
+    finally:
+        for fd in tried:
+            os.close(fd)
+    return False
 
 
 def open_files(order: Order) -> Files:
