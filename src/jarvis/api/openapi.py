@@ -8,7 +8,7 @@ from jarvis.api.schemas import answers as a
 from jarvis.api.schemas import quotas as q
 from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
-from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
+from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 
 JSON, BYTES, TEXT, PROBLEM = "application/json", "application/octet-stream", "text/plain", "application/problem+json"
 _TASK = a.TaskOut | a.ArrayOut | a.ElementOut
@@ -45,6 +45,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/workflows/{ident}/steps"): (200, w.StepPage),
     ("get", "/workflows/{ident}/graph"): (200, w.Graph),
     **{("post", f"/workflows/{{ident}}/{verb}"): (202, a.Wish) for verb in ("cancel", "pause", "resume", "decide")},
+    ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -73,6 +74,7 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks"): {200: a.Submitted},
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
     ("post", "/workflows"): {200: w.SubmittedWorkflow},
+    ("post", "/workflows/{ident}/retry"): {200: w.SubmittedWorkflow},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
 }
@@ -106,6 +108,7 @@ PLACED: dict[tuple[str, str], dict[str, Any]] = {
     ("/tasks", "cursor"): _NUMBER,
     ("/tasks/{ident}/elements", "cursor"): _NUMBER,
     ("/workflows", "cursor"): _NUMBER,
+    ("/workflows/{ident}/graph", "format"): {"type": "string", "enum": ["json"]},
     ("/tasks/{ident}/events", "after"): _NUMBER,
     ("/events", "after"): _CURSOR,
     ("/events/stream", "after"): _CURSOR,
@@ -119,7 +122,7 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
-    for model in (WorkflowIn, DecideIn):
+    for model in (WorkflowIn, DecideIn, RetryWorkflowIn):
         schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -68,6 +68,8 @@ class Submitter:
             authorise(self.principal, "submit", word(project, "project", 100))
             self._may.add(project)
         spec = to_spec(task, self._now)
+        if spec.function is not None and spec.function.inputs:
+            raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
         await self._check_fits(spec)
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)

@@ -72,6 +72,7 @@ class FunctionIn(Strict):
     environment: Short = ""
     fresh: bool = False
     max_calls: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    inputs: dict[str, Any] = {}
 
 
 class RetryIn(Strict):
@@ -132,6 +133,7 @@ class FunctionFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=
     environment: str = ""
     fresh: bool = False
     max_calls: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    inputs: dict[str, Any] = {}
 
 
 class RetryFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
