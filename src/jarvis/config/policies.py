@@ -81,7 +81,7 @@ class SchedulerSettings(WindowSettings):
     preset: Literal["default", "throughput", "fifo"] = "default"
     balancer: Balancer = "least_loaded"
     gpu_balancer: Balancer = "gpu_fit"
-    """Of what asks for GPUs, where its queue says nothing."""
+    """Instead of ``balancer`` where any node has GPUs."""
     order: OrderField = OrderSettings()
     fairness: FairnessField = FairnessSettings()
     backfill: BackfillField = BackfillSettings()

@@ -35,7 +35,7 @@ class Policy:
 
     balancer: str = "least_loaded"
     gpu_balancer: str = "gpu_fit"
-    """Of what asks for GPUs, where its queue says nothing."""
+    """Where any node has GPUs, for what asks for none as well: it, too, can take away what GPUs need to be of use."""
     queue_balancers: dict[str, str] = field(default_factory=dict)
     budget: int = 4096
     """Placements a cycle, so that renewal and acknowledgements are never kept waiting (about 10 ms)."""
@@ -127,8 +127,7 @@ class _Cycle:
     def _balancer(self, placement_class: PlacementClass) -> str:
         if placement_class.balancer in SCORES:
             return placement_class.balancer
-        asks_gpu = any(name == "gpu" for name, _ in placement_class.resources)
-        default = self.policy.gpu_balancer if asks_gpu else self.policy.balancer
+        default = self.policy.gpu_balancer if self.cluster.capacity.get("gpu") else self.policy.balancer
         return self.policy.queue_balancers.get(placement_class.queue, default)
 
     # ------------------------------------------------------------ 2. who is next

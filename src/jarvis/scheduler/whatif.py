@@ -26,7 +26,7 @@ from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
 
 BYTE_STEPS = 64
 """Into so many parts what a node has free is divided when less memory is tried."""
-HEADS_MOST = 64
+HEADS_MOST = 32
 """Heads of lanes that are asked along, the best in rank."""
 LANE_MOST, LANE_LOOK = 32, 100
 AHEAD_MOST = 200
@@ -77,20 +77,24 @@ def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | No
 
 
 def _before(cluster: Cluster, policy: Policy) -> dict[int, Task]:
-    """What may have, or get, a reservation before it: what has one, the heads of lanes, and with reservations for all the first in
-    rank. None where nothing is ever reserved."""
+    """What has a reservation, and what may get one in the next cycle, as shares have changed: the heads of lanes."""
     if policy.backfill.name == "skip":
         return {}
     reserved = [key.task for key in cluster.reservations]
-    lanes = [lane for c in cluster.queue.classes() for lane in cluster.queue.lanes(c)]
-    each = LANE_MOST if policy.backfill.name == "conservative" else 1
-    heads = nsmallest(HEADS_MOST, chain.from_iterable(islice(_live(cluster, lane), each) for lane in lanes))
+    heads = _heads(cluster, LANE_MOST if policy.backfill.name == "conservative" else 1)
     found: dict[int, Task] = {}
-    for ident in [*reserved, *(entry.task for entry in heads)]:
+    for ident in [*reserved, *heads]:
         task = cluster.tasks.get(ident)
         if task is not None:
             found[ident] = as_task(task.spec, task.project, task.user, task.submitted_at, ident)
     return found
+
+
+def _heads(cluster: Cluster, each: int) -> list[int]:
+    """The best in rank of the first of each lane."""
+    lanes = [lane for c in cluster.queue.classes() for lane in cluster.queue.lanes(c)]
+    first = chain.from_iterable(islice(_live(cluster, lane), each) for lane in lanes)
+    return [entry.task for entry in nsmallest(HEADS_MOST, first)]
 
 
 def _live(cluster: Cluster, lane: Lane) -> Iterator[Entry]:
