@@ -23,6 +23,7 @@ from jarvis.api.routes import (
     nodes,
     peers,
     results,
+    schedules,
     streams,
     tasks,
     tokens,
@@ -44,6 +45,7 @@ ROUTERS = (
     cluster.router,
     tokens.router,
     workflows.router,
+    schedules.router,
 )
 HOT = {
     "/tasks": tasks.submit,

@@ -6,6 +6,7 @@ from jarvis.core.attempt import Attempt
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
+from jarvis.core.schedule import Schedule
 from jarvis.core.task import Element, Task
 from jarvis.core.workflow import Step, Workflow
 
@@ -32,6 +33,10 @@ class Changes:
     reports_done: list[int] = field(default_factory=list)
     workflows: dict[int, Workflow] = field(default_factory=dict)
     steps: dict[tuple[int, str], Step] = field(default_factory=dict)
+    workflows_new: dict[int, Workflow] = field(default_factory=dict)
+    """Made by schedules, under ids that were reserved."""
+    schedules: dict[int, Schedule] = field(default_factory=dict)
+    schedules_removed: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:

@@ -7,12 +7,13 @@ import msgspec
 Verb = Literal[
     "cancel", "hold", "release", "requeue", "signal", "suspend", "resume",
     "workflow_cancel", "workflow_pause", "workflow_resume", "workflow_decide",
+    "schedule_pause", "schedule_resume", "schedule_remove", "schedule_trigger", "schedule_backfill",
     "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
 ]  # fmt: skip
 
 
 class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """``task`` (and ``index`` for one element of an array), ``node`` or ``workflow`` names the target."""
+    """``task`` (and ``index`` for one element of an array), ``node``, ``workflow`` or ``schedule`` names the target."""
 
     verb: Verb
     user: str
@@ -21,6 +22,7 @@ class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     index: int | None = None
     node: int | None = None
     workflow: int | None = None
+    schedule: int | None = None
     args: dict[str, str | int | float | None] = {}
 
 
