@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from jarvis.api.schemas import answers as a
+from jarvis.api.schemas import quotas as q
 from jarvis.api.schemas import schedule_in as s
 from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
@@ -62,6 +63,14 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/tokens"): (200, a.TokenPage),
     ("post", "/tokens"): (201, a.NewToken),
     ("delete", "/tokens/{ident}"): (200, a.TokenOut),
+    ("get", "/quotas"): (200, q.QuotaPage),
+    ("get", "/quotas/{project}"): (200, q.QuotaOut),
+    ("put", "/quotas/{project}"): (202, q.QuotaWish),
+    ("delete", "/quotas/{project}"): (202, q.QuotaWish),
+    ("get", "/usage"): (200, q.UsagePage),
+    ("get", "/projects"): (200, q.ProjectPage),
+    ("get", "/queues"): (200, q.QueuePage),
+    ("post", "/plan"): (200, q.PlanOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }
@@ -80,7 +89,8 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
 REFUSALS = {
     "400": "The request cannot be read", "401": "No valid token", "403": "Not allowed", "404": "No such object",
     "405": "No such method here", "409": "Its state does not allow it", "410": "The cursor is too old",
-    "413": "Too large", "421": "Another host was asked for", "422": "A value cannot be meant", "503": "Try again soon",
+    "413": "Too large", "421": "Another host was asked for", "422": "A value cannot be meant", "429": "Over quota",
+    "503": "Try again soon",
 }  # fmt: skip
 
 _IDENT = {"type": "string", "pattern": r"^[0-9]{1,18}(_[0-9]{1,10})?$"}

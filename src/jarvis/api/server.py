@@ -22,6 +22,7 @@ from jarvis.api.routes import (
     logs,
     nodes,
     peers,
+    quotas,
     results,
     schedules,
     streams,
@@ -44,6 +45,7 @@ ROUTERS = (
     cluster.vital,
     cluster.router,
     tokens.router,
+    quotas.router,
     workflows.router,
     schedules.router,
 )

@@ -94,14 +94,15 @@ def checked_array(array: ArraySpec, given: object) -> ArraySpec:
 
 
 class Constraint(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
-    """A label that the node must (``=``) or must not (``!=``) have with that value; ``exists`` takes any value."""
+    """A label that the node must (``=``) or must not (``!=``) have with that value, or one of several joined by ``|``;
+    ``exists`` takes any value."""
 
     label: str
     op: Literal["=", "!=", "exists"]
     value: str = ""
 
 
-BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random"})
+BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"})
 
 
 class StepValue(msgspec.Struct, frozen=True):
