@@ -31,6 +31,7 @@ RINGS = {
     "jarvis.scheduler.scheduler": "shell",
     "jarvis.scheduler.leader": "shell",
     "jarvis.scheduler.workflows": "shell",
+    "jarvis.scheduler.schedules": "shell",
     "jarvis.worker.machine": "pure",
     "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",

@@ -41,6 +41,7 @@ SMALL = {
     "workflow": (
         "id, uuid, project, user, name, state, wish, reason, rerun_of, submitted_at, started_at, ended_at, output, spec"
     ),
+    "schedule": "id, project, name, body",
     "step": "workflow, path, state, task, reason, started_at, ended_at, output, detail",
     "event_pack": "last_seq, at, task_min, task_max, body",
     "secret": "name, value",
@@ -115,7 +116,12 @@ async def _copy_rows(source: SqliteStore, target: PostgresStore, incarnation: in
             ((epoch, *marks),) = await source.rows("SELECT epoch, next_node, last_seq, dropped_seq FROM cluster")
             await c.execute("UPDATE cluster SET next_node = $1, last_seq = $2, dropped_seq = $3", *marks)
             await c.execute("UPDATE leadership SET incarnation = $1, epoch = $2", incarnation, epoch)
-            for table, sequence in (("task", "task_id"), ("command", "command_id_seq"), ("report", "report_id_seq")):
+            for table, sequence in (
+                ("task", "task_id"),
+                ("command", "command_id_seq"),
+                ("report", "report_id_seq"),
+                ("schedule", "schedule_id_seq"),
+            ):
                 given = await source.rows(f"SELECT seq FROM sqlite_sequence WHERE name = '{table}'")
                 if given and given[0][0]:
                     await c.execute("SELECT setval($1::text::regclass, $2)", sequence, given[0][0])

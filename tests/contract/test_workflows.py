@@ -4,7 +4,8 @@ import pytest
 from tests.contract.harness import Ticking, commit, insert, key, new
 
 from jarvis.core.changes import Changes
-from jarvis.core.errors import IdempotencyConflict, InvalidValue, StaleEpoch
+from jarvis.core.errors import Conflict, IdempotencyConflict, InvalidValue, StaleEpoch
+from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Origin, Task, TaskSpec
 from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, Workflow, WorkflowSpec
@@ -137,3 +138,34 @@ async def test_what_ended_goes_with_its_steps_and_what_lives_stays(store: Store)
     assert await store.workflow_delete_ended(9.0, 10) == []
     assert [w.id for w in await store.workflow_list(WorkflowFilter(), None, 10)] == [ids[2], ids[0]]
     assert [len(await store.step_list(i, "", 9)) for i in ids] == [1, 0, 1]
+
+
+def schedule(name: str = "s", project: str = "p") -> Schedule:
+    task = TaskSpec(name="t", command=("true",))
+    return Schedule(
+        id=0,
+        name=name,
+        project=project,
+        user="ann",
+        rule=Rule("0 3 * * *", "UTC"),
+        task=task,
+        created_at=1.0,
+        next_at=5.0,
+    )
+
+
+async def test_schedules_have_names_and_go_on_with_the_runs_that_they_make(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    first = await store.schedule_insert(schedule())
+    with pytest.raises(Conflict):
+        await store.schedule_insert(schedule())
+    second = await store.schedule_insert(schedule(project="q"))
+    one, two = await store.schedule_list()
+    assert (one.id, two.id, one.rule, two.project) == (first, second, Rule("0 3 * * *", "UTC"), "q")
+    (ident,) = await store.task_ids_reserve(1)
+    new_one = wanted()
+    made = Workflow(id=ident, uuid="u", project="p", user="ann", spec=new_one.spec, submitted_at=7.0)
+    one.next_at, one.last_run, one.runs = 9.0, ident, 1
+    await commit(store, lead, workflows_new={ident: made}, schedules={first: one}, schedules_removed=[second])
+    assert await store.schedule_list() == [one]
+    assert await store.workflow_get_many([ident]) == [made]

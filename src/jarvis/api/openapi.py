@@ -6,6 +6,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from jarvis.api.schemas import answers as a
 from jarvis.api.schemas import quotas as q
+from jarvis.api.schemas import schedule_in as s
 from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
 from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
@@ -46,6 +47,11 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/workflows/{ident}/graph"): (200, w.Graph),
     **{("post", f"/workflows/{{ident}}/{verb}"): (202, a.Wish) for verb in ("cancel", "pause", "resume", "decide")},
     ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
+    ("post", "/schedules"): (201, s.NewSchedule),
+    ("get", "/schedules"): (200, s.ScheduleList),
+    ("get", "/schedules/{ident}"): (200, s.ScheduleOut),
+    ("delete", "/schedules/{ident}"): (202, a.Wish),
+    **{("post", f"/schedules/{{ident}}/{verb}"): (202, a.Wish) for verb in ("pause", "resume", "trigger", "backfill")},
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -122,7 +128,7 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
-    for model in (WorkflowIn, DecideIn, RetryWorkflowIn):
+    for model in (WorkflowIn, DecideIn, RetryWorkflowIn, s.ScheduleIn, s.BackfillIn):
         schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

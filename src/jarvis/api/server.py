@@ -24,6 +24,7 @@ from jarvis.api.routes import (
     peers,
     quotas,
     results,
+    schedules,
     streams,
     tasks,
     tokens,
@@ -46,6 +47,7 @@ ROUTERS = (
     tokens.router,
     quotas.router,
     workflows.router,
+    schedules.router,
 )
 HOT = {
     "/tasks": tasks.submit,

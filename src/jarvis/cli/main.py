@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "suspend": ("jarvis.cli.actions", "Stop running tasks where they are."),
     "resume": ("jarvis.cli.actions", "Let suspended tasks go on."),
     "workflow": ("jarvis.cli.workflow", "Run steps that depend on one another."),
+    "cron": ("jarvis.cli.cron", "Run tasks and workflows at set times."),
     "node": ("jarvis.cli.node_hosts", "List, show, drain, install and upgrade nodes."),
     "events": ("jarvis.cli.observe", "Print what happened, as it happens."),
     "cluster": ("jarvis.cli.observe", "Show the servers of the cluster."),

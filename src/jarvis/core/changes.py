@@ -7,6 +7,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
+from jarvis.core.schedule import Schedule
 from jarvis.core.task import Element, Task
 from jarvis.core.workflow import Step, Workflow
 
@@ -36,6 +37,10 @@ class Changes:
     used: dict[tuple[str, str], Used] = field(default_factory=dict)
     workflows: dict[int, Workflow] = field(default_factory=dict)
     steps: dict[tuple[int, str], Step] = field(default_factory=dict)
+    workflows_new: dict[int, Workflow] = field(default_factory=dict)
+    """Made by schedules, under ids that were reserved."""
+    schedules: dict[int, Schedule] = field(default_factory=dict)
+    schedules_removed: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:

@@ -7,13 +7,14 @@ import msgspec
 Verb = Literal[
     "cancel", "hold", "release", "requeue", "signal", "suspend", "resume",
     "workflow_cancel", "workflow_pause", "workflow_resume", "workflow_decide",
+    "schedule_pause", "schedule_resume", "schedule_remove", "schedule_trigger", "schedule_backfill",
     "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
     "quota_set", "quota_remove",
 ]  # fmt: skip
 
 
 class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """``task`` (and ``index`` for one element of an array), ``node`` or ``workflow`` names the target."""
+    """``task`` (and ``index`` for one element of an array), ``node``, ``workflow`` or ``schedule`` names the target."""
 
     verb: Verb
     user: str
@@ -24,6 +25,7 @@ class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     project: str | None = None
     """Of a quota; ``args`` may name a ``user`` in it."""
     workflow: int | None = None
+    schedule: int | None = None
     args: dict[str, str | int | float | None] = {}
 
 

@@ -30,6 +30,7 @@ from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.quotas import load
 from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
+from jarvis.scheduler.schedules import Schedules
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
 from jarvis.state.coordination import Leadership
@@ -78,6 +79,7 @@ class Scheduler:
         self.heartbeat = Heartbeat()
         self.leadership = Leadership(0, 0)
         self.workflows = Workflows(store)
+        self.schedules = Schedules(store, self.workflows)
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
@@ -200,6 +202,7 @@ class Scheduler:
             await asyncio.sleep(0)
             await self._renew()
         await self.workflows.rebuild()
+        await self.schedules.rebuild()
         await self._still_leads()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
@@ -269,10 +272,12 @@ class Scheduler:
                 self.on_synced(max(now - item.tasks[0].submitted_at, 0.0))
             if isinstance(item, NodesSeen):
                 self._beats |= item.beats
+            await self.schedules.handle(turn, item)
             if await self.workflows.handle(turn, item):
                 handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
+        await self.schedules.advance(turn)
         more = await self.workflows.advance(turn)
         plan = place(turn, self.policy())
         if not turn.changes:
@@ -293,7 +298,7 @@ class Scheduler:
         changes = turn.changes
         only_starts = (
             not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
-            and not (changes.steps or changes.workflows)
+            and not (changes.steps or changes.workflows or changes.schedules)
             and not changes.commands_done
             and all(isinstance(effect, AckFrame) for effect in turn.effects)
             and all(element.state is State.RUNNING for element in changes.elements.values())
@@ -348,6 +353,7 @@ class Scheduler:
             self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
+        await self.schedules.poll()
         workflows = await self.workflows.poll()
         found += [WorkflowsTaken(f"poll-workflow-{workflows[0].id}", workflows)] if workflows else []
         commands = await self.store.command_list_open(PAGE)
@@ -400,8 +406,7 @@ class Scheduler:
         due = [self._next_poll, self._next_judgement, now + RENEW_S]
         if self.cluster.timers:
             due.append(self.cluster.timers[0].at)
-        if self.workflows.next_wake is not None:
-            due.append(self.workflows.next_wake)
+        due += [at for at in (self.workflows.next_wake, self.schedules.next_wake) if at is not None]
         if self._started_since is not None:
             due.append(self._started_since + STARTED_S)
         return max(min(due) - now, 0.0)

@@ -85,7 +85,7 @@ class Workflows:
             polled = item.cause_id.startswith("poll")
             for workflow in item.workflows:
                 if workflow.id not in self.runs and (polled or workflow.id > self._polled_to):
-                    await self._begin(turn, workflow)
+                    await self.begin(turn, workflow)
             return False
         if isinstance(item, CommandsTaken):
             mine = [command for command in item.commands if command.body.verb.startswith("workflow_")]
@@ -94,7 +94,13 @@ class Workflows:
                 item.commands.remove(command)
         return True
 
-    async def _begin(self, turn: Turn, workflow: Workflow) -> None:
+    async def new_id(self) -> int:
+        """One that nobody else is given."""
+        if not self._ids:
+            self._ids.extend(await self._store.task_ids_reserve(IDS_AHEAD))
+        return self._ids.popleft()
+
+    async def begin(self, turn: Turn, workflow: Workflow) -> None:
         """A re-run comes with the steps that it takes over."""
         run = Run(workflow, await self._steps(workflow.id) if workflow.rerun_of is not None else ())
         self.runs[workflow.id] = run

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from jarvis.bus.bus import Bus
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavailable
-from jarvis.core.inputs import CommandsTaken, TasksTaken, WorkflowsTaken
+from jarvis.core.inputs import CommandsTaken, LookAgain, TasksTaken, WorkflowsTaken
+from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
 from jarvis.core.workflow import NewWorkflow, Workflow, walk
 from jarvis.state.blob_store import BlobStore
@@ -103,6 +104,12 @@ class StateManager:
             )  # fmt: skip
             self.bus.offer(WorkflowsTaken(f"submit-{workflow.id}", [workflow]))
         return accepted
+
+    async def schedule(self, schedule: Schedule) -> int:
+        """Keep a schedule; the leader looks at once."""
+        ident = await self.store.schedule_insert(schedule)
+        self.bus.offer(LookAgain(f"schedule-{ident}"))
+        return ident
 
     async def command(self, commands: Sequence[NewCommand]) -> list[Command]:
         """Durable wishes about what exists; the leader acts on them in order."""

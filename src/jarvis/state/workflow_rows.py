@@ -2,13 +2,15 @@
 
 import msgspec
 
-from jarvis.core.errors import InvalidValue
+from jarvis.core.errors import Conflict, InvalidValue
+from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.workflow import NewWorkflow, Step, StepDetail, Workflow, WorkflowSpec
 from jarvis.state.workflow_store import WorkflowFilter
 
 _encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(WorkflowSpec)
+_schedule = msgspec.msgpack.Decoder(Schedule)
 _detail = msgspec.msgpack.Decoder(StepDetail)
 
 
@@ -42,6 +44,26 @@ def step_from_row(row: tuple) -> Step:  # type: ignore[type-arg]
         workflow=row[0], path=row[1], state=State(row[2]), task=row[3], reason=row[4], started_at=row[5],
         ended_at=row[6], output=row[7], detail=_detail.decode(row[8]),
     )  # fmt: skip
+
+
+def name_taken(schedule: Schedule) -> Conflict:
+    return Conflict(
+        f"project {schedule.project} has a schedule {schedule.name!r}", "remove it first, or take another name"
+    )
+
+
+def schedule_from_row(row: tuple) -> Schedule:  # type: ignore[type-arg]
+    schedule = _schedule.decode(row[1])
+    schedule.id = row[0]
+    return schedule
+
+
+def schedule_body(schedule: Schedule) -> bytes:
+    """As it is kept; raises :class:`InvalidValue` when it cannot be."""
+    try:
+        return _encode(schedule)
+    except UnicodeEncodeError as error:
+        raise InvalidValue("schedule", error.object, "text that UTF-8 can hold") from None
 
 
 def matches(where: WorkflowFilter, workflow: Workflow) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.workflow import NewWorkflow, Step, Workflow
 
@@ -64,6 +65,14 @@ class WorkflowStore(Protocol):
         ...
 
     async def step_get(self, workflow: int, path: str) -> Step | None: ...
+    async def schedule_insert(self, schedule: Schedule) -> int:
+        """Its id, from a counter of its own; raises Conflict when its project has one of that name."""
+        ...
+
+    async def schedule_list(self) -> list[Schedule]:
+        """All, by id."""
+        ...
+
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         """Remove workflows that ended before an instant, with their steps, the longest ended first; the ids removed."""
         ...

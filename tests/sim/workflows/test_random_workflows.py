@@ -1,10 +1,13 @@
 """Random workflows under leaders that end at any moment: none gets stuck, nothing begins early or twice, every end is right."""
 
 import os
+from typing import Any
 
 import pytest
 from tests.sim.workflows.documents import Documents
-from tests.sim.workflows.drive import Drive, Wrong, compare
+from tests.sim.workflows.drive import Drive, Wrong, compare, copied
+
+from jarvis.dag.rerun import kept
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 SEEDS = 10_000 if SOAK else 300
@@ -38,3 +41,31 @@ def test_races_and_failures_that_end_others_leave_nothing_behind() -> None:
 def test_what_is_cancelled_ends_whenever_it_is_said() -> None:
     states = [str(drive(seed, racing=seed % 2 == 0, cancel=True).stored.state) for seed in range(SEEDS // 2)]
     assert states.count("cancelled") > SEEDS / 10
+
+
+class Mended(Documents):
+    """The same document; what failed before succeeds now, and what succeeded gives the same again."""
+
+    def outcomes(self, path: str) -> list[tuple[int, Any]]:
+        tries = super().outcomes(path)
+        return [(0, tries[-1][1])] * 3
+
+
+def test_a_rerun_does_what_is_left_and_nothing_again() -> None:
+    again = 0
+    for seed in range(SEEDS):
+        first = Drive(Documents(seed), restarts=0.0)
+        if first.whole() != "failed":
+            continue
+        second = Drive(Mended(seed), restarts=(0.0, 0.3)[seed % 2])
+        second.next_task = first.next_task
+        rows = kept(first.stored, first.rows)
+        second.rows = {row.path: copied(row) for row in rows}
+        for row in second.rows.values():
+            row.workflow = second.stored.id
+        second.run = second.leader()
+        taken_over = set(second.rows)
+        second.whole()
+        assert not taken_over & set(second.starts), f"seed {seed}: what went well ran again"
+        again += bool(taken_over)
+    assert again > SEEDS / 20

@@ -8,10 +8,11 @@ import msgspec
 
 from jarvis.core.changes import Changes
 from jarvis.core.errors import IdempotencyConflict
+from jarvis.core.schedule import Schedule
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.workflow import NewWorkflow, Step, Workflow
 from jarvis.state.store import Accepted, IdempotencyKey
-from jarvis.state.workflow_rows import matches, workflow_spec
+from jarvis.state.workflow_rows import matches, name_taken, workflow_spec
 from jarvis.state.workflow_store import WorkflowFilter
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class MemoryWorkflows:
         self._next_task = 1
         self._workflows: dict[int, Workflow] = {}
         self._steps: dict[tuple[int, str], Step] = {}
+        self._schedules: dict[int, Schedule] = {}
+        self._next_schedule = 1
 
     def _answered(self, key: IdempotencyKey) -> Accepted | None:
         found = self._keys.get((key.principal, key.project, key.route, key.key))
@@ -79,6 +82,13 @@ class MemoryWorkflows:
         for workflow in changes.workflows.values():
             if workflow.id in self._workflows:
                 self._workflows[workflow.id] = copy_of(workflow)
+        for workflow in changes.workflows_new.values():
+            self._workflows[workflow.id] = copy_of(workflow)
+        for schedule in changes.schedules.values():
+            if schedule.id in self._schedules:
+                self._schedules[schedule.id] = copy_of(schedule)
+        for ident in changes.schedules_removed:
+            self._schedules.pop(ident, None)
         for at, step in changes.steps.items():
             self._steps[at] = copy_of(step)
 
@@ -108,6 +118,18 @@ class MemoryWorkflows:
     async def step_get(self, workflow: int, path: str) -> Step | None:
         found = self._steps.get((workflow, path))
         return None if found is None else copy_of(found)
+
+    async def schedule_insert(self, schedule: Schedule) -> int:
+        if any((s.project, s.name) == (schedule.project, schedule.name) for s in self._schedules.values()):
+            raise name_taken(schedule)
+        made = copy_of(schedule)
+        made.id = self._next_schedule
+        self._next_schedule += 1
+        self._schedules[made.id] = made
+        return made.id
+
+    async def schedule_list(self) -> list[Schedule]:
+        return [copy_of(s) for _, s in sorted(self._schedules.items())]
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         old = sorted(

@@ -47,3 +47,15 @@ DELETE FROM step WHERE workflow = ANY($1::bigint[]);
 -- name: step_counts
 -- How many of a workflow's steps are in which state.
 SELECT state, count(*) FROM step WHERE workflow = $1 GROUP BY state;
+-- name: schedule_insert
+-- One of a name in each project.
+INSERT INTO schedule (project, name, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
+-- name: schedule_list
+-- All of them.
+SELECT id, body FROM schedule ORDER BY id;
+-- name: schedule_update
+-- What changes in their life.
+UPDATE schedule s SET body = u.body FROM unnest($1::bigint[], $2::bytea[]) AS u(id, body) WHERE s.id = u.id;
+-- name: schedule_delete
+-- Removed.
+DELETE FROM schedule WHERE id = ANY($1::bigint[]);

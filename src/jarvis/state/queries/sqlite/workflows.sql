@@ -60,3 +60,15 @@ DELETE FROM step WHERE workflow = ?;
 -- name: step_counts
 -- How many of a workflow's steps are in which state.
 SELECT state, count(*) FROM step WHERE workflow = ? GROUP BY state;
+-- name: schedule_insert
+-- One of a name in each project.
+INSERT INTO schedule (project, name, body) VALUES (?, ?, ?);
+-- name: schedule_list
+-- All of them.
+SELECT id, body FROM schedule ORDER BY id;
+-- name: schedule_update
+-- What changes in its life.
+UPDATE schedule SET body = ? WHERE id = ?;
+-- name: schedule_delete
+-- Removed.
+DELETE FROM schedule WHERE id = ?;

@@ -7,6 +7,7 @@ import msgspec
 
 from jarvis.core.changes import Changes
 from jarvis.core.errors import IdempotencyConflict, StoreCorrupt, StoreUnavailable
+from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.core.workflow import NewWorkflow, Step, Workflow
@@ -16,7 +17,15 @@ from jarvis.state.store import Accepted, IdempotencyKey
 from jarvis.state.stores.postgres.coordination import PostgresCoordination
 from jarvis.state.stores.postgres.rows import columns
 from jarvis.state.stores.postgres.schema import Q
-from jarvis.state.workflow_rows import step_from_row, step_to_row, workflow_from_row, workflow_spec
+from jarvis.state.workflow_rows import (
+    name_taken,
+    schedule_body,
+    schedule_from_row,
+    step_from_row,
+    step_to_row,
+    workflow_from_row,
+    workflow_spec,
+)
 from jarvis.state.workflow_store import WorkflowFilter
 
 
@@ -112,6 +121,17 @@ class PostgresWorkflows(PostgresCoordination):
         found = await self._many(Q["step_columns"] + where, step_from_row, workflow, path)
         return found[0] if found else None
 
+    async def schedule_insert(self, schedule: Schedule) -> int:
+        found = await self.postgres.fetch(
+            Q["schedule_insert"], schedule.project, schedule.name, schedule_body(schedule)
+        )
+        if not found:
+            raise name_taken(schedule)
+        return int(found[0][0])
+
+    async def schedule_list(self) -> list[Schedule]:
+        return await self._many(Q["schedule_list"], schedule_from_row)
+
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         async def unit(c: Connection) -> list[int]:
             gone = [row[0] for row in await c.fetch(Q["workflow_list_expired"], before, limit)]
@@ -134,6 +154,14 @@ async def commit_workflows(c: Connection, changes: Changes) -> None:
         made = list(changes.tasks_new.values())
         await c.execute(Q["task_insert_made"], *columns([_made_row(t) for t in made], 9))
         await c.execute(Q["task_insert_made_now"], *columns([_now_row(t) for t in made], 8))
+    for w in changes.workflows_new.values():
+        row = (w.id, w.uuid, w.project, w.user, w.spec.name, w.rerun_of, w.submitted_at, encode(w.spec))
+        await c.execute(Q["workflow_insert"], *row)
+    if changes.schedules:
+        bodies = [(s.id, schedule_body(s)) for s in changes.schedules.values()]
+        await c.execute(Q["schedule_update"], *columns(bodies, 2))
+    if changes.schedules_removed:
+        await c.execute(Q["schedule_delete"], changes.schedules_removed)
     if changes.steps:
         await c.execute(Q["step_put"], *columns([step_to_row(step) for step in changes.steps.values()], 9))
     if changes.workflows:

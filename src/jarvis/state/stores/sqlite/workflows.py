@@ -9,6 +9,7 @@ import msgspec
 
 from jarvis.core.changes import Changes
 from jarvis.core.errors import IdempotencyConflict
+from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.core.workflow import NewWorkflow, Step, Workflow
@@ -17,7 +18,15 @@ from jarvis.state.store import Accepted, IdempotencyKey
 from jarvis.state.stores.sqlite.coordination import SqliteCoordination
 from jarvis.state.stores.sqlite.database import run
 from jarvis.state.stores.sqlite.file import Q
-from jarvis.state.workflow_rows import step_from_row, step_to_row, workflow_from_row, workflow_spec
+from jarvis.state.workflow_rows import (
+    name_taken,
+    schedule_body,
+    schedule_from_row,
+    step_from_row,
+    step_to_row,
+    workflow_from_row,
+    workflow_spec,
+)
 from jarvis.state.workflow_store import WorkflowFilter
 
 
@@ -86,6 +95,20 @@ class SqliteWorkflows(SqliteCoordination):
         found = await self._many("step_get", step_from_row, (workflow, path))
         return found[0] if found else None
 
+    async def schedule_insert(self, schedule: Schedule) -> int:
+        body = schedule_body(schedule)
+
+        def unit(c: sqlite3.Connection) -> int:
+            try:
+                return c.execute(Q["schedule_insert"], (schedule.project, schedule.name, body)).lastrowid or 0
+            except sqlite3.IntegrityError:
+                raise name_taken(schedule) from None
+
+        return await self._writer.do(unit)
+
+    async def schedule_list(self) -> list[Schedule]:
+        return await self._many("schedule_list", schedule_from_row)
+
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         def unit(c: sqlite3.Connection) -> list[int]:
             rows = c.execute(Q["workflow_list_expired"], (before, limit)).fetchall()
@@ -115,11 +138,18 @@ def answered(c: sqlite3.Connection, key: IdempotencyKey) -> Accepted | None:
 def commit_workflows(c: sqlite3.Connection, changes: Changes) -> None:
     """The part of a turn that is about workflows; before the rest, which may change the tasks that were made."""
     run(c, "task_insert_made", [_made_row(task) for task in changes.tasks_new.values()])
+    run(c, "workflow_insert", [_new_row(w) for w in changes.workflows_new.values()])
+    run(c, "schedule_update", [(schedule_body(s), s.id) for s in changes.schedules.values()])
+    run(c, "schedule_delete", [(ident,) for ident in changes.schedules_removed])
     run(c, "step_put", [step_to_row(step) for step in changes.steps.values()])
     rows = [
         (str(w.state), w.wish, w.reason, w.started_at, w.ended_at, w.output, w.id) for w in changes.workflows.values()
     ]
     run(c, "workflow_update", rows)
+
+
+def _new_row(w: Workflow) -> tuple[Any, ...]:
+    return (w.id, w.uuid, w.project, w.user, w.spec.name, w.rerun_of, w.submitted_at, encode(w.spec))
 
 
 def _made_row(t: Task) -> tuple[Any, ...]:

@@ -1,0 +1,120 @@
+"""Schedules: what makes tasks and workflows at nominal times."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jarvis.api.routes.common import Context, Ctx, answer, body_of
+from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, schedule_out
+from jarvis.api.schemas.task_in import schema_of
+from jarvis.api.schemas.values import duration, instant, rfc3339, text, word
+from jarvis.api.workflow_documents import Rules, compiled, given_of
+from jarvis.core.command import NewCommand, Verb
+from jarvis.core.errors import InvalidValue, NotFound
+from jarvis.core.permissions import ANY_PROJECT, Access, allowed
+from jarvis.core.schedule import Rule, Schedule
+from jarvis.dag.schedules import checked, next_after
+
+router = APIRouter(tags=["schedules"])
+
+
+@router.post("/schedules", status_code=201, openapi_extra=schema_of(ScheduleIn))
+async def add_schedule(request: Request, context: Ctx) -> Response:
+    """Keep a schedule; its first run is at its first nominal time from now on."""
+    principal = context.allow("see")
+    body = await body_of(request, ScheduleIn)
+    own = [p for p in principal.projects if p != ANY_PROJECT]
+    project = body.project or (own[0] if own else context.services.settings.default_project)
+    context.allow("submit", word(project, "project", 100))
+    now = context.services.clock.now()
+    every = None if body.every is None else duration(body.every, "every")
+    rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every))
+    schedule = Schedule(
+        id=0, name=word(body.name, "name", 100), project=project, user=principal.user, rule=rule, catch_up=body.catch_up,
+        overlap=body.overlap, created_at=now, next_at=next_after(rule, now), **await _what(context, body, now),
+    )  # fmt: skip
+    ident = await context.services.state_manager.schedule(schedule)
+    return answer({"id": ident, "next_at": rfc3339(schedule.next_at)}, 201, {"Location": f"/api/v1/schedules/{ident}"})
+
+
+async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any]:
+    """The task or the workflow, checked as a submission is."""
+    if (body.task is None) == (body.workflow is None):
+        raise InvalidValue("task", "both or neither", "a task or a workflow")
+    rules = Rules(now, context.services.node_fits)
+    if body.task is not None:
+        return {"task": rules.task(body.task)}
+    import msgspec
+
+    envelope = msgspec.json.encode({"document": body.workflow, "params": body.params})
+    return {"workflow": await asyncio.to_thread(compiled, given_of(envelope, ""), rules)}
+
+
+@router.get("/schedules")
+async def list_schedules(context: Ctx) -> Response:
+    """All that the asker may see."""
+    principal, now = context.allow("see"), context.services.clock.now()
+    found = await context.services.store.schedule_list()
+    return answer({"items": [schedule_out(s, now) for s in found if allowed(principal, "read", s.project)]})
+
+
+async def _schedule(context: Context, ident: str, access: Access = "read") -> Schedule:
+    """By its id or its name. One that may not be read does not exist for the asker."""
+    principal = context.allow("see")
+    found = [s for s in await context.services.store.schedule_list() if ident in (str(s.id), s.name)]
+    seen = [s for s in found if allowed(principal, "read", s.project)]
+    if not seen:
+        raise NotFound("schedule", ident)
+    context.allow(access, seen[0].project, seen[0].user)
+    return seen[0]
+
+
+@router.get("/schedules/{ident}")
+async def show_schedule(context: Ctx, ident: str) -> Response:
+    """One schedule, by id or name."""
+    return answer(schedule_out(await _schedule(context, ident), context.services.clock.now()))
+
+
+async def _wish(context: Context, ident: str, verb: Verb, **args: float) -> Response:
+    schedule = await _schedule(context, ident, "act")
+    principal = context.allow("act", schedule.project, schedule.user)
+    command = NewCommand(verb=verb, user=principal.user, schedule=schedule.id, args={**args})
+    stored = (await context.services.state_manager.command([command]))[0]
+    return answer({"id": str(schedule.id), "verb": verb.removeprefix("schedule_"), "command": stored.id}, 202)
+
+
+@router.delete("/schedules/{ident}", status_code=202)
+async def remove_schedule(context: Ctx, ident: str) -> Response:
+    """It makes no more runs; those it made stay."""
+    return await _wish(context, ident, "schedule_remove")
+
+
+@router.post("/schedules/{ident}/pause", status_code=202)
+async def pause_schedule(context: Ctx, ident: str) -> Response:
+    """Make no runs until resumed."""
+    return await _wish(context, ident, "schedule_pause")
+
+
+@router.post("/schedules/{ident}/resume", status_code=202)
+async def resume_schedule(context: Ctx, ident: str) -> Response:
+    """Go on; what passed meanwhile is caught up with as the schedule says."""
+    return await _wish(context, ident, "schedule_resume")
+
+
+@router.post("/schedules/{ident}/trigger", status_code=202)
+async def trigger_schedule(context: Ctx, ident: str) -> Response:
+    """One run now, beside those of the rule."""
+    return await _wish(context, ident, "schedule_trigger")
+
+
+@router.post("/schedules/{ident}/backfill", status_code=202, openapi_extra=schema_of(BackfillIn))
+async def backfill_schedule(request: Request, context: Ctx, ident: str) -> Response:
+    """Runs for the nominal times of a span that has passed."""
+    body, now = await body_of(request, BackfillIn), context.services.clock.now()
+    begin, end = instant(body.begin, "begin", now), instant(body.end, "end", now)
+    if end <= begin:
+        raise InvalidValue("end", body.end, "an instant after begin")
+    return await _wish(context, ident, "schedule_backfill", begin=begin, end=end)

@@ -1,0 +1,88 @@
+"""What ``/schedules`` takes and gives."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from jarvis.api.schemas.answers import Answer, Count, Instant
+from jarvis.api.schemas.task_in import Duration, Short, Strict, Word
+from jarvis.api.schemas.task_in import Instant as InstantIn
+from jarvis.api.schemas.values import rfc3339
+from jarvis.core.schedule import Schedule
+from jarvis.dag.schedules import upcoming
+
+
+class ScheduleIn(Strict):
+    """A name, a rule (``cron`` with ``zone``, or ``every``), and a ``task`` or a ``workflow`` (with ``params``)."""
+
+    name: Word
+    cron: Short | None = None
+    zone: Short = "UTC"
+    every: Duration | None = None
+    catch_up: Literal["skip", "last", "all"] = "last"
+    overlap: Literal["allow", "skip"] = "allow"
+    project: Word | None = None
+    task: dict[str, Any] | None = None
+    workflow: dict[str, Any] | str | None = None
+    params: dict[str, Any] = {}
+
+
+class BackfillIn(Strict):
+    """A run for each nominal time from ``begin`` until before ``end``, at most 1,000."""
+
+    begin: InstantIn
+    end: InstantIn
+
+
+class ScheduleOut(Answer):
+    id: int
+    name: str
+    project: str
+    user: str
+    cron: str | None
+    zone: str
+    every: float | None
+    catch_up: str
+    overlap: str
+    kind: Annotated[str, Field(pattern="^(task|workflow)$")]
+    paused: bool
+    created_at: Instant
+    next_at: Instant
+    upcoming: list[str]
+    last_at: Instant
+    last_run: int | None
+    runs: Count
+    skipped: Count
+
+
+class ScheduleList(Answer):
+    items: list[ScheduleOut]
+
+
+class NewSchedule(Answer):
+    id: int
+    next_at: Instant
+
+
+def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
+    rule = schedule.rule
+    return {
+        "id": schedule.id,
+        "name": schedule.name,
+        "project": schedule.project,
+        "user": schedule.user,
+        "cron": rule.cron,
+        "zone": rule.zone,
+        "every": rule.every,
+        "catch_up": schedule.catch_up,
+        "overlap": schedule.overlap,
+        "kind": "task" if schedule.task is not None else "workflow",
+        "paused": schedule.paused,
+        "created_at": rfc3339(schedule.created_at),
+        "next_at": None if schedule.paused else rfc3339(schedule.next_at),
+        "upcoming": [rfc3339(at) for at in upcoming(rule, now, 3)],
+        "last_at": rfc3339(schedule.last_at),
+        "last_run": schedule.last_run,
+        "runs": schedule.runs,
+        "skipped": schedule.skipped,
+    }

@@ -1,0 +1,122 @@
+"""cron: schedules that make tasks and workflows at nominal times."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jarvis.cli.output import clean, format_option, local_time, print_data, print_table
+from jarvis.cli.workflow import document_of, values_of
+from jarvis.sdk.client import Client
+
+
+@click.group()
+def cron() -> None:
+    """Run tasks and workflows at set times."""
+
+
+@cron.command(context_settings={"allow_interspersed_args": False})
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--cron", "rule", metavar="FIELDS", help="Minute, hour, day, month, weekday: '30 6 * * MON-FRI'.")
+@click.option("--zone", default="UTC", show_default=True, help="Time zone of --cron, like Europe/Berlin.")
+@click.option("--every", metavar="SPAN", help="Instead of --cron: 10m, 1h30m.")
+@click.option(
+    "--workflow", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Instead of a command."
+)
+@click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of the workflow's parameter.")
+@click.option(
+    "--catch-up", type=click.Choice(["skip", "last", "all"]), default="last", show_default=True, help="Of missed runs."
+)
+@click.option(
+    "--overlap", type=click.Choice(["allow", "skip"]), default="allow", show_default=True, help="While one still runs."
+)
+def add(
+    name: str, command: tuple[str, ...], rule: str | None, zone: str, every: str | None, file: Path | None,
+    params: tuple[str, ...], catch_up: str, overlap: str,
+) -> None:  # fmt: skip
+    """Add the schedule NAME: jarvis cron add --cron '0 3 * * *' nightly -- COMMAND, or with --workflow FILE."""
+    command = command[1:] if command[:1] == ("--",) else command
+    if bool(command) == (file is not None):
+        raise click.UsageError("give a command, or --workflow FILE")
+    if (rule is None) == (every is None):
+        raise click.UsageError("give --cron or --every")
+    body: dict[str, Any] = {"name": name, "zone": zone, "catch_up": catch_up, "overlap": overlap}
+    body |= {"cron": rule} if rule is not None else {"every": every}
+    if file is not None:
+        body |= {"workflow": document_of(file), "params": values_of(params)}
+    else:
+        env = {key: os.environ[key] for key in ("PATH", "LANG", "TZ") if key in os.environ}
+        body["task"] = {"command": list(command), "cwd": os.getcwd(), "env": env}
+    with Client() as client:
+        made = client.connection.post("/schedules", body)
+    click.echo(f"Schedule {made['id']} runs first at {local_time(made['next_at'])}")
+
+
+@cron.command("ls")
+@format_option
+def list_schedules(output: str) -> None:
+    """List schedules with their next runs."""
+    with Client() as client:
+        found = client.connection.get("/schedules")["items"]
+    if output in ("json", "yaml"):
+        print_data(found, output)
+    else:
+        rows = [
+            (s["id"], s["name"], s["user"], s["kind"], s["cron"] or f"every {s['every']:g}s", s["zone"] if s["cron"] else "",
+             "paused" if s["paused"] else local_time(s["next_at"]), s["last_run"], s["runs"], s["skipped"])
+            for s in found
+        ]  # fmt: skip
+        print_table(("ID", "NAME", "USER", "KIND", "RULE", "ZONE", "NEXT", "LAST RUN", "RUNS", "SKIPPED"), rows)
+
+
+@cron.command()
+@click.argument("name")
+@format_option
+def show(name: str, output: str) -> None:
+    """Show a schedule, by NAME or id."""
+    with Client() as client:
+        one = client.connection.get(f"/schedules/{name}")
+    if output in ("json", "yaml"):
+        print_data(one, output)
+        return
+    for key, value in one.items():
+        if value not in (None, "", {}, [], False):
+            shown = (
+                ", ".join(map(local_time, value))
+                if key == "upcoming"
+                else local_time(value)
+                if key.endswith("_at")
+                else value
+            )
+            click.echo(f"{key:>14}  {clean(shown)}")
+
+
+def _plain(verb: str, text: str) -> None:
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    def act(names: tuple[str, ...]) -> None:
+        with Client() as client:
+            for name in names:
+                if verb == "rm":
+                    client.connection.request("DELETE", f"/schedules/{name}")
+                else:
+                    client.connection.post(f"/schedules/{name}/{verb}")
+
+    cron.command(verb, help=text)(act)
+
+
+_plain("pause", "Make no runs until resumed.")
+_plain("resume", "Go on; what passed meanwhile is caught up with as the schedule says.")
+_plain("trigger", "Make one run now.")
+_plain("rm", "Remove schedules; the runs that they made stay.")
+
+
+@cron.command()
+@click.argument("name")
+@click.option("--from", "begin", required=True, help="First nominal time: RFC 3339 or epoch seconds.")
+@click.option("--until", "end", required=True, help="Before this one.")
+def backfill(name: str, begin: str, end: str) -> None:
+    """Make a run for each nominal time of a span that has passed, at most 1,000."""
+    with Client() as client:
+        client.connection.post(f"/schedules/{name}/backfill", {"begin": begin, "end": end})
