@@ -54,6 +54,7 @@ RINGS = {
     "jarvis.worker.function_ends": "port",
     "jarvis.worker.function_protocol": "port",
     "jarvis.worker.function_spool": "port",
+    "jarvis.worker.step_inputs": "port",
     "jarvis.worker.function_worker": "port",  # runs in the tasks' own processes
     "jarvis.worker.agent": "wiring",  # the composition root of its own process
     "jarvis.config": "port",  # settings are read by shells; pure code gets frozen dataclasses made from them

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Executor", "TaskFailed", "__version__", "as_completed", "local", "task"]
+__all__ = ["Client", "Executor", "TaskFailed", "__version__", "as_completed", "local", "task", "workflow"]
 
 if TYPE_CHECKING:
     from jarvis.sdk.client import Client
     from jarvis.sdk.errors import TaskFailed
     from jarvis.sdk.functions import Executor, as_completed, task
     from jarvis.sdk.local import local
+    from jarvis.sdk.workflow import workflow
 
 _WHERE = {
     "Client": "jarvis.sdk.client",
@@ -18,6 +19,7 @@ _WHERE = {
     "as_completed": "jarvis.sdk.functions",
     "local": "jarvis.sdk.local",
     "task": "jarvis.sdk.functions",
+    "workflow": "jarvis.sdk.workflow",
 }
 
 

@@ -34,6 +34,8 @@ _ATTEMPT = (
 SMALL = {
     "node": "id, seen_at, health, body",
     "node_replica": "node, replica",
+    "quota": "project, owner, body",
+    "used": "project, owner, body",
     "command": "id, at, body, outcome",
     "report": "id, node, body",
     "workflow": (

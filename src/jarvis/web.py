@@ -16,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
+from jarvis.config.policies import queues_out
 from jarvis.config.sources import SettingsError
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
+from jarvis.core.task import TaskSpec
 from jarvis.monitor import health
 from jarvis.monitor.metrics_collector import MetricsCollector, decided
-from jarvis.scheduler import explain
+from jarvis.scheduler import explain, quotas, whatif
 from jarvis.state.coordination import Token
 from jarvis.state.state_manager import StateManager
 from jarvis.utils.listener import listen
@@ -69,7 +71,9 @@ class Web:
             store=server.store, blobs=server.blobs, bus=server.bus,
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
-            why=self._why, node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
+            why=self._why, plan=self._plan, node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
+            quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
+            queues=lambda: queues_out(server.settings.scheduler),
             look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
             health_checks=checks, more_metrics=self._of_the_scheduler,
@@ -85,8 +89,15 @@ class Web:
         server, peers = self._server, self.services.peers
         holder = server.election.leader.holder if server.election.leader else ""
         if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            return explain.why(server.scheduler.cluster, key, server.clock.now())
+            return explain.why(server.scheduler.cluster, key, server.clock.now(), server.policy)
         return await peers.why(holder, key)
+
+    async def _plan(self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False) -> dict[str, Any]:
+        server, peers = self._server, self.services.peers
+        holder = server.election.leader.holder if server.election.leader else ""
+        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
+            return whatif.plan_task(server.scheduler.cluster, server.policy, spec, (project, user), server.clock.now())
+        return await peers.plan(holder, project, user, spec)
 
     def _near(self, name: str) -> str | None:
         """Where the process is reached that decides for this one."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jarvis import __version__
 from jarvis.bus.buses.memory import MemoryBus
+from jarvis.config.policies import policy_of
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
 from jarvis.own_node import OwnNode
@@ -72,6 +73,7 @@ class Server:
         log_file: Path | None = None, parent: Path | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.owner_fd, self._parent = settings, owner_fd, parent
+        self.policy = policy_of(settings.scheduler)
         self.role = settings.server.role
         self.store, self.blobs = open_store(settings)
         self.clock = Clock()
@@ -121,7 +123,7 @@ class Server:
         return self.election.leader.holder if self.election.leader is not None else None
 
     def _policy(self) -> Policy:
-        return Policy(self.settings.scheduler.balancer, dict(self.settings.scheduler.queues))
+        return self.policy
 
     # ------------------------------------------------------------ life
 

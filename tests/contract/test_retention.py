@@ -12,6 +12,9 @@ from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.attempt import Output
 from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.ids import SOLO
+from jarvis.core.states import State
+from jarvis.core.task import FunctionCall, TaskSpec
+from jarvis.core.workflow import Block, NewWorkflow, StepSpec, WorkflowSpec
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.retention import YOUNG_S, Keep, Retention
 from jarvis.state.state_manager import StateManager
@@ -120,3 +123,26 @@ async def test_a_body_that_a_new_task_names_is_young_again(store: SqliteStore, b
     assert not isinstance(good, Exception), "a neighbour is unharmed"
     with pytest.raises(NotFound):
         await blobs.get("p", missing)
+
+
+async def test_workflows_keep_the_bodies_of_their_steps_until_they_go_themselves(
+    store: SqliteStore, blobs: DirectoryBlobStore
+) -> None:
+    lead = await store.leadership_acquire("a")
+    code = await blobs.put("p", b"a function")
+    step = StepSpec(id="a", task=TaskSpec(name="f", function=FunctionCall(code, "3.12")))
+    new_one = NewWorkflow(uuid="u", project="p", user="ann", spec=WorkflowSpec(name="w", block=Block((step,))))
+    ident = (await store.workflow_insert(new_one)).ids[0]
+    retention, now = Retention(store, blobs, Keep(DAY, DAY, 1 << 40)), await store.now()
+    await ended(store, blobs, 1, 10)
+    await retention.run_once(now + DAY + YOUNG_S + 60)
+    assert await blobs.get("p", code) == b"a function"
+    (workflow,) = await store.workflow_get_many([ident])
+    lead = await store.leadership_acquire("a")
+    workflow.state, workflow.ended_at = State.FAILED, now
+    await commit(store, lead, workflows={ident: workflow})
+    await ended(store, blobs, 1, 10)
+    await retention.run_once(now + 3 * DAY)
+    assert await store.workflow_get_many([ident]) == []
+    with pytest.raises(NotFound):
+        await blobs.get("p", code)

@@ -10,6 +10,7 @@ from jarvis.core.errors import CursorTooOld, IdempotencyConflict, StaleEpoch
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, Dependency, NewTask, Task, TaskSpec
 from jarvis.state.coordination import Leadership, Token
@@ -155,6 +156,21 @@ async def test_nodes_and_their_ids(store: Store) -> None:
     assert (node.name, node.seen_at, node.health) == ("n1", 50.0, {"load1": 0.5})
     await commit(store, lead, nodes_removed=[1])
     assert await store.node_list() == [] and await store.node_next_id() == 2, "an id is never reused"
+
+
+async def test_quotas_and_what_was_used(store: Store) -> None:
+    lead = await store.leadership_acquire("a", 0)
+    assert (await store.quota_list(), await store.used_list()) == ([], [])
+    whole = Quota(project="A", resources={"cpu": 4000}, weight=2.0)
+    one = Quota(project="A", user="ann", running=3, tasks=10)
+    used = Used(project="A", user="ann", at=5.0, recent={"cpu": 0.5}, total={"cpu": 1.5}, elements=7)
+    await commit(store, lead, quotas={("A", "ann"): one, ("A", ""): whole}, used={("A", "ann"): used})
+    assert await store.quota_list() == [whole, one]
+    assert await store.used_list() == [used]
+    more = Used(project="A", user="ann", at=6.0, total={"cpu": 2.5}, elements=8)
+    await commit(store, lead, quotas={("A", ""): None, ("B", ""): None}, used={("A", "ann"): more})
+    assert await store.quota_list() == [one]
+    assert await store.used_list() == [more]
 
 
 async def test_events_by_number_and_by_task(store: Store, clock: Ticking) -> None:

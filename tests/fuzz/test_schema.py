@@ -67,6 +67,11 @@ class World:
             client.act(ident, "suspend")
         for ident in self.suspended:
             wait_for(lambda i=ident: client.show(i)["state"] == "suspended", f"{ident} is suspended")  # type: ignore[misc]
+        ask = {"steps": [{"id": "ask", "approval": True}, {"id": "after", "command": "true", "depends_on": ["ask"]}]}
+        self.live_workflows = [str(client.submit_workflow(ask).id) for _ in range(40)]
+        bad = client.submit_workflow({"steps": [{"id": "bad", "command": "false"}]})
+        assert bad.wait(60)["state"] == "failed"
+        self.ended_workflows = [str(bad.id)]
         self.node = client.connection.get("/nodes")["items"][0]
         self.all = [*self.running, *self.held, *self.waiting, *self.ended, *self.elements, array]
 
@@ -117,9 +122,12 @@ def tame(case: Any, world: World, choose: Any) -> None:
     if path == "/backups" and isinstance(body, dict) and isinstance(body.get("path"), str):
         world.backups += 1
         body["path"] = str(world.folder / f"{world.backups}.db") if choose(4) else "no/absolute" + body["path"]
+    if path.endswith("/decide") and isinstance(body, dict) and choose(2):
+        body["step"] = "ask"
     for task in [
         body,
         *(body.get("tasks") or [] if isinstance(body, dict) and isinstance(body.get("tasks"), list) else []),
+        *(body.get("steps") or [] if isinstance(body, dict) and isinstance(body.get("steps"), list) else []),
     ]:
         if isinstance(task, dict):
             _tame_task(task, world, choose)
@@ -128,7 +136,11 @@ def tame(case: Any, world: World, choose: Any) -> None:
 def _known(path: str, world: World, choose: Any) -> str:
     if path.startswith("/nodes"):
         return str(world.node["id"] if choose(2) else world.node["name"])
-    found = world.fitting(path)
+    if path.startswith("/workflows"):
+        again = path.endswith("/retry")
+        found = world.ended_workflows if again else world.live_workflows
+    else:
+        found = world.fitting(path)
     return found[choose(len(found))]
 
 
@@ -158,9 +170,14 @@ def check(case: Any, response: Any, world: World) -> None:
 
 
 def bad_body(case: Any) -> bool:
-    """Whether its body is against the document; a batch takes such bodies and answers for each member by itself."""
+    """Whether its body is against the document; a batch takes such bodies and answers for each member by
+    itself, and a validation answers what is wrong with them."""
     part = case.meta.components.get(ParameterLocation.BODY)
-    return part is not None and part.mode is GenerationMode.NEGATIVE and not case.operation.path.endswith("/batch")
+    return (
+        part is not None
+        and part.mode is GenerationMode.NEGATIVE
+        and not case.operation.path.endswith(("/batch", "/validate"))
+    )
 
 
 def test_the_api_keeps_to_its_document(world: World) -> None:

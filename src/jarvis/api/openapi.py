@@ -5,9 +5,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from jarvis.api.schemas import answers as a
+from jarvis.api.schemas import quotas as q
 from jarvis.api.schemas import workflow_answers as w
 from jarvis.api.schemas.task_in import components
-from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
+from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 
 JSON, BYTES, TEXT, PROBLEM = "application/json", "application/octet-stream", "text/plain", "application/problem+json"
 _TASK = a.TaskOut | a.ArrayOut | a.ElementOut
@@ -44,6 +45,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/workflows/{ident}/steps"): (200, w.StepPage),
     ("get", "/workflows/{ident}/graph"): (200, w.Graph),
     **{("post", f"/workflows/{{ident}}/{verb}"): (202, a.Wish) for verb in ("cancel", "pause", "resume", "decide")},
+    ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
     ("get", "/alive"): (200, a.Ok),
@@ -55,6 +57,14 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/tokens"): (200, a.TokenPage),
     ("post", "/tokens"): (201, a.NewToken),
     ("delete", "/tokens/{ident}"): (200, a.TokenOut),
+    ("get", "/quotas"): (200, q.QuotaPage),
+    ("get", "/quotas/{project}"): (200, q.QuotaOut),
+    ("put", "/quotas/{project}"): (202, q.QuotaWish),
+    ("delete", "/quotas/{project}"): (202, q.QuotaWish),
+    ("get", "/usage"): (200, q.UsagePage),
+    ("get", "/projects"): (200, q.ProjectPage),
+    ("get", "/queues"): (200, q.QueuePage),
+    ("post", "/plan"): (200, q.PlanOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }
@@ -64,6 +74,7 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks"): {200: a.Submitted},
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
     ("post", "/workflows"): {200: w.SubmittedWorkflow},
+    ("post", "/workflows/{ident}/retry"): {200: w.SubmittedWorkflow},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
 }
@@ -72,7 +83,8 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
 REFUSALS = {
     "400": "The request cannot be read", "401": "No valid token", "403": "Not allowed", "404": "No such object",
     "405": "No such method here", "409": "Its state does not allow it", "410": "The cursor is too old",
-    "413": "Too large", "421": "Another host was asked for", "422": "A value cannot be meant", "503": "Try again soon",
+    "413": "Too large", "421": "Another host was asked for", "422": "A value cannot be meant", "429": "Over quota",
+    "503": "Try again soon",
 }  # fmt: skip
 
 _IDENT = {"type": "string", "pattern": r"^[0-9]{1,18}(_[0-9]{1,10})?$"}
@@ -96,6 +108,7 @@ PLACED: dict[tuple[str, str], dict[str, Any]] = {
     ("/tasks", "cursor"): _NUMBER,
     ("/tasks/{ident}/elements", "cursor"): _NUMBER,
     ("/workflows", "cursor"): _NUMBER,
+    ("/workflows/{ident}/graph", "format"): {"type": "string", "enum": ["json"]},
     ("/tasks/{ident}/events", "after"): _NUMBER,
     ("/events", "after"): _CURSOR,
     ("/events/stream", "after"): _CURSOR,
@@ -109,7 +122,7 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
-    for model in (WorkflowIn, DecideIn):
+    for model in (WorkflowIn, DecideIn, RetryWorkflowIn):
         schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -23,6 +23,7 @@ from jarvis.bus.messages import (
     encode,
 )
 from jarvis.core.ids import ElementKey
+from jarvis.core.task import TaskSpec
 from jarvis.state.store import Store
 from jarvis.utils.first_of import first_of
 
@@ -70,6 +71,19 @@ class Peers:
             if response.status_code != 200:
                 raise unreachable(leader)
             told: dict[str, Any] | None = response.json()
+        except (httpx.HTTPError, ValueError):
+            raise unreachable(leader) from None
+        return told
+
+    async def plan(self, leader: str, project: str, user: str, spec: TaskSpec) -> dict[str, Any]:
+        """What the leader would do with a task that nobody submitted."""
+        body = msgspec.msgpack.encode((project, user, spec))
+        try:
+            async with httpx.AsyncClient(headers=self._headers, timeout=ASK_S, verify=self._tls or True) as client:
+                response = await client.post(f"{await self._url(leader)}/plan", content=body)
+            if response.status_code != 200:
+                raise unreachable(leader)
+            told: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError):
             raise unreachable(leader) from None
         return told

@@ -19,6 +19,7 @@ from jarvis.core.errors import (
     NeverFits,
     NotAllowed,
     NotFound,
+    OverQuota,
     StaleEpoch,
     StoreUnavailable,
 )
@@ -27,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[JarvisError], int], ...] = (
     (InvalidValue, 422),
     (NeverFits, 422),
+    (OverQuota, 429),
     (NotFound, 404),
     (NotAllowed, 403),
     (CursorTooOld, 410),

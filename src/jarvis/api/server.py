@@ -22,6 +22,7 @@ from jarvis.api.routes import (
     logs,
     nodes,
     peers,
+    quotas,
     results,
     streams,
     tasks,
@@ -43,6 +44,7 @@ ROUTERS = (
     cluster.vital,
     cluster.router,
     tokens.router,
+    quotas.router,
     workflows.router,
 )
 HOT = {

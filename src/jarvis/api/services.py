@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from jarvis import __version__
 from jarvis.bus.bus import Bus
-from jarvis.core.errors import JarvisError
+from jarvis.core.errors import JarvisError, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.task import TaskSpec
@@ -61,7 +61,23 @@ async def _why_unknown(key: ElementKey, asked_by_peer: bool = False) -> dict[str
     return None
 
 
+class Plan(Protocol):
+    """Says of a task that nobody submitted whether it would start now, wait, or never run."""
+
+    async def __call__(
+        self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False
+    ) -> dict[str, Any]: ...
+
+
+async def _no_plan(project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False) -> dict[str, Any]:
+    raise StoreUnavailable("nobody leads here")
+
+
 def _fits(spec: TaskSpec) -> JarvisError | None:
+    return None
+
+
+def _within(project: str, user: str, spec: TaskSpec, more: int) -> JarvisError | None:
     return None
 
 
@@ -78,8 +94,8 @@ class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
-    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``more_metrics`` are those of a process that
-    decides for this one;
+    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``quota_allows`` what its owner may never have,
+    or has too many of; ``more_metrics`` are those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
     listens beyond its machine.
@@ -92,7 +108,10 @@ class Services:
     clock: Clock
     authenticator: Authenticator
     why: Why = _why_unknown
+    plan: Plan = _no_plan
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
+    quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
+    queues: Callable[[], list[dict[str, Any]]] = list
     look_for_nodes: Callable[[], Awaitable[None]] = _all_known
     incarnation: Callable[[], int] = lambda: 1
     more_metrics: Callable[[], Awaitable[str]] = _no_more

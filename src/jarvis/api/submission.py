@@ -56,6 +56,8 @@ class Submitter:
         self._may: set[str] = set()
         self._fit: set[PlacementClass] = set()
         self._looked = False
+        self._more: dict[str, int] = {}
+        """Project → tasks of this request so far."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
@@ -66,8 +68,20 @@ class Submitter:
             authorise(self.principal, "submit", word(project, "project", 100))
             self._may.add(project)
         spec = to_spec(task, self._now)
+        if spec.function is not None and spec.function.inputs:
+            raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
         await self._check_fits(spec)
+        self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
+
+    def as_asked(self, data: bytes) -> tuple[str, TaskSpec]:
+        """Project and spec of a task that is only asked about: by the rules of a submission, whether it fits or not."""
+        if len(data) > MAX_TASK:
+            raise _too_big(len(data))
+        task = TaskIn.model_validate_json(data or b"{}")
+        project = self._default if task.project is None else task.project
+        authorise(self.principal, "submit", word(project, "project", 100))
+        return project, to_spec(task, self._now)
 
     async def _check_fits(self, spec: TaskSpec) -> None:
         """Raises for what never fits; asked once a request for each placement class."""
@@ -82,6 +96,13 @@ class Submitter:
         if error is not None:
             raise error
         self._fit.add(shape)
+
+    def _check_quota(self, project: str, spec: TaskSpec) -> None:
+        more = self._more.get(project, 0)
+        error = self.services.quota_allows(project, self.principal.user, spec, more)
+        if error is not None:
+            raise error
+        self._more[project] = more + 1
 
     async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
         if len(data) > MAX_TASK:

@@ -221,9 +221,25 @@ def why(ident: str, output: str) -> None:
         print_data(answer, output)
         return
     click.echo(clean(answer["summary"]))
+    for line in _outlook(answer):
+        click.echo(clean(line))
     rows = [(n["node"], n["reason"], n["text"]) for n in answer.get("nodes", ())]
     if rows:
         print_table(("NODE", "REASON", "WHY"), rows)
+
+
+def _outlook(answer: dict[str, Any]) -> list[str]:
+    """Who goes first, when it is expected to start, and what would let it start at once."""
+    lines = [f"  {change}" for change in answer.get("changes", ())]
+    expected = answer.get("expected") or {}
+    if expected.get("earliest_s") is not None:
+        latest = f" to {duration(expected['latest_s'])}" if expected.get("latest_s") is not None else " or later"
+        lines.insert(
+            0, f"  expected to start in {duration(expected['earliest_s'])}{latest}, by the limits of what runs"
+        )
+    if answer.get("ahead"):
+        lines.insert(0, f"  first: {', '.join(map(str, answer['ahead']))}")
+    return lines
 
 
 @click.command()

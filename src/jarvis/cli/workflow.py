@@ -116,6 +116,30 @@ def submit_document(connection: Connection, text: str, params: dict[str, Any], k
     return int(answer.json()["id"])
 
 
+@workflow.command()
+@click.argument("what", metavar="FILE|ID")
+@_params
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["mermaid", "svg", "gantt"]), default="mermaid", show_default=True,
+    help="How to draw it; gantt shows the time of a workflow that runs or ran.",
+)  # fmt: skip
+def graph(what: str, params: tuple[str, ...], form: str) -> None:
+    """Draw a FILE, or the workflow with this ID, on standard output."""
+    if not what.isdigit():
+        from jarvis.dag import drawing
+
+        file = Path(what)
+        if not file.is_file():
+            raise click.UsageError(f"there is no file {file}, and it is no id")
+        if form == "gantt":
+            raise click.UsageError("a file has no time; give the id of a workflow")
+        block = checked(file, document_of(file), values_of(params))["spec"].block
+        click.echo(drawing.mermaid(block, {}) if form == "mermaid" else drawing.svg(block, {}), nl=False)
+        return
+    with Client() as client:
+        click.echo(client.connection.request("GET", f"/workflows/{what}/graph", params={"format": form}).text, nl=False)
+
+
 @workflow.command("ls")
 @click.option("--all", "everything", is_flag=True, help="Ended ones, too.")
 @click.option("-s", "--state", "states", multiple=True, help="Only in this state.")
@@ -165,6 +189,9 @@ def show(ident: str, output: str) -> None:
     click.echo()
     for line in tree_lines(graph["steps"]):
         click.echo(line)
+    chain = [f"{clean(link['path'])} {duration(link['took_s'])}" for link in graph["critical_path"]]
+    if len(chain) > 1:
+        click.echo("\nLongest chain: " + " → ".join(chain[:20]))
 
 
 @workflow.command()
@@ -225,6 +252,22 @@ def resume(ids: tuple[str, ...]) -> None:
     """Let paused workflows go on."""
     for ident in ids:
         _act(ident, "resume")
+
+
+@workflow.command()
+@click.argument("ident", metavar="ID")
+@click.option("--from", "again", multiple=True, metavar="STEP", help="Run this step and all behind it again, too.")
+@click.option("--detach", is_flag=True, help="Print the id and do not wait.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the id alone, and wait without a picture.")
+def retry(ident: str, again: tuple[str, ...], detach: bool, quiet: bool) -> int:
+    """Run an ended workflow again as a new one, which takes over what went well."""
+    from jarvis.cli.workflow_tree import watch
+
+    with Client() as client:
+        body = {"again": list(again)}
+        new = int(client.connection.post(f"/workflows/{ident}/retry", body, idempotent=True)["id"])
+        click.echo(new if quiet else f"Submitted workflow {new}")
+        return 0 if detach else watch(client, new, quiet)
 
 
 @workflow.command()

@@ -4,11 +4,12 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from jarvis.config.policies import SchedulerSettings
+from jarvis.config.section import Section as _Section
 from jarvis.config.sources import SettingsError, merged
 from jarvis.core.errors import InvalidValue
-from jarvis.core.node import DEFAULT_WINDOWS, Windows
 from jarvis.core.resources import parse_bytes
 
 
@@ -21,10 +22,6 @@ def _bytes(value: object) -> int:
 
 Size = Annotated[int, BeforeValidator(_bytes)]
 """Bytes, also written like 512Mi or 4G."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(_Section):
@@ -64,32 +61,6 @@ class StoreSettings(_Section):
 class BusSettings(_Section):
     redis_url: str = ""
     """What carries messages between servers that share a database; without one, the database does."""
-
-
-class SchedulerSettings(_Section):
-    balancer: Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"] = "least_loaded"
-    queues: dict[str, Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"]] = {}
-    heartbeat_s: float = Field(DEFAULT_WINDOWS.heartbeat_s, ge=0.1)
-    suspect_s: float = Field(DEFAULT_WINDOWS.suspect_s, gt=0)
-    lost_s: float = Field(DEFAULT_WINDOWS.lost_s, gt=0)
-    fence_s: float = Field(DEFAULT_WINDOWS.fence_s, ge=3.0)
-    """See :class:`jarvis.core.node.Windows`. All servers of a cluster have the same; while tasks run under ``on_lost: fence``,
-    a ``fence_s`` may grow but not shrink: a node that is cut off counts what it was told."""
-
-    @model_validator(mode="after")
-    def _check_windows(self) -> "SchedulerSettings":
-        for smaller, name, larger, other in (
-            (3 * self.heartbeat_s, "three times heartbeat_s", self.suspect_s, "suspect_s"),
-            (self.suspect_s, "suspect_s", self.lost_s, "lost_s"),
-            (self.lost_s, "lost_s", self.fence_s, "fence_s"),
-        ):
-            if smaller > larger:
-                raise ValueError(f"{other} ({larger:g} s) must not be less than {name} ({smaller:g} s)")
-        return self
-
-    @property
-    def windows(self) -> Windows:
-        return Windows(self.heartbeat_s, self.suspect_s, self.lost_s, self.fence_s)
 
 
 class WorkerSettings(_Section):

@@ -6,6 +6,7 @@ from jarvis.core.attempt import Attempt
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.task import Element, Task
 from jarvis.core.workflow import Step, Workflow
 
@@ -30,6 +31,9 @@ class Changes:
     commands_done: dict[int, str] = field(default_factory=dict)
     """Command id → outcome ("" when done, else why it was refused)."""
     reports_done: list[int] = field(default_factory=list)
+    quotas: dict[tuple[str, str], Quota | None] = field(default_factory=dict)
+    """By (project, user); None where there is none any more."""
+    used: dict[tuple[str, str], Used] = field(default_factory=dict)
     workflows: dict[int, Workflow] = field(default_factory=dict)
     steps: dict[tuple[int, str], Step] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)

@@ -8,6 +8,7 @@ Verb = Literal[
     "cancel", "hold", "release", "requeue", "signal", "suspend", "resume",
     "workflow_cancel", "workflow_pause", "workflow_resume", "workflow_decide",
     "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
+    "quota_set", "quota_remove",
 ]  # fmt: skip
 
 
@@ -20,6 +21,8 @@ class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     task: int | None = None
     index: int | None = None
     node: int | None = None
+    project: str | None = None
+    """Of a quota; ``args`` may name a ``user`` in it."""
     workflow: int | None = None
     args: dict[str, str | int | float | None] = {}
 

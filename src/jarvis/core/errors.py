@@ -75,6 +75,16 @@ class NeverFits(JarvisError):
         self.hint = f"ask for at most {largest} of {dimension}, or add a larger node"
 
 
+class OverQuota(JarvisError):
+    """Its owner may not have this, or no more of it now."""
+
+    code = "over_quota"
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(text)
+        self.word, self.hint = word, "ask for less, wait until something has ended, or have the quota raised"
+
+
 class StoreUnavailable(JarvisError):
     """The store cannot take or answer anything at the moment; nothing was half-written."""
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -94,14 +94,31 @@ def checked_array(array: ArraySpec, given: object) -> ArraySpec:
 
 
 class Constraint(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
-    """A label that the node must (``=``) or must not (``!=``) have with that value; ``exists`` takes any value."""
+    """A label that the node must (``=``) or must not (``!=``) have with that value, or one of several joined by ``|``;
+    ``exists`` takes any value."""
 
     label: str
     op: Literal["=", "!=", "exists"]
     value: str = ""
 
 
-BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random"})
+BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"})
+
+
+class StepValue(msgspec.Struct, frozen=True):
+    """Stands in the pickled arguments of a step's function for something that an earlier step gives; ``name`` is of an input."""
+
+    name: str
+
+
+class StepInput(msgspec.Struct, frozen=True, array_like=True):
+    """What stands for a :class:`StepValue`: written as a template, filled in as JSON or as pickled results when the step
+    begins. ``many``: the results of a fan-out, as a list."""
+
+    template: Any
+    json: bytes | None = None
+    pickled: tuple[bytes, ...] = ()
+    many: bool = False
 
 
 class FunctionCall(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
@@ -118,6 +135,8 @@ class FunctionCall(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Hash of the environment that a warm process must have; calls with the same one may share it."""
     fresh: bool = False
     max_calls: int | None = None
+    inputs: dict[str, StepInput] = {}
+    """Of a step of a workflow."""
 
 
 CONTAINER_LABEL = "jarvis.container"

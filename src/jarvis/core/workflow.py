@@ -189,6 +189,8 @@ class StepDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     """The workflow that this was taken over from."""
     failures: int = 0
     """Of a fan-out: elements that ended badly."""
+    parts: tuple[bytes, ...] = ()
+    """Of a fan-out of functions: their pickled results, in order."""
 
 
 class Step(msgspec.Struct, kw_only=True):

@@ -188,13 +188,20 @@ class _Builder:
         fields = {key: self._fill(value, (*draft.place, key), as_text=key in LATE_FIELDS) for key, value in given}
         fields.setdefault("name", draft.id)
         for key, value in fields.items():
-            if key not in LATE_FIELDS and any(True for _ in expressions.templates(value)):
+            early = (
+                {k: v for k, v in value.items() if k != "inputs"}
+                if key == "function" and isinstance(value, dict)
+                else value
+            )
+            if key not in LATE_FIELDS and any(True for _ in expressions.templates(early)):
                 self._wrong((*draft.place, key), f"{key}: may read the workflow's own params alone")
                 return None
         try:
             return self._rules.task(fields)
         except InvalidValue as error:
-            self._wrong((*draft.place, *_place_of(error.field)), str(error))
+            field = _place_of(error.field)
+            common = bool(field) and field[0] not in draft.given
+            self._wrong((*(("defaults",) if common else draft.place), *field), str(error))
         except JarvisError as error:
             self._wrong(draft.place, str(error))
         return None

@@ -1,6 +1,7 @@
 """PURE: what expressions see of a workflow under way, and tasks with their templates filled in."""
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from jarvis.core.states import State
-from jarvis.core.task import ArraySpec, Origin, TaskSpec
+from jarvis.core.task import ArraySpec, FunctionCall, Origin, StepInput, TaskSpec
 from jarvis.core.workflow import Workflow
 from jarvis.dag import expressions
 from jarvis.dag.document import Param, mismatch
@@ -16,6 +17,9 @@ from jarvis.dag.expressions import BadExpression
 from jarvis.dag.progress import Scope, Vertex
 
 _NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": ""}
+_WHOLE = re.compile(r"\$\{\{\s*steps(?:\.(\w+)|\['([\w-]+)'\])\.output\s*\}\}")
+INPUTS_LIMIT = 1024 * 1024
+"""Bytes that a function is given of earlier steps."""
 MAX_TEXT = 128 * 1024
 """Bytes of one argument or variable, which is what Linux takes."""
 
@@ -86,7 +90,8 @@ class Filling:
         if found is None:
             late = (task.command, task.env, task.cwd, task.stdout, task.stderr, task.stdin, task.name)
             box = () if task.container is None else (task.container.image, task.container.entrypoint)
-            found = self._reads[id(task)] = expressions.names_in((late, box))
+            inputs = () if task.function is None else [i.template for i in task.function.inputs.values()]
+            found = self._reads[id(task)] = expressions.names_in((late, box, inputs))
         return found
 
     def task(self, vertex: Vertex, now: float) -> TaskSpec:
@@ -97,6 +102,8 @@ class Filling:
         if names := self._read_by(task):
             variables = self._variables(vertex, vertex.scope, names)
             filled = _fill(task, variables)
+        if task.function is not None and task.function.inputs:
+            filled["function"] = self._function(task.function, vertex)
         if vertex.spec.for_each is not None and vertex.parent is None:
             filled["array"] = self._array(vertex)
         elif vertex.spec.timeout is not None and vertex.parent is None and vertex.spec.loop is None:
@@ -104,6 +111,30 @@ class Filling:
         filled["env"] = {**filled.get("env", task.env), **self._environment(vertex)}
         filled["origin"] = Origin(self._workflow.id, vertex.path)
         return msgspec.structs.replace(task, **filled)
+
+    def _function(self, call: FunctionCall, vertex: Vertex) -> FunctionCall:
+        inputs = {name: self._input(given, vertex) for name, given in call.inputs.items()}
+        size = sum(len(i.json or b"") + sum(map(len, i.pickled)) for i in inputs.values())
+        if size > INPUTS_LIMIT:
+            raise BadExpression(f"what the function is given takes {size} bytes of at most {INPUTS_LIMIT}")
+        return msgspec.structs.replace(call, inputs=inputs)
+
+    def _input(self, given: StepInput, vertex: Vertex) -> StepInput:
+        """The whole result of a function stays pickled, as it is; all else is JSON."""
+        whole = _WHOLE.fullmatch(given.template) if isinstance(given.template, str) else None
+        source = None if whole is None else _find(vertex.scope, whole[1] or whole[2])
+        if source is not None:
+            detail = source.row.detail
+            if source.many is not None or source.spec.for_each is not None:
+                if detail.parts:
+                    return StepInput(given.template, pickled=detail.parts, many=True)
+            elif detail.result is not None and source.row.state is State.SUCCEEDED:
+                return StepInput(given.template, pickled=(detail.result,))
+            if detail.result_digest is not None and source.row.output is None:
+                raise BadExpression(
+                    f"the result of {source.spec.id} is too large to hand on: write it to a file instead"
+                )
+        return StepInput(given.template, json=msgspec.json.encode(self.render(given.template, vertex)))
 
     def _array(self, vertex: Vertex) -> ArraySpec:
         items = self.render(vertex.spec.for_each, vertex)

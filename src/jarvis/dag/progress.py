@@ -16,6 +16,8 @@ class Many:
     next: int = 0
     live: dict[int, "Vertex"] = field(default_factory=dict)
     outputs: dict[int, bytes] = field(default_factory=dict)
+    parts: dict[int, bytes] = field(default_factory=dict)
+    """Pickled results of functions."""
     failures: int = 0
     last: bytes | None = None
     draining: bool = False

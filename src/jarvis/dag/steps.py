@@ -285,6 +285,9 @@ class Steps:
                 vertex, S.FAILED, f"the outputs of all elements take {len(data)} bytes of at most {GATHERED_LIMIT}"
             )
         else:
+            whole = len(many.parts) == len(many.items) and sum(map(len, many.parts.values())) <= GATHERED_LIMIT
+            if whole:
+                vertex.row.detail.parts = tuple(many.parts[at] for at in range(len(many.items)))
             self._end(vertex, S.SUCCEEDED, "", data)
 
     def _iterate(self, vertex: Vertex, many: Many) -> None:
@@ -342,6 +345,8 @@ class Steps:
             return
         if child.row.output is not None:
             many.outputs[child.index] = child.row.output
+        if child.row.detail.result is not None:
+            many.parts[child.index] = child.row.detail.result
         if state in FAILURES and not many.draining:
             many.failures += 1
             if parent.spec.fail_fast:

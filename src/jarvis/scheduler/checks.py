@@ -1,6 +1,7 @@
 """PURE: the invariants of the leader's memory, re-derived from scratch."""
 
 from jarvis.core import invariants
+from jarvis.core import resources as vector
 from jarvis.core.invariants import require
 from jarvis.core.states import State
 from jarvis.scheduler.cluster import Cluster
@@ -22,8 +23,24 @@ def check_cluster(cluster: Cluster) -> None:
             attempt = cluster.attempts.get(placed.key)
             require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")
     _check_queue(cluster)
+    _check_ledger(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
+
+
+def _check_ledger(cluster: Cluster) -> None:
+    """What each owner holds is the sum of the attempts there are."""
+    held: dict[tuple[str, str], dict[str, int]] = {}
+    for key in cluster.attempts:
+        task = cluster.tasks[key.task]
+        for owner in ((task.project, ""), (task.project, task.user)):
+            held[owner] = vector.add(held.get(owner, {}), task.spec.resources)
+    known = {(project, ""): holding for project, holding in cluster.ledger.projects.items()} | cluster.ledger.users
+    for owner in held.keys() | known.keys():
+        mine = known[owner].held if owner in known else {}
+        counted = {name: amount for name, amount in mine.items() if amount}
+        summed = {name: amount for name, amount in held.get(owner, {}).items() if amount}
+        require(counted == summed, f"{owner} holds {summed}, counted {counted}")
 
 
 def _check_queue(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 ``scheduler/checks`` in tests.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -11,15 +12,24 @@ from typing import NamedTuple
 
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
+from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.node import DEFAULT_WINDOWS, Node, Windows
+from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
+from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.policy.fairness import Ledger
+from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
+from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
 ESTIMATE_WEIGHT = 0.2
 """Of the newest run time in a class's moving average."""
+NEVER = float("inf")
+RELEARN = 0.1
+"""Of all GPU requests known: when as many are new, what is usual is learned again."""
 
 
 @dataclass(slots=True)
@@ -32,6 +42,10 @@ class Placed:
     need: Resources
     ahead: bool
     begun: bool = False
+    until: float = NEVER
+    """When it is expected to end."""
+    shares: tuple[Share, ...] = ()
+    """Of which GPUs it is thought to have which part."""
 
 
 @dataclass(slots=True)
@@ -54,6 +68,27 @@ class NodeView:
     told_mark: int = 0
     told_mark_at: float = 0.0
     """As many must have arrived, and since when."""
+    ends: list[tuple[float, int]] = field(default_factory=list)
+    """(expected end, number) of what has one, ascending."""
+    gpus_taken: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Room first, then all that decides whether it suits: two that are equal need no second look."""
+        node = self.node
+        return (
+            self.used, node.state, node.cordoned, node.draining, self.session is not None, node.resources, node.taints,
+            tuple(node.labels.items()),
+        )  # fmt: skip
+
+    @property
+    def gpus_free(self) -> tuple[int, ...]:
+        """Thousandths free of each GPU."""
+        free = devices(self.node.resources.get("gpu", 0))
+        for index, amount in self.gpus_taken.items():
+            if index < len(free):
+                free[index] -= amount
+        return tuple(free)
 
     @property
     def free(self) -> Resources:
@@ -61,6 +96,8 @@ class NodeView:
 
     def place(self, number: int, placed: Placed) -> None:
         self.placed[number] = placed
+        if placed.until != NEVER:
+            insort(self.ends, (placed.until, number))
         if placed.ahead:
             self.backlog.append(number)
             self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
@@ -69,8 +106,18 @@ class NodeView:
 
     def _take_room(self, number: int, placed: Placed) -> None:
         self.used = vector.add(self.used, placed.need)
+        if "gpu" in placed.need:
+            placed.shares = pick(self.gpus_free, placed.need["gpu"]) or ()
+            for index, amount in placed.shares:
+                self.gpus_taken[index] = self.gpus_taken.get(index, 0) + amount
         if not placed.begun:
             self.expected[number] = placed
+
+    def _give_room(self, placed: Placed) -> None:
+        self.used = vector.subtract(self.used, placed.need)
+        for index, amount in placed.shares:
+            self.gpus_taken[index] -= amount
+        placed.shares = ()
 
     def begin(self, number: int) -> None:
         """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
@@ -88,7 +135,7 @@ class NodeView:
 
     def _back_to_backlog(self, number: int, placed: Placed) -> None:
         placed.ahead = True
-        self.used = vector.subtract(self.used, placed.need)
+        self._give_room(placed)
         self.ahead[placed.placement_class] = self.ahead.get(placed.placement_class, 0) + 1
         self.backlog.appendleft(number)
 
@@ -97,11 +144,13 @@ class NodeView:
         placed = self.placed.pop(number, None)
         if placed is None:
             return None
+        if placed.until != NEVER:
+            del self.ends[bisect_left(self.ends, (placed.until, number))]
         self.expected.pop(number, None)
         if placed.ahead:
             self._leave_backlog(placed)
         else:
-            self.used = vector.subtract(self.used, placed.need)
+            self._give_room(placed)
         self._move_up()
         return placed
 
@@ -163,6 +212,26 @@ class Cluster:
     started_ahead: set[ElementKey] = field(default_factory=set)
     """Elements whose ``running`` waits for a commit that has another reason."""
     round_robin: int = 0
+    order: Order = field(default_factory=Order)
+    """Of the policy, as ranks are made when a task is queued; ``queue_orders`` where a queue has its own."""
+    queue_orders: dict[str, Order] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    """Project → its weight among projects."""
+    quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
+    """By (project, user); a whole project's under (project, "")."""
+    ledger: Ledger = field(default_factory=Ledger)
+    capacity: Resources = field(default_factory=dict)
+    """Of all nodes that are not lost."""
+    shapes: dict[Shape, int] = field(default_factory=dict)
+    """How often each shape was queued, for what is usual."""
+    shapes_new: float = 0
+    """As many since it was last learned what is usual."""
+    fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
+    pools: Pools = field(default_factory=Pools)
+    nodes_changed: bool = True
+    looked_at: float = 0.0
+    reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
+    """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
 
     def add_timer(self, timer: Timer) -> None:
         heappush(self.timers, timer)
@@ -173,9 +242,35 @@ class Cluster:
             due.append(heappop(self.timers))
         return due
 
+    def order_of(self, queue: str) -> Order:
+        return self.queue_orders.get(queue, self.order)
+
+    def weight_of(self, project: str) -> float:
+        quota = self.quotas.get((project, ""))
+        if quota is not None and quota.weight is not None:
+            return quota.weight
+        return self.weights.get(project, 1.0)
+
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
         spec = task.spec
-        self.queue.push(class_of(spec), Entry(-spec.priority, task.id, position, is_range))
+        value = rank(self.order_of(spec.queue), spec, task.submitted_at)
+        self.queue.push(class_of(spec), Entry(value, task.id, position, is_range), task.project, task.user)
+        if "gpu" in spec.resources:
+            shape = shape_of(spec.resources, spec.constraints)
+            self.shapes[shape] = self.shapes.get(shape, 0) + 1
+            self.shapes_new += 1
+
+    def look_at_nodes(self, closely: bool = True) -> None:
+        """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
+        if self.pools.sweep(self.nodes, closely):
+            capacity: Resources = {}
+            for view in self.nodes.values():
+                if view.node.state is not NodeState.LOST:
+                    capacity = vector.add(capacity, view.node.resources)
+            self.capacity = capacity
+        if self.shapes_new > RELEARN * sum(self.shapes.values()):
+            self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
+            self.pools.forget_exact()
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

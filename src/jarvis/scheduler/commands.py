@@ -11,6 +11,7 @@ from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
+from jarvis.scheduler.quotas import on_quota
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
@@ -21,6 +22,8 @@ def on_command(turn: Turn, command: NewCommand) -> str:
     if command.verb.startswith("node_"):
         view = turn.cluster.nodes.get(command.node or 0)
         return "no such node" if view is None else _NODE_VERBS[command.verb](turn, view, command)
+    if command.verb.startswith("quota_"):
+        return on_quota(turn, command)
     task = turn.cluster.tasks.get(command.task or 0)
     if task is None:
         return "already ended"

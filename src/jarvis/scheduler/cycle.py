@@ -1,22 +1,27 @@
 """PURE: plan_cycle: snapshot in, plan out; nothing is changed until the reactor applies the plan.
 
-The same function places in production, in simulation and in what-if.
+The same function places in production, in simulation and in what-if. Its phases: 1 which classes may find room; 2 who is next
+(fairness between owners, then rank); 3 place what is first; 4 what is first and does not fit: stop, pass it over, or reserve
+its start and fill the time until then; 5 what the queue can forget.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from jarvis.core import resources as vector
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.core.task import Task
-from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.filters import eligible_reason
-from jarvis.scheduler.load_balancer import SCORES, Candidate
-from jarvis.scheduler.task_queue import Entry, PlacementClass
+from jarvis.scheduler.choice import Choice, Limits
+from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
+from jarvis.scheduler.load_balancer import SCORES
+from jarvis.scheduler.policy.backfill import NEVER, Backfill
+from jarvis.scheduler.policy.fairness import Fairness
+from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
+from jarvis.scheduler.policy.quotas import Headroom
+from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
 AHEAD_SECONDS = 0.1
 """Estimated work assigned ahead of free room, per node and class."""
@@ -29,11 +34,19 @@ class Policy:
     """Settings of a cycle."""
 
     balancer: str = "least_loaded"
+    gpu_balancer: str = "gpu_fit"
+    """Of what asks for GPUs, where its queue says nothing."""
     queue_balancers: dict[str, str] = field(default_factory=dict)
     budget: int = 4096
     """Placements a cycle, so that renewal and acknowledgements are never kept waiting (about 10 ms)."""
     ahead_seconds: float = AHEAD_SECONDS
     ahead_most: int = AHEAD_MOST
+    order: Order = field(default_factory=Order)
+    queue_orders: dict[str, Order] = field(default_factory=dict)
+    queue_tiers: dict[str, int] = field(default_factory=dict)
+    """Queues with a higher figure go first, whatever the order within them."""
+    fairness: Fairness = field(default_factory=Fairness)
+    backfill: Backfill = field(default_factory=Backfill)
 
 
 class Decision(NamedTuple):
@@ -44,142 +57,143 @@ class Decision(NamedTuple):
     node: int
     ahead: bool
     placement_class: PlacementClass
+    until: float = NEVER
+    """When it is expected to end."""
+
+
+class Reservation(NamedTuple):
+    """What does not fit yet, and where and when it is to start."""
+
+    key: ElementKey
+    node: int
+    start: float
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a cycle decided. ``consumed`` entries at the head of each class are placed or no longer count."""
+    """What a cycle decided. ``consumed`` entries at the head of each lane are placed or no longer count."""
 
     decisions: list[Decision] = field(default_factory=list)
-    consumed: dict[PlacementClass, int] = field(default_factory=dict)
-    blocked: set[PlacementClass] = field(default_factory=set)
+    consumed: list[tuple[Lane, int]] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
     exhausted: bool = False
     """The budget ended it: there may be more to place at once."""
 
 
-def plan_cycle(cluster: Cluster, policy: Policy, seed: int = 0) -> Plan:
+def plan_cycle(cluster: Cluster, policy: Policy, now: float, seed: int = 0) -> Plan:
     """Place what is queued, in order, as far as room and budget go."""
-    return _Cycle(cluster, policy, seed).run()
-
-
-class _Head:
-    """The next element of a class that still counts, walking its entries without taking them out."""
-
-    __slots__ = ("_before", "_cluster", "_entries", "_kept", "_walked", "consumed", "entry", "position", "task")
-
-    def __init__(self, cluster: Cluster, entries: Iterator[Entry]) -> None:
-        self._cluster, self._entries = cluster, entries
-        self._kept = False
-        self._before: Entry | None = None
-        self._walked = 0
-        """The array whose range was met: another range of it has nothing to add."""
-        self.consumed = 0
-        self.entry: Entry | None = None
-        self.task: Task | None = None
-        self.position = 0
-        self._next_entry()
-
-    def advance(self) -> None:
-        """Behind the element just placed."""
-        if self.entry is not None and self.entry.is_range:
-            self.position += 1
-            if self._settle_range():
-                return
-        self._consume()
-        self._next_entry()
-
-    def skip_task(self) -> None:
-        """Behind this entry without consuming it: a throttled array keeps its place at the head."""
-        self._kept = True
-        self._next_entry()
-
-    def _consume(self) -> None:
-        """Only an unbroken row of entries at the head can be forgotten; later ones are seen to be spent next time."""
-        if not self._kept:
-            self.consumed += 1
-
-    def _next_entry(self) -> None:
-        for entry in self._entries:
-            task = self._cluster.tasks.get(entry.task)
-            if task is not None and self._counts(task, entry):
-                self.entry = self._before = entry
-                self.task = task
-                if not entry.is_range:
-                    self.position = entry.position
-                    return
-                self._walked = task.id
-                self.position = max(entry.position, task.next_position)
-                if self._settle_range():
-                    return
-            self._consume()
-        self.entry = self.task = None
-
-    def _counts(self, task: Task, entry: Entry) -> bool:
-        """What was queued twice (held and released meanwhile) counts once."""
-        if entry == self._before:
-            return False
-        if entry.is_range:
-            return task.base is State.QUEUED and task.id != self._walked
-        return self._cluster.state_at(task, entry.position) is State.QUEUED
-
-    def _settle_range(self) -> bool:
-        """Move past positions that have a row of their own; False at the end of the array."""
-        task = self.task
-        assert task is not None
-        named = self._cluster.named_ahead.get(task.id, ())
-        while self.position < task.size and self.position in named:
-            self.position += 1
-        return self.position < task.size
+    return _Cycle(cluster, policy, now, seed).run()
 
 
 class _Cycle:
-    """One run: overlays hold what this cycle has placed so far."""
+    """One run."""
 
-    def __init__(self, cluster: Cluster, policy: Policy, seed: int) -> None:
-        self.cluster, self.policy, self.seed = cluster, policy, seed
+    def __init__(self, cluster: Cluster, policy: Policy, now: float, seed: int) -> None:
+        self.cluster, self.policy, self.now = cluster, policy, now
         self.plan = Plan()
-        self.used: dict[int, Resources] = {}
-        self.ahead: dict[tuple[int, PlacementClass], int] = {}
-        self.allowed: dict[tuple[int, PlacementClass], int] = {}
-        self.turns: dict[int, int] = {}
-        self.same_task: dict[tuple[int, int], int] = {}
+        limits = Limits(policy.ahead_seconds, policy.ahead_most, policy.backfill.extra)
+        self.choice = Choice(cluster, now, seed, limits)
         self.running: dict[int, int] = {}
-        self.pools: dict[tuple[PlacementClass, int], list[tuple[float, int]]] = {}
+        self.heads: list[Head] = []
+        self.taken: set[ElementKey] = set()
+        self.looked = 0
+        self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
 
     def run(self) -> Plan:
-        # 1. heads of all classes, best first
-        queue = self.cluster.queue
-        heads = {c: _Head(self.cluster, queue.entries(c)) for c in queue.classes()}
-        order = [(head.entry, number, c) for number, (c, head) in enumerate(heads.items()) if head.entry is not None]
-        heapify(order)
-        # 2. place the best head; a class that fits nowhere is out for this cycle
-        while order:
-            if len(self.plan.decisions) >= self.policy.budget:
-                self.plan.exhausted = True
+        heads = self._open_heads()
+        if heads and self.policy.backfill.keep and not self._kept_first():
+            heads = []
+        for tier in self._tiers(heads):
+            if not self._go_through(self._line(tier)):
                 break
-            _, number, placement_class = heappop(order)
-            head = heads[placement_class]
-            if self._place(placement_class, head) and head.entry is not None:
-                heappush(order, (head.entry, number, placement_class))
-        # 3. what the queue can forget
-        self.plan.consumed = {c: head.consumed for c, head in heads.items() if head.consumed}
+        self.plan.consumed = [(head.lane, head.consumed) for head in self.heads if head.consumed]
         return self.plan
 
-    def _place(self, placement_class: PlacementClass, head: _Head) -> bool:
-        """Place the head's element, or find the class blocked. True while the class goes on."""
-        task = head.task
-        assert task is not None
-        if self._throttled(task):
-            head.skip_task()
+    # ------------------------------------------------------------ 1. which classes may find room
+
+    def _open_heads(self) -> list[Head]:
+        """The lanes of classes that some node may take; all lanes where what is first may hold up others."""
+        queue, choice = self.cluster.queue, self.choice
+        pools = {c: choice.pool(c, self._balancer(c)) for c in queue.classes()}
+        found = {c for c, pool in pools.items() if choice.may_find(pool)}
+        before = self.cluster.reservations
+        if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
+            self.plan.reservations = [Reservation(key, *there) for key, there in before.items()]
+            return []
+        wanted = found if self.policy.backfill.name == "skip" else pools
+        self.heads = [Head(self.cluster, lane, pools[c]) for c in pools if c in wanted for lane in queue.lanes(c)]
+        return self.heads
+
+    def _balancer(self, placement_class: PlacementClass) -> str:
+        if placement_class.balancer in SCORES:
+            return placement_class.balancer
+        asks_gpu = any(name == "gpu" for name, _ in placement_class.resources)
+        default = self.policy.gpu_balancer if asks_gpu else self.policy.balancer
+        return self.policy.queue_balancers.get(placement_class.queue, default)
+
+    # ------------------------------------------------------------ 2. who is next
+
+    def _tiers(self, heads: list[Head]) -> Iterator[list[Head]]:
+        tiers = self.policy.queue_tiers
+        sorted_in: dict[int, list[Head]] = {}
+        for head in heads:
+            sorted_in.setdefault(tiers.get(head.lane.placement_class.queue, 0) if tiers else 0, []).append(head)
+        for tier in sorted(sorted_in, reverse=True):
+            yield sorted_in[tier]
+
+    def _line(self, heads: list[Head]) -> Line:
+        if self.policy.fairness.by == "nobody":
+            return RankLine(heads)
+        return fair_line(self.cluster, heads, self.now)
+
+    def _kept_first(self) -> bool:
+        """What had a reservation comes before everything. False when it holds up all others."""
+        for key in self.cluster.reservations:
+            task = self.cluster.tasks.get(key.task)
+            position = 0 if task is None or task.spec.array is None else task.spec.array.position_of(key.index) or 0
+            if task is None or self.cluster.state_at(task, position) is not State.QUEUED:
+                continue
+            placement_class = class_of(task.spec)
+            pool = self.choice.pool(placement_class, self._balancer(placement_class))
+            if not self._within(task, pool):
+                continue
+            self.taken.add(key)
+            if not self._place(pool, task, position):
+                return self._reserve(pool, task, position) and self.policy.backfill.reserves
+        return True
+
+    # ------------------------------------------------------------ 3. place what is first
+
+    def _go_through(self, line: Line) -> bool:
+        """False when nothing behind this line may start either."""
+        backfill = self.policy.backfill
+        if self.plan.reservations and backfill.order != "policy":
+            self._fill(line)
             return True
-        chosen = self._choose(placement_class, task)
-        if chosen is None:
-            self.plan.blocked.add(placement_class)
-            return False
-        node, is_ahead = chosen
-        self.plan.decisions.append(Decision(task.key_at(head.position), head.position, node, is_ahead, placement_class))
-        self._account(placement_class, task, node, is_ahead)
-        head.advance()
+        while (head := line.first()) is not None:
+            task = head.task
+            assert task is not None
+            if len(self.plan.decisions) >= self.policy.budget:
+                self.plan.exhausted = True
+                return False
+            if not self._within(task, head.pool):
+                line.drop()
+            elif self._throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
+                self._skip(line, head)
+            elif self._place(head.pool, task, head.position):
+                head.advance()
+                line.again(placed=True)
+            elif backfill.name == "skip":
+                line.drop()
+            elif backfill.name == "none":
+                if self._reserve(head.pool, task, head.position):
+                    return False
+                line.drop()
+            else:
+                line = self._pass_by(line, head, task)
+                if self.plan.reservations and backfill.order != "policy":
+                    self._fill(line)
+                    return True
         return True
 
     def _throttled(self, task: Task) -> bool:
@@ -188,83 +202,80 @@ class _Cycle:
             return False
         return self.cluster.on_nodes.get(task.id, 0) + self.running.get(task.id, 0) >= array.throttle
 
-    def _account(self, placement_class: PlacementClass, task: Task, node: int, is_ahead: bool) -> None:
-        if is_ahead:
-            at = (node, placement_class)
-            self.ahead[at] = self._ahead_count(node, placement_class) + 1
+    def _place(self, pool: Pool, task: Task, position: int) -> bool:
+        """Place an element; False when no node takes it."""
+        until = self.now + seconds_of(self.policy.order, task.spec) if self.policy.backfill.reserves else NEVER
+        chosen = self.choice.choose(pool, task, until)
+        if chosen is None:
+            return False
+        node, is_ahead = chosen
+        key = task.key_at(position)
+        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until))
+        self.choice.account(pool, task, node, is_ahead, until)
+        if self.headroom is not None:
+            self.headroom.give(task.project, task.user, pool.need)
+        if task.spec.array is not None:
+            self.running[task.id] = self.running.get(task.id, 0) + 1
+        return True
+
+    # ------------------------------------------------------------ 4. what is first and does not fit
+
+    def _pass_by(self, line: Line, head: Head, task: Task) -> Line:
+        """Reserve a start for it, if it is its turn to have one, and go on with what may start before."""
+        backfill, plan = self.policy.backfill, self.plan
+        depth = 1 if backfill.name == "easy" else backfill.depth
+        too_long = self.choice.too_long
+        if len(plan.reservations) < depth:
+            if not self._reserve(head.pool, task, head.position):
+                line.drop()
+                return line
+            self._skip(line, head)
+            return line.only_open() if len(plan.reservations) >= depth else line
+        self.looked += 1
+        if too_long and self.looked < backfill.look:
+            self._skip(line, head)
         else:
-            self.used[node] = vector.add(self._used(node), placement_class.need)
-        self.turns[node] = self.turns.get(node, 0) + 1
-        self.running[task.id] = self.running.get(task.id, 0) + 1
-        self.same_task[node, task.id] = self.same_task.get((node, task.id), 0) + 1
+            line.drop()
+        return line
 
-    def _used(self, node: int) -> Resources:
-        used = self.used.get(node)
-        return self.cluster.nodes[node].used if used is None else used
+    def _skip(self, line: Line, head: Head) -> None:
+        head.skip_task()
+        line.again(placed=False)
 
-    def _ahead_count(self, node: int, placement_class: PlacementClass) -> int:
-        count = self.ahead.get((node, placement_class))
-        return self.cluster.nodes[node].ahead.get(placement_class, 0) if count is None else count
-
-    # nodes are kept in a heap per class by score; an entry is right when its score still is
-
-    def _choose(self, placement_class: PlacementClass, task: Task) -> tuple[int, bool] | None:
-        at = (placement_class, task.id if self._balancer(placement_class) == "spread" else 0)
-        pool = self.pools.get(at)
-        if pool is None:
-            pool = self.pools[at] = self._pool(placement_class, task)
-        while pool:
-            score, node = pool[0]
-            room = self._room(self.cluster.nodes[node], placement_class)
-            if room is None:
-                heappop(pool)
-                continue
-            current = self._score(placement_class, node, task)
-            if current == score or len(pool) == 1:
-                return node, room
-            heapreplace(pool, (current, node))
-        return None
-
-    def _pool(self, placement_class: PlacementClass, task: Task) -> list[tuple[float, int]]:
-        pool = [
-            (self._score(placement_class, node, task), node)
-            for node, view in self.cluster.nodes.items()
-            if eligible_reason(view, placement_class) is None and self._room(view, placement_class) is not None
-        ]
-        heapify(pool)
-        return pool
-
-    def _room(self, view: NodeView, placement_class: PlacementClass) -> bool | None:
-        """False: fits now; True: may be assigned ahead; None: neither."""
-        node = view.node.id
-        if not view.ahead:
-            free = vector.subtract(view.node.resources, self._used(node))
-            if vector.fits(placement_class.need, free):
+    def _reserve(self, pool: Pool, task: Task, position: int) -> bool:
+        """False when it fits on no node, however empty: it holds up nobody."""
+        key = task.key_at(position)
+        if self.policy.backfill.name == "none":
+            if not self.choice.ever_fits(pool):
                 return False
-        return True if self._ahead_count(node, placement_class) < self._ahead_allowed(view, placement_class) else None
+            self.plan.reservations.append(Reservation(key, 0, NEVER))
+            return True
+        found = self.choice.reserve(pool, key, seconds_of(self.policy.order, task.spec))
+        if found is not None:
+            self.plan.reservations.append(Reservation(key, *found))
+        return found is not None
 
-    def _ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
-        at = (view.node.id, placement_class)
-        allowed = self.allowed.get(at)
-        if allowed is None:
-            estimate = self.cluster.estimates.get(placement_class)
-            slots = min((view.node.resources.get(n, 0) // a for n, a in placement_class.resources if a), default=1)
-            seconds = self.policy.ahead_seconds * max(slots, 1)
-            allowed = 0 if estimate is None else min(self.policy.ahead_most, int(seconds / max(estimate, 1e-6)))
-            self.allowed[at] = allowed
-        return allowed
+    def _fill(self, line: Line) -> None:
+        """What may start before the reservation, in an order of its own."""
+        waiting: list[tuple[float, int, int, Pool, Task]] = []
+        line = line.only_open()
+        while (head := line.first()) is not None and len(waiting) < self.policy.backfill.look:
+            task = head.task
+            assert task is not None
+            waiting.append((self._fill_rank(task), task.id, head.position, head.pool, task))
+            self._skip(line, head)
+        waiting.sort(key=lambda candidate: candidate[:3])
+        for _, _, position, pool, task in waiting:
+            if task.key_at(position) not in self.taken and not self._throttled(task) and self._within(task, pool):
+                self._place(pool, task, position)
 
-    def _score(self, placement_class: PlacementClass, node: int, task: Task) -> float:
-        name = self._balancer(placement_class)
-        view = self.cluster.nodes[node]
-        turn = self.turns.get(node, 0) + (view.node.next_number if name == "round_robin" else 0)
-        return SCORES[name](
-            Candidate(
-                node, view.node.resources, self._used(node), self._ahead_count(node, placement_class),
-                self.same_task.get((node, task.id), 0), turn, self.seed,
-            )
-        )  # fmt: skip
+    def _within(self, task: Task, pool: Pool) -> bool:
+        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
 
-    def _balancer(self, placement_class: PlacementClass) -> str:
-        chosen = self.policy.queue_balancers.get(placement_class.queue, self.policy.balancer)
-        return placement_class.balancer if placement_class.balancer in SCORES else chosen
+    def _fill_rank(self, task: Task) -> float:
+        order, spec = self.policy.order, task.spec
+        if self.policy.backfill.order == "shortest":
+            return seconds_of(order, spec)
+        if self.policy.backfill.order == "smallest_area":
+            return seconds_of(order, spec) * weight_of(order, spec)
+        return task.submitted_at

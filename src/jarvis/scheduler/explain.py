@@ -1,19 +1,31 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
-from typing import Any
+from heapq import merge
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from jarvis.core.errors import JarvisError, NeverFits
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
+from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.policy.order import rank
+from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
 
+if TYPE_CHECKING:
+    from jarvis.scheduler.cycle import Policy
 
-def why(cluster: Cluster, key: ElementKey, now: float) -> dict[str, Any] | None:
-    """Reasons of an element that the leader holds; None when it does not (it has ended, or never was)."""
+NAMED_MOST = 10
+LOOK_MOST = 2000
+
+
+def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" = None) -> dict[str, Any] | None:
+    """Reasons of an element that the leader holds; None when it does not (it has ended, or never was). With the policy that it is
+    placed by, also what would let it start at once, who goes first, and between which instants it is expected to start."""
     task = cluster.tasks.get(key.task)
     if task is None:
         return None
@@ -24,13 +36,42 @@ def why(cluster: Cluster, key: ElementKey, now: float) -> dict[str, Any] | None:
     if state is None:
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
+    told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {
         "id": str(key), "state": str(state), "reason": reasons[0].word if reasons else "",
         "summary": f"task {key} is {state}: {summary}",
         "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
         "nodes": nodes,
+    } | told  # fmt: skip
+
+
+def _expectations(cluster: Cluster, task: Task, position: int, now: float, policy: "Policy") -> dict[str, Any]:
+    asked = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
+    ahead = _first_of(cluster, task, position)
+    earliest, latest = whatif.expected(cluster, policy, asked, ahead, now)
+    return {
+        "changes": [change.text for change in whatif.changes(cluster, policy, asked, now)],
+        "ahead": [other.id for other in ahead[:NAMED_MOST]],
+        "expected": {
+            "earliest_s": None if earliest is None else round(earliest - now, 3),
+            "latest_s": None if latest is None else round(latest - now, 3),
+        },
     }  # fmt: skip
+
+
+def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
+    """What is queued with a lower rank, of any shape, best first; more than can be planned with are as good as all."""
+    mine = Entry(rank(cluster.order_of(task.spec.queue), task.spec, task.submitted_at), task.id, position)
+    waiting = merge(*(cluster.queue.entries(c) for c in cluster.queue.classes()))
+    found: dict[int, Task] = {}
+    for entry in islice(waiting, LOOK_MOST):
+        if entry >= mine or len(found) > whatif.AHEAD_MOST:
+            break
+        other = cluster.tasks.get(entry.task)
+        if other is not None and other.id != task.id and State.QUEUED in (other.state, other.base):
+            found[other.id] = whatif.as_task(other.spec, other.project, other.user, other.submitted_at, other.id)
+    return list(found.values())
 
 
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
@@ -58,12 +99,29 @@ def _reasons(
     if state is not State.QUEUED:
         return [], []
     reasons, nodes = _queued(cluster, class_of(spec))
+    reasons = [*queued_reasons(cluster, task, reasons)]
     array = spec.array
     if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
     if reasons and (ahead := _ahead(cluster, task, position)):
         reasons.append(Reason("Priority", f"{ahead} task{'s' if ahead > 1 else ''} of its shape go first"))
     return reasons, nodes
+
+
+def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = None) -> list[Reason]:
+    """Of what is queued: its owner's quota, what nodes say, and what room is kept for."""
+    spec = task.spec
+    reasons = _queued(cluster, class_of(spec))[0] if found is None else list(found)
+    if cluster.quotas:
+        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
+        if over is not None:
+            reasons.insert(0, over)
+    if not reasons and cluster.reservations:
+        key, (node, _) = next(iter(cluster.reservations.items()))
+        if key.task != task.id and node in cluster.nodes:
+            name = cluster.nodes[node].node.name
+            reasons.append(Reason("Priority", f"room on {name} is kept for task {key}, which goes first"))
+    return reasons
 
 
 def _waiting(cluster: Cluster, task: Task, now: float) -> list[Reason]:

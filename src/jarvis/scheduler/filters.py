@@ -1,13 +1,16 @@
 """PURE: whether a node can take a class of tasks at all; each filter returns a reason value, so ``why`` is a view of them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jarvis.core import resources as vector
 from jarvis.core.node import NodeState
 from jarvis.core.resources import Resources, format_amount
 from jarvis.core.task import CONTAINER_LABEL, Constraint
-from jarvis.scheduler.cluster import NodeView
 from jarvis.scheduler.task_queue import PlacementClass
+
+if TYPE_CHECKING:
+    from jarvis.scheduler.cluster import NodeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Reason:
     text: str
 
 
-def _node_available(view: NodeView) -> Reason | None:
+def _node_available(view: "NodeView") -> Reason | None:
     node = view.node
     if node.state is not NodeState.READY:
         return Reason("ReqNodeNotAvail", f"is {node.state}")
@@ -39,10 +42,10 @@ def _holds(constraint: Constraint, labels: dict[str, str]) -> bool:
     value = labels.get(constraint.label)
     if constraint.op == "exists":
         return value is not None
-    return (value == constraint.value) is (constraint.op == "=")
+    return (value in constraint.value.split("|")) is (constraint.op == "=")
 
 
-def _labels(view: NodeView, constraints: tuple[Constraint, ...]) -> Reason | None:
+def _labels(view: "NodeView", constraints: tuple[Constraint, ...]) -> Reason | None:
     for constraint in constraints:
         if not _holds(constraint, view.node.labels):
             have = view.node.labels.get(constraint.label, "none")
@@ -51,20 +54,20 @@ def _labels(view: NodeView, constraints: tuple[Constraint, ...]) -> Reason | Non
     return None
 
 
-def _engine(view: NodeView, kind: str) -> Reason | None:
+def _engine(view: "NodeView", kind: str) -> Reason | None:
     if kind != "container" or view.node.labels.get(CONTAINER_LABEL, "none") != "none":
         return None
     return Reason("NoMatchingLabel", "has no container engine ('jarvis doctor' there says why)")
 
 
-def _taints(view: NodeView, tolerations: tuple[str, ...]) -> Reason | None:
+def _taints(view: "NodeView", tolerations: tuple[str, ...]) -> Reason | None:
     for taint in view.node.taints:
         if taint not in tolerations:
             return Reason("ReqNodeNotAvail", f"has taint {taint}, which is not tolerated")
     return None
 
 
-def _capacity(view: NodeView, need: Resources) -> Reason | None:
+def _capacity(view: "NodeView", need: Resources) -> Reason | None:
     short = vector.shortages(need, view.node.resources)
     if not short:
         return None
@@ -73,7 +76,14 @@ def _capacity(view: NodeView, need: Resources) -> Reason | None:
     return Reason("NeverFits", f"has {have} {name} in all, wanted {wanted}")
 
 
-def static_reason(view: NodeView, placement_class: PlacementClass) -> Reason | None:
+def unsuitable(
+    view: "NodeView", constraints: tuple[Constraint, ...], tolerations: tuple[str, ...], kind: str
+) -> Reason | None:
+    """Why a node takes no work at all now, or none of this kind; its size apart."""
+    return _node_available(view) or _labels(view, constraints) or _engine(view, kind) or _taints(view, tolerations)
+
+
+def static_reason(view: "NodeView", placement_class: PlacementClass) -> Reason | None:
     """Why this class cannot run there whatever else runs; None when it could."""
     return (
         _labels(view, placement_class.constraints)
@@ -83,7 +93,7 @@ def static_reason(view: NodeView, placement_class: PlacementClass) -> Reason | N
     )
 
 
-def eligible_reason(view: NodeView, placement_class: PlacementClass) -> Reason | None:
+def eligible_reason(view: "NodeView", placement_class: PlacementClass) -> Reason | None:
     """As :func:`static_reason`, and also whether the node takes work now."""
     return _node_available(view) or static_reason(view, placement_class)
 

@@ -1,11 +1,13 @@
 """PURE: which of the nodes that can take a task is the best: a score, lower is better, and an order without chance."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+from jarvis.core.gpus import pick
 from jarvis.core.resources import Resources
 
-Balancer = Literal["least_loaded", "bin_pack", "spread", "round_robin", "random"]
+Balancer = Literal["least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"]
 BALANCERS: tuple[str, ...] = get_args(Balancer)
 
 
@@ -22,6 +24,13 @@ class Candidate(NamedTuple):
     turn: int
     """Placements so far, for round robin and the seeded random."""
     seed: int
+    need: Resources = {}
+    """What is to be placed."""
+    gpus: tuple[int, ...] = ()
+    """Thousandths free of each GPU, where the balancer looks at them (``EXACT``)."""
+    gpu_type: str = ""
+    lost: Callable[[int, tuple[int, ...], str], float] = lambda cpu, gpus, kind: 0.0
+    """Thousandths of free GPUs that a usual task could not use (``policy.fragmentation``)."""
 
 
 def _share(candidate: Candidate) -> float:
@@ -57,11 +66,60 @@ def _random(candidate: Candidate) -> float:
     return float(_mix(candidate.seed * 1_000_003 + candidate.turn * 8191 + candidate.node))
 
 
+_LARGE_CPU, _LARGE_GPU = 128_000, 8000
+
+
+def _best_fit(candidate: Candidate) -> float:
+    """As little left over as possible of cpu and GPU alike, each measured by what a large node has."""
+    return float(int(100 * _left_over(candidate))) + candidate.ahead
+
+
+def _left_over(candidate: Candidate) -> float:
+    """From 0 to 1."""
+    left = [
+        (candidate.capacity.get(name, 0) - candidate.used.get(name, 0) - candidate.need.get(name, 0)) / large
+        for name, large in (("cpu", _LARGE_CPU), ("gpu", _LARGE_GPU))
+    ]
+    return sum(left) / 2
+
+
+def _growth(candidate: Candidate, levels: int) -> float:
+    """How much less useful the node's free GPUs become, on a scale of so many levels (Weng et al., ATC'23): what differs by
+    less is equal, which keeps work together."""
+    cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
+    before = candidate.lost(cpu, candidate.gpus, candidate.gpu_type)
+    free = list(candidate.gpus)
+    for index, amount in pick(candidate.gpus, candidate.need.get("gpu", 0)) or ():
+        free[index] -= amount
+    after = candidate.lost(cpu - candidate.need.get("cpu", 0), tuple(free), candidate.gpu_type)
+    return -float(int(levels / (1 + math.exp((after - before) / 1000)))) + candidate.ahead
+
+
+def _fgd(candidate: Candidate) -> float:
+    """As published: hundred levels, and what is equal goes to the node that came first."""
+    return _growth(candidate, 100)
+
+
+def _gpu_fit(candidate: Candidate) -> float:
+    """Fifty levels, and what is equal goes where it leaves the least over."""
+    return _growth(candidate, 50) + _left_over(candidate) / 10
+
+
 SCORES: dict[str, Callable[[Candidate], float]] = {
     "least_loaded": _least_loaded,
     "bin_pack": _bin_pack,
     "spread": _spread,
     "round_robin": _round_robin,
     "random": _random,
+    "best_fit": _best_fit,
+    "fgd": _fgd,
+    "gpu_fit": _gpu_fit,
 }
 """By name; ``turn`` is the node's own count of placements for round robin."""
+
+OF_USE = frozenset({"least_loaded", "bin_pack"})
+"""The dominant share in use and nothing else, for a node with no work ahead: the fuller the worse, or the better."""
+IMPROVES = frozenset({"bin_pack", "best_fit", "fgd", "gpu_fit"})
+"""Where a node gets better by being used, so that each use has to be made known."""
+EXACT = frozenset({"best_fit", "fgd", "gpu_fit"})
+"""Where the score depends on what is placed, and nothing but the very best will do, whatever the search costs."""

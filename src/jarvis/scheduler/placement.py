@@ -16,6 +16,7 @@ def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
     if any(d.task not in cluster.tasks and ended.get(d.task) in LIVE for d in task.spec.after):
         return
     cluster.tasks[task.id] = task
+    cluster.ledger.count_task(task.project, task.user, 1)
     if task.spec.array is not None:
         task.base, task.counts = State.SUBMITTED, {State.SUBMITTED: task.size}
     if task.spec.deadline is not None:

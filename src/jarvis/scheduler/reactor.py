@@ -28,9 +28,13 @@ from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
+from jarvis.scheduler.policy.order import seconds_of
+from jarvis.scheduler.quotas import write_down
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
 
+LOOK_S = 1.0
+"""How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
 REASON_MOST = 200
 REBUILT_AT_ONCE = 1000
 """Tasks between two pauses: a few hundredths of a second."""
@@ -148,14 +152,33 @@ def _drain_deadline(turn: Turn, node: int) -> None:
         stop(turn, turn.cluster.elements[placed.key], Cause.REQUEUED, "requeue", task.spec.grace)
 
 
+def adopt(cluster: Cluster, policy: Policy) -> None:
+    """Let a memory without tasks follow a policy: ranks are made when something is queued."""
+    cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
+    cluster.weights = policy.fairness.weights
+    cluster.ledger.half_life = policy.fairness.half_life
+
+
 def place(turn: Turn, policy: Policy) -> Plan:
     """Plan a cycle on the memory as it stands and apply it."""
-    plan = plan_cycle(turn.cluster, policy, seed=turn.cluster.last_seq)
+    cluster = turn.cluster
+    if cluster.nodes_changed or turn.now - cluster.looked_at >= LOOK_S:
+        closely, cluster.nodes_changed, cluster.looked_at = cluster.nodes_changed, False, turn.now
+        cluster.look_at_nodes(closely)
+    plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
+    apply(turn, plan)
+    write_down(turn)
+    return plan
+
+
+def apply(turn: Turn, plan: Plan) -> None:
+    """What a cycle decided becomes so."""
+    cluster = turn.cluster
     for decision in plan.decisions:
         turn.assign(decision)
-    for placement_class, count in plan.consumed.items():
-        turn.cluster.queue.drop_head(placement_class, count)
-    return plan
+    for lane, count in plan.consumed:
+        cluster.queue.drop_head(lane, count)
+    cluster.reservations = {r.key: (r.node, r.start) for r in plan.reservations}
 
 
 def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
@@ -163,6 +186,7 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
     then, so that whoever iterates can do something else between."""
     for task in tasks:
         cluster.tasks[task.id] = task
+        cluster.ledger.count_task(task.project, task.user, 1)
     for count, task in enumerate(tasks, 1):
         _rebuild_task(cluster, task)
         if count % REBUILT_AT_ONCE == 0:
@@ -173,12 +197,14 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
 
 def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
     """What started has its room first; what then does not fit is in its node's backlog."""
-    view = cluster.nodes.get(attempt.node)
+    view, task = cluster.nodes.get(attempt.node), cluster.tasks[attempt.task]
+    spec = task.spec
+    cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
     if view is not None:
-        spec = cluster.tasks[attempt.task].spec
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
-        key = ElementKey(attempt.task, attempt.index)
-        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, attempt.started_at is not None))
+        key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None
+        until = (attempt.started_at or attempt.assigned_at) + seconds_of(cluster.order, spec)
+        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, begun, until))
 
 
 def _rebuild_task(cluster: Cluster, task: Task) -> None:

@@ -28,7 +28,8 @@ from jarvis.scheduler import nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
-from jarvis.scheduler.reactor import handle, place, rebuild, run_timers
+from jarvis.scheduler.quotas import load
+from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
 from jarvis.state.coordination import Leadership
@@ -147,6 +148,7 @@ class Scheduler:
         self.clock.sync(await self.store.now())
         for node in await self.store.node_list():
             cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
+        load(cluster, await self.store.quota_list(), [])
         return cluster
 
     async def resign(self) -> None:
@@ -192,6 +194,8 @@ class Scheduler:
                 await self._load_page(cluster, page)
                 tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
+        adopt(cluster, self.policy())
+        load(cluster, await self.store.quota_list(), await self.store.used_list())
         for _ in rebuild(cluster, tasks):
             await asyncio.sleep(0)
             await self._renew()

@@ -1,12 +1,14 @@
 """PURE: the task queue: what could start, by placement class, in order within it.
 
 Entries are hints: whether one still counts is decided by the state of its element when it is looked at, so holding or
-cancelling needs no search here. Work grows with the classes that have entries, not with the tasks queued.
+cancelling needs no search here. Work grows with the classes that have entries, not with the tasks queued. Within a class each
+owner has a lane of its own, so that fairness between owners costs no search either.
 """
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from heapq import merge
 from typing import NamedTuple
 
 from jarvis.core.resources import Resources
@@ -46,21 +48,22 @@ def class_of(spec: TaskSpec) -> PlacementClass:
 
 
 class Entry(NamedTuple):
-    """Sorts by priority (higher first), then submission, then position in the array."""
+    """Sorts by rank (what the order of the policy says, lower first), then submission, then position in the array."""
 
-    rank: int
+    rank: float
     task: int
     position: int
     is_range: bool = False
     """Stands for all positions of an array from ``position`` on that have no row of their own."""
 
 
-class _ClassQueue:
-    """Sorted entries with a head that moves on; arrivals in order cost an append."""
+class Lane:
+    """What one owner has queued of one class: sorted entries with a head that moves on; arrivals in order cost an append."""
 
-    __slots__ = ("entries", "head")
+    __slots__ = ("entries", "head", "number", "placement_class", "project", "user")
 
-    def __init__(self) -> None:
+    def __init__(self, placement_class: PlacementClass, project: str, user: str, number: int) -> None:
+        self.placement_class, self.project, self.user, self.number = placement_class, project, user, number
         self.entries: list[Entry] = []
         self.head = 0
 
@@ -76,37 +79,50 @@ class _ClassQueue:
             del self.entries[: self.head]
             self.head = 0
 
+    def waiting(self) -> Iterator[Entry]:
+        """In order, without taking anything out."""
+        for at in range(self.head, len(self.entries)):
+            yield self.entries[at]
+
+    def __len__(self) -> int:
+        return len(self.entries) - self.head
+
 
 class TaskQueue:
-    """All classes with what waits in them."""
+    """All classes with the lanes of their owners."""
 
     def __init__(self) -> None:
-        self._classes: dict[PlacementClass, _ClassQueue] = {}
+        self._classes: dict[PlacementClass, dict[tuple[str, str], Lane]] = {}
+        self._lanes = 0
 
-    def push(self, placement_class: PlacementClass, entry: Entry) -> None:
-        queue = self._classes.get(placement_class)
-        if queue is None:
-            queue = self._classes[placement_class] = _ClassQueue()
-        queue.push(entry)
+    def push(self, placement_class: PlacementClass, entry: Entry, project: str = "", user: str = "") -> None:
+        lanes = self._classes.get(placement_class)
+        if lanes is None:
+            lanes = self._classes[placement_class] = {}
+        lane = lanes.get((project, user))
+        if lane is None:
+            self._lanes += 1
+            lane = lanes[project, user] = Lane(placement_class, project, user, self._lanes)
+        lane.push(entry)
 
     def classes(self) -> list[PlacementClass]:
         return list(self._classes)
 
-    def entries(self, placement_class: PlacementClass) -> Iterator[Entry]:
-        """In order, without taking anything out."""
-        queue = self._classes.get(placement_class)
-        if queue is not None:
-            for at in range(queue.head, len(queue.entries)):
-                yield queue.entries[at]
+    def lanes(self, placement_class: PlacementClass) -> Iterable[Lane]:
+        return self._classes.get(placement_class, {}).values()
 
-    def drop_head(self, placement_class: PlacementClass, count: int) -> None:
-        """Forget the first ``count`` entries of a class: they were placed or no longer count."""
-        queue = self._classes.get(placement_class)
-        if queue is None:
-            return
-        queue.drop_head(count)
-        if queue.head >= len(queue.entries):
-            del self._classes[placement_class]
+    def entries(self, placement_class: PlacementClass) -> Iterator[Entry]:
+        """Of all owners in order, without taking anything out."""
+        return merge(*(lane.waiting() for lane in self.lanes(placement_class)))
+
+    def drop_head(self, lane: Lane, count: int) -> None:
+        """Forget the first ``count`` entries of a lane: they were placed or no longer count."""
+        lane.drop_head(count)
+        if not len(lane):
+            lanes = self._classes[lane.placement_class]
+            del lanes[lane.project, lane.user]
+            if not lanes:
+                del self._classes[lane.placement_class]
 
     def __len__(self) -> int:
-        return sum(len(queue.entries) - queue.head for queue in self._classes.values())
+        return sum(len(lane) for lanes in self._classes.values() for lane in lanes.values())

@@ -39,6 +39,8 @@ class Turn:
 
     def event(self, kind: str, key: ElementKey | None = None, **detail: str | float) -> None:
         """Record a fact about an element (or, without a key, about the cluster)."""
+        if kind.startswith("node."):
+            self.cluster.nodes_changed = True
         self._event(kind, key or ElementKey(0), int(detail.pop("attempt", 0)), int(detail.pop("node", 0)), detail)
 
     def _event(
@@ -116,7 +118,8 @@ class Turn:
         """All its elements are at their end: it leaves memory, and those who wait for it are looked at."""
         task.ended_at = self.now
         self.touch_task(task)
-        self.cluster.tasks.pop(task.id, None)
+        if self.cluster.tasks.pop(task.id, None) is not None:
+            self.cluster.ledger.count_task(task.project, task.user, -1)
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
         self.cluster.waits_for.pop(task.id, None)
@@ -171,7 +174,10 @@ class Turn:
         )  # fmt: skip
         cluster.attempts[key] = attempt
         self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
-        view.place(number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead))
+        view.place(
+            number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead, until=decision.until)
+        )
+        cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
         self.move(task, element, State.ASSIGNED)
         self.send_assignment(task, element, attempt, decision.position, restart)
 
@@ -204,9 +210,11 @@ class Turn:
         attempt = self.cluster.attempts.pop(key, None)
         if attempt is None:
             return None
-        view = self.cluster.nodes.get(attempt.node)
+        view, task = self.cluster.nodes.get(attempt.node), self.cluster.tasks[key.task]
         if view is not None:
             view.remove(attempt.number)
+            self.cluster.pools.touch(view.node.id)
+        self.cluster.ledger.release(task.project, task.user, task.spec.resources, self.now)
         attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
         self.touch_attempt(attempt)
         return attempt

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 from weakref import finalize
 
 from jarvis.sdk.broken import InitializerFailed
@@ -19,6 +19,7 @@ from jarvis.sdk.caller import Caller, TaskFuture, ending
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import Unreachable
 from jarvis.sdk.remote import Chunk, Initialized
+from jarvis.sdk.workflow import building
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -239,7 +240,12 @@ class TaskFunction(Generic[P, R]):
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._function(*args, **kwargs)
+        """Just run it; within a ``@workflow``, a step of that."""
+        builder = building.get()
+        if builder is None:
+            return self._function(*args, **kwargs)
+        spec = function_spec(self._options, self.__name__)
+        return cast("R", builder.call(self._function, spec, args, dict(kwargs)))
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Run it as a task of the running server; the future can be awaited too."""
@@ -248,6 +254,12 @@ class TaskFunction(Generic[P, R]):
         return _default_caller().call(self._function, args, kwargs, spec)
 
     def map(self, items: Iterable[Any]) -> list[TaskFuture[R]]:
+        """Once for each; within a ``@workflow``, a step that fans out over a list or an earlier result."""
+        builder = building.get()
+        if builder is not None:
+            spec = function_spec(self._options, self.__name__)
+            each = list(items) if isinstance(items, list | tuple | range) else items
+            return cast("list[TaskFuture[R]]", builder.call(self._function, spec, (), {}, each=each))
         return [self.submit(item) for item in items]  # type: ignore[call-arg]
 
 

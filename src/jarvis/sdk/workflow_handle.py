@@ -67,8 +67,13 @@ class WorkflowHandle:
         return next((step for step in self.steps() if step["path"] == path), None)
 
     def act(self, verb: str, **body: Any) -> Any:
-        """cancel, pause, resume, decide, retry."""
+        """cancel, pause, resume, decide."""
         return self._client.connection.post(f"/workflows/{self.id}/{verb}", body or None)
+
+    def retry(self, *again: str) -> "WorkflowHandle":
+        """A new workflow that takes over what went well; ``again`` are steps that run again all the same."""
+        answer = self._client.connection.post(f"/workflows/{self.id}/retry", {"again": list(again)}, idempotent=True)
+        return WorkflowHandle(self._client, int(answer["id"]))
 
     def cancel(self) -> None:
         self.act("cancel")

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jarvis.core.errors import JarvisError
+from jarvis.core.workflow import walk
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.store import Store
+from jarvis.state.workflow_store import WorkflowFilter
 
 log = logging.getLogger("jarvis.retention")
 
@@ -52,6 +54,8 @@ class Retention:
         while gone := await self._store.task_delete_ended(now - self._keep.tasks_s, BATCH):
             removed += len(gone)
             await asyncio.sleep(PAUSE_S)
+        while await self._store.workflow_delete_ended(now - self._keep.tasks_s, BATCH):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(PAUSE_S)
         while await self._store.event_delete_before(now - self._keep.events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
         if removed and now - self._swept_at >= SWEEP_EVERY_S:
@@ -87,5 +91,16 @@ class Retention:
                 kept.setdefault(project, set()).update(digests)
             after = page[-1][0]
             await asyncio.sleep(0)
+        await self._keep_for_workflows(kept)
         self._swept_at = now
         return await self._blobs.sweep(before, kept)
+
+    async def _keep_for_workflows(self, kept: dict[str, set[str]]) -> None:
+        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again."""
+        before: int | None = None
+        while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
+            for workflow in page:
+                tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
+                kept.setdefault(workflow.project, set()).update(d for task in tasks for d in task.bodies.values())
+            before = page[-1].id
+            await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from jarvis.core.errors import JarvisError
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import State
 from jarvis.core.task import Element, NewTask, Task
 from jarvis.state.coordination import Coordination, Leadership
@@ -157,6 +158,11 @@ class Store(Coordination, WorkflowStore, Protocol):
     async def report_list_open(self, limit: int) -> list[Report]: ...
     async def event_last_seq(self) -> int: ...
     async def node_list(self) -> list[Node]: ...
+    async def quota_list(self) -> list[Quota]: ...
+    async def used_list(self) -> list[Used]:
+        """What owners used, as the leader last wrote it down."""
+        ...
+
     async def node_next_id(self) -> int:
         """Above every id that a node ever had."""
         ...

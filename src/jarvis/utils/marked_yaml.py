@@ -36,9 +36,29 @@ def read(text: str) -> tuple[Any, dict[Place, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
-        raise Unreadable(" ".join(said.split()), mark.line + 1 if mark is not None else 1) from None
+        line = _opened(text) or (mark.line + 1 if mark is not None else 1)
+        raise Unreadable(" ".join(said.split()), line) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Unreadable(" ".join(str(error).split()) or "it is not YAML", _line_of(text, error)) from None
+
+
+def _opened(text: str) -> int | None:
+    """Where something was opened that is not closed, or a quote whose other one is lines later: the parser notices further down."""
+    flows: list[int] = []
+    quote: int | None = None
+    try:
+        for token in yaml.scan(text, Loader=_LOADER):
+            line = token.start_mark.line + 1
+            if isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken):
+                flows.append(line)
+            elif isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken) and flows:
+                flows.pop()
+            elif isinstance(token, yaml.ScalarToken) and token.style in tuple("'\"") and token.end_mark.line >= line:
+                quote = line
+    except yaml.MarkedYAMLError as error:
+        if error.context_mark is not None and "quoted" in (error.context or ""):
+            return error.context_mark.line + 1
+    return flows[0] if flows else quote
 
 
 def _line_of(text: str, error: Exception) -> int:

@@ -71,6 +71,8 @@ def end_of_call(work: Work, result: Result) -> Ended:
         usage=Usage(result.wall_s, result.user_s, result.system_s, result.max_rss),
         stdout=Output(size=size, inline=result.output) if size else EMPTY,
     )  # fmt: skip
+    if result.json:
+        end.output = result.json
     if len(result.payload) <= INLINE_LIMIT:
         end.result = result.payload
     return end

@@ -55,6 +55,8 @@ class Result(msgspec.Struct, gc=False, array_like=True):
     output: bytes = b""
     log_start: int = 0
     log_end: int = 0
+    json: bytes = b""
+    """Of a step: its result as JSON, if that can say it."""
 
 
 class Place(msgspec.Struct, gc=False):

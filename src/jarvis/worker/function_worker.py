@@ -27,6 +27,7 @@ from jarvis.worker import function_protocol as protocol
 from jarvis.worker.function_protocol import Call, Place, Result, frame
 from jarvis.worker.function_spool import Spool
 from jarvis.worker.machine import Work
+from jarvis.worker.step_inputs import as_json, supplied
 from jarvis.worker.task_environment import Where, environment
 
 INLINE = 4096
@@ -236,7 +237,7 @@ class Worker:
 
     def call(self, call: Call) -> Result:
         a = call.assignment
-        ok, name, message = True, "", ""
+        ok, name, message, shown = True, "", "", b""
         try:
             spec = _spec.decode(a.spec)
             self.environment.set(a, spec)
@@ -245,7 +246,12 @@ class Worker:
             if call.code is not None:
                 self.code[function.code] = cloudpickle.loads(call.code)
             positional, named = pickle.loads(call.args if call.args is not None else function.args or b"")
-            payload = _dump(self.code[function.code](*positional, **named))
+            if function.inputs:
+                positional, named = supplied(positional, function.inputs), supplied(named, function.inputs)
+            value = self.code[function.code](*positional, **named)
+            payload = _dump(value)
+            if spec.origin is not None:
+                shown = as_json(value)
             if len(payload) > protocol.RESULT_LIMIT:
                 raise ValueError(
                     f"the result has {len(payload)} bytes pickled, more than {protocol.RESULT_LIMIT}: "
@@ -254,7 +260,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its result
             ok, payload = False, _dump_exception(error)
             name, message = type(error).__name__, f"{type(error).__name__}: {error}"[:2000]
-        return Result(a.number, a.token, ok, payload, name, message)
+        return Result(a.number, a.token, ok, payload, name, message, json=shown if ok else b"")
 
 
 class Used:

@@ -1,35 +1,18 @@
-"""PURE: which GPUs a task gets. Amounts are thousandths; a share of one GPU never spans two."""
+"""PURE: the GPUs of a node: what is free on each, and who has what."""
 
+from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.resources import Resources
-
-WHOLE = 1000
-Share = tuple[int, int]
-"""(index of the GPU, thousandths of it)"""
 
 
 class Gpus:
     """What is free on each GPU of a node."""
 
     def __init__(self, total: int) -> None:
-        self.free = [min(WHOLE, total - start) for start in range(0, total, WHOLE)]
+        self.free = devices(total)
 
     def pick(self, need: Resources) -> tuple[Share, ...] | None:
-        """Shares that meet the need, or None: whole ones from untouched GPUs, a rest where it leaves the least over."""
-        wanted = need.get("gpu", 0)
-        if not wanted:
-            return ()
-        count, rest = divmod(wanted, WHOLE)
-        untouched = [index for index, free in enumerate(self.free) if free == WHOLE]
-        if len(untouched) < count:
-            return None
-        shares = [(index, WHOLE) for index in untouched[:count]]
-        if rest:
-            taken = set(untouched[:count])
-            fitting = [(free, i) for i, free in enumerate(self.free) if free >= rest and i not in taken]
-            if not fitting:
-                return None
-            shares.append((min(fitting)[1], rest))
-        return tuple(shares)
+        """Shares that meet the need, or None."""
+        return pick(self.free, need.get("gpu", 0))
 
     def take(self, shares: tuple[Share, ...]) -> None:
         for index, amount in shares:

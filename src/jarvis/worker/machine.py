@@ -15,11 +15,12 @@ import msgspec
 
 from jarvis.core import resources as vector
 from jarvis.core.effects import Assignment
+from jarvis.core.gpus import Share
 from jarvis.core.inputs import Ended, Known, Returned, Started
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
-from jarvis.worker.gpus import Gpus, Share
+from jarvis.worker.gpus import Gpus
 from jarvis.worker.supervisor.settled import Settled
 
 LOOK_PAST = 64

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 import jarvis
+from jarvis.core.gpus import Share
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
 from jarvis.worker.account import Account
 from jarvis.worker.function_protocol import Frames, Place
-from jarvis.worker.gpus import Share
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
 

@@ -195,3 +195,31 @@ def test_others_neither_see_nor_touch_it(up: Home, client: Client) -> None:
         del up.env["JARVIS_TOKEN"]
     handle.cancel()
     assert handle.wait(PATIENCE)["state"] == "cancelled"
+
+
+def test_a_rerun_takes_over_what_went_well(client: Client, up: Home, tmp_path: Path) -> None:
+    ledger, mended = tmp_path / "ledger", tmp_path / "mended"
+    note = f"echo $JARVIS_WORKFLOW_STEP >> {ledger}"
+    document = {
+        "steps": [
+            sh("load", f"{note}; echo '[1, 2, 3]' > $JARVIS_OUTPUT"),
+            {
+                "id": "each", "depends_on": ["load"], "for_each": "steps.load.output",
+                "steps": [sh("part", note), sh("risk", f"{note}; test ${{{{ item }}}} != 2 -o -e {mended}", depends_on=["part"])],
+            },
+            sh("sum", note, depends_on=["each"]),
+        ]
+    }  # fmt: skip
+    first = client.submit_workflow(document)
+    assert first.wait(PATIENCE)["state"] == "failed"
+    mended.touch()
+    ledger.write_text("")
+    done = up.jarvis("workflow", "retry", "-q", str(first.id))
+    again = client.workflow(int(done.stdout))
+    assert again.show()["rerun_of"] == first.id
+    assert sorted(ledger.read_text().split()) == ["each[1]/risk", "sum"], "only what failed, and what follows"
+    assert (again.step("load") or {})["reused"] == first.id
+    up.jarvis("workflow", "retry", str(again.id), code=5)
+    ledger.write_text("")
+    assert again.retry("each").wait(PATIENCE)["state"] == "succeeded"
+    assert len(ledger.read_text().split()) == 7

@@ -20,12 +20,13 @@ from jarvis.core.inputs import (
     Started,
     TasksTaken,
 )
+from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import AfterKind, ArraySpec, Dependency, Task, TaskSpec, parse_array
 from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
-from jarvis.scheduler.reactor import handle, place, run_timers
+from jarvis.scheduler.reactor import adopt, handle, place, run_timers
 from jarvis.scheduler.turn import Turn
 
 GIB = 1 << 30
@@ -37,6 +38,7 @@ class Case:
     def __init__(self, policy: Policy | None = None) -> None:
         self.cluster = Cluster(incarnation=1, epoch=1)
         self.policy = policy or Policy()
+        adopt(self.cluster, self.policy)
         self.now = 1000.0
         self.effects: list[Effect] = []
         self.ended: dict[ElementKey, State] = {}
@@ -90,6 +92,19 @@ class Case:
         gone = {i: t.state for i, t in self.tasks.items() if i not in self.cluster.tasks}
         self.step(TasksTaken("submit", [task], gone))
         return ident
+
+    def submit_as(self, project: str, user: str, count: int, resources: Resources, **spec: object) -> None:
+        """Several equal tasks of one owner in one turn."""
+        tasks = [
+            Task(
+                id=self._next_task + n, uuid="", project=project, user=user, submitted_at=self.now,
+                spec=TaskSpec(name="t", resources=resources, **spec),  # type: ignore[arg-type]
+            )
+            for n in range(count)
+        ]  # fmt: skip
+        self._next_task += count
+        self.tasks.update({task.id: task for task in tasks})
+        self.step(TasksTaken("submit", tasks))
 
     def command(self, verb: str, task: int | None = None, index: int | None = None, **rest: object) -> str:
         ident = self._next_command

@@ -171,7 +171,9 @@ def test_every_balancer_scores() -> None:
     busy = Candidate(2, {"cpu": 4000}, {"cpu": 3000}, 0, 2, 1, 7)
     full = Candidate(3, {"cpu": 4000}, {"cpu": 4000}, 2, 0, 2, 7)
     best = {name: min((idle, busy, full), key=score).node for name, score in SCORES.items() if name != "random"}
-    assert best == {"least_loaded": 1, "bin_pack": 2, "spread": 1, "round_robin": 2}
+    assert best == {
+        "least_loaded": 1, "bin_pack": 2, "spread": 1, "round_robin": 2, "best_fit": 2, "fgd": 1, "gpu_fit": 2,
+    }  # fmt: skip
     random = SCORES["random"]
     assert len({random(c) for c in (idle, busy, full)}) == 3
     assert random(idle) == random(Candidate(1, {}, {}, 9, 9, 3, 7)), "chance depends on seed, turn and node alone"
@@ -179,18 +181,26 @@ def test_every_balancer_scores() -> None:
 
 def test_a_queue_in_order() -> None:
     queue, small = TaskQueue(), class_of(TaskSpec(name="t"))
-    queue.drop_head(small, 1)
     assert list(queue.entries(small)) == []
     for number in (3, 1, 2):
         queue.push(small, Entry(0, number, 0))
     assert [entry.task for entry in queue.entries(small)] == [1, 2, 3]
     for number in range(4, 3000):
         queue.push(small, Entry(0, number, 0))
-    queue.drop_head(small, 2000)
+    (lane,) = queue.lanes(small)
+    queue.drop_head(lane, 2000)
     assert len(queue) == 999
     assert next(iter(queue.entries(small))).task == 2001
-    queue.drop_head(small, 999)
+    queue.drop_head(lane, 999)
     assert queue.classes() == []
+
+
+def test_a_queue_merges_the_lanes_of_its_owners() -> None:
+    queue, small = TaskQueue(), class_of(TaskSpec(name="t"))
+    for number in range(1, 7):
+        queue.push(small, Entry(0, number, 0), f"p{number % 2}", f"u{number % 3}")
+    assert [entry.task for entry in queue.entries(small)] == [1, 2, 3, 4, 5, 6]
+    assert len(list(queue.lanes(small))) == 6
 
 
 @pytest.mark.parametrize("verb", ["cordon", "drain"])

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -22,6 +23,7 @@ from jarvis.bus.messages import (
     encode,
 )
 from jarvis.core.ids import ElementKey
+from jarvis.core.task import TaskSpec
 from jarvis.utils.first_of import first_of
 
 router = APIRouter(include_in_schema=False, prefix="/replica/v1")
@@ -29,11 +31,22 @@ leader = APIRouter(include_in_schema=False, prefix="/replica/v1")
 """What is asked of the one that leads, whatever else it does."""
 
 
+_plan_decoder = msgspec.msgpack.Decoder(tuple[str, str, TaskSpec])
+
+
 @leader.get("/why/{task}/{index}")
 async def why(context: Ctx, task: int, index: int) -> Response:
     """What this server knows of a pending element while it leads."""
     authorise(context.principal, "peer")
     return answer(await context.services.why(ElementKey(task, index), asked_by_peer=True))
+
+
+@leader.post("/plan")
+async def plan(request: Request, context: Ctx) -> Response:
+    """What this server would do with a task while it leads."""
+    authorise(context.principal, "peer")
+    project, user, spec = _plan_decoder.decode(await request.body())
+    return answer(await context.services.plan(project, user, spec, asked_by_peer=True))
 
 
 @router.websocket("/stream/{node}")

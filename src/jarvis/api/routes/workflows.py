@@ -12,17 +12,19 @@ from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency, limit_of, states_of
 from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import MAX_ID, duration, number, word
-from jarvis.api.schemas.workflow_in import DecideIn, WorkflowIn
+from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 from jarvis.api.schemas.workflow_out import outline, plan_out, step_out, workflow_out
 from jarvis.api.submission import uuid7_maker
 from jarvis.api.workflow_documents import InvalidDocument, Rules, checked_draft, compiled, given_of, refuse
 from jarvis.core.command import NewCommand, Verb
-from jarvis.core.errors import Conflict, JarvisError, NotFound
+from jarvis.core.errors import Conflict, InvalidValue, JarvisError, NotFound
 from jarvis.core.permissions import ANY_PROJECT, Access, allowed
-from jarvis.core.states import TERMINAL
+from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import MAX_STEPS, NewWorkflow, Step, Workflow
+from jarvis.dag import drawing
 from jarvis.dag.building import build
+from jarvis.dag.rerun import kept
 from jarvis.dag.resolver import levels
 from jarvis.state.store import IdempotencyKey
 from jarvis.state.workflow_store import WorkflowFilter
@@ -31,6 +33,7 @@ router = APIRouter(tags=["workflows"])
 Text = str | None
 MAX_DOCUMENT = 8 * 1024 * 1024
 SMALL = 64 * 1024
+MAX_REUSED = 250_000
 SHOWN_STEPS = 2 * MAX_STEPS
 """Rows that are read for an outline; beyond are elements of fan-outs, which have pages of their own."""
 
@@ -181,24 +184,65 @@ async def workflow_steps(context: Ctx, ident: str, cursor: str = "", limit: str 
 
 
 @router.get("/workflows/{ident}/graph")
-async def workflow_graph(context: Ctx, ident: str) -> Response:
-    """Every declared step with its state, inner ones within theirs."""
+async def workflow_graph(context: Ctx, ident: str, format: str = "json") -> Response:  # noqa: A002 - its name in the query
+    """Every declared step with its state, inner ones within theirs. ``format``: json, mermaid, svg, or gantt for the time."""
     workflow = await _workflow(context, ident)
     rows = await rows_of(context, workflow.id)
+    begun = workflow.started_at or workflow.submitted_at
+    if format == "mermaid":
+        return Response(drawing.mermaid(workflow.spec.block, rows), media_type="text/plain")
+    if format == "svg":
+        return Response(drawing.svg(workflow.spec.block, rows), media_type="image/svg+xml")
+    if format == "gantt":
+        now = workflow.ended_at or context.services.clock.now()
+        return Response(drawing.gantt(rows, begun, now), media_type="image/svg+xml")
+    if format != "json":
+        raise InvalidValue("format", format, "json, mermaid, svg or gantt")
     over = workflow.state in TERMINAL
-    return answer({"id": workflow.id, "state": workflow.state, "steps": outline(workflow.spec.block, rows, over)})
+    chain = [
+        {"path": link.path, "waited_s": round(link.waited, 3), "took_s": round(link.took, 3)}
+        for link in drawing.critical_path(workflow.spec.block, rows, begun)
+    ]
+    told = {"id": workflow.id, "state": workflow.state, "steps": outline(workflow.spec.block, rows, over)}
+    return answer(told | {"critical_path": chain})
 
 
-async def rows_of(context: Context, workflow: int) -> dict[str, Step]:
-    """Rows by path, of so many steps as a document may declare."""
+async def rows_of(context: Context, workflow: int, most: int = SHOWN_STEPS) -> dict[str, Step]:
+    """Rows by path, of so many steps as a document may declare, or of ``most``."""
     rows: dict[str, Step] = {}
     after = ""
     while page := await context.services.store.step_list(workflow, after, 2000):
         rows |= {row.path: row for row in page}
         after = page[-1].path
-        if len(rows) >= SHOWN_STEPS:
+        if len(rows) >= most:
             break
     return rows
+
+
+@router.post("/workflows/{ident}/retry", status_code=201, openapi_extra=schema_of(RetryWorkflowIn))
+async def retry_workflow(request: Request, context: Ctx, ident: str) -> Response:
+    """Run an ended workflow again as a new one, which takes over what went well."""
+    body, key = await body_of(request, RetryWorkflowIn), idempotency(request)
+    workflow = await _workflow(context, ident, "act")
+    principal = context.allow("submit", workflow.project)
+    if workflow.state not in TERMINAL:
+        raise Conflict(f"workflow {ident} is {workflow.state}", "retry what has ended; see 'jarvis workflow cancel'")
+    known = {step.id for step in workflow.spec.block.steps}
+    for name in body.again:
+        if name not in known:
+            raise InvalidValue("again", name, f"a step of workflow {ident}")
+    if workflow.state is State.SUCCEEDED and not body.again:
+        raise Conflict(f"workflow {ident} has succeeded: nothing is left to do", "say with --from what is to run again")
+    rows = await rows_of(context, workflow.id, MAX_REUSED)
+    new = NewWorkflow(
+        uuid=uuid7_maker(context.services.clock.now())(), project=workflow.project, user=workflow.user,
+        spec=workflow.spec, rerun_of=workflow.id, reused=kept(workflow, rows, body.again),
+    )  # fmt: skip
+    keyed = None
+    if key is not None:
+        hashed = hashlib.sha256(repr((workflow.id, body.again)).encode()).hexdigest()
+        keyed = IdempotencyKey(principal.user, workflow.project, "POST /workflows/retry", key, hashed)
+    return await _submitted(context, new, keyed)
 
 
 # ---------------------------------------------------------------- wishes

@@ -72,6 +72,7 @@ class FunctionIn(Strict):
     environment: Short = ""
     fresh: bool = False
     max_calls: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    inputs: dict[str, Any] = {}
 
 
 class RetryIn(Strict):
@@ -132,6 +133,7 @@ class FunctionFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=
     environment: str = ""
     fresh: bool = False
     max_calls: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    inputs: dict[str, Any] = {}
 
 
 class RetryFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
@@ -260,7 +262,9 @@ _KINDS = [
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
-    for model in (BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, TokenIn):
+    from jarvis.api.schemas.quotas import QuotaIn  # which builds on this module
+
+    for model in (QuotaIn, BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, TokenIn):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema

@@ -23,6 +23,7 @@ from jarvis.core.task import (
     Container,
     Dependency,
     FunctionCall,
+    StepInput,
     TaskSpec,
     parse_array,
 )
@@ -262,6 +263,7 @@ def _function(given: FunctionIn | FunctionFast) -> FunctionCall:
         environment=word(given.environment, "function.environment") if given.environment else "",
         fresh=given.fresh,
         max_calls=given.max_calls,
+        inputs={name: StepInput(template) for name, template in given.inputs.items()},
     )
 
 

@@ -80,10 +80,19 @@ class GraphStep(Answer):
     steps: list["GraphStep"]
 
 
+class LinkOut(Answer):
+    """One step of the chain that the workflow took its time from."""
+
+    path: str
+    waited_s: float
+    took_s: float
+
+
 class Graph(Answer):
     id: int
     state: State
     steps: list[GraphStep]
+    critical_path: list[LinkOut]
 
 
 class Validation(Answer):

@@ -17,6 +17,12 @@ class WorkflowIn(BaseModel):
     params: dict[str, Any] = {}
 
 
+class RetryWorkflowIn(Strict):
+    """``again``: outermost steps that run again, with all that follow from them, though they went well."""
+
+    again: Annotated[list[str], Field(max_length=1000)] = []
+
+
 class DecideIn(Strict):
     """Of a step that waits for an approval."""
 

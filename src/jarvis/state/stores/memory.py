@@ -21,6 +21,7 @@ from jarvis.core.errors import (
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
 from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
@@ -50,6 +51,8 @@ class MemoryStore(MemoryWorkflows):
         self._elements: dict[ElementKey, Element] = {}
         self._attempts: dict[tuple[int, int, int], Attempt] = {}
         self._nodes: dict[int, Node] = {}
+        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._used: dict[tuple[str, str], Used] = {}
         self._commands: dict[int, Command] = {}
         self._reports: dict[int, Report] = {}
         self._packs: list[list[Event]] = []
@@ -222,6 +225,11 @@ class MemoryStore(MemoryWorkflows):
         for ident in changes.nodes_removed:
             self._nodes.pop(ident, None)
             self._node_replicas.pop(ident, None)
+        for owner, quota in changes.quotas.items():
+            self._quotas.pop(owner, None)
+            if quota is not None:
+                self._quotas[owner] = quota
+        self._used.update(changes.used)
         for ident in changes.commands_done:
             self._commands.pop(ident, None)
         for ident in changes.reports_done:
@@ -258,6 +266,12 @@ class MemoryStore(MemoryWorkflows):
 
     async def node_list(self) -> list[Node]:
         return [copy_of(n) for _, n in sorted(self._nodes.items())]
+
+    async def quota_list(self) -> list[Quota]:
+        return [quota for _, quota in sorted(self._quotas.items())]
+
+    async def used_list(self) -> list[Used]:
+        return [used for _, used in sorted(self._used.items())]
 
     async def node_next_id(self) -> int:
         return self._next_node

@@ -13,13 +13,13 @@ import msgspec
 
 from jarvis.core.attempt import Output
 from jarvis.core.effects import Assignment
+from jarvis.core.gpus import Share
 from jarvis.core.ids import SOLO
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
-from jarvis.worker.gpus import Share
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
 from jarvis.worker.machine import Work

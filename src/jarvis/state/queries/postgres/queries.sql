@@ -332,3 +332,20 @@ DELETE FROM bus_entry WHERE id IN (SELECT id FROM bus_entry WHERE recipient = $1
 -- name: bus_forget
 -- What an earlier life of this server left, and what others left for servers that are gone.
 DELETE FROM bus_entry WHERE recipient = $1 OR at < clock_timestamp() - make_interval(secs => $2);
+-- name: quota_put
+-- What owners may have.
+INSERT INTO quota (project, owner, body) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])
+ON CONFLICT (project, owner) DO UPDATE SET body = excluded.body;
+-- name: quota_delete
+-- Owners without limits of their own.
+DELETE FROM quota WHERE (project, owner) IN (SELECT * FROM unnest($1::text[], $2::text[]));
+-- name: quota_list
+-- All of them.
+SELECT body FROM quota ORDER BY project COLLATE "C", owner COLLATE "C";
+-- name: used_put
+-- What owners used.
+INSERT INTO used (project, owner, body) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])
+ON CONFLICT (project, owner) DO UPDATE SET body = excluded.body;
+-- name: used_list
+-- Of all owners.
+SELECT body FROM used ORDER BY project COLLATE "C", owner COLLATE "C";

@@ -265,3 +265,18 @@ DELETE FROM element WHERE task = ?;
 -- name: attempt_delete
 -- Of a task.
 DELETE FROM attempt WHERE task = ?;
+-- name: quota_put
+-- What an owner may have.
+INSERT OR REPLACE INTO quota (project, owner, body) VALUES (?, ?, ?);
+-- name: quota_delete
+-- An owner without limits of its own.
+DELETE FROM quota WHERE project = ? AND owner = ?;
+-- name: quota_list
+-- All of them.
+SELECT body FROM quota ORDER BY project, owner;
+-- name: used_put
+-- What an owner used.
+INSERT OR REPLACE INTO used (project, owner, body) VALUES (?, ?, ?);
+-- name: used_list
+-- Of all owners.
+SELECT body FROM used ORDER BY project, owner;

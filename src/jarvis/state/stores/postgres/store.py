@@ -14,6 +14,7 @@ from jarvis.core.errors import Conflict, CursorTooOld, JarvisError, StaleEpoch
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.state.coordination import Leadership
@@ -113,6 +114,12 @@ class PostgresStore(PostgresWorkflows):
 
     async def node_list(self) -> list[Node]:
         return await self._many(Q["node_list"], _node)
+
+    async def quota_list(self) -> list[Quota]:
+        return await self._many(Q["quota_list"], lambda row: msgspec.msgpack.decode(row[0], type=Quota))
+
+    async def used_list(self) -> list[Used]:
+        return await self._many(Q["used_list"], lambda row: msgspec.msgpack.decode(row[0], type=Used))
 
     async def node_next_id(self) -> int:
         return int((await self._cluster())[0])
@@ -237,6 +244,8 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
     if changes.nodes_removed:
         await c.execute(Q["node_delete"], changes.nodes_removed)
         await c.execute(Q["node_replica_delete"], changes.nodes_removed)
+    if changes.quotas or changes.used:
+        await _put_quotas(c, changes)
     if changes.commands_done:
         await c.execute(Q["command_done"], list(changes.commands_done), list(changes.commands_done.values()))
     if changes.reports_done:
@@ -248,6 +257,18 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
         await c.execute(Q["event_insert"], newest.seq, newest.at, min(tasks), max(tasks), encode(changes.events))
     if changes.events or changes.nodes:
         await c.execute(Q["cluster_advance"], last_seq, max(changes.nodes, default=0) + 1)
+
+
+async def _put_quotas(c: Connection, changes: Changes) -> None:
+    gone = [owner for owner, quota in changes.quotas.items() if quota is None]
+    put = [(*owner, encode(quota)) for owner, quota in changes.quotas.items() if quota is not None]
+    used = [(*owner, encode(amounts)) for owner, amounts in changes.used.items()]
+    if gone:
+        await c.execute(Q["quota_delete"], *rows.columns(gone, 2))
+    if put:
+        await c.execute(Q["quota_put"], *rows.columns(put, 3))
+    if used:
+        await c.execute(Q["used_put"], *rows.columns(used, 3))
 
 
 async def _commit_attempts(c: Connection, changes: Changes) -> None:

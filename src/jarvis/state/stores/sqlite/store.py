@@ -23,6 +23,7 @@ from jarvis.core.errors import (
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.state.coordination import Leadership
@@ -115,6 +116,12 @@ class SqliteStore(SqliteWorkflows):
 
     async def node_list(self) -> list[Node]:
         return await self._many("node_list", _node)
+
+    async def quota_list(self) -> list[Quota]:
+        return await self._many("quota_list", lambda row: msgspec.msgpack.decode(row[0], type=Quota))
+
+    async def used_list(self) -> list[Used]:
+        return await self._many("used_list", lambda row: msgspec.msgpack.decode(row[0], type=Used))
 
     async def node_next_id(self) -> int:
         return int((await self._cluster())[2])
@@ -282,6 +289,8 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         c.execute(Q["node_next"], (node.id + 1,))
     c.executemany(Q["node_delete"], [(n,) for n in changes.nodes_removed])
     c.executemany(Q["node_replica_delete"], [(n,) for n in changes.nodes_removed])
+    if changes.quotas or changes.used:
+        _put_quotas(c, changes)
     c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
     c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
     if changes.events:
@@ -289,6 +298,12 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         last = changes.events[-1]
         c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
         c.execute(Q["event_seq"], (last.seq,))
+
+
+def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
+    for owner, quota in changes.quotas.items():
+        c.execute(Q["quota_delete"], owner) if quota is None else c.execute(Q["quota_put"], (*owner, encode(quota)))
+    c.executemany(Q["used_put"], [(*owner, encode(used)) for owner, used in changes.used.items()])
 
 
 def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:

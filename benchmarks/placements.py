@@ -1,0 +1,102 @@
+"""Placement decisions a second of the real engine on one core: 100,000 queued tasks of 100 classes and 50 projects.
+
+``python benchmarks/placements.py [NODES...]``. ``decided``: the cycles alone (``plan_cycle``); ``placed``: with the rows and
+messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. There is no
+store below it. Nodes are freed between rounds, untimed.
+"""
+
+import argparse
+import sys
+import time
+
+from jarvis.core.inputs import TasksTaken
+from jarvis.core.node import Node
+from jarvis.core.states import Cause, State
+from jarvis.core.task import Task, TaskSpec
+from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cycle import Policy, plan_cycle
+from jarvis.scheduler.reactor import apply, handle
+from jarvis.scheduler.turn import Turn
+
+GIB = 1 << 30
+CPUS = 64
+
+
+def cluster_of(nodes: int) -> Cluster:
+    cluster = Cluster(1, 1)
+    for ident in range(1, nodes + 1):
+        resources = {"cpu": CPUS * 1000, "memory": 4 * CPUS * GIB}
+        cluster.nodes[ident] = NodeView(Node(id=ident, name=f"n{ident}", resources=resources), session=f"s{ident}")
+        cluster.node_names[f"n{ident}"] = ident
+    return cluster
+
+
+def tasks_of(count: int, classes: int, projects: int, first: int = 1) -> list[Task]:
+    out = []
+    for ident in range(first, first + count):
+        shape = ident * 7919 % classes
+        resources = {"cpu": 1000 * (1 + shape % 4), "memory": GIB * (1 + shape // 4 % 8) + (shape // 32) * (1 << 20)}
+        spec = TaskSpec(name="t", command=("true",), resources=resources)
+        project = f"p{ident * 31 % projects}"
+        out.append(Task(id=ident, uuid="", project=project, user=f"u-{project}", spec=spec, submitted_at=0.0))
+    return out
+
+
+def free(cluster: Cluster, now: float, every: int) -> None:
+    """End every n-th attempt."""
+    turn = Turn(cluster, now, "bench")
+    for key in list(cluster.attempts)[::every]:
+        turn.end_attempt(key, State.SUCCEEDED, Cause.EXIT)
+        turn.move(cluster.tasks[key.task], cluster.elements[key], State.SUCCEEDED)
+
+
+def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -> tuple[float, float, float]:
+    """(decisions a second, placements a second, longest cycle in seconds)."""
+    cluster = cluster_of(nodes)
+    submitted = Turn(cluster, 1.0, "bench")
+    handle(submitted, TasksTaken("bench", tasks_of(queued, classes, projects)))
+
+    policy = Policy()
+    planning = placing = longest = 0.0
+    done, rounds, ident = 0, 0, queued + 1
+    while done < wanted:
+        rounds += 1
+        turn = Turn(cluster, 1.0 + rounds, "bench")
+        begin = time.process_time()
+        if rounds == 1:
+            cluster.look_at_nodes()
+        plan = plan_cycle(cluster, policy, 1.0 + rounds, seed=cluster.last_seq)
+        planned = time.process_time() - begin
+        apply(turn, plan)
+        placing += time.process_time() - begin
+        planning += planned
+        longest = max(longest, planned)
+        done += len(plan.decisions)
+        turn.finish()
+        if not plan.exhausted:
+            free(cluster, 1.5 + rounds, 2)
+        handle(
+            Turn(cluster, 1.0, "bench"), TasksTaken("bench", tasks_of(len(plan.decisions), classes, projects, ident))
+        )
+        ident += len(plan.decisions)
+    return done / planning, done / placing, longest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nodes", nargs="*", type=int, default=[100, 1000, 10_000])
+    parser.add_argument("--queued", type=int, default=100_000)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--projects", type=int, default=50)
+    parser.add_argument("--placements", type=int, default=40_000)
+    options = parser.parse_args()
+    for nodes in options.nodes:
+        decided, placed, longest = measure(nodes, options.queued, options.classes, options.projects, options.placements)
+        sys.stdout.write(
+            f"{nodes:>6} nodes, {options.queued:,} queued, {options.classes} classes, {options.projects} projects: "
+            f"{decided:,.0f} decided/s, {placed:,.0f} placed/s, longest cycle {longest * 1000:.1f} ms\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

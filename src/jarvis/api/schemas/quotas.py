@@ -1,0 +1,95 @@
+"""Bodies and answers about quotas, projects, use and queues."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jarvis.api.schemas.answers import Answer, Count, Instant
+from jarvis.api.schemas.task_in import Strict
+
+Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]
+
+
+class QuotaIn(Strict):
+    """Hard limits; what is not named has none."""
+
+    weight: Annotated[float, Field(gt=0, le=1_000_000, strict=False)] | None = None
+    running: Limit | None = None
+    tasks: Limit | None = None
+    resources: Annotated[dict[Name, str | int | float], Field(max_length=50)] = {}
+
+
+class QuotaOut(Answer):
+    project: str
+    user: str
+    weight: float | None
+    running: Count | None
+    tasks: Count | None
+    resources: dict[str, str]
+
+
+class QuotaWish(QuotaOut):
+    command: int
+
+
+class QuotaPage(Answer):
+    items: list[QuotaOut]
+    next: None
+
+
+class UsageOut(Answer):
+    """Seconds times cpus, GPUs …; bytes for memory."""
+
+    project: str
+    user: str
+    at: Instant
+    attempts: Count
+    total: dict[str, float]
+    recent: dict[str, float]
+
+
+class UsagePage(Answer):
+    items: list[UsageOut]
+    next: None
+
+
+class ProjectOut(Answer):
+    project: str
+    weight: float
+    attempts: Count
+    total: dict[str, float]
+    quota: QuotaOut | None
+
+
+class ProjectPage(Answer):
+    items: list[ProjectOut]
+    next: None
+
+
+class QueueOut(Answer):
+    queue: str
+    tier: int
+    balancer: str
+    order: str
+
+
+class QueuePage(Answer):
+    items: list[QueueOut]
+    next: None
+
+
+class ReasonOut(Answer):
+    reason: str
+    text: str
+
+
+class PlanOut(Answer):
+    """``changes``: single changes of the request, each of which would let it start now."""
+
+    verdict: Literal["now", "wait", "never"]
+    node: str | None
+    summary: str
+    reasons: list[ReasonOut]
+    changes: list[str]
+    earliest: Instant

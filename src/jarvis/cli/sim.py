@@ -1,0 +1,78 @@
+"""sim: a recorded workload through this very scheduler: what would a policy, or other nodes, have made of it?"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from jarvis.cli.output import duration, format_option, print_data, print_table
+
+
+@click.command()
+@click.option("--trace", "trace", required=True, type=click.Path(path_type=Path), help="SWF or CSV, also as .gz.")
+@click.option("--kind", default="", help="Format of the trace, where its name does not tell: swf, philly.")
+@click.option("--policy", default="default", help="A preset (default, throughput, fifo) or a YAML file.")
+@click.option("--nodes", multiple=True, help="Like 4x64 or 4xcpu=64,memory=256Gi; else one as large as the trace says.")
+@click.option("--from", "start", default=0, type=click.IntRange(0), help="First task of the trace to replay.")
+@click.option("--count", type=click.IntRange(1), help="How many tasks; else all.")
+@click.option("--draws", default=0, type=click.IntRange(0), help="So many sequences of --count tasks, drawn by --seed.")
+@click.option("--seed", default=1, type=click.IntRange(0), help="Of the draws.")
+@click.option(
+    "--machines", type=click.Path(path_type=Path), help="Nodes as CSV: fill them with the GPU requests of the trace."
+)
+@click.option(
+    "--arrive", default=1.3, type=click.FloatRange(0.01, 100), help="With --machines: times all GPUs that is asked for."
+)
+@click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
+@format_option
+def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
+        seed: int, machines: Path | None, arrive: float, single: bool, output: str) -> None:  # fmt: skip
+    """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
+
+    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. With --machines, requests for GPUs
+    arrive in --draws orders, and the share of all GPUs given away is told.
+    """
+    if machines is not None:
+        _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
+        return
+    from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
+
+    given_nodes = tuple(nodes_from(given) for given in nodes)
+    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single)
+    found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
+    mean = found.mean
+    if output in ("json", "yaml"):
+        data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
+        print_data(data, output)
+        return
+    rows = [
+        ("bounded slowdown", f"{mean.slowdown:.2f}", f"{mean.slowdown_p99:.0f}", ""),
+        ("wait", duration(mean.wait), duration(mean.wait_p99), duration(mean.wait_longest)),
+        ("turnaround", duration(mean.turnaround), "", ""),
+    ]
+    print_table(("FIGURE", "MEAN", "P99", "LONGEST"), rows)
+    click.echo(
+        f"{mean.tasks:,} tasks ran, {mean.never:,} never; utilisation {mean.utilisation:.3f}; "
+        f"makespan {duration(mean.makespan)}"
+        + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
+    )
+
+
+def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range, output: str) -> None:
+    from jarvis.config.policies import policy_of
+    from jarvis.sim.traces.filling import fill
+    from jarvis.sim.traces.run import policy_from
+
+    found = fill(trace, machines, policy_of(policy_from(policy)), arrive, seeds)
+    mean = {name: sum(getattr(one, name) for one in found) / len(found) for name in found[0].as_dict()}
+    if output in ("json", "yaml"):
+        print_data({"mean": mean, "each": [one.as_dict() for one in found]}, output)
+        return
+    click.echo(
+        f"{mean['allocated']:.2f} % of all GPUs given away when {100 * arrive:.0f} % were asked for, "
+        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {len(found)} orders of arrival"
+    )
+
+
+def _tell(done: int, total: int) -> None:
+    click.echo(f"\r{done + 1} of {total}", nl=done + 1 == total, err=True)

@@ -1,0 +1,163 @@
+"""Policies as they are written in YAML, their presets, and the frozen values that the scheduler's pure code gets from them."""
+
+from copy import deepcopy
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from jarvis.config.section import Section
+from jarvis.config.windows import WindowSettings
+from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
+from jarvis.scheduler.load_balancer import Balancer
+from jarvis.scheduler.policy.backfill import Backfill, BackfillName
+from jarvis.scheduler.policy.fairness import Fairness
+from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "order": {"name": "smallest_area", "exponent": 0.5, "ageing": 0.003, "patience": 3 * 86400},
+        "backfill": {"name": "easy"},
+    },
+    "throughput": {
+        "order": {"name": "smallest_area"}, "backfill": {"name": "easy"}, "fairness": {"by": "nobody"},
+    },
+    "fifo": {"order": {"name": "fifo"}, "backfill": {"name": "easy"}, "fairness": {"by": "nobody"}},
+}  # fmt: skip
+"""Whole policies by name; what is set beside ``preset`` takes the place of what it brings."""
+
+
+def _named(value: object) -> object:
+    """``order: shortest`` is short for ``order: {name: shortest}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _by(value: object) -> object:
+    return {"by": value} if isinstance(value, str) else value
+
+
+def _balanced(value: object) -> object:
+    return {"balancer": value} if isinstance(value, str) else value
+
+
+class OrderSettings(Section):
+    name: OrderName = "priority"
+    ageing: float = Field(0.0, ge=0)
+    patience: float = Field(float("inf"), gt=0)
+    exponent: float = Field(1.0, gt=0, le=2)
+    size: float = 0.0
+    default_seconds: float = Field(3600.0, gt=0)
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """What one cpu, one GiB, one GPU weigh in a size; what is not named keeps its own."""
+
+
+class FairnessSettings(Section):
+    by: Literal["owners", "nobody"] = "owners"
+    half_life: float = Field(0.0, ge=0)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class BackfillSettings(Section):
+    name: BackfillName = "skip"
+    depth: int = Field(100, ge=1, le=10_000)
+    order: Literal["policy", "submission", "shortest", "smallest_area"] = "policy"
+    extra: bool = True
+    keep: bool = False
+    look: int = Field(1000, ge=1, le=100_000)
+
+
+OrderField = Annotated[OrderSettings, BeforeValidator(_named)]
+BackfillField = Annotated[BackfillSettings, BeforeValidator(_named)]
+FairnessField = Annotated[FairnessSettings, BeforeValidator(_by)]
+
+
+class QueueSettings(Section):
+    balancer: Balancer | None = None
+    order: OrderField | None = None
+    tier: int = Field(0, ge=-1000, le=1000)
+    """Queues with a higher one go first, whatever the order within them."""
+
+
+class SchedulerSettings(WindowSettings):
+    preset: Literal["default", "throughput", "fifo"] = "default"
+    balancer: Balancer = "least_loaded"
+    gpu_balancer: Balancer = "gpu_fit"
+    """Of what asks for GPUs, where its queue says nothing."""
+    order: OrderField = OrderSettings()
+    fairness: FairnessField = FairnessSettings()
+    backfill: BackfillField = BackfillSettings()
+    ahead_seconds: float = Field(AHEAD_SECONDS, ge=0, le=60)
+    """Estimated work that a node is given ahead of free room."""
+    queues: dict[str, Annotated[QueueSettings, BeforeValidator(_balanced)]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        preset = PRESETS.get(given.get("preset", "default"))
+        return given if preset is None else _laid_over(preset, given)
+
+    @model_validator(mode="after")
+    def _check_orders(self) -> "SchedulerSettings":
+        """Ranks of different orders say nothing about each other."""
+        orders = {0: self.order}
+        for name, queue in self.queues.items():
+            order = queue.order or self.order
+            if orders.setdefault(queue.tier, order) != order:
+                raise ValueError(f"queue {name} has an order of its own, and so needs a tier of its own")
+        return self
+
+
+def _laid_over(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The preset with what is given in its place; short forms replace a whole section."""
+    out = deepcopy(preset)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict) and "name" not in value:
+            out[key] = {**out[key], **value}
+        else:
+            out[key] = value
+    return out
+
+
+def policy_of(settings: SchedulerSettings) -> Policy:
+    """What the scheduler is given."""
+    queues = settings.queues
+    fairness, backfill = settings.fairness, settings.backfill
+    return Policy(
+        balancer=settings.balancer,
+        gpu_balancer=settings.gpu_balancer,
+        queue_balancers={name: queue.balancer for name, queue in queues.items() if queue.balancer is not None},
+        ahead_seconds=settings.ahead_seconds,
+        order=_order(settings.order),
+        queue_orders={name: _order(queue.order) for name, queue in queues.items() if queue.order is not None},
+        queue_tiers={name: queue.tier for name, queue in queues.items() if queue.tier},
+        fairness=Fairness(fairness.by, fairness.half_life, dict(fairness.weights)),
+        backfill=Backfill(
+            backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look
+        ),
+    )  # fmt: skip
+
+
+def _order(settings: OrderSettings) -> Order:
+    weights = {**WEIGHTS, **settings.weights}
+    return Order(
+        settings.name,
+        settings.ageing,
+        settings.patience,
+        settings.exponent,
+        settings.size,
+        settings.default_seconds,
+        weights,
+    )
+
+
+def queues_out(settings: SchedulerSettings) -> list[dict[str, object]]:
+    """The queues that are named, the highest tier first."""
+    named = {"default": QueueSettings(), **settings.queues}
+    return [
+        {
+            "queue": name, "tier": queue.tier, "balancer": queue.balancer or settings.balancer,
+            "order": (queue.order or settings.order).name,
+        }
+        for name, queue in sorted(named.items(), key=lambda item: (-item[1].tier, item[0]))
+    ]  # fmt: skip

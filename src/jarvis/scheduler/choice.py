@@ -1,0 +1,327 @@
+"""PURE: where an element goes: the best node of its class's pool as it stands at this point of the cycle, and reservations.
+
+Overlays hold what the cycle has placed so far; the cluster itself is not changed.
+"""
+
+from bisect import insort
+from heapq import heappop, heappush, heapreplace, merge
+from typing import NamedTuple
+
+from jarvis.core.gpus import pick
+from jarvis.core.ids import ElementKey
+from jarvis.core.resources import Resources, fits
+from jarvis.core.task import Task
+from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
+from jarvis.scheduler.policy.backfill import NEVER, Horizon
+from jarvis.scheduler.policy.fragmentation import GPU_TYPE
+from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.task_queue import PlacementClass
+
+LOOK = 4
+"""Nodes whose score is found to have changed, before the best of them is taken."""
+PULL = 64
+"""Nodes that changed, looked at before each choice."""
+SOON = 1.0
+"""Seconds until the end of what should have ended."""
+RESERVE_NODES = 512
+"""Nodes asked for their earliest start of what does not fit anywhere."""
+EVERYTHING = 1 << 60
+
+
+class Limits(NamedTuple):
+    """``ahead_seconds``, ``ahead_most``: how far beyond room a node is given work; ``extra``: whether what ends after a
+    reservation begins may have the room that it leaves."""
+
+    ahead_seconds: float
+    ahead_most: int
+    extra: bool
+
+
+class _Search(NamedTuple):
+    """What is looked for. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
+
+    task: int
+    until: float
+    peek: bool
+    aside: list[tuple[float, int]]
+
+
+class Choice:
+    """Chooses nodes for one cycle."""
+
+    def __init__(self, cluster: Cluster, now: float, seed: int, limits: Limits) -> None:
+        self.cluster, self.nodes, self.pools = cluster, cluster.nodes, cluster.pools
+        self.now, self.seed = now, seed
+        self.ahead_seconds, self.ahead_most, self.extra = limits
+        self.used: dict[int, Resources] = {}
+        self.ahead: dict[tuple[int, PlacementClass], int] = {}
+        self.allowed: dict[tuple[int, PlacementClass], int] = {}
+        self.gpus: dict[int, tuple[int, ...]] = {}
+        self.scores: dict[int, float] = {}
+        """What the balancers that look at use alone say of a node that this cycle has not changed since."""
+        self.turns: dict[int, int] = {}
+        self.same_task: dict[tuple[int, int], int] = {}
+        self.spread: dict[tuple[PlacementClass, int], Pool] = {}
+        self.horizons: dict[int, Horizon] = {}
+        self.placed: dict[int, list[tuple[float, Resources]]] = {}
+        self.too_long = False
+        """The last choice failed only because every node with room keeps it for a reservation."""
+        self._refused: dict[PlacementClass, float] = {}
+
+    # ------------------------------------------------------------ pools
+
+    def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
+        return self.pools.pool(placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0))
+
+    def may_find(self, pool: Pool) -> bool:
+        """Whether some node has room for the class, or may be given work ahead."""
+        if not pool.is_open:
+            return False
+        return pool.balancer == "spread" or self._best(pool, 0, NEVER, peek=True) is not None
+
+    def _spread_pool(self, pool: Pool, task: int) -> Pool:
+        at = (pool.placement_class, task)
+        own = self.spread.get(at)
+        if own is None:
+            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools)
+            own.order = sorted((self._score(own, node, task, 0), node) for node in pool.group.members)
+            own.cursor = len(self.pools.log)
+        return own
+
+    # ------------------------------------------------------------ the best node
+
+    def choose(self, pool: Pool, task: Task, until: float) -> tuple[int, bool] | None:
+        """The best node with room, and whether it is assigned ahead of room there; None when there is none."""
+        self.too_long = False
+        refused = self._refused.get(pool.placement_class)
+        if refused is not None and until >= refused:
+            self.too_long = True
+            return None
+        if pool.balancer == "spread":
+            pool = self._spread_pool(pool, task.id)
+        found = self._best(pool, task.id, until)
+        if self.too_long:
+            self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
+        return found
+
+    def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
+        search = _Search(task, until, peek, [])
+        exact = pool.balancer in EXACT
+        while True:
+            self._catch_up(pool, task, EVERYTHING if exact else PULL)
+            found = self._first(pool, search, EVERYTHING if exact else LOOK)
+            if found is not None or pool.cursor >= len(self.pools.log):
+                break
+        for entry in search.aside:
+            heappush(pool.heap, entry)
+        self.too_long = found is None and bool(search.aside)
+        return found
+
+    def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
+        """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
+        heap, best, members = pool.heap, pool.best, pool.group.members
+        task, until, peek, aside = search
+        seen: tuple[float, int, bool] | None = None
+        while True:
+            if pool.at < len(pool.order):
+                self._draw(pool)
+            if not heap:
+                return None if seen is None else seen[1:]
+            score, node = heap[0]
+            if best.get(node) != score:
+                heappop(heap)
+                continue
+            room = self._room(self.nodes[node], pool) if node in members else None
+            if room is None:
+                heappop(heap)
+                del best[node]
+                continue
+            if peek:
+                return node, room
+            if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
+                aside.append(heappop(heap))
+                continue
+            current = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+            if current <= score:
+                return node, room
+            best[node] = current
+            heapreplace(heap, (current, node))
+            if seen is None or current < seen[0]:
+                seen = current, node, room
+            look -= 1
+            if not look:
+                return seen[1:]
+
+    def _leaves_reserved(self, node: int, need: Resources, until: float) -> bool:
+        horizon = self.horizons[node]
+        if not self.extra and horizon.is_taken:
+            return until < horizon.taken_to
+        return horizon.fits(need, self.now, until)
+
+    def _draw(self, pool: Pool) -> None:
+        """Take over what the shared order has before the heap."""
+        heap, order, best = pool.heap, pool.order, pool.best
+        while pool.at < len(order) and (not heap or order[pool.at] < heap[0]):
+            entry = order[pool.at]
+            pool.at += 1
+            if entry[1] not in best:
+                best[entry[1]] = entry[0]
+                heappush(heap, entry)
+
+    def _catch_up(self, pool: Pool, task: int, most: int) -> None:
+        """Take in nodes that changed since this pool last looked."""
+        log, last = self.pools.log, self.pools.last
+        at, end = pool.cursor, len(log)
+        if at == end:
+            return
+        members, best = pool.group.members, pool.best
+        while at < end and most:
+            node = log[at]
+            if last[node] == at and node in members and self._room(self.nodes[node], pool) is not None:
+                score = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+                if best.get(node) != score:
+                    best[node] = score
+                    heappush(pool.heap, (score, node))
+                most -= 1
+            at += 1
+        pool.cursor = at
+
+    # ------------------------------------------------------------ room and score
+
+    def _room(self, view: NodeView, pool: Pool) -> bool | None:
+        """False: fits now; True: may be assigned ahead; None: neither."""
+        node = view.node.id
+        if not view.ahead:
+            used = self.used.get(node) or view.used
+            capacity = view.node.resources
+            for name, amount in pool.need.items():
+                if used.get(name, 0) + amount > capacity.get(name, 0):
+                    break
+            else:
+                if not pool.gpu or pick(self._gpus(node), pool.gpu) is not None:
+                    return False
+        if pool.placement_class not in self.cluster.estimates:
+            return None
+        allowed = self._ahead_allowed(view, pool.placement_class)
+        return True if self._ahead_count(node, pool.placement_class) < allowed else None
+
+    def _ahead_count(self, node: int, placement_class: PlacementClass) -> int:
+        if self.ahead:
+            count = self.ahead.get((node, placement_class))
+            if count is not None:
+                return count
+        ahead = self.nodes[node].ahead
+        return ahead.get(placement_class, 0) if ahead else 0
+
+    def _ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
+        at = (view.node.id, placement_class)
+        allowed = self.allowed.get(at)
+        if allowed is None:
+            capacity = view.node.resources
+            slots = min((capacity.get(n, 0) // a for n, a in placement_class.resources if a), default=1)
+            seconds = self.ahead_seconds * max(slots, 1)
+            allowed = min(self.ahead_most, int(seconds / max(self.cluster.estimates[placement_class], 1e-6)))
+            if not fits(placement_class.need, capacity):
+                allowed = 0
+            self.allowed[at] = allowed
+        return allowed
+
+    def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        balancer = pool.balancer
+        if ahead or balancer not in OF_USE:
+            return SCORES[balancer](self._candidate(pool, node, task, ahead))
+        score = self.scores.get(node)
+        if score is None:
+            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
+        return score if balancer == "least_loaded" else -score
+
+    def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
+        view = self.nodes[node]
+        turn = self.turns.get(node, 0) + (view.node.next_number if pool.balancer == "round_robin" else 0)
+        same = self.same_task.get((node, task), 0)
+        used = self.used.get(node) or view.used
+        if pool.balancer not in EXACT:
+            return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
+        return Candidate(
+            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self._gpus(node),
+            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost,
+        )  # fmt: skip
+
+    def _gpus(self, node: int) -> tuple[int, ...]:
+        gpus = self.gpus.get(node)
+        if gpus is None:
+            gpus = self.gpus[node] = self.nodes[node].gpus_free
+        return gpus
+
+    # ------------------------------------------------------------ what the cycle has placed
+
+    def account(self, pool: Pool, task: Task, node: int, is_ahead: bool, until: float) -> None:
+        need = pool.need
+        if is_ahead:
+            self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
+        else:
+            self.scores.pop(node, None)
+            used = self.used.get(node)
+            if used is None:
+                used = self.used[node] = dict(self.nodes[node].used)
+            for name, amount in need.items():
+                used[name] = used.get(name, 0) + amount
+            if pool.gpu:
+                free = list(self._gpus(node))
+                for index, amount in pick(free, pool.gpu) or ():
+                    free[index] -= amount
+                self.gpus[node] = tuple(free)
+            if until != NEVER:
+                insort(self.placed.setdefault(node, []), (until, need), key=_when)
+            if node in self.horizons:
+                self.horizons[node].take(need, self.now, until)
+        if pool.balancer in IMPROVES:
+            self.pools.touch(node)
+        elif pool.balancer != "least_loaded":
+            self.turns[node] = self.turns.get(node, 0) + 1
+            self.same_task[node, task.id] = self.same_task.get((node, task.id), 0) + 1
+
+    # ------------------------------------------------------------ reservations
+
+    def ever_fits(self, pool: Pool) -> bool:
+        return any(fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+
+    def reserve(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float] | None:
+        """The node and instant of the earliest start that the expected ends allow; from then on its room is spoken for."""
+        best: tuple[float, int] | None = None
+        for node in self._reservable(pool, key):
+            start = self._horizon(node).earliest(pool.need, seconds)
+            if start != NEVER and (best is None or (start, node) < best):
+                best = start, node
+        if best is None:
+            return None
+        start, node = best
+        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken}
+        self._horizon(node).take(pool.need, start, start + seconds)
+        return node, start
+
+    def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
+        """The node that it had before, else those that are large enough."""
+        before = self.cluster.reservations.get(key)
+        if before is not None and before[0] in pool.group.members:
+            return [before[0]]
+        large = [n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources)]
+        return sorted(large)[:RESERVE_NODES]
+
+    def _horizon(self, node: int) -> Horizon:
+        horizon = self.horizons.get(node)
+        if horizon is None:
+            view, soon = self.nodes[node], self.now + SOON
+            used = self.used.get(node) or view.used
+            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+            ends = (
+                (max(at, soon), placed.need) for at, number in view.ends if not (placed := view.placed[number]).ahead
+            )
+            own = self.placed.get(node)
+            horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)
+        return horizon
+
+
+def _when(end: tuple[float, Resources]) -> float:
+    return end[0]

@@ -1,0 +1,163 @@
+"""PURE: the nodes that a class can go to, best first, kept from cycle to cycle.
+
+A pool is a cache: it is right whenever it is looked at, because an entry counts only while its score is that of the node, and
+because whatever made a node better stands in a log that each pool reads as far as it needs. So work grows with the classes
+looked at and the nodes that changed, not with classes times nodes.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from jarvis.core.task import Constraint
+from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.load_balancer import EXACT
+from jarvis.scheduler.task_queue import PlacementClass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jarvis.core.resources import Resources
+    from jarvis.scheduler.cluster import NodeView
+
+LOG_SPARE = 10_000
+POOLS_MOST = 20_000
+"""Pools kept; beyond, all are made anew as they are needed."""
+
+
+class GroupKey(NamedTuple):
+    """What decides whether a node suits, apart from the size of the request."""
+
+    constraints: tuple[Constraint, ...]
+    tolerations: tuple[str, ...]
+    kind: str
+
+
+class Group:
+    """The nodes that suit, and for each balancer their order at some position of the log."""
+
+    __slots__ = ("members", "orders")
+
+    def __init__(self, members: set[int]) -> None:
+        self.members = members
+        self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {}
+
+
+class Pool:
+    """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since."""
+
+    __slots__ = (
+        "at",
+        "balancer",
+        "best",
+        "cursor",
+        "gpu",
+        "group",
+        "heap",
+        "need",
+        "order",
+        "owner",
+        "placement_class",
+    )
+
+    def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
+        self.placement_class = placement_class
+        self.need: Resources = placement_class.need
+        self.gpu = self.need.get("gpu", 0)
+        self.balancer, self.group, self.owner = balancer, group, owner
+        self.heap: list[tuple[float, int]] = []
+        self.best: dict[int, float] = {}
+        """Node → the score under which it stands in ``heap``; other entries of it there are spent."""
+        self.order: list[tuple[float, int]] = []
+        self.at = self.cursor = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any node may be found in it; False is certain."""
+        return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.owner.log)
+
+
+class Pools:
+    """All pools, with the log of nodes that changed."""
+
+    def __init__(self) -> None:
+        self.pools: dict[tuple[PlacementClass, str], Pool] = {}
+        self.groups: dict[GroupKey, Group] = {}
+        self.log: list[int] = []
+        self.last: dict[int, int] = {}
+        """Node → its newest position in the log: earlier ones are spent."""
+        self._seen: dict[int, tuple[object, ...]] = {}
+
+    def touch(self, node: int) -> None:
+        """The node has more room, or is otherwise better than it was."""
+        self.last[node] = len(self.log)
+        self.log.append(node)
+
+    def sweep(self, nodes: "dict[int, NodeView]", closely: bool = True) -> bool:
+        """Find out which nodes changed without a word; True when any changed in what decides whether it suits, which is looked
+        at ``closely`` alone: otherwise only at room."""
+        seen, changed = self._seen, []
+        for ident, view in nodes.items():
+            before = seen.get(ident)
+            if not closely and before is not None and before[0] is view.used:
+                continue
+            now = view.signature
+            if before != now:
+                seen[ident] = now
+                self.touch(ident)
+                if before is None or before[1:] != now[1:]:
+                    changed.append(ident)
+        gone = [ident for ident in seen if ident not in nodes] if len(seen) > len(nodes) else []
+        for ident in changed:
+            self._regroup(ident, nodes[ident])
+        for ident in gone:
+            del seen[ident]
+            for group in self.groups.values():
+                group.members.discard(ident)
+        if len(self.log) > 4 * len(nodes) + LOG_SPARE or len(self.pools) > POOLS_MOST:
+            self._begin_anew()
+        return bool(changed or gone)
+
+    def _regroup(self, ident: int, view: "NodeView") -> None:
+        for key, group in self.groups.items():
+            if unsuitable(view, *key) is None:
+                group.members.add(ident)
+            else:
+                group.members.discard(ident)
+
+    def _begin_anew(self) -> None:
+        self.pools.clear()
+        self.log.clear()
+        self.last.clear()
+        for group in self.groups.values():
+            group.orders.clear()
+
+    def forget_exact(self) -> None:
+        """Scores that hang on what is usual are not what they were."""
+        self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
+
+    def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
+        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind)
+        group = self.groups.get(key)
+        if group is None:
+            members = {ident for ident, view in nodes.items() if unsuitable(view, *key) is None}
+            group = self.groups[key] = Group(members)
+        return group
+
+    def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
+             score: "Callable[[Pool, int], float]") -> Pool:  # fmt: skip
+        """The pool of a class. ``score`` tells how a node stands that holds nothing of the class ahead."""
+        pool = self.pools.get((placement_class, balancer))
+        if pool is None:
+            group = self.group(placement_class, nodes)
+            pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
+            pool.cursor, pool.order = self._order(pool, score)
+        return pool
+
+    def _order(self, pool: Pool, score: "Callable[[Pool, int], float]") -> tuple[int, list[tuple[float, int]]]:
+        """Best first, ties to the node that came first; shared where the class does not matter, until much has changed."""
+        group, own = pool.group, pool.balancer in EXACT
+        known = None if own else group.orders.get(pool.balancer)
+        if known is None or len(self.log) - known[0] > len(group.members) // 2 + 64:
+            known = len(self.log), sorted((score(pool, node), node) for node in group.members)
+            if not own:
+                group.orders[pool.balancer] = known
+        return known

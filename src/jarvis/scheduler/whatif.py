@@ -1,0 +1,244 @@
+"""PURE: what if: would this start now, when, and what would have to change? Asked of the very engine that places.
+
+A question changes nothing: it works on a cluster that shares what is on nodes and has a queue and candidates of its own. What waits
+already has found no room in the last cycle, so only what has a reservation stands before the one that is asked about.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from heapq import nsmallest
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from jarvis.core.gpus import pick
+from jarvis.core.ids import ElementKey
+from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
+from jarvis.core.states import State
+from jarvis.core.task import Task, TaskSpec
+from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cycle import Policy, plan_cycle
+from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.policy.backfill import NEVER, Backfill
+from jarvis.scheduler.pools import Pools
+from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
+
+BYTE_STEPS = 64
+"""Into so many parts what a node has free is divided when less memory is tried."""
+HEADS_MOST = 64
+"""Heads of lanes that are asked along, the best in rank."""
+LANE_MOST, LANE_LOOK = 32, 100
+AHEAD_MOST = 200
+"""Of those before it that an expected start is planned with."""
+
+
+class Change(NamedTuple):
+    """What would let it start at once: the words for it, the spec that it makes, and the node where it then starts."""
+
+    text: str
+    spec: TaskSpec
+    node: int
+
+
+def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
+    """A cluster to ask, in which these alone are queued."""
+    asked = _copy(cluster)
+    for task in tasks:
+        asked.tasks[task.id] = task
+        asked.enqueue(task)
+    return asked
+
+
+def _copy(cluster: Cluster) -> Cluster:
+    """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
+    return replace(
+        cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
+        by_task={}, named_ahead={}, timers=[],
+    )  # fmt: skip
+
+
+def as_task(spec: TaskSpec, project: str, user: str, now: float, ident: int) -> Task:
+    """A task that nobody submitted, queued as if it had just been."""
+    alone = msgspec.structs.replace(spec, array=None)
+    return Task(id=ident, uuid="", project=project, user=user, spec=alone, submitted_at=now, state=State.QUEUED)
+
+
+def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | None:
+    """The node on which it would start now; None when it would wait."""
+    before = _before(cluster, policy)
+    before.pop(task.id, None)
+    asked = question(cluster, [*before.values(), task])
+    policy = replace(policy, ahead_seconds=0.0)
+    for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
+        if decision.key.task == task.id:
+            return decision.node
+    return None
+
+
+def _before(cluster: Cluster, policy: Policy) -> dict[int, Task]:
+    """What may have, or get, a reservation before it: what has one, the heads of lanes, and with reservations for all the first in
+    rank. None where nothing is ever reserved."""
+    if policy.backfill.name == "skip":
+        return {}
+    reserved = [key.task for key in cluster.reservations]
+    lanes = [lane for c in cluster.queue.classes() for lane in cluster.queue.lanes(c)]
+    each = LANE_MOST if policy.backfill.name == "conservative" else 1
+    heads = nsmallest(HEADS_MOST, chain.from_iterable(islice(_live(cluster, lane), each) for lane in lanes))
+    found: dict[int, Task] = {}
+    for ident in [*reserved, *(entry.task for entry in heads)]:
+        task = cluster.tasks.get(ident)
+        if task is not None:
+            found[ident] = as_task(task.spec, task.project, task.user, task.submitted_at, ident)
+    return found
+
+
+def _live(cluster: Cluster, lane: Lane) -> Iterator[Entry]:
+    """Entries that still count."""
+    for entry in islice(lane.waiting(), LANE_LOOK):
+        task = cluster.tasks.get(entry.task)
+        if task is not None and State.QUEUED in (task.state, task.base):
+            yield entry
+
+
+# ---------------------------------------------------------------- what would have to change
+
+
+def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Change]:
+    """Single changes of the request that let it start at once, each tried: the most that it may ask for, one constraint less, one
+    taint more tolerated, a shorter limit."""
+    found: list[Change] = []
+    found += _smaller(cluster, policy, task, now)
+    for text, spec in _candidates(cluster, task.spec, now):
+        node = _starts_with(cluster, policy, task, spec, now)
+        if node is not None:
+            found.append(Change(text.format(node=cluster.nodes[node].node.name), spec, node))
+    return found
+
+
+def _starts_with(cluster: Cluster, policy: Policy, task: Task, spec: TaskSpec, now: float) -> int | None:
+    return starts(cluster, policy, as_task(spec, task.project, task.user, task.submitted_at, task.id), now)
+
+
+def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+    """The most of each resource with which it would start. What starts with some starts with less, so it is found by halving."""
+    spec = task.spec
+    views = [
+        view for view in cluster.nodes.values()
+        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind) is None
+    ]  # fmt: skip
+    for name in sorted(spec.resources):
+        most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]
+        unit = max(most // BYTE_STEPS, 1) if name in BYTE_NAMES else 1000
+        low, high, best = 0, -(-most // unit), None
+        while low < high:
+            steps = (low + high + 1) // 2 if best is not None or high * unit < most else high
+            amount = min(steps * unit, most)
+            less = msgspec.structs.replace(spec, resources={**spec.resources, name: amount})
+            node = _starts_with(cluster, policy, task, less, now)
+            if node is None:
+                high = steps - 1
+            else:
+                low, best = steps, (amount, less, node)
+        if best is not None:
+            amount, less, node = best
+            text = f"{format_amount(name, amount)} {name} instead of {format_amount(name, wanted)} starts now on "
+            yield Change(text + cluster.nodes[node].node.name, less, node)
+
+
+def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:
+    for constraint in spec.constraints:
+        rest = tuple(c for c in spec.constraints if c != constraint)
+        said = constraint.label + constraint.op.replace("exists", "") + constraint.value
+        yield (
+            f"without the constraint {said} it starts now on {{node}}",
+            msgspec.structs.replace(spec, constraints=rest),
+        )
+    for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
+        more = (*spec.tolerations, taint)
+        yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)
+    for start in sorted({start for _, start in cluster.reservations.values() if now < start < NEVER}, reverse=True):
+        seconds = float(int(start - now) - 1)
+        if seconds >= 1 and (spec.time_limit is None or seconds < spec.time_limit):
+            text = f"with a time limit of {seconds:.0f} s it starts now on {{node}}"
+            yield text, msgspec.structs.replace(spec, time_limit=seconds)
+
+
+def _most(views: list[NodeView], need: Resources, name: str) -> int:
+    """The most of one resource that some node has free together with all else that is asked, and less than is asked: what is
+    there and still refused may be kept for others."""
+    rest = {other: amount for other, amount in need.items() if other != name}
+    most = 0
+    for view in views:
+        free = view.free
+        if fits(rest, free) and (name == "gpu" or "gpu" not in rest or pick(view.gpus_free, rest["gpu"]) is not None):
+            most = max(most, _gpu_most(view) if name == "gpu" else free.get(name, 0))
+    return min(most, need[name] - (1 if name in BYTE_NAMES else 1000))
+
+
+def _gpu_most(view: NodeView) -> int:
+    """Whole GPUs that nobody has, else the largest share."""
+    gpus = view.gpus_free
+    whole = 1000 * sum(amount == 1000 for amount in gpus)
+    return whole or max(gpus, default=0)
+
+
+# ---------------------------------------------------------------- when
+
+
+def expected(
+    cluster: Cluster, policy: Policy, task: Task, ahead: list[Task], now: float
+) -> tuple[float | None, float | None]:
+    """(earliest, latest) expected start, from the limits of what runs: if nothing went before it, and with a reservation for
+    everything that does. None where what is known does not tell."""
+    alone = _reservation(cluster, policy, [task], task, now)
+    behind = _reservation(cluster, policy, [*ahead[:AHEAD_MOST], task], task, now) if len(ahead) <= AHEAD_MOST else None
+    return alone, behind
+
+
+def _reservation(cluster: Cluster, policy: Policy, tasks: list[Task], task: Task, now: float) -> float | None:
+    asked = question(cluster, tasks)
+    asked.reservations = {}
+    backfill = Backfill("conservative", depth=AHEAD_MOST + 1, look=10 * AHEAD_MOST, always=True)
+    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=cluster.last_seq)
+    for decision in plan.decisions:
+        if decision.key.task == task.id:
+            return now
+    for reservation in plan.reservations:
+        if reservation.key == ElementKey(task.id):
+            return reservation.start
+    return None
+
+
+def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
+    """Whether a task like this would start now, wait or never run, before anybody submits it."""
+    from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
+    from jarvis.scheduler.quotas import allows
+
+    refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
+    if refused is not None:
+        return {
+            "verdict": "never",
+            "node": None,
+            "summary": str(refused),
+            "reasons": [],
+            "changes": [],
+            "earliest": None,
+        }
+    task = as_task(spec, *owner, now, ident=1 << 62)
+    node = starts(cluster, policy, task, now)
+    if node is not None:
+        name = cluster.nodes[node].node.name
+        return {
+            "verdict": "now", "node": name, "summary": f"it starts now on {name}", "reasons": [], "changes": [],
+            "earliest": now,
+        }  # fmt: skip
+    reasons = queued_reasons(cluster, task)
+    earliest, _ = expected(cluster, policy, task, [], now)
+    return {
+        "verdict": "wait", "node": None,
+        "summary": "it waits: " + ("; ".join(r.text for r in reasons) or "others go first"),
+        "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
+        "changes": [change.text for change in changes(cluster, policy, task, now)],
+        "earliest": earliest,
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Recorded workloads through the real engine: readers of published formats, a clock that is set, workers that only count."""

@@ -1,0 +1,68 @@
+"""Figures of a replay: means, and always beside them the 99th percentile and the longest."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jarvis.sim.traces.replay import History
+
+TAU_S = 10.0
+"""Run times below this count as this much in a slowdown (Feitelson and Rudolph, JSSPP'98)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Times in seconds; ``slowdown`` is the bounded one, max(1, (wait + run) / max(run, 10 s))."""
+
+    tasks: int
+    never: int
+    slowdown: float
+    slowdown_p99: float
+    wait: float
+    wait_p99: float
+    wait_longest: float
+    turnaround: float
+    turnaround_p50: float
+    utilisation: float
+    utilisation_to_last_start: float
+    makespan: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def figures(history: History) -> Figures:
+    ran = history.ran
+    if not ran:
+        return Figures(0, len(history.never), *([0.0] * 10))
+    waits = sorted(r.wait for r in ran)
+    slowdowns = sorted(max(1.0, (r.wait + r.item.run) / max(r.item.run, TAU_S)) for r in ran)
+    times = sorted(r.ended - r.item.submitted for r in ran)
+    begin = min(r.item.submitted for r in ran)
+    end, last = max(r.ended for r in ran), max(r.started for r in ran)
+    name = max(history.capacity, key=lambda n: sum(r.item.resources.get(n, 0) for r in ran))
+    work = sum((r.ended - r.started) * r.item.resources.get(name, 0) for r in ran)
+    total = history.capacity[name]
+    return Figures(
+        len(ran), len(history.never), _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
+        _mean(times), _p(times, 0.5), _ratio(work, (end - begin) * total), _ratio(work, (last - begin) * total),
+        end - begin,
+    )  # fmt: skip
+
+
+def mean_of(several: list[Figures]) -> Figures:
+    """Of sequences: the mean of each figure."""
+    rows = [one.as_dict() for one in several]
+    mean = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+    return Figures(**mean | {"tasks": sum(r["tasks"] for r in rows), "never": sum(r["never"] for r in rows)})
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _p(ascending: list[float], share: float) -> float:
+    return ascending[min(int(len(ascending) * share), len(ascending) - 1)]
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below else 0.0

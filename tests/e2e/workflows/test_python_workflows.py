@@ -1,0 +1,84 @@
+"""Workflows written in Python: calls of tasks inside a ``@workflow``, and the explicit builder."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from tests.e2e.cluster.harness import Home
+
+import jarvis
+from jarvis.sdk.client import Client
+from jarvis.sdk.workflow import WorkflowBuilder
+from jarvis.sdk.workflow_handle import WorkflowFailed
+
+PATIENCE = 60.0
+
+
+@jarvis.task(cpus=0.5)
+def numbers(count: int) -> list[int]:
+    return list(range(count))
+
+
+@jarvis.task(cpus=0.5)
+def third(n: int) -> Fraction:
+    """What JSON cannot say travels as it is."""
+    return Fraction(n, 3)
+
+
+@jarvis.task(cpus=0.5)
+def total(parts: list[Fraction], extra: dict[str, Any]) -> str:
+    return str(sum(parts) + extra["more"][0])
+
+
+@jarvis.task(retries=1)
+def breaks() -> None:
+    raise LookupError("not there")
+
+
+@jarvis.workflow(concurrency=3)
+def thirds(count: int, more: int) -> Any:
+    found = numbers(count)
+    return {"sum": total(third.map(found), {"more": [more]})}
+
+
+def test_calls_become_steps_and_results_travel_between_them(client: Client) -> None:
+    builder = thirds.build(5, 7)
+    steps = {step["id"]: step for step in builder.document()["steps"]}
+    assert list(steps) == ["numbers", "third", "total"]
+    assert steps["total"]["depends_on"] == [{"step": "third"}]
+    handle = builder.submit(client)
+    assert handle.result(PATIENCE) == {"sum": "31/3"}
+    assert {s["path"] for s in handle.steps()} == {"numbers", "third", "total", *(f"third[{n}]" for n in range(5))}
+
+
+def test_a_decorated_workflow_is_called_like_a_function(up: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JARVIS_HOME", str(up.directory))
+    assert thirds(2, 1) == {"sum": "4/3"}
+
+
+def test_outside_a_workflow_a_task_is_just_called() -> None:
+    assert third(1) == Fraction(1, 3)
+
+
+def test_the_builder_mixes_commands_functions_and_conditions(client: Client) -> None:
+    wf = WorkflowBuilder("mixed")
+    with wf:
+        listed = numbers(4)
+        counted = wf.command(
+            "count", f"echo '{{\"n\": ${{{{ len({'steps.numbers.output'}) }}}}}}' > $JARVIS_OUTPUT", after=[listed]
+        )
+        doubled = third.map(range(2))
+        wf.command("never", "false", when="len(steps.numbers.output) > 9", after=[listed])
+        handled = wf.command("handled", "true", after=[(breaks(), "failure"), doubled])
+    wf.returns({"n": counted["n"], "last": listed[-1]})
+    handle = wf.submit(client)
+    assert handle.result(PATIENCE) == {"n": 4, "last": 3}
+    assert (handle.step("breaks") or {})["reason"] == "LookupError: not there"
+    assert (handle.step(handled.id) or {})["state"] == "succeeded"
+
+
+def test_what_fails_is_raised_with_the_names_of_its_steps(client: Client) -> None:
+    with WorkflowBuilder("bad") as wf:
+        breaks()
+    with pytest.raises(WorkflowFailed, match=r"failed \(breaks\)"):
+        wf.submit(client).result(PATIENCE)
