@@ -200,10 +200,17 @@ class Scheduler:
             await asyncio.sleep(0)
             await self._renew()
         await self.workflows.rebuild()
+        await self._still_leads()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
+
+    async def _still_leads(self) -> None:
+        """What was read page by page belongs together only if nobody else has led, and written, meanwhile."""
+        current = (await self.store.leader_get()).leadership
+        if current != self.leadership:
+            raise StaleEpoch(f"epoch {current.epoch} leads, not {self.leadership.epoch}")
 
     async def _live(self) -> AsyncGenerator[list[Task], None]:
         """Pages of what lives; the store looks up the next one while a full one is worked on."""
