@@ -13,9 +13,9 @@ import pytest
 from tests.e2e.cluster.harness import home, wait_for
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
-AGENTS = int(os.environ.get("JARVIS_AGENTS") or (1000 if SOAK else 40))
-TASKS_EACH = 10
-MEASURED_S = 30.0 if SOAK else 3.0
+AGENTS = int(os.environ.get("JARVIS_AGENTS") or (1000 if SOAK else 20))
+TASKS_EACH = 10 if SOAK else 2
+MEASURED_S = 30.0 if SOAK else 1.0
 BACK_S = 60.0
 HEARTBEATS_SHARE = 0.3
 """Of a core, for 1,000 agents."""

@@ -52,6 +52,25 @@ def test_short_worlds(seeds: range) -> None:
     assert sum(verdict.attempts for verdict in verdicts) > 10 * len(seeds), "work is done"
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seeds", shares(range(1, 33)), ids=str)
+def test_worlds_with_several_servers(seeds: range) -> None:
+    """Elections, leases, a post that loses and repeats, servers that are cut off from the database alone."""
+    verdicts = [simulate(seed, STEPS, servers=3) for seed in seeds]
+    for verdict in verdicts:
+        assert not verdict.error, told(verdict)
+    assert sum(verdict.faults for verdict in verdicts) > len(seeds), "faults act"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seeds", shares(range(10_001, 10_001 + 300)), ids=str)
+def test_long_worlds_with_several_servers(seeds: range) -> None:
+    for seed in seeds:
+        verdict = simulate(seed, 20, servers=3)
+        assert not verdict.error, told(verdict)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seeds", shares(range(1001, 1001 + 1600)), ids=str)

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from jarvis.sim.network import Way
     from jarvis.sim.node import Node
+    from jarvis.sim.several import Team
     from jarvis.sim.world import World
 
 
@@ -142,6 +143,64 @@ class Faults:
         self.world.disk.slowness = self.random.choice((50.0, 1000.0))
         await self._for_a_while()
         self.world.disk.slowness = 1.0
+
+
+class SeveralFaults(Faults):
+    """Of a world with several servers: each has its own way to the database, and the post between them is not to be trusted."""
+
+    def __init__(self, world: "World", random: Random) -> None:
+        super().__init__(world, random)
+        self._kinds = [
+            self._cut, self._partition, self._one_way, self._swizzle, self._agent, self._supervisor, self._reboot,
+            self._network_slow, self._repeats, self._one_of, self._one_of, self._all, self._away, self._away, self._answers,
+            self._slow_database, self._lost_post, self._post_twice, self._post_down,
+        ]  # fmt: skip
+
+    @property
+    def _team(self) -> "Team":
+        return cast("Team", self.world.server)
+
+    async def _one_of(self) -> None:
+        await self._team.restart(self.random.choice((0.1, 2.0, 15.0)))
+
+    async def _all(self) -> None:
+        seats = len(self._team.members)
+        await asyncio.gather(*(self._team.restart(self.random.uniform(0.1, 5.0)) for _ in range(seats)))
+
+    async def _away(self) -> None:
+        """One server is cut off from the database, and from nothing else."""
+        disk = self.random.choice(self._team.members).disk
+        disk.away = True
+        await self._for_a_while()
+        disk.away = False
+
+    async def _answers(self) -> None:
+        disk = self.random.choice(self._team.members).disk
+        disk.silent_share = 0.2
+        await self._for_a_while()
+        disk.silent_share = 0.0
+
+    async def _slow_database(self) -> None:
+        """Of one server; for so long that its lease may end while it waits."""
+        disk = self.random.choice(self._team.members).disk
+        disk.slowness = self.random.choice((50.0, 1000.0, 6000.0))
+        await self._for_a_while()
+        disk.slowness = 1.0
+
+    async def _lost_post(self) -> None:
+        self._team.post.lost_share = self.random.choice((0.05, 0.3, 1.0))
+        await self._for_a_while()
+        self._team.post.lost_share = 0.0
+
+    async def _post_twice(self) -> None:
+        self._team.post.twice_share = 0.3
+        await self._for_a_while()
+        self._team.post.twice_share = 0.0
+
+    async def _post_down(self) -> None:
+        self._team.post.down = True
+        await self._for_a_while()
+        self._team.post.down = False
 
 
 async def _awaited(kind: Callable[[], Awaitable[None]]) -> None:

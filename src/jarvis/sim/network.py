@@ -114,7 +114,7 @@ class ServerEnd:
     """What the gateway takes for its WebSocket."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = self._link = link
         self.state = SimpleNamespace(principal=AGENT)
 
     async def accept(self) -> None:

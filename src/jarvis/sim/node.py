@@ -54,6 +54,8 @@ class Node:
         self.fence_until = 0.0
         self._fence_timer: asyncio.TimerHandle | None = None
         self.agent: Agent | None = None
+        self.messages_get_lost = False
+        """Between servers: then its agent says, as the real one always does, how many it has received."""
 
     # ------------------------------------------------------------ life
 
@@ -225,7 +227,9 @@ class Agent:
 
     def _say_heartbeat(self) -> None:
         fenced = self.session.connected and self.machine.fenced
-        self.session.say(Heartbeat(beat=self.fence.ask(asyncio.get_running_loop().time()) if fenced else 0))
+        beat = self.fence.ask(asyncio.get_running_loop().time()) if fenced else 0
+        told = self.session.told if self.node.messages_get_lost else -1
+        self.session.say(Heartbeat(told=told, beat=beat))
 
     def _look_at_fence(self) -> None:
         self.machine.fence_open = asyncio.get_running_loop().time() < self.node.fence_until

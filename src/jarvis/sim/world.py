@@ -12,12 +12,13 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import State
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.sim.disk import Disk
-from jarvis.sim.faults import Faults
+from jarvis.sim.faults import Faults, SeveralFaults
 from jarvis.sim.history import History
 from jarvis.sim.judge import Judge
 from jarvis.sim.network import Network
 from jarvis.sim.node import Node
 from jarvis.sim.server import CheckedScheduler, Server
+from jarvis.sim.several import Team
 from jarvis.sim.workload import Client, Load, farewell
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store, TaskFilter
@@ -56,6 +57,8 @@ class Plan:
 
     seconds: float = 60.0
     calm: bool = False
+    servers: int = 0
+    """Several servers with leases and a post between them; 0: one at a time, of which nobody knows another."""
     fenced: bool = False
     load: Load = field(default_factory=Load)
 
@@ -69,13 +72,14 @@ class World:
         self.history = History(self._loop.time, echo)
         self.network = Network(self.random("network"), self.history, self.fail)
         self.judge = Judge(self.database_now, self.history, self._heard_at, self.fail)
-        self.disk = Disk(parts.store(self.database_now), self.random("disk"), self.judge.committed)
+        self.store = parts.store(self.database_now)
+        self.disk = Disk(self.store, self.random("disk"), self.judge.committed)
         size = self.random("size")
         self.nodes = [
             self._node(f"n{at}", SIZES[at % len(SIZES)]) for at in range(size.randint(2 if plan.fenced else 1, 4))
         ]
-        self.faults = Faults(self, self.random("faults"))
-        self.server: Server | None = None
+        self.faults = (SeveralFaults if plan.servers else Faults)(self, self.random("faults"))
+        self.server: Server | Team | None = None
         self.lives = 0
         self._restarting = 0
         self._failed: asyncio.Future[None] = self._loop.create_future()
@@ -89,15 +93,20 @@ class World:
         return EPOCH + self._loop.time()
 
     def _heard_at(self, name: str, before: float) -> float:
-        """A node that was never told its id is one of its name only: as long as that name has a session it is refused."""
+        """A node that was never told its id is one of its name only: as long as that name has a session it is refused.
+        Among several servers the one that hears it may reach neither the leader nor the database."""
+        if self.plan.servers:
+            return 0.0
         node = next(node for node in self.nodes if node.name == name)
         return EPOCH + self.network.heard_at(name, before - EPOCH) if node.node is not None else 0.0
 
     def _node(self, name: str, total: Resources) -> Node:
         self.judge.totals[name] = total
-        return Node(
+        node = Node(
             name, total, self.random(name), network=self.network, judge=self.judge, new_machine=self.parts.machine
         )
+        node.messages_get_lost = bool(self.plan.servers)
+        return node
 
     # ------------------------------------------------------------ life
 
@@ -152,6 +161,10 @@ class World:
     # ------------------------------------------------------------ the server
 
     async def _start_server(self) -> None:
+        if self.plan.servers:
+            self.server = Team(self, self.plan.servers)
+            self.network.listener = self.server.serve
+            return
         while True:
             self.lives += 1
             self.server = Server(self, self.lives)
@@ -161,7 +174,7 @@ class World:
 
     async def restart_server(self, after_s: float, leader_stays: bool) -> None:
         """It dies, and its successor comes later; while one is coming, it does not die again."""
-        if self._restarting or self.server is None:
+        if self._restarting or not isinstance(self.server, Server):
             return
         self._restarting += 1
         self.server.crash(leader_stays)
