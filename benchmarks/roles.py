@@ -5,7 +5,6 @@
 
 import argparse
 import statistics
-import sys
 import threading
 import time
 from pathlib import Path
@@ -111,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

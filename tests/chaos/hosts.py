@@ -1,5 +1,6 @@
 """Hosts on one machine: network namespaces on a bridge, whose links can be cut, cut one way, made lossy, or taken away."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 Direction = Literal["in", "out", "both"]
 NEEDED = ("ip", "iptables")
+CLONE_NEWNET = 0x40000000
 
 
 def needs_hosts() -> None:
@@ -30,6 +32,12 @@ def _run(*command: str) -> None:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 class Host:
     """A namespace with one address. Programs start in it with :meth:`argv` before their own."""
 
@@ -38,6 +46,17 @@ class Host:
 
     def argv(self, *command: str) -> list[str]:
         return ["ip", "netns", "exec", self.namespace, *command]
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Sockets that this thread makes meanwhile, and processes that it starts, are on that host."""
+        with Path("/proc/thread-self/ns/net").open() as own:
+            with Path(f"/run/netns/{self.namespace}").open() as there:
+                _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(own.fileno())
 
     def run(self, *command: str) -> None:
         """Something short that must succeed."""
@@ -55,6 +74,11 @@ class Host:
         for chain, _ in _chains(way):
             rule = ["-m", "statistic", "--mode", "random", "--probability", f"{share:.3f}", "-j", "DROP"]
             self.run("iptables", "-A", chain, "!", "-i" if chain == "INPUT" else "-o", "lo", *rule)
+
+    def dropped(self) -> int:
+        """Packets that the faults of this host have taken so far."""
+        told = subprocess.run(self.argv("iptables", "-nvxL"), capture_output=True, text=True, check=True).stdout
+        return sum(int(line.split()[0]) for line in told.splitlines() if " DROP " in line)
 
     def heal(self) -> None:
         """Everything passes again."""

@@ -122,6 +122,25 @@ async def test_who_is_gone_and_silent_is_superseded_early(pair: Pair, clock: Tic
         await one.leadership_renew(first, 10.0)
 
 
+async def test_an_attempt_that_came_to_nothing_keeps_nobody_waiting(
+    pair: Pair, clock: Ticking, plain: asyncpg.Connection
+) -> None:
+    """It had taken the lock of the leader's session before its transaction failed."""
+    one, two = pair
+    await one.leadership_acquire("one", 10.0)
+    assert one._session is not None
+    await one._session.close()
+    one._session = None
+    clock.now += 3.0
+    await plain.execute("ALTER TABLE takeover RENAME TO elsewhere")
+    with pytest.raises(StoreUnavailable):
+        await two.leadership_acquire("two", 10.0)
+    await plain.execute("ALTER TABLE elsewhere RENAME TO takeover")
+    async with asyncio.timeout(WAIT_S):
+        while not await superseded(one):  # noqa: ASYNC110 - the server has to notice the end of the session
+            await asyncio.sleep(0.02)
+
+
 async def superseded(store: PostgresStore) -> bool:
     try:
         await store.leadership_acquire("two", 10.0)

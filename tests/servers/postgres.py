@@ -39,10 +39,10 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """``sync``: whether a commit waits for the disk, which only tests of durability need."""
+    """``sync``: whether a commit waits for the disk, which only tests of durability need; ``address``: where it listens."""
 
-    def __init__(self, sync: bool = False) -> None:
-        self._binaries, self._sync = binaries(), sync
+    def __init__(self, sync: bool = False, address: str = "127.0.0.1") -> None:
+        self._binaries, self._sync, self.address = binaries(), sync, address
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="jpg-"))
         self._user = _unprivileged()
@@ -68,21 +68,19 @@ class PostgresServer:
             "--no-locale",
             "-N",
         ]
-        subprocess.run(list(map(str, initdb)), check=True, capture_output=True, **self._as_user())
+        subprocess.run(list(map(str, initdb)), check=True, capture_output=True, **as_unprivileged())
+        with (self._data / "pg_hba.conf").open("a") as doors:
+            doors.write(f"host all all {self.address}/24 trust\n")
         self.start()
 
     @property
     def _data(self) -> Path:
         return self.directory / "data"
 
-    def _as_user(self) -> dict[str, Any]:
-        user = self._user
-        return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
-
     def start(self) -> None:
         """And wait until it answers."""
         settings = {
-            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "",
+            "listen_addresses": self.address, "port": self.port, "unix_socket_directories": "",
             "fsync": "on" if self._sync else "off", "full_page_writes": "on" if self._sync else "off",
             "max_connections": 200, "shared_buffers": "64MB", "logging_collector": "off",
         }  # fmt: skip
@@ -90,12 +88,12 @@ class PostgresServer:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **as_unprivileged())
         self._wait()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [str(self._binaries / "pg_isready"), "-q", "-h", self.address, "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             assert self._process is not None
             assert self._process.poll() is None, (self.directory / "log").read_text()
@@ -137,7 +135,7 @@ class PostgresServer:
     # ------------------------------------------------------------ databases
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://jarvis@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://jarvis@{self.address}:{self.port}/{database}"
 
     def database(self) -> str:
         """The URL of a fresh, empty database."""
@@ -171,6 +169,12 @@ def _unprivileged() -> pwd.struct_passwd | None:
         except KeyError:
             continue
     return None
+
+
+def as_unprivileged() -> dict[str, Any]:
+    """How to start what refuses to be root."""
+    user = _unprivileged()
+    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
 def _children(pid: int) -> list[int]:

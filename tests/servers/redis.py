@@ -29,14 +29,14 @@ def binary() -> str:
 class RedisServer:
     """Keeps nothing on disk, as messages need not survive."""
 
-    def __init__(self) -> None:
-        self._binary, self.port = binary(), free_port()
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._binary, self.port, self.address = binary(), free_port(), address
         self.directory = Path(tempfile.mkdtemp(prefix="jredis-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.address}:{self.port}"
 
     def start(self) -> None:
         """And wait until it answers."""
@@ -45,7 +45,9 @@ class RedisServer:
             "--port",
             str(self.port),
             "--bind",
-            "127.0.0.1",
+            self.address,
+            "--protected-mode",
+            "no",
             "--save",
             "",
             "--dir",
@@ -63,7 +65,7 @@ class RedisServer:
         """The first line that it answers to a command; empty when it does not."""
         request = f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            with socket.create_connection((self.address, self.port), timeout=2) as connection:
                 connection.sendall(request.encode())
                 return connection.recv(4096).decode(errors="replace").split("\r\n")[0]
         except OSError:

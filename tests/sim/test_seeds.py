@@ -18,6 +18,7 @@ REGRESSION_SEEDS = {
     51: "a task that had ended was taken once more from a late hint",
     242: "the row of a named element was in memory alone, and a new leader passed over it",
     687: "what had been superseded started when its node came back, because the fence opened first",
+    217: "a leader that was superseded while it read the store took what two leaders had written for one memory",
     103: "a queue entry of a cancelled element was placed",
 }
 """Seeds of worlds that went wrong once, with the defect; tests/unit/scheduler/test_corners.py has each in a few lines."""

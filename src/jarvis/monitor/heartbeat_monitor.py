@@ -37,7 +37,8 @@ def judge(nodes: Mapping[int, Heard], windows: Windows) -> Judgement:
     """Compare each node's silence with the windows."""
     judgement = Judgement()
     alive = {n: h for n, h in nodes.items() if h.state is not NodeState.LOST}
-    silent = [n for n, heard in alive.items() if heard.silent_s >= windows.lost_s]
+    # Heartbeats come at different instants, so those that fell silent together are not all lost at the same one.
+    silent = [n for n, heard in alive.items() if heard.silent_s >= windows.suspect_s]
     judgement.mass_loss = len(silent) >= MASS_LEAST and len(silent) > MASS_SHARE * len(alive)
     for node, heard in nodes.items():
         verdict = _verdict(heard, judgement.mass_loss, windows)

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from jarvis.core.errors import LeadershipHeld, StoreUnavailable
+from jarvis.core.errors import LeadershipHeld, StaleEpoch, StoreUnavailable
 from jarvis.scheduler.scheduler import Scheduler
-from jarvis.state.coordination import Leader
+from jarvis.state.coordination import Leader, Leadership
 
 log = logging.getLogger("jarvis.leader")
 
@@ -42,7 +42,7 @@ class Election:
                     await self._lead()
                     if not self._scheduler.lease_s:
                         return
-            except LeadershipHeld:
+            except (LeadershipHeld, StaleEpoch):
                 await self.look()
             except StoreUnavailable as error:
                 self._scheduler.heartbeat.last_error = str(error)
@@ -57,17 +57,21 @@ class Election:
 
     async def _lead(self) -> None:
         scheduler = self._scheduler
-        await scheduler.start()
-        log.info("this server leads under epoch %d", scheduler.leadership.epoch)
         try:
-            self.leads = True
-            self._heard_of(Leader(scheduler.holder, scheduler.leadership, scheduler.lease_s))
+            await scheduler.start(self._acquired)
             await scheduler.run()
         finally:
-            self.leads = False
-            if self.leader is not None:
-                self._on_change(self.leader)
-            await scheduler.resign()
+            if self.leads:  # if only for a moment: then it must not keep others from leading
+                self.leads = False
+                if self.leader is not None:
+                    self._on_change(self.leader)
+                await scheduler.resign()
+
+    def _acquired(self, leadership: Leadership) -> None:
+        """Before the store is read: what nodes and servers say to the new leader from now on waits for it."""
+        log.info("this server leads under epoch %d", leadership.epoch)
+        self.leads = True
+        self._heard_of(Leader(self._scheduler.holder, leadership, self._scheduler.lease_s))
 
     @property
     def standby(self) -> bool:

@@ -9,6 +9,8 @@ assigned               unknown, same boot               the assignment is said a
 running, cancelling    in its backlog or running        nothing; a stop is said again
 running, cancelling    unknown, same boot               ``supervisor_lost``
 any                    unknown, other boot              ``node_lost``
+assigned               unknown, an earlier life of the  ``supervisor_lost``: it may have ended there and be forgotten
+                       database
 any                    ended                            the node says the end again; it is recorded
 not current there      in its backlog or running        it is stopped
 not current there      ended                            it may forget it
@@ -25,6 +27,8 @@ from jarvis.scheduler.outcomes import on_started, settle
 from jarvis.scheduler.turn import Turn
 
 RETRY_S = 5.0
+NUMBER_JUMP = 1_000_000
+"""More than a node can have been told in the time by which a standby may be late."""
 LOST_MESSAGE_S = 6.0
 """A message that a node has not received by then, while it is heard, was lost on the way."""
 _WISH_CAUSES = {"cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED}
@@ -43,10 +47,13 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
         turn.effects.append(ToSession(item.session, old, turn.cause_id, close=True))
         return
     rebooted = view.node.boot_id not in ("", hello.boot_id)
+    another_life = 0 < hello.incarnation < turn.cluster.incarnation
+    if another_life:  # it may remember numbers that this life of the database does not
+        view.node.next_number += NUMBER_JUMP
     _update(turn, view, item)
     known, windows = {k.number: k for k in hello.known}, turn.cluster.windows
     answer_at = len(turn.effects)
-    _compare_ours(turn, view, known, rebooted)
+    _compare_ours(turn, view, known, rebooted=rebooted, another_life=another_life)
     current = {n for n, p in view.placed.items() if n in known and known[n].token == _token(turn, p)}
     turn.effects.insert(  # before what the comparison has to say on the session that it opens
         answer_at,
@@ -103,7 +110,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
     turn.event("node.connected", node=node.id)
 
 
-def _compare_ours(turn: Turn, view: NodeView, known: dict[int, Known], rebooted: bool) -> None:
+def _compare_ours(turn: Turn, view: NodeView, known: dict[int, Known], *, rebooted: bool, another_life: bool) -> None:
     """Every assignment that the database has on this node, against what the node said."""
     for number, placed in sorted(view.placed.items()):
         attempt = turn.cluster.attempts[placed.key]
@@ -118,7 +125,7 @@ def _compare_ours(turn: Turn, view: NodeView, known: dict[int, Known], rebooted:
                 turn.effects.append(ToNode(view.node.id, stop, turn.cause_id))
         elif rebooted:
             settle(turn, task, element, Ending(Cause.NODE_LOST), "the node was started anew")
-        elif element.state is State.ASSIGNED:
+        elif element.state is State.ASSIGNED and not another_life:
             array = task.spec.array
             position = 0 if array is None else array.position_of(element.index) or 0
             turn.send_assignment(task, element, attempt, position, element.cause or "")

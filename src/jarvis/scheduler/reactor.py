@@ -1,5 +1,7 @@
 """PURE: from inputs to a turn: each handler lives with its subject, this file only knows which input goes where."""
 
+from collections.abc import Iterator
+
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.effects import AckFrame
@@ -34,6 +36,8 @@ from jarvis.scheduler.turn import Turn
 LOOK_S = 1.0
 """How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
 REASON_MOST = 200
+REBUILT_AT_ONCE = 1000
+"""Tasks between two pauses: a few hundredths of a second."""
 
 
 def handle(turn: Turn, item: Input) -> None:
@@ -177,13 +181,16 @@ def apply(turn: Turn, plan: Plan) -> None:
     cluster.reservations = {r.key: (r.node, r.start) for r in plan.reservations}
 
 
-def rebuild(cluster: Cluster, tasks: list[Task]) -> None:
-    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices."""
+def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
+    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
+    then, so that whoever iterates can do something else between."""
     for task in tasks:
         cluster.tasks[task.id] = task
         cluster.ledger.count_task(task.project, task.user, 1)
-    for task in tasks:
+    for count, task in enumerate(tasks, 1):
         _rebuild_task(cluster, task)
+        if count % REBUILT_AT_ONCE == 0:
+            yield
     for attempt in sorted(cluster.attempts.values(), key=lambda a: (a.started_at is None, a.number)):
         _rebuild_placed(cluster, attempt)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from jarvis.bus.bus import Bus
@@ -81,7 +81,7 @@ class Scheduler:
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
-        self._next_poll = self._next_judgement = self._judged_at = 0.0
+        self._next_poll = self._next_judgement = self._judged_at = self._mass_loss_until = 0.0
         self._beats: dict[int, int] = {}
         """Node → its heartbeat that was heard and not answered yet."""
         self._started_since: float | None = None
@@ -94,9 +94,11 @@ class Scheduler:
 
     # ------------------------------------------------------------ life
 
-    async def start(self) -> None:
-        """Become the leader and rebuild memory from the store; raises :class:`LeadershipHeld` while somebody else leads."""
+    async def start(self, acquired: Callable[[Leadership], None] = lambda leadership: None) -> None:
+        """Become the leader, say so, and rebuild memory from the store; raises :class:`LeadershipHeld` while somebody else
+        leads."""
         self.leadership = await self.store.leadership_acquire(self.holder, self.lease_s)
+        acquired(self.leadership)
         self.finished = False
         self._renew_at = self.clock.now() + RENEW_S
         await self.rebuild()
@@ -186,21 +188,44 @@ class Scheduler:
             cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
             cluster.node_names[node.name] = node.id
         tasks: list[Task] = []
-        after = 0
-        while page := await self.store.task_list_live(after, PAGE):
-            after = page[-1].id
-            await self._renew()
-            await self._load_page(cluster, page)
-            tasks.extend(task for task in page if task.state is not State.SUBMITTED)
+        async with aclosing(self._live()) as pages:
+            async for page in pages:
+                await self._renew()
+                await self._load_page(cluster, page)
+                tasks.extend(task for task in page if task.state is not State.SUBMITTED)
         cluster.estimates = self.cluster.estimates
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
-        rebuild(cluster, tasks)
+        for _ in rebuild(cluster, tasks):
+            await asyncio.sleep(0)
+            await self._renew()
         await self.workflows.rebuild()
+        await self._still_leads()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now
         self.bus.dispatch(begin_anew)
+
+    async def _still_leads(self) -> None:
+        """What was read page by page belongs together only if nobody else has led, and written, meanwhile."""
+        current = (await self.store.leader_get()).leadership
+        if current != self.leadership:
+            raise StaleEpoch(f"epoch {current.epoch} leads, not {self.leadership.epoch}")
+
+    async def _live(self) -> AsyncGenerator[list[Task], None]:
+        """Pages of what lives; the store looks up the next one while a full one is worked on."""
+        page = await self.store.task_list_live(0, PAGE)
+        while page:
+            if len(page) < PAGE:
+                yield page
+                page = await self.store.task_list_live(page[-1].id, PAGE)
+                continue
+            ahead = asyncio.ensure_future(self.store.task_list_live(page[-1].id, PAGE))
+            try:
+                yield page
+                page = await ahead
+            finally:
+                ahead.cancel()
 
     async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
         ids = [task.id for task in page]
@@ -359,10 +384,14 @@ class Scheduler:
         heard = {n: Heard(v.node.state, turn.now - v.heard_at) for n, v in views.items()}
         judgement = judge(heard, self.windows)
         turn.cause_id = "heartbeats"
-        if judgement.mass_loss:
+        if judgement.mass_loss and turn.now >= self._mass_loss_until:
             turn.alarm("mass_loss", "more than half of the nodes are silent: none is declared lost")
+        if judgement.mass_loss:  # those that come back do so one after the other: each has a full window for it
+            self._mass_loss_until = turn.now + self.windows.lost_s
+        spared = Verdict.LOST if turn.now < self._mass_loss_until else None
         for node, verdict in judgement.verdicts.items():
-            _VERDICTS[verdict](turn, views[node])
+            if verdict is not spared:
+                _VERDICTS[verdict](turn, views[node])
         on_tasks_ended(turn)
 
     def _patience(self) -> float:

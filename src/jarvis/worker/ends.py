@@ -8,6 +8,7 @@ from jarvis.core.states import Cause
 CAUSES = {
     "exit": Cause.EXIT, "signal": Cause.SIGNAL, "timeout": Cause.TIMEOUT, "oom": Cause.OOM,
     "output_limit": Cause.OUTPUT_LIMIT, "supervisor_lost": Cause.SUPERVISOR_LOST,
+    "node_lost": Cause.NODE_LOST,
 }  # fmt: skip
 LOST = frozenset({"shutdown", "owner_gone"})
 """Kills by which the node went down: the task is not to blame and may run elsewhere."""

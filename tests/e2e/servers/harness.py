@@ -47,10 +47,11 @@ class Servers:
 @contextlib.contextmanager
 def servers(
     *names: str, with_redis: bool = False, sync: bool = False, cpus: int | None = None, listen: bool = False,
-    more: dict[str, str] | None = None,
+    more: dict[str, str] | None = None, own_ports: bool = False,
 ) -> Iterator[Servers]:  # fmt: skip
     """As many servers as names, up and with connected nodes of so many processors; with ``listen`` nodes may join them;
-    ``more`` is added to their environment."""
+    ``more`` is added to their environment. Each node has its own name, after a z, as its label ``zone``;
+    ``own_ports`` are such that nobody takes while their server is away."""
     with contextlib.ExitStack() as stack:
         postgres = PostgresServer(sync)
         stack.callback(postgres.remove)
@@ -66,10 +67,12 @@ def servers(
         homes = {}
         for name in names:
             homes[name] = stack.enter_context(home())
-            homes[name].env |= environment
+            homes[name].env |= environment | {"JARVIS_WORKER__LABELS": f"{{zone: z{name}}}"}
         made = Servers(homes, postgres, redis)
         for name in names:
             homes[name].up_with = ["--node-name", name, *([] if cpus is None else ["--cpus", str(cpus)])]
+            if own_ports:
+                homes[name].up_with += ["--port", str(free_port())]
             if listen:
                 homes[name].up_with += ["--listen", f"127.0.0.1:{free_port()}"]
             homes[name].jarvis("up", *homes[name].up_with)

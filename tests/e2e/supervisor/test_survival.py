@@ -172,7 +172,7 @@ def test_an_attempt_of_another_boot_is_lost_but_nothing_is_killed(node: Node) ->
         node.journal.write_bytes(line(life) + line(start) + line(pid))
         node.up()
         agent = node.agent()
-        assert states(agent) == {7: ("ended", "supervisor_lost")}
+        assert states(agent) == {7: ("ended", "node_lost")}
         assert alive(bystander.pid)
     finally:
         bystander.kill()

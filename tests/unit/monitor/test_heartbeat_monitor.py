@@ -39,3 +39,16 @@ def test_many_silent_at_once_mean_us(silent: int, alive: int, mass: bool) -> Non
 def test_nodes_that_are_lost_already_do_not_count() -> None:
     nodes = {i: Heard(NodeState.LOST, W.lost_s) for i in range(10)} | {10: Heard(NodeState.READY, W.lost_s)}
     assert judge(nodes, W).verdicts == {10: Verdict.LOST}
+
+
+def test_those_that_fell_silent_together_are_not_heard_of_at_the_same_instant() -> None:
+    """Heartbeats of five nodes come spread over two seconds; three are cut off at once, and the first is lost before the others."""
+    nodes = {1: Heard(NodeState.SUSPECT, W.lost_s), 2: Heard(NodeState.SUSPECT, W.lost_s - 0.9)}
+    nodes |= {
+        3: Heard(NodeState.SUSPECT, W.lost_s - 1.8),
+        4: Heard(NodeState.READY, 0.3),
+        5: Heard(NodeState.READY, 1.1),
+    }
+    judgement = judge(nodes, W)
+    assert judgement.mass_loss
+    assert judgement.verdicts == {}

@@ -69,11 +69,12 @@ class Case:
         self.step()
 
     def node(self, name: str = "", cpus: float = 4, mem: int = 8 * GIB, labels: dict[str, str] | None = None,
-             taints: tuple[str, ...] = (), known: list[Known] | None = None, boot: str = "boot") -> int:  # fmt: skip
+             taints: tuple[str, ...] = (), known: list[Known] | None = None, boot: str = "boot",
+             heard: int = 0) -> int:  # fmt: skip
         name = name or f"n{len(self.cluster.nodes) + 1}"
         hello = Hello(
             version=1, software="0", name=name, node=None, boot_id=boot, known=known or [],
-            resources={"cpu": round(cpus * 1000), "memory": mem}, labels=labels or {}, taints=taints,
+            resources={"cpu": round(cpus * 1000), "memory": mem}, labels=labels or {}, taints=taints, incarnation=heard,
         )  # fmt: skip
         self.step(NodeConnected("hello", f"session-{name}-{self.now}", hello))
         return self.cluster.node_names[name]

@@ -51,7 +51,8 @@ def rebuilt(case: Case) -> Cluster:
     for element in case.cluster.elements.values():
         cluster.add_element(element)
     cluster.attempts.update(case.cluster.attempts)
-    rebuild(cluster, list(case.cluster.tasks.values()))
+    for _ in rebuild(cluster, list(case.cluster.tasks.values())):
+        continue
     check_cluster(cluster)
     return cluster
 

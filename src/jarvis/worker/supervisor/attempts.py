@@ -185,12 +185,12 @@ def report_of(attempt: Attempt) -> Message:
     }
 
 
-def lost_report(wall: float | None) -> Message:
-    """The `ended` body of an attempt whose supervisor is gone: what it did afterwards nobody saw."""
+def lost_report(wall: float | None, cause: str = "supervisor_lost") -> Message:
+    """The `ended` body of an attempt whose supervisor, or node, is gone: what it did afterwards nobody saw."""
     return {
         "exit_code": None,
         "signal": None,
-        "cause": "supervisor_lost",
+        "cause": cause,
         "kill_cause": None,
         "wall_s": wall,
         "usage": None,

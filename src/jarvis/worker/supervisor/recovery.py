@@ -20,7 +20,8 @@ GIVE_UP_AFTER = 5.0
 
 
 def recover(past: Past, journal: Journal, pool: Pool | None) -> dict[int, Attempt]:
-    """Kill what is left (in the same boot), turn every attempt without an end into `supervisor_lost`."""
+    """Kill what is left (in the same boot), turn every attempt without an end into `supervisor_lost`, or `node_lost`
+    when it was of another boot."""
     same_boot = past.boot == boot_id()
     if same_boot or not past.boot:
         _kill_leftovers(past, pool)
@@ -43,7 +44,9 @@ def _revive(record: dict[str, object], same_boot: bool) -> Attempt:
     if known:
         attempt.began = float(began)  # type: ignore[arg-type]
     end = record.get("end")
-    attempt.end = end if isinstance(end, dict) else lost_report(round(now() - attempt.began, 3) if known else None)
+    cause = "supervisor_lost" if same_boot else "node_lost"
+    wall = round(now() - attempt.began, 3) if known else None
+    attempt.end = end if isinstance(end, dict) else lost_report(wall, cause)
     attempt.state = ENDED
     return attempt
 

@@ -64,7 +64,13 @@ class PostgresCoordination:
             await c.execute(Q["takeover_put"], self._at(), *told)
             return Leadership(*row)
 
-        won = await self.postgres.transaction(unit)
+        had = self._session
+        try:
+            won = await self.postgres.transaction(unit)
+        except BaseException:
+            if self._session is not had:  # an attempt that comes to nothing must not look like a leader that lives
+                await self._end_session()
+            raise
         if self._session is None:
             await self._begin_session()
         return won
@@ -79,9 +85,11 @@ class PostgresCoordination:
             await self._begin_session()
 
     async def leadership_release(self, leadership: Leadership) -> None:
-        with suppress(StaleEpoch):
-            await self.leadership_renew(leadership, 0.0)
-        await self._end_session()
+        try:
+            with suppress(StaleEpoch):
+                await self.leadership_renew(leadership, 0.0)
+        finally:
+            await self._end_session()
 
     async def _begin_session(self) -> bool:
         """Whether the lock that a living leader holds is ours now."""
