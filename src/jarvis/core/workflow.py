@@ -107,7 +107,6 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of those params."""
     timeout: float | None = None
     allow_failure: bool = False
-    cache: str | None = None
 
     @property
     def kind(self) -> Literal["task", "block", "switch", "sleep", "approval"]:

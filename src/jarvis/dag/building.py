@@ -120,7 +120,6 @@ class _Builder:
             loop=self._loop(given, place),
             timeout=self.positive(given.get("timeout"), (*place, "timeout")),
             allow_failure=given.get("allow_failure", False),
-            cache=self._fill(given.get("cache"), (*place, "cache")),
             **fields,
         )
 

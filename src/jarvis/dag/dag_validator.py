@@ -131,7 +131,6 @@ class _Checker:
         self._reads_or_expression(given.get("for_each"), scope, (*step.place, "for_each"))
         for key in ("sleep", "wait_until", "with"):
             self._reads(given.get(key), inside, (*step.place, key))
-        self._reads(given.get("cache"), scope, (*step.place, "cache"))
         for key, value in (step.task or {}).items():
             self._reads(value, inside, (*step.place, key))
         for _, _, block in step.blocks:

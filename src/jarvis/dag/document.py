@@ -31,7 +31,7 @@ KINDS = (*WORK_FIELDS, "steps", "race", "workflow", "switch", "sleep", "wait_unt
 _BLOCK_FIELDS = ("on_failure", "finally", "output", "fail_fast")
 _STEP_FIELDS = frozenset({
     "id", "depends_on", "trigger", "when", "for_each", "concurrency", "while", "until", "max_iterations", "delay", "cases",
-    "default", "with", "timeout", "allow_failure", "cache", *KINDS, *_BLOCK_FIELDS, *TASK_FIELDS,
+    "default", "with", "timeout", "allow_failure", *KINDS, *_BLOCK_FIELDS, *TASK_FIELDS,
 })  # fmt: skip
 _TOP_FIELDS = frozenset({
     "name", "description", "params", "defaults", "steps", "concurrency", "timeout", "project", "workflows", *_BLOCK_FIELDS,
@@ -269,7 +269,6 @@ class _Reader:
                 self.wrong((*place, key), f"{key}: expected an expression")
         for key in ("allow_failure", "fail_fast"):
             self._type(data, place, key, bool)
-        self._type(data, place, "cache", str)
         self._positive(data, place, "concurrency")
         self._positive(data, place, "max_iterations", MAX_ITERATIONS)
         loops = "while" in data or "until" in data
