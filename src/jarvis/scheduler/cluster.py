@@ -54,6 +54,8 @@ class NodeView:
 
     node: Node
     session: str | None = None
+    over: str | None = None
+    """The session that was told to end, until a Hello begins another: telling it may get lost."""
     used: Resources = field(default_factory=dict)
     placed: dict[int, Placed] = field(default_factory=dict)
     expected: dict[int, Placed] = field(default_factory=dict)

@@ -99,7 +99,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names.pop(node.name, None)
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
-    view.session, view.heard_at, view.hello = item.session, turn.now, hello.ordinal
+    view.session, view.heard_at, view.hello, view.over = item.session, turn.now, hello.ordinal, None
     node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
     node.resources, node.taints = hello.resources, hello.taints
     node.labels = {**node.labels, **hello.labels}
@@ -146,10 +146,23 @@ def on_told(turn: Turn, view: NodeView, told: int) -> None:
     if told >= view.told_mark:
         view.told_mark, view.told_mark_at = view.told, turn.now
     elif turn.now - view.told_mark_at > LOST_MESSAGE_S and view.session is not None:
-        lost = Refused(reason="messages to this node were lost", retry_s=0.1)
-        turn.effects.append(ToSession(view.session, lost, turn.cause_id, close=True))
-        view.session = None
+        _end_session(turn, view, "messages to this node were lost", 0.1)
         turn.event("node.messages_lost", node=view.node.id)
+
+
+def on_beat_of_ended(turn: Turn, view: NodeView) -> None:
+    """It goes on in a session that was told to end: that message was lost, too, and is said again."""
+    if turn.now - view.told_mark_at > LOST_MESSAGE_S:
+        _end_session(turn, view, "this session is over", 0.1)
+
+
+def _end_session(turn: Turn, view: NodeView, reason: str, retry_s: float) -> None:
+    """Only a Hello compares what the node has with what it should have."""
+    view.over, view.session = view.session or view.over, None
+    view.told_mark_at = turn.now
+    if view.over is not None:
+        refused = Refused(reason=reason, retry_s=retry_s)
+        turn.effects.append(ToSession(view.over, refused, turn.cause_id, close=True))
 
 
 def on_fitness(turn: Turn, view: NodeView, unfit: str) -> None:
@@ -196,9 +209,7 @@ def on_node_lost(turn: Turn, view: NodeView) -> None:
     """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later. Its session ends, so that it
     comes back with a Hello, however alive that session may turn out to be."""
     if view.session is not None:
-        silent = Refused(reason="this node was not heard of and is taken for lost", retry_s=RETRY_S)
-        turn.effects.append(ToSession(view.session, silent, turn.cause_id, close=True))
-        view.session = None
+        _end_session(turn, view, "this node was not heard of and is taken for lost", RETRY_S)
     view.node.state = NodeState.LOST
     turn.changes.nodes[view.node.id] = view.node
     turn.event("node.lost", node=view.node.id)

@@ -99,7 +99,9 @@ def _on_seen(turn: Turn, item: NodesSeen) -> None:
             if health:  # else only its Hello was heard
                 view.node.health = health
                 nodes.on_fitness(turn, view, item.unfit.get(node, ""))
-            if node in item.told:
+            if view.over is not None:
+                nodes.on_beat_of_ended(turn, view)
+            elif node in item.told:
                 nodes.on_told(turn, view, item.told[node])
 
 

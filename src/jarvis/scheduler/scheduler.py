@@ -174,10 +174,6 @@ class Scheduler:
     async def rebuild(self) -> None:
         """Everything live, page by page, yielding between pages; nodes get a fresh full window before they are judged. Their
         sessions end: what was said or heard in a turn without a commit is unknown, and only a Hello compares it."""
-        begin_anew = [
-            ToSession(view.session, Refused(reason="the leader has read the store anew", retry_s=0.1), "rebuild", close=True)
-            for view in self.cluster.nodes.values() if view.session is not None
-        ]  # fmt: skip
         if self.lease_s:  # a commit whose answer got lost may still be on its way: renewing waits for its end
             await self.store.leadership_renew(self.leadership, self.lease_s)
         cluster = Cluster(self.leadership.incarnation, self.leadership.epoch, self.windows)
@@ -187,8 +183,12 @@ class Scheduler:
         now = self.clock.now()
         for node in await self.store.node_list():
             before = self.cluster.nodes.get(node.id)
-            cluster.nodes[node.id] = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
+            view = cluster.nodes[node.id] = NodeView(
+                node, heard_at=now, hello=before.hello if before is not None else 0
+            )
             cluster.node_names[node.name] = node.id
+            if before is not None:
+                view.over, view.told_mark_at = before.session or before.over, now
         tasks: list[Task] = []
         async with aclosing(self._live()) as pages:
             async for page in pages:
@@ -207,7 +207,9 @@ class Scheduler:
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now
-        self.bus.dispatch(begin_anew)
+        again = Refused(reason="the leader has read the store anew", retry_s=0.1)
+        ended = [view.over for view in cluster.nodes.values() if view.over is not None]
+        self.bus.dispatch([ToSession(session, again, "rebuild", close=True) for session in ended])
 
     async def _still_leads(self) -> None:
         """What was read page by page belongs together only if nobody else has led, and written, meanwhile."""

@@ -40,6 +40,24 @@ def test_a_message_on_its_way_is_waited_for_and_one_that_never_comes_ends_the_se
     assert seen(case, node, 1) == []
 
 
+def test_a_session_that_was_not_told_to_end_is_told_again() -> None:
+    case = Case()
+    node = case.node(cpus=1)
+    assert seen(case, node, 0) == []
+    case.submit()
+    assert seen(case, node, 0) == []
+    case.now += 7.0
+    assert seen(case, node, 0) == ["messages to this node were lost"]
+    for _ in range(3):  # the message is lost each time, and the node's heartbeats go on coming
+        case.now += 3.0
+        assert seen(case, node, 0) == []
+        case.now += 4.0
+        assert seen(case, node, 0) == ["this session is over"]
+    case.node(name="n1", cpus=1)
+    case.now += 7.0
+    assert seen(case, node, 1) == []
+
+
 def test_a_stop_follows_the_welcome_of_the_session_that_it_is_for() -> None:
     case = Case()
     case.node(cpus=1)
