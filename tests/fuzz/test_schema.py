@@ -5,6 +5,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from copy import deepcopy
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ CHECKS = [
 LEFT_OUT = {"/api/v1/events/stream": "server-sent events have no end; its cursor is that of /events"}
 """Sockets are not in the document, and no route stops the server."""
 REACHED = 0.9
+VALID: dict[str, Any] = {
+    "/workflows": {"steps": [{"id": "only", "command": "true"}]},
+    "/schedules": {"name": "made-NUMBER", "cron": "0 3 * * *", "task": {"command": ["true"]}},
+    "/schedules/{ident}/backfill": {"begin": "2026-01-01T00:00:00Z", "end": "2026-01-03T00:00:00Z"},
+}
+"""What hardly ever comes of chance."""
 
 
 class World:
@@ -46,7 +53,7 @@ class World:
 
     def __init__(self, made: Home, client: Client, folder: Path) -> None:
         self.made, self.client, self.folder = made, client, folder
-        self.backups = 0
+        self.backups = self.made_valid = 0
         self.digest = client.put_blob(b"a blob")
         with Executor(client=client) as pool:
             future = pool.submit(pow, 2, 8)
@@ -72,6 +79,12 @@ class World:
         bad = client.submit_workflow({"steps": [{"id": "bad", "command": "false"}]})
         assert bad.wait(60)["state"] == "failed"
         self.ended_workflows = [str(bad.id)]
+        self.schedules = [f"s{number}" for number in range(12)]
+        for name in self.schedules:
+            client.connection.post("/schedules", {"name": name, "every": "1d", "task": {"command": ["true"]}})
+        self.quotas = [f"q{number}" for number in range(12)]
+        for project in self.quotas:
+            client.connection.request("PUT", f"/quotas/{project}", json_body={"tasks": 1_000_000})
         self.node = client.connection.get("/nodes")["items"][0]
         self.all = [*self.running, *self.held, *self.waiting, *self.ended, *self.elements, array]
 
@@ -109,6 +122,8 @@ def tame(case: Any, world: World, choose: Any) -> None:
     path = case.operation.path.removeprefix("/api/v1")
     if "ident" in (case.path_parameters or {}) and choose(3):
         case.path_parameters["ident"] = _known(path, world, choose)
+    if "project" in (case.path_parameters or {}) and choose(3):
+        case.path_parameters["project"] = world.quotas[choose(len(world.quotas))]
     if "digest" in (case.path_parameters or {}) and choose(3):
         case.path_parameters["digest"] = world.digest
     for name in [name for name in case.headers or {} if name.lower() in FRAMING]:
@@ -118,6 +133,9 @@ def tame(case: Any, world: World, choose: Any) -> None:
         query["follow"] = "false"
     if "wait" in query:
         query["wait"] = ("0", "0.05s", "later")[choose(3)]
+    if case.method == "POST" and path in VALID and choose(2):
+        world.made_valid += 1
+        case.body = loads(dumps(VALID[path]).replace("NUMBER", str(world.made_valid)))
     body = case.body
     if path == "/backups" and isinstance(body, dict) and isinstance(body.get("path"), str):
         world.backups += 1
@@ -137,8 +155,11 @@ def _known(path: str, world: World, choose: Any) -> str:
     if path.startswith("/nodes"):
         return str(world.node["id"] if choose(2) else world.node["name"])
     if path.startswith("/workflows"):
-        again = path.endswith("/retry")
-        found = world.ended_workflows if again else world.live_workflows
+        last = path.rpartition("/")[2]
+        ends = world.live_workflows[20:] if last in ("cancel", "decide") else world.live_workflows[:20]
+        found = world.ended_workflows if last == "retry" else ends
+    elif path.startswith("/schedules"):
+        found = world.schedules
     else:
         found = world.fitting(path)
     return found[choose(len(found))]
