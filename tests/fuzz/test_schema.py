@@ -79,8 +79,8 @@ class World:
         bad = client.submit_workflow({"steps": [{"id": "bad", "command": "false"}]})
         assert bad.wait(60)["state"] == "failed"
         self.ended_workflows = [str(bad.id)]
-        self.schedules = [f"s{number}" for number in range(12)]
-        for name in self.schedules:
+        self.schedules, self.removable = ["s0", "s1", "s2"], [f"r{number}" for number in range(12)]
+        for name in self.schedules + self.removable:
             client.connection.post("/schedules", {"name": name, "every": "1d", "task": {"command": ["true"]}})
         self.quotas = [f"q{number}" for number in range(12)]
         for project in self.quotas:
@@ -159,7 +159,7 @@ def _known(path: str, world: World, choose: Any) -> str:
         ends = world.live_workflows[20:] if last in ("cancel", "decide") else world.live_workflows[:20]
         found = world.ended_workflows if last == "retry" else ends
     elif path.startswith("/schedules"):
-        found = world.schedules
+        found = world.removable if path.endswith("}") else world.schedules
     else:
         found = world.fitting(path)
     return found[choose(len(found))]
