@@ -21,7 +21,7 @@ IDLE_S = 10.0
 
 def jarvis(directory: Path, *words: str) -> float:
     """Seconds that a command takes."""
-    env = {**os.environ, "JARVIS_STATE_DIR": str(directory)}
+    env = {**os.environ, "JARVIS_HOME": str(directory)}
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-m", "jarvis.cli", *words], env=env, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begin
