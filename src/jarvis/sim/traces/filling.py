@@ -59,8 +59,8 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise InvalidValue("trace", str(path), f"a CSV file that can be read ({error})") from None
+    except (OSError, UnicodeDecodeError, EOFError):
+        raise InvalidValue("trace", str(path), "a CSV file that can be read") from None
     rows = list(csv.DictReader(io.StringIO(text)))
     missing = [name for name in columns if not rows or name not in rows[0]]
     if missing:

@@ -47,8 +47,8 @@ def read(path: Path, kind: str = "") -> Workload:
         raw = path.read_bytes()
         text = gzip.decompress(raw) if path.suffix == ".gz" else raw
         return _READERS[kind](text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise InvalidValue("trace", str(path), f"a file that can be read ({error})") from None
+    except (OSError, UnicodeDecodeError, EOFError):
+        raise InvalidValue("trace", str(path), "a file that can be read") from None
 
 
 def _swf(text: str) -> Workload:
