@@ -80,6 +80,8 @@ class Workflows:
 
     async def handle(self, turn: Turn, item: Input) -> bool:
         """Take what is about workflows; whether anything is left for others."""
+        if self._read:  # a command may be about a step that comes up here
+            await self._go_on(turn)
         turn.cause_id = item.cause_id
         if isinstance(item, WorkflowsTaken):
             polled = item.cause_id.startswith("poll")

@@ -1,6 +1,7 @@
 """Bytes to and from a running task: its input, its terminal, a command beside it."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -9,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import Unreachable, from_problem
@@ -21,6 +22,14 @@ PIECE = 64 * 1024
 WINDOW = 256 * 1024
 """Bytes of input that may be under way. More would fill the connection, and a send that blocks there stops the receiver too:
 two ends that each wait for the other to read."""
+
+
+class _KeptAlive(ClientConnection):
+    """Its socket is told before the handshake: after it the server may have answered, and closed, already."""
+
+    def __init__(self, connected: socket.socket, *args: Any, **kwargs: Any) -> None:
+        keep_alive(connected)
+        super().__init__(connected, *args, **kwargs)
 
 
 class TaskStream:
@@ -41,8 +50,8 @@ class TaskStream:
             self._socket = self._open.enter_context(connect(
                 f"{url}/api/v1{path}?{query}", additional_headers=headers, compression=None, max_size=None,
                 open_timeout=OPEN_S, proxy=None, ssl=connection.server.context(), ping_interval=None,
+                create_connection=_KeptAlive,
             ))  # fmt: skip
-            keep_alive(self._socket.socket)
         except (OSError, TimeoutError, WebSocketException) as error:
             raise Unreachable(f"no stream from {connection.url}: {error}", "unreachable") from None
 
