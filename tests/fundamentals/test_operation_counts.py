@@ -77,10 +77,10 @@ async def measured(directory: Path, tasks: list[NewTask]) -> dict[str, Cost]:
     room = {"cpu": 1000 * TASKS}
     hello = Hello(version=1, software="0", name="n1", node=None, boot_id="b", resources=room, labels={})
     await scheduler.run_once([NodeConnected("hello", "s-1", hello)])
-    meter = Meter(store._writer)  # noqa: SLF001 - it knows its commits
+    meter = Meter(store._writer)
 
     async def place() -> None:
-        scheduler._next_poll = 0.0  # noqa: SLF001 - nobody hints
+        scheduler._next_poll = 0.0
         await scheduler.run_once([])
 
     async def end() -> None:
