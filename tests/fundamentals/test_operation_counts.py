@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jarvis
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.core.inputs import Ended, Hello, NodeConnected, NodeReported
+from jarvis.core.inputs import Ended, Fact, Hello, NodeConnected, NodeReported
 from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, NewTask, TaskSpec
 from jarvis.scheduler.cycle import Policy
@@ -84,7 +84,7 @@ async def measured(directory: Path, tasks: list[NewTask]) -> dict[str, Cost]:
         await scheduler.run_once([])
 
     async def end() -> None:
-        ends = [
+        ends: list[Fact] = [
             Ended(number=a.number, token=a.token, cause=Cause.EXIT, exit_code=0)
             for a in scheduler.cluster.attempts.values()
         ]
