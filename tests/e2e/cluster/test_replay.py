@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Home, int, float]":
+def recorded() -> Iterator[tuple[Home, int, float]]:
     """A life with a kill -9, tasks that wait, fail and are cancelled, an array and a workflow: (home, task, when it waited)."""
     with home() as made:
         made.jarvis("up", "--cpus", "2")
@@ -36,7 +37,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Home, int, floa
         yield made, second, waited_at
 
 
-def test_every_commit_comes_out_again(recorded: "tuple[Home, int, float]") -> None:
+def test_every_commit_comes_out_again(recorded: tuple[Home, int, float]) -> None:
     made, _, _ = recorded
     told = made.jarvis("replay").stdout
     assert len(segments(made.directory / "record")) == 2
@@ -44,7 +45,7 @@ def test_every_commit_comes_out_again(recorded: "tuple[Home, int, float]") -> No
     assert int(told.splitlines()[-1].split()[0]) > 10
 
 
-def test_why_a_task_waited_then(recorded: "tuple[Home, int, float]") -> None:
+def test_why_a_task_waited_then(recorded: tuple[Home, int, float]) -> None:
     made, second, waited_at = recorded
     told = made.jarvis("why", str(second), "--at", f"{waited_at}").stdout
     assert "cpu" in told
@@ -55,7 +56,7 @@ def test_why_a_task_waited_then(recorded: "tuple[Home, int, float]") -> None:
     assert "an instant" in made.jarvis("why", str(second), "--at", "yesterday", code=1).stderr
 
 
-async def test_another_decision_is_noticed(recorded: "tuple[Home, int, float]") -> None:
+async def test_another_decision_is_noticed(recorded: tuple[Home, int, float]) -> None:
     """Here: another policy than the one that decided."""
     made, _, _ = recorded
     replay = Replay(segments(made.directory / "record")[0])
@@ -64,16 +65,14 @@ async def test_another_decision_is_noticed(recorded: "tuple[Home, int, float]") 
         await replay.run()
 
 
-def test_a_record_that_is_cut_off_is_read_as_far_as_it_goes(
-    recorded: "tuple[Home, int, float]", tmp_path: Path
-) -> None:
+def test_a_record_that_is_cut_off_is_read_as_far_as_it_goes(recorded: tuple[Home, int, float], tmp_path: Path) -> None:
     made, _, _ = recorded
     whole = segments(made.directory / "record")[-1]
     (tmp_path / whole.name).write_bytes(whole.read_bytes()[:-40])
     assert "all the same" in made.jarvis("replay", "--record", str(tmp_path)).stdout
 
 
-def test_without_a_record(recorded: "tuple[Home, int, float]", tmp_path: Path) -> None:
+def test_without_a_record(recorded: tuple[Home, int, float], tmp_path: Path) -> None:
     made, _, _ = recorded
     told = made.jarvis("replay", "--record", str(tmp_path), code=1).stderr
     assert "no record of decisions is there" in told
