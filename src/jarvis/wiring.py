@@ -20,6 +20,7 @@ from jarvis.core.errors import StoreUnavailable
 from jarvis.own_node import own_nodes
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
+from jarvis.scheduler.replay.recording import Record, RecordedScheduler
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.scheduler_process import SchedulerProcess, wanted
 from jarvis.state.blob_store import BlobStore
@@ -34,6 +35,7 @@ from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
 from jarvis.utils.listener import listen
+from jarvis.utils.record_file import RECORD, RecordFiles
 
 if TYPE_CHECKING:
     from jarvis.bus.buses.cluster import ClusterBus
@@ -83,10 +85,7 @@ class Server:
         self.redis: Transport | None = None
         self._others: list[str] = []
         self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
-        self.scheduler = Scheduler(
-            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0,
-            windows=settings.scheduler.windows,
-        )  # fmt: skip
+        self.scheduler = self._scheduler()
         self.apart = SchedulerProcess(settings, self.name, log_file) if wanted(settings) else None
         """The process that decides for this one."""
         self.decides = self.role != "api" and self.apart is None
@@ -104,6 +103,15 @@ class Server:
         """The number of the last event that is known here."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._lock: int | None = None
+
+    def _scheduler(self) -> Scheduler:
+        ports = (self.store, self.bus, self.clock, self._policy, self.name)
+        lease_s, windows = LEASE_S if self.shared else 0.0, self.settings.scheduler.windows
+        record = self.settings.record
+        if record.what == "off":
+            return Scheduler(*ports, lease_s=lease_s, windows=windows)
+        files = RecordFiles(self.settings.state_dir / RECORD, record.max_bytes)
+        return RecordedScheduler(*ports, record=Record(files, record.what), lease_s=lease_s, windows=windows)
 
     def _cluster_bus(self) -> "ClusterBus":
         from jarvis.bus.buses.cluster import ClusterBus
