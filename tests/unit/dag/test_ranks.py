@@ -3,7 +3,6 @@
 from typing import Any
 
 from jarvis.api.workflow_documents import Given, Rules, compiled
-from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import Block, NewWorkflow, Workflow
 from jarvis.dag.dag_manager import Run
 from jarvis.dag.resolver import weights
@@ -21,7 +20,7 @@ def ready(*steps: dict[str, Any]) -> dict[str, float]:
     run.begin(10.0)
     made: dict[str, float] = {}
     while run.startable:
-        task: TaskSpec | None = run.start_next(len(made) + 2, 10.0)
+        task = run.start_next(len(made) + 2, 10.0)
         assert task is not None and task.origin is not None and task.origin.submitted_at == 5.0
         made[task.origin.step] = task.origin.rank
     return made
