@@ -27,7 +27,7 @@ def ready(*steps: dict[str, Any]) -> dict[str, float]:
 
 
 def test_without_times_it_is_the_number_of_steps() -> None:
-    chain = [{"id": "a", "command": "true"}, {"id": "b", "command": "true", "depends_on": ["a"]}]
+    chain: list[dict[str, Any]] = [{"id": "a", "command": "true"}, {"id": "b", "command": "true", "depends_on": ["a"]}]
     assert weights(block(*chain).steps) == {}
     assert ready({"id": "alone", "command": "true"}, *chain) == {"a": 2.0, "alone": 1.0}
 
@@ -43,7 +43,11 @@ def test_what_tells_no_time_takes_the_mean_of_what_does() -> None:
 def test_the_length_of_a_block_is_that_of_the_longest_way_through_it() -> None:
     inner = [{"id": "x", "command": "true", "time_limit": 5}, {"id": "y", "command": "true", "time_limit": 7}]
     after = {"id": "after", "command": "true", "time_limit": 100, "depends_on": ["inner"]}
-    steps = ({"id": "inner", "steps": inner}, after, {"id": "single", "command": "true", "time_limit": 106})
+    steps: tuple[dict[str, Any], ...] = (
+        {"id": "inner", "steps": inner},
+        after,
+        {"id": "single", "command": "true", "time_limit": 106},
+    )
     assert weights(block(*steps).steps) == {"inner": 7.0, "after": 100.0, "single": 106.0}
     assert ready(*steps) == {"inner/y": 107.0, "single": 106.0, "inner/x": 105.0}
 
