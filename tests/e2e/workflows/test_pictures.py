@@ -24,7 +24,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def graph(home: Home, *args: str, before: str = "pass", stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+def graph(
+    home: Home, *args: str, before: str = "pass", stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
     program = f"import sys; {before}; from jarvis.cli.main import main; main()"
     command = [sys.executable, "-c", program, "workflow", "graph", *args]
     return subprocess.run(command, env=home.env, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
