@@ -131,7 +131,7 @@ def graph(what: str, params: tuple[str, ...], form: str) -> None:
             raise click.UsageError("a PNG is nothing for a terminal: write it to a file, as in -o png > graph.png")
         from jarvis.cli.picture import png
 
-        click.get_binary_stream("stdout").write(png(picture_of(what, params, "svg")))
+        sys.stdout.buffer.write(png(picture_of(what, params, "svg")))
     else:
         click.echo(picture_of(what, params, form), nl=False)
 
