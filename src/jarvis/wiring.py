@@ -17,7 +17,7 @@ from jarvis.bus.buses.memory import MemoryBus
 from jarvis.config.policies import policy_of
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
-from jarvis.own_node import OwnNode
+from jarvis.own_node import own_nodes
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.replay.recording import Record, RecordedScheduler
@@ -68,11 +68,11 @@ def open_store(settings: Settings) -> tuple[Store, BlobStore]:
 
 class Server:
     """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it; ``parent``: the state
-    directory of the server for which this one decides."""
+    directory of the server for which this one decides; ``nodes``: how many of this machine, where they have an owner."""
 
     def __init__(
         self, settings: Settings, with_node: bool = True, owner_fd: int | None = None, *,
-        log_file: Path | None = None, parent: Path | None = None,
+        log_file: Path | None = None, parent: Path | None = None, nodes: int = 1,
     ) -> None:  # fmt: skip
         self.settings, self.owner_fd, self._parent = settings, owner_fd, parent
         self.policy = policy_of(settings.scheduler)
@@ -91,7 +91,7 @@ class Server:
         self.decides = self.role != "api" and self.apart is None
         self.election = Election(self.scheduler, self._leader_changed, may_lead=self.decides)
         with_node = with_node and self.role != "scheduler"
-        self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
+        self.nodes = own_nodes(settings, owner_fd is not None, nodes) if with_node else []
         self.token = ""
         self.url = ""
         self.public_url = ""
@@ -144,8 +144,8 @@ class Server:
             await self._begin()
             listener = self._listen()
             self.token, node_token = self._kept_token("token"), self._kept_token("node.token")
-            if self.node is not None:
-                self.node.start(self.url)
+            for node in self.nodes:
+                node.start(self.url)
             self._spawn(self._retention().run(), "retention")
             await self._serve(listener, node_token)
         finally:
@@ -240,9 +240,10 @@ class Server:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         if not isinstance(self.bus, MemoryBus):
             await self.bus.stop()
-        if self.node is not None:
-            self.node.let_go()
-            await asyncio.to_thread(self.node.wait)
+        for node in self.nodes:
+            node.let_go()
+        for node in self.nodes:
+            await asyncio.to_thread(node.wait)
         await self.store.close()
         if self._lock is not None:
             os.close(self._lock)

@@ -18,6 +18,9 @@ class Many:
     outputs: dict[int, bytes] = field(default_factory=dict)
     parts: dict[int, bytes] = field(default_factory=dict)
     """Pickled results of functions."""
+    digests: dict[int, str] = field(default_factory=dict)
+    """Where larger ones are kept."""
+    unsaid: int = 0
     failures: int = 0
     last: bytes | None = None
     draining: bool = False
