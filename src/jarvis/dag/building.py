@@ -11,11 +11,14 @@ import msgspec
 
 from jarvis.core.errors import InvalidValue, JarvisError
 from jarvis.core.task import TaskSpec
-from jarvis.core.workflow import MAX_FAN_OUT, Approval, Block, Case, Loop, StepSpec, WorkflowSpec
+from jarvis.core.workflow import MAX_FAN_OUT, Approval, Block, Cache, Case, Loop, StepSpec, WorkflowSpec
 from jarvis.dag import expressions
 from jarvis.dag.document import MAX_PROBLEMS, Draft, DraftBlock, DraftStep, Param, Place, Problem, mismatch
 from jarvis.dag.expressions import BadExpression
 
+DEFAULT_TTL = "7d"
+"""Of what a step with a cache gives."""
+MAX_TTL_S = 366 * 86400.0
 LATE_FIELDS = ("command", "env", "cwd", "stdout", "stderr", "stdin", "image", "entrypoint", "name")
 """Of a task: their templates may read what is known only when the step begins."""
 
@@ -120,6 +123,7 @@ class _Builder:
             loop=self._loop(given, place),
             timeout=self.positive(given.get("timeout"), (*place, "timeout")),
             allow_failure=given.get("allow_failure", False),
+            cache=self._cache(given["cache"], (*place, "cache")) if "cache" in given else None,
             **fields,
         )
 
@@ -134,6 +138,13 @@ class _Builder:
             if known and (said := mismatch(param, given[name])):
                 self._wrong((*draft.place, "with", name), f"with: {name}: {said}")
         return values
+
+    def _cache(self, given: Mapping[str, Any], place: Place) -> Cache:
+        wanted = given.get("ttl")
+        ttl = self.positive(DEFAULT_TTL if wanted is None else wanted, (*place, "ttl"))
+        if ttl is not None and ttl > MAX_TTL_S:
+            self._wrong((*place, "ttl"), f"ttl: at most {MAX_TTL_S / 86400:g} days")
+        return Cache(self._fill(given["key"], (*place, "key"), as_text=True), ttl or 0.0)
 
     def _loop(self, given: Mapping[str, Any], place: Place) -> Loop | None:
         if "while" not in given and "until" not in given:
