@@ -127,10 +127,10 @@ def checked_draft(given: Given) -> Draft:
     return draft
 
 
-def compiled(given: Given, rules: Rules) -> WorkflowSpec:
-    """The workflow that is meant; raises :class:`InvalidDocument`."""
+def compiled(given: Given, rules: Rules, on_event: bool = False) -> WorkflowSpec:
+    """The workflow that is meant; raises :class:`InvalidDocument`. ``on_event`` as in ``build``."""
     draft = checked_draft(given)
-    spec, problems = build(draft, given.params, rules)
+    spec, problems = build(draft, given.params, rules, on_event)
     refuse(given, problems)
     assert spec is not None
     return spec if given.reuse else msgspec.structs.replace(spec, reuse=False)

@@ -13,6 +13,8 @@ from jarvis.core.errors import InvalidTransition
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 
+EVENT = "event"
+"""Parameter that holds what happened, of a workflow that a schedule makes because of it."""
 MAX_STEPS = 10_000
 MAX_FAN_OUT = 100_000
 MAX_DEPTH = 10

@@ -224,7 +224,8 @@ class Workflows:
             turn.changes.workflows[workflow.id] = workflow
             turn.event(f"workflow.{workflow.state}", ElementKey(workflow.id), name=workflow.spec.name)
         if workflow.state in TERMINAL:
-            self.runs.pop(workflow.id, None)
+            if self.runs.pop(workflow.id, None) is not None:
+                turn.workflows_ended.append(workflow)
             self._unfinished.pop(workflow.id, None)
         elif run.startable:
             self._unfinished[workflow.id] = None

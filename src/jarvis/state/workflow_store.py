@@ -77,8 +77,8 @@ class WorkflowStore(Protocol):
         """Its id, from a counter of its own; raises Conflict when its project has one of that name."""
         ...
 
-    async def schedule_list(self) -> list[Schedule]:
-        """All, by id."""
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        """Those with id above ``after_id``, by id."""
         ...
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:

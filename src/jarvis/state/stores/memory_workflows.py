@@ -139,8 +139,8 @@ class MemoryWorkflows:
         self._schedules[made.id] = made
         return made.id
 
-    async def schedule_list(self) -> list[Schedule]:
-        return [copy_of(s) for _, s in sorted(self._schedules.items())]
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return [copy_of(s) for ident, s in sorted(self._schedules.items()) if ident > after_id]
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         old = sorted(

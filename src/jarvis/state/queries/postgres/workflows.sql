@@ -68,8 +68,8 @@ WITH gone AS (
 -- One of a name in each project.
 INSERT INTO schedule (project, name, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
 -- name: schedule_list
--- All of them.
-SELECT id, body FROM schedule ORDER BY id;
+-- Those above an id.
+SELECT id, body FROM schedule WHERE id > $1 ORDER BY id;
 -- name: schedule_update
 -- What changes in their life.
 UPDATE schedule s SET body = u.body FROM unnest($1::bigint[], $2::bytea[]) AS u(id, body) WHERE s.id = u.id;

@@ -74,8 +74,8 @@ DELETE FROM kept WHERE (project, key) IN
 -- One of a name in each project.
 INSERT INTO schedule (project, name, body) VALUES (?, ?, ?);
 -- name: schedule_list
--- All of them.
-SELECT id, body FROM schedule ORDER BY id;
+-- Those above an id.
+SELECT id, body FROM schedule WHERE id > ? ORDER BY id;
 -- name: schedule_update
 -- What changes in its life.
 UPDATE schedule SET body = ? WHERE id = ?;

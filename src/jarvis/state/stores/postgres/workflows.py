@@ -138,8 +138,8 @@ class PostgresWorkflows(PostgresCoordination):
             raise name_taken(schedule)
         return int(found[0][0])
 
-    async def schedule_list(self) -> list[Schedule]:
-        return await self._many(Q["schedule_list"], schedule_from_row)
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return await self._many(Q["schedule_list"], schedule_from_row, after_id)
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         async def unit(c: Connection) -> list[int]:

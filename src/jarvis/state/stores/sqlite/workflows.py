@@ -115,8 +115,8 @@ class SqliteWorkflows(SqliteCoordination):
 
         return await self._writer.do(unit)
 
-    async def schedule_list(self) -> list[Schedule]:
-        return await self._many("schedule_list", schedule_from_row)
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return await self._many("schedule_list", schedule_from_row, (after_id,))
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         def unit(c: sqlite3.Connection) -> list[int]:
