@@ -56,6 +56,8 @@ class Retention:
             await asyncio.sleep(PAUSE_S)
         while await self._store.workflow_delete_ended(now - self._keep.tasks_s, BATCH):  # noqa: ASYNC110 - as below
             await asyncio.sleep(PAUSE_S)
+        while await self._store.kept_delete(now, BATCH):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(PAUSE_S)
         while await self._store.event_delete_before(now - self._keep.events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
         if removed and now - self._swept_at >= SWEEP_EVERY_S:
@@ -72,10 +74,11 @@ class Retention:
             # Young bodies stay for now, so that removing the tasks that name them would make no room.
             before = now if database > self._keep.max_bytes else now - YOUNG_S
             gone = await self._store.task_delete_ended(before, BATCH)
+            spared = await self._store.kept_delete(float("inf"), BATCH)
             await self._store.event_delete_before(now - YOUNG_S, BATCH)
             await self.sweep(now)
             await self._store.space_return()
-            if not gone:
+            if not gone and not spared:
                 log.warning("more than store.max_bytes is in use, and nothing is left that may be removed")
                 break
             removed += len(gone)
