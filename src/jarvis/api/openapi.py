@@ -49,6 +49,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
     ("post", "/schedules"): (201, s.NewSchedule),
     ("get", "/schedules"): (200, s.ScheduleList),
+    ("post", "/schedules/{ident}/hook"): (202, s.Told),
     ("get", "/schedules/{ident}"): (200, s.ScheduleOut),
     ("delete", "/schedules/{ident}"): (202, a.Wish),
     **{("post", f"/schedules/{{ident}}/{verb}"): (202, a.Wish) for verb in ("pause", "resume", "trigger", "backfill")},
@@ -81,6 +82,7 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
     ("post", "/workflows"): {200: w.SubmittedWorkflow},
     ("post", "/workflows/{ident}/retry"): {200: w.SubmittedWorkflow},
+    ("post", "/schedules"): {200: s.NewSchedule},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
 }
