@@ -203,6 +203,10 @@ class StepDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     """Of a fan-out: elements that ended badly."""
     parts: tuple[bytes, ...] = ()
     """Of a fan-out of functions: their pickled results, in order."""
+    part_digests: tuple[str, ...] = ()
+    """Where those of the parts are kept that are too large; "" for the others."""
+    unsaid: int = 0
+    """Of a fan-out of functions: elements whose result JSON cannot say, or not in so few bytes."""
     cache: str = ""
     """Under what its output is kept once it has succeeded."""
 

@@ -18,6 +18,9 @@ class Many:
     outputs: dict[int, bytes] = field(default_factory=dict)
     parts: dict[int, bytes] = field(default_factory=dict)
     """Pickled results of functions."""
+    digests: dict[int, str] = field(default_factory=dict)
+    """Where larger ones are kept."""
+    unsaid: int = 0
     failures: int = 0
     last: bytes | None = None
     draining: bool = False
@@ -34,6 +37,7 @@ class Vertex:
     scope: "Scope"
     row: Step
     rank: float
+    """Of the longest path from it to the end of everything, itself included."""
     left: int = 0
     """Steps before it that have not ended."""
     met: int = 0
@@ -44,6 +48,8 @@ class Vertex:
     inner: "Scope | None" = None
     queued: bool = False
     """Waits for its task to be made."""
+    behind: float = 0.0
+    """The rank of what follows it."""
 
     @property
     def over(self) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import msgspec
+
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt
 from jarvis.core.gpus import Share, devices, pick
@@ -253,10 +255,19 @@ class Cluster:
             return quota.weight
         return self.weights.get(project, 1.0)
 
+    def entry_of(self, task: Task, position: int, is_range: bool = False) -> Entry:
+        """Where a task stands. The steps of a workflow stand together: as what names no time limit and was submitted when the
+        workflow was, so that what is best for the whole decides among them."""
+        spec, origin = task.spec, task.spec.origin
+        order = self.order_of(spec.queue)
+        if origin is None:
+            return Entry(rank(order, spec, task.submitted_at), task.id, 0.0, task.id, position, is_range)
+        value = rank(order, msgspec.structs.replace(spec, time_limit=None), origin.submitted_at or task.submitted_at)
+        return Entry(value, origin.workflow, -origin.rank, task.id, position, is_range)
+
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
         spec = task.spec
-        value = rank(self.order_of(spec.queue), spec, task.submitted_at)
-        self.queue.push(class_of(spec), Entry(value, task.id, position, is_range), task.project, task.user)
+        self.queue.push(class_of(spec), self.entry_of(task, position, is_range), task.project, task.user)
         if "gpu" in spec.resources:
             shape = shape_of(spec.resources, spec.constraints)
             self.shapes[shape] = self.shapes.get(shape, 0) + 1

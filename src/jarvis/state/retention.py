@@ -99,11 +99,22 @@ class Retention:
         return await self._blobs.sweep(before, kept)
 
     async def _keep_for_workflows(self, kept: dict[str, set[str]]) -> None:
-        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again."""
+        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again.
+        And results of steps, which whatever runs again is given."""
         before: int | None = None
         while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
             for workflow in page:
                 tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
-                kept.setdefault(workflow.project, set()).update(d for task in tasks for d in task.bodies.values())
+                mine = kept.setdefault(workflow.project, set())
+                mine.update(d for task in tasks for d in task.bodies.values())
+                await self._keep_results(workflow.id, mine)
             before = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _keep_results(self, workflow: int, kept: set[str]) -> None:
+        after = ""
+        while page := await self._store.step_list(workflow, after, BATCH):
+            for step in page:
+                kept.update(filter(None, (step.detail.result_digest, *step.detail.part_digests)))
+            after = page[-1].path
             await asyncio.sleep(0)
