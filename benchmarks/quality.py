@@ -41,6 +41,8 @@ class Table:
     trace: str
     rows: tuple[Row, ...]
     arguments: tuple[str, ...] = ()
+    foresight: bool = False
+    """Whether to tell how good predictions were."""
 
 
 def _row(name: str, order: str, backfill: str, published: str = "", reach: str = "") -> Row:
@@ -145,8 +147,9 @@ def sim(trace: Path, policy: str, arguments: tuple[str, ...]) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)["mean"]
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = answer["mean"]
+    return found | {"foresight": answer.get("foresight")}
 
 
 def show(table: Table, folder: Path) -> None:
@@ -162,6 +165,17 @@ def show(table: Table, folder: Path) -> None:
             f"longest {found['wait_longest']:,.0f} s; utilisation {found['utilisation']:.3f}; never {found['never']}"
             f"\n      {{{'; '.join(row.policy.strip().splitlines())}}}"
         )
+        if table.foresight:
+            _say_foresight(found["foresight"])
+
+
+def _say_foresight(seen: dict[str, Any]) -> None:
+    _say(
+        f"      predicted at submission, of the later half: {100 * seen['covered']:.1f} % of {seen['tasks']:,} ends within their "
+        f"interval (meant: 90); width median {seen['width']:,.0f} s, mean {seen['width_mean']:,.0f} s (limits: mean "
+        f"{seen['limit_mean']:,.0f} s)\n      off by a factor of {seen['factor']:.2f} in the median, limits by "
+        f"{seen['factor_limit']:.2f}"
+    )
 
 
 def _say(text: str) -> None:

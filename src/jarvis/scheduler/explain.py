@@ -12,7 +12,6 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
-from jarvis.scheduler.policy.order import rank
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
 
@@ -62,7 +61,7 @@ def _expectations(cluster: Cluster, task: Task, position: int, now: float, polic
 
 def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
     """What is queued with a lower rank, of any shape, best first; more than can be planned with are as good as all."""
-    mine = Entry(rank(cluster.order_of(task.spec.queue), task.spec, task.submitted_at), task.id, position)
+    mine = Entry(cluster.rank_of(task), task.id, position)
     waiting = merge(*(cluster.queue.entries(c) for c in cluster.queue.classes()))
     found: dict[int, Task] = {}
     for entry in islice(waiting, LOOK_MOST):

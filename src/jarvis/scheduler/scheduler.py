@@ -194,7 +194,7 @@ class Scheduler:
                 await self._renew()
                 await self._load_page(cluster, page)
                 tasks.extend(task for task in page if task.state is not State.SUBMITTED)
-        cluster.estimates = self.cluster.estimates
+        cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
         for _ in rebuild(cluster, tasks):

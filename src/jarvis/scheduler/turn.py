@@ -18,6 +18,9 @@ from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.cycle import Decision
 
+FORETOLD_MOST = 8
+"""Tasks of a turn for which it is noted what is predicted: enough to see how good that is, and no burden on many."""
+
 _spec_encoder = msgspec.msgpack.Encoder()
 
 
@@ -31,6 +34,7 @@ class Turn:
         self._assignments: dict[int, list[Assignment]] = {}
         self._recorded: dict[int, list[int]] = {}
         self._specs: dict[int, msgspec.Raw] = {}
+        self._foretold = 0
         self.ended_tasks: list[Task] = []
         self.steps_ended: list[Task] = []
         """Tasks of workflows that ended."""
@@ -123,9 +127,16 @@ class Turn:
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
         self.cluster.waits_for.pop(task.id, None)
+        self.cluster.foretold.pop(task.id, None)
         self.ended_tasks.append(task)
         if task.spec.origin is not None:
             self.steps_ended.append(task)
+
+    def foretell(self, task: Task) -> None:
+        """A task was queued that had never been."""
+        if self._foretold < FORETOLD_MOST:
+            self._foretold += 1
+            self.cluster.foretell(task)
 
     def move_base(self, task: Task, after: State, reason: str = "") -> None:
         """Change all elements of a task that have no row of their own yet."""
@@ -175,7 +186,15 @@ class Turn:
         cluster.attempts[key] = attempt
         self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
         view.place(
-            number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead, until=decision.until)
+            number,
+            Placed(
+                key,
+                decision.placement_class,
+                task.spec.resources,
+                decision.ahead,
+                until=decision.until,
+                latest=decision.latest,
+            ),
         )
         cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
         self.move(task, element, State.ASSIGNED)
