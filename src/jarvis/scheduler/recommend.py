@@ -32,7 +32,10 @@ def recommend(predictor: Predictor, task: Task) -> dict[str, Any]:
         }  # fmt: skip
     wanted = _wanted(found)
     limit = _up(found.seconds * LIMIT_MARGIN, LIMIT_STEP_S)
-    written = {name: format_amount(name, amount) for name, amount in wanted.items()}
+    written = {
+        name: f"{amount >> 20}Mi" if name == "memory" else format_amount(name, amount)
+        for name, amount in wanted.items()
+    }
     said = ", ".join([*(f"{name} {amount}" for name, amount in written.items()), f"time limit {limit} s"])
     return given | {
         "enough": True, "like": found.like, "cpu": written.get("cpu"), "memory": written.get("memory"), "time_limit": limit,
