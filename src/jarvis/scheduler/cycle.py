@@ -287,4 +287,5 @@ class _Cycle:
     def _seconds(self, task: Task) -> float:
         """How long its room is thought to be taken: the upper bound of what is predicted, where predictions are asked for."""
         said = self.cluster.predict(task) if self.by_prediction else None
-        return seconds_of(self.policy.order, task.spec, None if said is None else said.high)
+        foreseen = None if said is None else getattr(said, self.policy.backfill.bound)
+        return seconds_of(self.policy.order, task.spec, foreseen)

@@ -37,6 +37,8 @@ class Backfill:
     """Entries looked at behind a reservation, a cycle."""
     times: Times = "limit"
     """By what the ends of tasks are expected: their limits, or the upper bounds of what is predicted."""
+    bound: Literal["low", "seconds", "high"] = "high"
+    """Which figure of a prediction counts."""
     always: bool = False
     """Reserve although nothing has room, for who asks when something would start."""
 

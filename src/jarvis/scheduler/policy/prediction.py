@@ -10,7 +10,7 @@ prediction.
 
 import math
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -199,6 +199,18 @@ class Predictor:
                 return _prediction(point, learned, group, like, task.spec.time_limit)
         return None
 
+    def remaining(self, task: Task, elapsed: float) -> Prediction | None:
+        """How much longer a task runs that has run for so long: of those like it, the ones that took longer count. None when
+        hardly any did; its limit bounds it in any case."""
+        for group in groups_of(task):
+            learned = self._groups.get(group)
+            if learned is not None and (found := _longer(learned, elapsed)) is not None:
+                low, seconds, high, runs = found
+                most = math.inf if task.spec.time_limit is None else max(task.spec.time_limit - elapsed, 0.0)
+                low, seconds, high = (min(value - elapsed, most) for value in (low, seconds, high))
+                return Prediction(seconds, low, high, runs, group, like_of(group))
+        return None
+
     def needs(self, groups: Iterable[Group], share: float, least: int) -> Needs | None:
         """What the runs of the first of these groups that has ``least`` ends used, as the value that ``share`` of them stay
         within; of the one with most ends if none has as many."""
@@ -225,6 +237,22 @@ def _needs(learned: _Learned, group: Group, share: float) -> Needs:
     return Needs(peaks, cpus, learned.seconds.quantile(share), len(learned.seconds), len(learned.peaks), like_of(group))
 
 
+def _longer(learned: _Learned, elapsed: float) -> tuple[float, float, float, int] | None:
+    """(lower bound, median, upper bound, runs) of those that took longer."""
+    values = learned.seconds.ascending
+    first = bisect_right(values, elapsed)
+    runs = len(values) - first
+    if runs < POINT_RUNS:
+        return None
+    low = _outwards(values[first + int(runs * MISSED / 2)], -learned.below)
+    high = _outwards(values[first + min(math.ceil((runs + 1) * (1 - MISSED / 2)), runs) - 1], learned.above)
+    return max(low, elapsed), values[first + (runs - 1) // 2], high, runs
+
+
+def _outwards(seconds: float, margin: float) -> float:
+    return (seconds + 1.0) * math.exp(margin) - 1.0
+
+
 def _moved(margin: float, missed: bool) -> float:
     return min(max(margin + STEP * (missed - MISSED / 2), MARGIN_LEAST), MARGIN_MOST)
 
@@ -234,8 +262,8 @@ def _prediction(
 ) -> Prediction:  # fmt: skip
     most = math.inf if limit is None else limit
     seconds = min(point.seconds.quantile(0.5), most)
-    low = (learned.seconds.quantile(MISSED / 2) + 1.0) / math.exp(learned.below) - 1.0
-    high = (learned.seconds.quantile(1.0 - MISSED / 2) + 1.0) * math.exp(learned.above) - 1.0
+    low = _outwards(learned.seconds.quantile(MISSED / 2), -learned.below)
+    high = _outwards(learned.seconds.quantile(1.0 - MISSED / 2), learned.above)
     return Prediction(
         seconds, max(min(low, seconds), 0.0), min(max(high, seconds), most), len(point.seconds), group, like
     )  # fmt: skip
