@@ -56,6 +56,8 @@ class Retention:
             await asyncio.sleep(PAUSE_S)
         while await self._store.workflow_delete_ended(now - self._keep.tasks_s, BATCH):  # noqa: ASYNC110 - as below
             await asyncio.sleep(PAUSE_S)
+        while await self._store.kept_delete(now, BATCH):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(PAUSE_S)
         while await self._store.event_delete_before(now - self._keep.events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
         if removed and now - self._swept_at >= SWEEP_EVERY_S:
@@ -72,10 +74,11 @@ class Retention:
             # Young bodies stay for now, so that removing the tasks that name them would make no room.
             before = now if database > self._keep.max_bytes else now - YOUNG_S
             gone = await self._store.task_delete_ended(before, BATCH)
+            spared = await self._store.kept_delete(float("inf"), BATCH)
             await self._store.event_delete_before(now - YOUNG_S, BATCH)
             await self.sweep(now)
             await self._store.space_return()
-            if not gone:
+            if not gone and not spared:
                 log.warning("more than store.max_bytes is in use, and nothing is left that may be removed")
                 break
             removed += len(gone)
@@ -96,11 +99,22 @@ class Retention:
         return await self._blobs.sweep(before, kept)
 
     async def _keep_for_workflows(self, kept: dict[str, set[str]]) -> None:
-        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again."""
+        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again.
+        And results of steps, which whatever runs again is given."""
         before: int | None = None
         while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
             for workflow in page:
                 tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
-                kept.setdefault(workflow.project, set()).update(d for task in tasks for d in task.bodies.values())
+                mine = kept.setdefault(workflow.project, set())
+                mine.update(d for task in tasks for d in task.bodies.values())
+                await self._keep_results(workflow.id, mine)
             before = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _keep_results(self, workflow: int, kept: set[str]) -> None:
+        after = ""
+        while page := await self._store.step_list(workflow, after, BATCH):
+            for step in page:
+                kept.update(filter(None, (step.detail.result_digest, *step.detail.part_digests)))
+            after = page[-1].path
             await asyncio.sleep(0)
