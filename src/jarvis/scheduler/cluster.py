@@ -22,7 +22,7 @@ from jarvis.core.task import Element, Task
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.order import Order, rank
-from jarvis.scheduler.policy.prediction import Prediction, Predictor
+from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
@@ -215,6 +215,7 @@ class Cluster:
     predictor: Predictor = field(default_factory=Predictor)
     foretold: dict[int, Prediction] = field(default_factory=dict)
     """Task → what was predicted when it was queued, to see how good that was: of some tasks, the last ones."""
+    foretell_rate: Rate = field(default_factory=lambda: Rate(FORETELL_RATE))
     on_nodes: dict[int, int] = field(default_factory=dict)
     """Task → number of its elements on nodes, for array throttles."""
     last_seq: int = 0
@@ -264,8 +265,10 @@ class Cluster:
     def predict(self, task: Task) -> Prediction | None:
         return self.predictor.predict(task)
 
-    def foretell(self, task: Task) -> None:
-        """Note what is predicted for a task, for the day it ends."""
+    def foretell(self, task: Task, now: float) -> None:
+        """Note what is predicted for a task, for the day it ends; of some, if many come."""
+        if not self.foretell_rate.take(now):
+            return
         said = self.predict(task)
         if said is not None:
             self.foretold[task.id] = said

@@ -22,9 +22,6 @@ from jarvis.scheduler.cycle import Decision
 if TYPE_CHECKING:
     from jarvis.core.workflow import Workflow
 
-FORETOLD_MOST = 8
-"""Tasks of a turn for which it is noted what is predicted: enough to see how good that is, and no burden on many."""
-
 _spec_encoder = msgspec.msgpack.Encoder()
 
 
@@ -38,7 +35,6 @@ class Turn:
         self._assignments: dict[int, list[Assignment]] = {}
         self._recorded: dict[int, list[int]] = {}
         self._specs: dict[int, msgspec.Raw] = {}
-        self._foretold = 0
         self.ended_tasks: list[Task] = []
         self.steps_ended: list[Task] = []
         """Tasks of workflows that ended."""
@@ -136,12 +132,6 @@ class Turn:
         self.ended_tasks.append(task)
         if task.spec.origin is not None:
             self.steps_ended.append(task)
-
-    def foretell(self, task: Task) -> None:
-        """A task was queued that had never been."""
-        if self._foretold < FORETOLD_MOST:
-            self._foretold += 1
-            self.cluster.foretell(task)
 
     def move_base(self, task: Task, after: State, reason: str = "") -> None:
         """Change all elements of a task that have no row of their own yet."""

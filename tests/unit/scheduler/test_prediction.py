@@ -14,7 +14,16 @@ from jarvis.core.attempt import Usage
 from jarvis.core.states import Cause
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.policy import prediction
-from jarvis.scheduler.policy.prediction import GROUPS_MOST, WINDOW, Prediction, Predictor, Recent, groups_of, program_of
+from jarvis.scheduler.policy.prediction import (
+    GROUPS_MOST,
+    LEARN_RATE,
+    WINDOW,
+    Prediction,
+    Predictor,
+    Recent,
+    groups_of,
+    program_of,
+)
 from jarvis.sim.traces.replay import History, Replay
 from jarvis.sim.traces.report import foresight
 from jarvis.sim.traces.run import policy_from
@@ -144,8 +153,10 @@ def test_memory_is_bounded() -> None:
         predictor.learn(task(f"n{number}", f"u{number % 9}"), Usage(wall_s=1.0), Cause.EXIT, float(number))
     assert len(predictor) == GROUPS_MOST
     assert predictor.needs(groups_of(task("n0", "u0"))[2:3], 0.95, 1) is None
-    assert predictor.needs(groups_of(task("n4095", "u0"))[2:3], 0.95, 1) is not None
-    assert len(predicted(predictor, task("n4095", "u0")).group) <= 2
+    assert (
+        predictor.needs(groups_of(task(f"n{GROUPS_MOST - 1}", f"u{(GROUPS_MOST - 1) % 9}"))[2:3], 0.95, 1) is not None
+    )
+    assert len(predicted(predictor, task(f"n{GROUPS_MOST - 1}", f"u{(GROUPS_MOST - 1) % 9}")).group) <= 2
 
 
 def test_a_full_group_learns_at_a_bounded_rate() -> None:
@@ -155,6 +166,15 @@ def test_a_full_group_learns_at_a_bounded_rate() -> None:
     assert predictor.ends == WINDOW
     predictor.learn(task(), Usage(wall_s=1.0), Cause.EXIT, 5.0)
     assert predictor.ends == WINDOW + 1
+
+
+def test_a_second_has_a_bounded_number_of_ends() -> None:
+    predictor = Predictor()
+    for number in range(2 * LEARN_RATE):
+        predictor.learn(task(f"n{number}"), Usage(wall_s=1.0), Cause.EXIT, 7.5)
+    assert predictor.ends == LEARN_RATE
+    predictor.learn(task("later"), Usage(wall_s=1.0), Cause.EXIT, 8.0)
+    assert predictor.ends == LEARN_RATE + 1
 
 
 # ---------------------------------------------------------------- what intervals hold

@@ -20,8 +20,8 @@ from jarvis.core.task import Task, TaskSpec
 
 WINDOW = 64
 """Runs that a group remembers, the last ones."""
-GROUPS_MOST = 4096
-"""Groups that are remembered; the one that learned nothing for the longest goes first. About 12 MB when all are full."""
+GROUPS_MOST = 2048
+"""Groups that are remembered; the one that learned nothing for the longest goes first. About 4 MB when all are full."""
 POINT_RUNS = 3
 """Runs that a median is made of, at least."""
 INTERVAL_RUNS = 10
@@ -36,15 +36,23 @@ PROGRAM_MOST = 200
 PAUSE_S = 1.0
 """A full group learns no more often than that: what ends by the thousand a second says the same thing each time."""
 
+LEARN_RATE, FORETELL_RATE = 300, 200
+"""Ends looked at, and predictions noted, a second, the first ones of each: less than one hundredth of a processor."""
+
 OWN_END = frozenset({Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TIMEOUT, Cause.OOM, Cause.OUTPUT_LIMIT})
 """Ends that say how long such a task runs. Others came from outside: how long it would have run is not known."""
 
 Group = tuple[object, ...]
+
 LIKE = (
     "all tasks", "tasks of its project", "tasks of its user", "tasks of its name", "runs of its command",
     "runs of its command with the same request",
 )  # fmt: skip
 """What a group has in common, from the widest."""
+
+
+NEEDS_KNOWN = frozenset({3, 4})
+"""Groups of which it is known what they use: wider ones say nothing about what one of them needs."""
 
 
 class Prediction(NamedTuple):
@@ -108,6 +116,22 @@ class Recent:
         return values[min(max(math.ceil(share * (len(values) + 1)) - 1, 0), len(values) - 1)]
 
 
+class Rate:
+    """So many a second, and no more."""
+
+    __slots__ = ("_left", "_most", "_second")
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._second = 0
+
+    def take(self, now: float) -> bool:
+        if int(now) != self._second:
+            self._second, self._left = int(now), self._most
+        self._left -= 1
+        return self._left >= 0
+
+
 class _Learned:
     """What is known of a group."""
 
@@ -136,6 +160,7 @@ class Predictor:
 
     def __init__(self) -> None:
         self._groups: dict[Group, _Learned] = {}
+        self._rate = Rate(LEARN_RATE)
         self.ends = 0
         """Learned so far."""
 
@@ -146,7 +171,7 @@ class Predictor:
 
     def learn(self, task: Task, usage: Usage, cause: Cause, now: float, said: Prediction | None = None) -> None:
         """An attempt of a task ended at ``now``; ``said`` is what had been predicted for it."""
-        if cause not in OWN_END:
+        if cause not in OWN_END or not self._rate.take(now):
             return
         groups, limit = groups_of(task), task.spec.time_limit
         first = self._groups.get(groups[0])
@@ -177,6 +202,8 @@ class Predictor:
         self._groups[group] = learned  # behind all others: the first one is the one longest without an end
         learned.at = now
         learned.seconds.add(seconds)
+        if len(group) not in NEEDS_KNOWN:
+            return
         if usage.max_rss > 0:
             learned.peaks.add(float(usage.max_rss))
         if usage.wall_s > 0:
