@@ -20,6 +20,7 @@ NO_BACKFILL = "backfill: {name: none, keep: true}"
 SC20 = "backfill: {name: easy, order: submission, extra: false, keep: true}"
 """Backfilling as RLScheduler has it: in order of submission, only what ends before the first one's start, which is kept."""
 EASY = "backfill: easy"
+EASY_PREDICTED = "backfill: {name: easy, times: predicted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,26 @@ TABLES = {
             Row("throughput", "preset: throughput\n"),
             Row("default", "preset: default\n"),
         ),
+    ),
+    "predict-hpc2n": Table(
+        "Predictions, HPC2N, first 3,171 tasks: average bounded slowdown, by limits and by predictions",
+        "hpc2n/hpc2n.swf.gz",
+        (
+            _row("smallest area by limits", "smallest_area", EASY, "18.4 (EASY), 16.7 (shortest first behind it)"),
+            _row("smallest area by predictions", "{name: smallest_area, times: predicted}", EASY),
+            _row("shortest by predictions", "{name: shortest, times: predicted}", EASY),
+            _row("and reservations by predictions", "{name: smallest_area, times: predicted}", EASY_PREDICTED),
+        ),
+        foresight=True,
+    ),
+    "predict": Table(
+        "Predictions, RICC, the whole log of 447,794 tasks: average bounded slowdown, by limits and by predictions",
+        "ricc/RICC-2010-2.swf.gz",
+        (
+            _row("smallest area by limits", "smallest_area", EASY, "208.4 (EASY), 109.1 (shortest first behind it)"),
+            _row("smallest area by predictions", "{name: smallest_area, times: predicted}", EASY, "", "60"),
+        ),
+        foresight=True,
     ),
     "q3": Table(
         "Q3: average bounded slowdown, RICC, the whole log of 447,794 tasks",

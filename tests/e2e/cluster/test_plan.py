@@ -54,3 +54,14 @@ def test_what_its_runs_used_is_recommended(up: Home) -> None:
     for words in ((), (ids[0], "--name", "both"), (ids[0], "--user", "ann")):
         assert up.jarvis("recommend", *words, code=2).stderr
     assert up.jarvis("recommend", "999999", code=3).stderr
+
+
+def test_what_ran_is_known_after_a_restart(fresh: Home) -> None:
+    fresh.jarvis("up", "--cpus", "4")
+    array = fresh.jarvis("submit", "-q", "-n", "row", "-a", "0-2", "true").stdout.strip()
+    alone = [fresh.jarvis("submit", "-q", "-n", "row", "true").stdout.strip() for _ in range(2)]
+    fresh.jarvis("wait", array, *alone)
+    fresh.jarvis("down", "--keep")
+    fresh.jarvis("up", "--cpus", "4")
+    wait_for(lambda: fresh.jarvis("recommend", "-n", "row", code=None).returncode == 0, "the history is read")
+    assert json.loads(fresh.jarvis("recommend", "-n", "row", "-o", "json").stdout)["runs"] == 5
