@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import workflows
+
 NO_FAIRNESS = "fairness: nobody"
 NO_BACKFILL = "backfill: {name: none, keep: true}"
 SC20 = "backfill: {name: easy, order: submission, extra: false, keep: true}"
@@ -206,10 +208,12 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}, q2; all of them when none is named")
-    wanted = parser.parse_args().tables or [*TABLES, "q2"]
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}, q2, q6; all of them when none is named")
+    parser.add_argument("--most", type=int, default=10_000, help="q6: workflows of at most so many tasks")
+    options = parser.parse_args()
+    wanted = options.tables or [*TABLES, "q2", "q6"]
     folder = traces()
-    unknown = [name for name in wanted if name not in TABLES and name != "q2"]
+    unknown = [name for name in wanted if name not in (*TABLES, "q2", "q6")]
     if unknown:
         parser.error(f"no such table: {', '.join(unknown)}")
     needed = {TABLES[name].trace for name in wanted if name in TABLES}
@@ -217,6 +221,8 @@ def main() -> None:
         needed |= {"openb/openb_node_list_gpu_node.csv.gz"} | {
             f"openb/openb_pod_list_{n}.csv.gz" for n in PUBLISHED_GPUS
         }
+    if "q6" in wanted:
+        needed.add("workflows/instances.jsonl.gz")
     missing = sorted(name for name in needed if not (folder / name).is_file())
     if missing:
         sys.exit(
@@ -225,7 +231,9 @@ def main() -> None:
     for name in wanted:
         if name == "q2":
             show_gpus(folder)
-        else:
+        elif name == "q6" and not workflows.show(folder, options.most):
+            sys.exit("q6: not within reach")
+        elif name in TABLES:
             show(TABLES[name], folder)
 
 

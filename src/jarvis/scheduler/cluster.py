@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import msgspec
+
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt, Usage
 from jarvis.core.gpus import Share, devices, pick
@@ -275,16 +277,21 @@ class Cluster:
             if len(self.foretold) > FORETOLD_MOST:
                 del self.foretold[next(iter(self.foretold))]
 
-    def rank_of(self, task: Task) -> float:
-        """Where it stands by the order of its queue, with what is known now."""
-        order = self.order_of(task.spec.queue)
-        said = self.predict(task) if order.times == "predicted" else None
-        return rank(order, task.spec, task.submitted_at, None if said is None else said.seconds)
+    def entry_of(self, task: Task, position: int, is_range: bool = False) -> Entry:
+        """Where a task stands. The steps of a workflow stand together: as what names no time limit and was submitted when the
+        workflow was, so that what is best for the whole decides among them."""
+        spec, origin = task.spec, task.spec.origin
+        order = self.order_of(spec.queue)
+        if origin is None:
+            said = self.predict(task) if order.times == "predicted" else None
+            value = rank(order, spec, task.submitted_at, None if said is None else said.seconds)
+            return Entry(value, task.id, 0.0, task.id, position, is_range)
+        value = rank(order, msgspec.structs.replace(spec, time_limit=None), origin.submitted_at or task.submitted_at)
+        return Entry(value, origin.workflow, -origin.rank, task.id, position, is_range)
 
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
         spec = task.spec
-        value = self.rank_of(task)
-        self.queue.push(class_of(spec), Entry(value, task.id, position, is_range), task.project, task.user)
+        self.queue.push(class_of(spec), self.entry_of(task, position, is_range), task.project, task.user)
         if "gpu" in spec.resources:
             shape = shape_of(spec.resources, spec.constraints)
             self.shapes[shape] = self.shapes.get(shape, 0) + 1

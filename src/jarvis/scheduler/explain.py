@@ -13,7 +13,7 @@ from jarvis.scheduler import foresight, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.quotas import Headroom
-from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
+from jarvis.scheduler.task_queue import PlacementClass, class_of
 
 if TYPE_CHECKING:
     from jarvis.scheduler.cycle import Policy
@@ -64,7 +64,7 @@ def _expectations(cluster: Cluster, task: Task, position: int, now: float, polic
 
 def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
     """What is queued with a lower rank, of any shape, best first; more than can be planned with are as good as all."""
-    mine = Entry(cluster.rank_of(task), task.id, position)
+    mine = cluster.entry_of(task, position)
     waiting = merge(*(cluster.queue.entries(c) for c in cluster.queue.classes()))
     found: dict[int, Task] = {}
     for entry in islice(waiting, LOOK_MOST):
@@ -160,7 +160,7 @@ def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Rea
 
 def _ahead(cluster: Cluster, task: Task, position: int) -> int:
     """Entries of its class that come first (an array counts as one)."""
-    mine = Entry(-task.spec.priority, task.id, position)
+    mine = cluster.entry_of(task, position)
     count = 0
     for entry in cluster.queue.entries(class_of(task.spec)):
         if entry >= mine or count >= 100_000:

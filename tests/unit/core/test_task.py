@@ -1,6 +1,6 @@
 """What a task says about itself."""
 
-from jarvis.core.task import ArraySpec, FunctionCall, TaskSpec
+from jarvis.core.task import ArraySpec, FunctionCall, StepInput, TaskSpec
 
 
 def test_bodies_are_named_by_their_fields() -> None:
@@ -9,5 +9,8 @@ def test_bodies_are_named_by_their_fields() -> None:
     assert called.bodies == {"function.code": "c"}
     called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", args_digest="a"))
     assert called.bodies == {"function.code": "c", "function.args_digest": "a"}
+    given = StepInput(template="x", pickled=(b"p", b""), many=True, digests=("", "d"))
+    called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", inputs={"x": given}))
+    assert called.bodies == {"function.code": "c", "function.inputs.x.1": "d"}
     scripted = TaskSpec(name="t", command=("sh",), script="s", array=ArraySpec(((0, 1, 1),), entries="e"))
     assert scripted.bodies == {"script": "s", "entries": "e"}
