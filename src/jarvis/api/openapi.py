@@ -72,6 +72,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/projects"): (200, q.ProjectPage),
     ("get", "/queues"): (200, q.QueuePage),
     ("post", "/plan"): (200, q.PlanOut),
+    ("get", "/recommend"): (200, q.RecommendOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }
