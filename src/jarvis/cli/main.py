@@ -112,7 +112,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker"}
+EXTRAS = {
+    "asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker",
+    "resvg_py": "png",
+}  # fmt: skip
 """Library → the extra that brings it."""
 
 
