@@ -70,6 +70,9 @@ class Submitter:
         spec = to_spec(task, self._now)
         if spec.function is not None and spec.function.inputs:
             raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
+        for i, pushed in enumerate(spec.push):
+            if "${{" in pushed:
+                raise InvalidValue(f"push.{i}", pushed, "a digest: only steps of a workflow read from others")
         await self._check_fits(spec)
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jarvis.core.errors import JarvisError
 from jarvis.core.workflow import walk
 from jarvis.state.blob_store import BlobStore
+from jarvis.state.manifests import pieces_of
 from jarvis.state.store import Store
 from jarvis.state.workflow_store import WorkflowFilter
 
@@ -86,21 +87,26 @@ class Retention:
         """Remove bodies that nothing refers to; the bytes freed. What is submitted while this runs has young bodies."""
         before, after = now - YOUNG_S, 0
         kept: dict[str, set[str]] = {}
+        manifests: dict[str, set[str]] = {}
         while page := await self._store.blob_list_referenced(before, after, BATCH):
-            for _, project, digests in page:
-                kept.setdefault(project, set()).update(digests)
+            for _, project, bodies in page:
+                kept.setdefault(project, set()).update(bodies.digests)
+                manifests.setdefault(project, set()).update(bodies.manifests)
             after = page[-1][0]
             await asyncio.sleep(0)
-        await self._keep_for_workflows(kept)
+        await self._keep_for_workflows(kept, manifests)
+        for project, digests in manifests.items():
+            kept[project] |= await pieces_of(self._blobs, project, digests)
         self._swept_at = now
         return await self._blobs.sweep(before, kept)
 
-    async def _keep_for_workflows(self, kept: dict[str, set[str]]) -> None:
+    async def _keep_for_workflows(self, kept: dict[str, set[str]], manifests: dict[str, set[str]]) -> None:
         """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again."""
         before: int | None = None
         while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
             for workflow in page:
                 tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
                 kept.setdefault(workflow.project, set()).update(d for task in tasks for d in task.bodies.values())
+                manifests.setdefault(workflow.project, set()).update(d for task in tasks for d in task.push)
             before = page[-1].id
             await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
 from jarvis.core.workflow import NewWorkflow, Workflow, walk
 from jarvis.state.blob_store import BlobStore
+from jarvis.state.manifests import read_manifest
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 
 TOUCH_AGAIN_S = 600.0
@@ -67,11 +68,37 @@ class StateManager:
             }
             for (project, digest), field in named.items():
                 try:
-                    await self._touch(project, digest)
-                except NotFound:
-                    answers[i] = InvalidValue(field, digest, f"the digest of a blob of project {project}")
-                except StoreUnavailable as error:
+                    await self._look_at(project, digest, field)
+                except (InvalidValue, StoreUnavailable) as error:
                     answers[i] = error
+
+    async def _look_at(self, project: str, digest: str, field: str) -> None:
+        """Raises :class:`InvalidValue` unless it is there, with all its pieces if it is a manifest."""
+        try:
+            await self._touch(project, digest)
+        except NotFound:
+            raise InvalidValue(field, digest, f"the digest of a blob of project {project}") from None
+        if not field.startswith("push."):
+            return
+        try:
+            manifest = await read_manifest(self.blobs, project, digest)
+        except (NotFound, InvalidValue) as error:
+            raise InvalidValue(field, digest, f"the digest of a list of files: {error}") from None
+        for piece in manifest.pieces:
+            try:
+                await self._touch(project, piece)
+            except NotFound:
+                raise InvalidValue(field, digest, f"all there: project {project} lacks its piece {piece}") from None
+
+    async def missing(self, project: str, digests: Sequence[str]) -> list[str]:
+        """Those of which there is no body. The others are young again, so that a submission may name them soon."""
+        out = []
+        for digest in digests:
+            try:
+                await self._touch(project, digest)
+            except NotFound:
+                out.append(digest)
+        return out
 
     async def _touch(self, project: str, digest: str) -> None:
         now, key = time.monotonic(), (project, digest)
@@ -92,10 +119,7 @@ class StateManager:
         """Insert a workflow; its bodies are there already, and young again from now on."""
         named = {d: f for step in walk(new.spec.block) if step.task is not None for f, d in step.task.bodies.items()}
         for digest, field in named.items():
-            try:
-                await self._touch(new.project, digest)
-            except NotFound:
-                raise InvalidValue(field, digest, f"the digest of a blob of project {new.project}") from None
+            await self._look_at(new.project, digest, field)
         accepted = await self.store.workflow_insert(new, key)
         if not accepted.replayed:
             workflow = Workflow(
