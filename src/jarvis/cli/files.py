@@ -52,8 +52,7 @@ def _tell_left_out(page: dict[str, Any]) -> None:
 
 
 def _summary(items: list[dict[str, Any]]) -> str:
-    word = "file" if len(items) == 1 else "files"
-    return f"{len(items)} {word}, {pushing.human(sum(item['size'] for item in items))}"
+    return pushing.amount(len(items), sum(item["size"] for item in items))
 
 
 @click.group()

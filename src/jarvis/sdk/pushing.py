@@ -31,10 +31,13 @@ class Report:
     lacking: int
 
     def __str__(self) -> str:
-        word = "file" if self.files == 1 else "files"
         there = self.size - self.lacking
-        known = f", {human(there)} of them there already" if there and self.files else ""
-        return f"{self.files} {word}, {human(self.size)}{known}"
+        return amount(self.files, self.size) + (f", {human(there)} of them there already" if there else "")
+
+
+def amount(files: int, size: int) -> str:
+    """``3 files, 12.3 MB``."""
+    return f"{files:,} {'file' if files == 1 else 'files'}, {human(size)}"
 
 
 def human(size: int) -> str:
@@ -61,7 +64,7 @@ def push(
     size = sum(source.stat().st_size for source in named.values())
     if size > limit:
         raise OverLimit(
-            f"{len(named)} files of {human(size)} are more than the limit of {human(limit)}", "over_push_limit",
+            f"{amount(len(named), size)}: more than the limit of {human(limit)}", "over_push_limit",
             "push less, or raise the limit with --push-limit or JARVIS_PUSH_LIMIT",
         )  # fmt: skip
     try:
