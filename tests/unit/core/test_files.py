@@ -62,7 +62,7 @@ def test_a_manifest_comes_back_as_it_was() -> None:
     files = (File("a", 0, EMPTY, ()), File("b/c", PIECE + 1, SOME, (SOME, SOME), executable=True))
     made = Manifest(files, ("x: y",))
     assert decode(encode(made)) == made
-    assert (made.size, made.pieces) == (PIECE + 1, {SOME})
+    assert (made.size, made.pieces) == (PIECE + 1, frozenset({SOME}))
 
 
 @pytest.mark.parametrize(
