@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import MARK, fsync_p50_ms, percentile
+from benchmarks.syncs import count_from_here, counted
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -111,14 +112,16 @@ def install(side: Side) -> str:
 
 
 def run(command: list[str], directory: Path, env: dict[str, str]) -> dict[str, Any]:
-    """What a script told; ``error`` if it told nothing."""
+    """What a script told, with the syncs of its whole run; ``error`` if it told nothing."""
     (directory / "out").mkdir()
+    before = counted()
     env = {**os.environ, **env, MARK: uuid.uuid4().hex, "PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(
             command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        told = dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        return told if before is None else told | {"syncs": (counted() or 0) - before}
     except subprocess.TimeoutExpired:
         return {"error": f"nothing within {PATIENCE_S} s"}
     except (ValueError, IndexError):
@@ -165,11 +168,12 @@ def figure(told: dict[str, Any]) -> float | None:
 def short(told: dict[str, Any]) -> str:
     if "error" in told:
         return str(told["error"])
+    syncs = f", {told['syncs']:,} syncs" if "syncs" in told else ""
     if "rate" in told:
-        return f"{told['rate']:,.0f}/s, {told['cpu_us']:,.0f} µs CPU"
+        return f"{told['rate']:,.0f}/s, {told['cpu_us']:,.0f} µs CPU{syncs}"
     if "times_ms" in told:
-        return f"p50 {figure(told):.1f} ms, p99 {percentile(told['times_ms'], 0.99):.1f} ms"
-    return f"{told['ms']:.1f} ms"
+        return f"p50 {figure(told):.1f} ms, p99 {percentile(told['times_ms'], 0.99):.1f} ms{syncs}"
+    return f"{told['ms']:.1f} ms{syncs}"
 
 
 def middle(tolds: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -280,6 +284,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     given = parser.parse_args()
     with ExitStack() as stack:
+        count_from_here(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jb-"))))
         services = postgres(stack)
         rounds = given.rounds or (1 if given.quick else 3)
         options = Options(rounds, 10 if given.quick else 1, given.only, services)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jarvis.config.settings import Settings
 
@@ -20,8 +20,8 @@ END_S = 15.0
 class OwnNode:
     """Its supervisor lives on when the server ends, unless it has an owner: then it ends with that one."""
 
-    def __init__(self, settings: Settings, owned: bool) -> None:
-        self._settings, self._owned = settings, owned
+    def __init__(self, settings: Settings, owned: bool, folder: str = "node") -> None:
+        self._settings, self._owned, self._folder = settings, owned, folder
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._owner_pipe: int | None = None
 
@@ -48,7 +48,7 @@ class OwnNode:
     def _prepare(self, url: str) -> tuple[Path, list[str]]:
         """The node's directory, and how its supervisor is started."""
         state_dir = self._settings.state_dir
-        directory = state_dir / "node"
+        directory = state_dir / self._folder
         directory.mkdir(mode=0o711, exist_ok=True)
         os.chmod(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
         agent = json.dumps(agent_command(self._settings, directory, url))
@@ -67,6 +67,19 @@ class OwnNode:
                 self._supervisor.wait(END_S)
             except subprocess.TimeoutExpired:
                 return
+
+
+def own_nodes(settings: Settings, owned: bool, count: int) -> list[OwnNode]:
+    """As many nodes on this machine. Several are called node-1, node-2 and so on, in directories of those names; each offers
+    what one alone would, but the GPUs are the first one's."""
+    if count == 1:
+        return [OwnNode(settings, owned)]
+    nodes = []
+    for number in range(1, count + 1):
+        mine: dict[str, Any] = {"name": f"node-{number}"} | ({"gpus": 0.0} if number > 1 else {})
+        worker = settings.worker.model_copy(update=mine)
+        nodes.append(OwnNode(settings.model_copy(update={"worker": worker}), owned, f"node-{number}"))
+    return nodes
 
 
 def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:

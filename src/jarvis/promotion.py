@@ -42,6 +42,7 @@ SMALL = {
     "workflow": (
         "id, uuid, project, user, name, state, wish, reason, rerun_of, submitted_at, started_at, ended_at, output, spec"
     ),
+    "kept": "project, key, workflow, task, output, result, at, expires_at",
     "schedule": "id, project, name, body",
     "step": "workflow, path, state, task, reason, started_at, ended_at, output, detail",
     "event_pack": "last_seq, at, task_min, task_max, body",

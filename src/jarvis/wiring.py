@@ -17,9 +17,10 @@ from jarvis.bus.buses.memory import MemoryBus
 from jarvis.config.policies import policy_of
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
-from jarvis.own_node import OwnNode
+from jarvis.own_node import own_nodes
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
+from jarvis.scheduler.replay.recording import Record, RecordedScheduler
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.scheduler_process import SchedulerProcess, wanted
 from jarvis.state.blob_store import BlobStore
@@ -34,6 +35,7 @@ from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
 from jarvis.utils.listener import listen
+from jarvis.utils.record_file import RECORD, RecordFiles
 
 if TYPE_CHECKING:
     from jarvis.bus.buses.cluster import ClusterBus
@@ -66,11 +68,11 @@ def open_store(settings: Settings) -> tuple[Store, BlobStore]:
 
 class Server:
     """One server process with its parts. ``owner_fd``: end with whoever holds the other end of it; ``parent``: the state
-    directory of the server for which this one decides."""
+    directory of the server for which this one decides; ``nodes``: how many of this machine, where they have an owner."""
 
     def __init__(
         self, settings: Settings, with_node: bool = True, owner_fd: int | None = None, *,
-        log_file: Path | None = None, parent: Path | None = None,
+        log_file: Path | None = None, parent: Path | None = None, nodes: int = 1,
     ) -> None:  # fmt: skip
         self.settings, self.owner_fd, self._parent = settings, owner_fd, parent
         self.policy = policy_of(settings.scheduler)
@@ -83,16 +85,13 @@ class Server:
         self.redis: Transport | None = None
         self._others: list[str] = []
         self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
-        self.scheduler = Scheduler(
-            self.store, self.bus, self.clock, self._policy, self.name, lease_s=LEASE_S if self.shared else 0.0,
-            windows=settings.scheduler.windows,
-        )  # fmt: skip
+        self.scheduler = self._scheduler()
         self.apart = SchedulerProcess(settings, self.name, log_file) if wanted(settings) else None
         """The process that decides for this one."""
         self.decides = self.role != "api" and self.apart is None
         self.election = Election(self.scheduler, self._leader_changed, may_lead=self.decides)
         with_node = with_node and self.role != "scheduler"
-        self.node = OwnNode(settings, owned=owner_fd is not None) if with_node else None
+        self.nodes = own_nodes(settings, owner_fd is not None, nodes) if with_node else []
         self.token = ""
         self.url = ""
         self.public_url = ""
@@ -104,6 +103,15 @@ class Server:
         """The number of the last event that is known here."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._lock: int | None = None
+
+    def _scheduler(self) -> Scheduler:
+        ports = (self.store, self.bus, self.clock, self._policy, self.name)
+        lease_s, windows = LEASE_S if self.shared else 0.0, self.settings.scheduler.windows
+        record = self.settings.record
+        if record.what == "off":
+            return Scheduler(*ports, lease_s=lease_s, windows=windows)
+        files = RecordFiles(self.settings.state_dir / RECORD, record.max_bytes)
+        return RecordedScheduler(*ports, record=Record(files, record.what), lease_s=lease_s, windows=windows)
 
     def _cluster_bus(self) -> "ClusterBus":
         from jarvis.bus.buses.cluster import ClusterBus
@@ -136,8 +144,8 @@ class Server:
             await self._begin()
             listener = self._listen()
             self.token, node_token = self._kept_token("token"), self._kept_token("node.token")
-            if self.node is not None:
-                self.node.start(self.url)
+            for node in self.nodes:
+                node.start(self.url)
             self._spawn(self._retention().run(), "retention")
             await self._serve(listener, node_token)
         finally:
@@ -232,9 +240,10 @@ class Server:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         if not isinstance(self.bus, MemoryBus):
             await self.bus.stop()
-        if self.node is not None:
-            self.node.let_go()
-            await asyncio.to_thread(self.node.wait)
+        for node in self.nodes:
+            node.let_go()
+        for node in self.nodes:
+            await asyncio.to_thread(node.wait)
         await self.store.close()
         if self._lock is not None:
             os.close(self._lock)

@@ -14,9 +14,10 @@ from jarvis.core.attempt import Output
 from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.manifest import File, Manifest, encode
+from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import FunctionCall, TaskSpec
-from jarvis.core.workflow import Block, NewWorkflow, StepSpec, WorkflowSpec
+from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, WorkflowSpec
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.retention import YOUNG_S, Keep, Retention
 from jarvis.state.state_manager import StateManager
@@ -150,6 +151,22 @@ async def test_files_of_tasks_live_and_go_with_them(store: SqliteStore, blobs: D
             await blobs.get("p", gone)
 
 
+async def test_schedules_keep_what_their_runs_will_need(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    script, code = await blobs.put("p", b"#!/bin/sh"), await blobs.put("p", b"code")
+    piece = await blobs.put("p", b"piece")
+    pushed = await blobs.put("p", encode(Manifest((File("x", 5, piece, (piece,)),))))
+    step = StepSpec(id="a", task=TaskSpec(name="f", function=FunctionCall(code, "3.12")))
+    manager = StateManager(store, blobs, MemoryBus())
+    rule = Rule(every=3600.0)
+    common = {"id": 0, "project": "p", "user": "ann", "rule": rule, "created_at": 1.0}
+    await manager.schedule(Schedule(name="t", task=TaskSpec(name="t", script=script, push=(pushed,)), **common))  # type: ignore[arg-type]
+    await manager.schedule(Schedule(name="w", workflow=WorkflowSpec(name="w", block=Block((step,))), **common))  # type: ignore[arg-type]
+    assert await Retention(store, blobs, Keep(DAY, DAY, 1 << 40)).sweep(await store.now() + YOUNG_S + 60) == 0
+    with pytest.raises(InvalidValue, match="script"):
+        await manager.schedule(Schedule(name="x", task=TaskSpec(name="t", script="0" * 64), **common))  # type: ignore[arg-type]
+    assert len(await store.schedule_list()) == 2
+
+
 async def test_a_damaged_manifest_keeps_nothing_and_stops_nothing(
     store: SqliteStore, blobs: DirectoryBlobStore
 ) -> None:
@@ -183,10 +200,18 @@ async def test_workflows_keep_the_bodies_of_their_steps_until_they_go_themselves
     step = StepSpec(id="a", task=TaskSpec(name="f", function=FunctionCall(code, "3.12")))
     new_one = NewWorkflow(uuid="u", project="p", user="ann", spec=WorkflowSpec(name="w", block=Block((step,))))
     ident = (await store.workflow_insert(new_one)).ids[0]
+    one, two = await blobs.put("p", b"a result"), await blobs.put("p", b"of an element")
+    details = (StepDetail(result_digest=one), StepDetail(parts=(b"", b"x"), part_digests=(two, "")))
+    rows = {
+        (ident, path): Step(workflow=ident, path=path, state=State.SUCCEEDED, detail=detail)
+        for path, detail in zip("bc", details, strict=True)
+    }
+    await commit(store, lead, steps=rows)
     retention, now = Retention(store, blobs, Keep(DAY, DAY, 1 << 40)), await store.now()
     await ended(store, blobs, 1, 10)
     await retention.run_once(now + DAY + YOUNG_S + 60)
     assert await blobs.get("p", code) == b"a function"
+    assert [await blobs.get("p", digest) for digest in (one, two)] == [b"a result", b"of an element"]
     (workflow,) = await store.workflow_get_many([ident])
     lead = await store.leadership_acquire("a")
     workflow.state, workflow.ended_at = State.FAILED, now
@@ -194,5 +219,6 @@ async def test_workflows_keep_the_bodies_of_their_steps_until_they_go_themselves
     await ended(store, blobs, 1, 10)
     await retention.run_once(now + 3 * DAY)
     assert await store.workflow_get_many([ident]) == []
-    with pytest.raises(NotFound):
-        await blobs.get("p", code)
+    for digest in (code, one, two):
+        with pytest.raises(NotFound):
+            await blobs.get("p", digest)

@@ -8,7 +8,7 @@ from jarvis.core.errors import Conflict, IdempotencyConflict, InvalidValue, Stal
 from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Origin, Task, TaskSpec
-from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, Workflow, WorkflowSpec
+from jarvis.core.workflow import Block, Kept, NewWorkflow, Step, StepDetail, StepSpec, Workflow, WorkflowSpec
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Store
 from jarvis.state.workflow_store import WorkflowFilter
@@ -169,3 +169,37 @@ async def test_schedules_have_names_and_go_on_with_the_runs_that_they_make(store
     await commit(store, lead, workflows_new={ident: made}, schedules={first: one}, schedules_removed=[second])
     assert await store.schedule_list() == [one]
     assert await store.workflow_get_many([ident]) == [made]
+
+
+def kept(key: str = "k", project: str = "p", **other: object) -> Kept:
+    values: dict[str, object] = {
+        "workflow": 3,
+        "task": 4,
+        "output": b"[1]",
+        "result": b"\x80",
+        "at": 1.0,
+        "expires_at": 9.0,
+    }
+    return Kept(project=project, key=key, **values | other)  # type: ignore[arg-type]
+
+
+async def test_what_steps_gave_is_found_by_its_project_and_key_until_it_is_removed(store: Store) -> None:
+    old = await store.leadership_acquire("a")
+    lead = await store.leadership_acquire("b")
+    first = kept()
+    with pytest.raises(StaleEpoch):
+        await store.leader_commit(old, Changes(kept={("p", "k"): first}))
+    assert await store.kept_get("p", "k") is None
+    await commit(
+        store, lead, kept={("p", "k"): first, ("q", "k"): kept(project="q", task=None, output=None, result=None)}
+    )
+    assert await store.kept_get("p", "k") == first
+    assert await store.kept_get("p", "other") is None
+    later = kept(workflow=7, expires_at=20.0)
+    await commit(store, lead, kept={("p", "k"): later, ("p", "m"): kept("m", expires_at=8.0)})
+    assert await store.kept_get("p", "k") == later
+    assert await store.kept_delete(8.0, 10) == 0
+    assert await store.kept_delete(10.0, 1) == 1
+    assert (await store.kept_get("p", "m"), (await store.kept_get("q", "k") or first).project) == (None, "q")
+    assert await store.kept_delete(float("inf"), 10) == 2
+    assert await store.kept_get("p", "k") is None

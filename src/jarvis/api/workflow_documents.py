@@ -46,6 +46,7 @@ class Given:
     params: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = None
     lines: Lines | None = None
+    reuse: bool = True
 
 
 class Rules:
@@ -81,7 +82,7 @@ class _Shape(InvalidValue):
 
 
 def given_of(body: bytes, content_type: str) -> Given:
-    """Read a body: a document as JSON or YAML, or ``{"document": TEXT or object, "params": {…}}``."""
+    """Read a body: a document as JSON or YAML, or ``{"document": TEXT or object, "params": {…}, "reuse": BOOL}``."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -99,15 +100,17 @@ def given_of(body: bytes, content_type: str) -> Given:
 
 
 def _envelope(data: dict[str, Any]) -> Given:
-    if unknown := set(data) - {"document", "params"}:
+    if unknown := set(data) - {"document", "params", "reuse"}:
         raise InvalidDocument([(min(unknown), None, f"unknown field {min(unknown)[:60]!r} beside document")])
-    document, params = data["document"], data.get("params", {})
+    document, params, reuse = data["document"], data.get("params", {}), data.get("reuse", True)
     if not isinstance(params, dict):
         raise InvalidDocument([("params", None, "params: expected an object")])
+    if not isinstance(reuse, bool):
+        raise InvalidDocument([("reuse", None, "reuse: expected true or false")])
     if isinstance(document, str):
         read_data, lines = _yaml(document)
-        return Given(read_data, params, document, lines)
-    return Given(document, params)
+        return Given(read_data, params, document, lines, reuse)
+    return Given(document, params, reuse=reuse)
 
 
 def _yaml(text: str) -> tuple[Any, Lines]:
@@ -124,13 +127,13 @@ def checked_draft(given: Given) -> Draft:
     return draft
 
 
-def compiled(given: Given, rules: Rules) -> WorkflowSpec:
-    """The workflow that is meant; raises :class:`InvalidDocument`."""
+def compiled(given: Given, rules: Rules, on_event: bool = False) -> WorkflowSpec:
+    """The workflow that is meant; raises :class:`InvalidDocument`. ``on_event`` as in ``build``."""
     draft = checked_draft(given)
-    spec, problems = build(draft, given.params, rules)
+    spec, problems = build(draft, given.params, rules, on_event)
     refuse(given, problems)
     assert spec is not None
-    return spec
+    return spec if given.reuse else msgspec.structs.replace(spec, reuse=False)
 
 
 def refuse(given: Given, problems: list[Problem]) -> None:

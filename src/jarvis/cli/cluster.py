@@ -117,6 +117,7 @@ def _tell_environment(content: server_file.ServerFile) -> None:
 @click.option("--no-node", is_flag=True, help="Run no tasks on this machine.")
 @click.option("--flags", "more", hidden=True)
 @click.option("--owner-fd", type=int, hidden=True)
+@click.option("--own-nodes", type=click.IntRange(1), default=1, hidden=True)
 @click.option("--parent", type=click.Path(path_type=Path), hidden=True)
 @click.option(
     "--role",
@@ -126,18 +127,21 @@ def _tell_environment(content: server_file.ServerFile) -> None:
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log there, rotated; default: stderr.")
 def server(
     host: str | None, port: int | None, listen: str | None, memory: bool, cpus: float | None, name: str | None,
-    no_node: bool, more: str | None, owner_fd: int | None, parent: Path | None, role: str | None, log_file: Path | None,
+    no_node: bool, more: str | None, owner_fd: int | None, own_nodes: int, parent: Path | None, role: str | None,
+    log_file: Path | None,
 ) -> None:  # fmt: skip
     """Run a server in the foreground, with a node on this machine."""
     flags = json.loads(more) if more else _flags(host, port, listen, memory, cpus, name)
     if role is not None:
         flags.setdefault("server", {})["role"] = role
-    _serve(flags, log_file, not no_node, owner_fd, parent)
+    if own_nodes > 1 and owner_fd is None:
+        raise click.UsageError("--own-nodes is for servers that end with their owner")
+    _serve(flags, log_file, not no_node, owner_fd, parent, own_nodes)
 
 
 def _serve(
     flags: dict[str, Any], log_file: Path | None, with_node: bool = True, owner_fd: int | None = None,
-    parent: Path | None = None,
+    parent: Path | None = None, nodes: int = 1,
 ) -> None:  # fmt: skip
     import asyncio
 
@@ -150,7 +154,7 @@ def _serve(
     look_seldom()
     configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
     try:
-        asyncio.run(Server(settings, with_node, owner_fd, log_file=log_file, parent=parent).run())
+        asyncio.run(Server(settings, with_node, owner_fd, log_file=log_file, parent=parent, nodes=nodes).run())
     except PortInUse as error:
         raise click.ClickException(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""cron: schedules that make tasks and workflows at nominal times."""
+"""cron: schedules that make tasks and workflows at nominal times, and when something happens."""
 
 import os
 from pathlib import Path
@@ -13,37 +13,41 @@ from jarvis.sdk.client import Client
 
 @click.group()
 def cron() -> None:
-    """Run tasks and workflows at set times."""
+    """Run tasks and workflows at set times, and when something happens."""
 
 
 @cron.command(context_settings={"allow_interspersed_args": False})
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--cron", "rule", metavar="FIELDS", help="Minute, hour, day, month, weekday: '30 6 * * MON-FRI'.")
-@click.option("--zone", default="UTC", show_default=True, help="Time zone of --cron, like Europe/Berlin.")
+@click.option("--zone", help="Time zone of --cron, like Europe/Berlin.  [default: UTC]")
 @click.option("--every", metavar="SPAN", help="Instead of --cron: 10m, 1h30m.")
+@click.option(
+    "--on-workflow",
+    metavar="NAME[:STATE]",
+    help="Instead of --cron: when a workflow of this name has succeeded; or failed, or any.",
+)
 @click.option(
     "--workflow", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Instead of a command."
 )
 @click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of the workflow's parameter.")
-@click.option(
-    "--catch-up", type=click.Choice(["skip", "last", "all"]), default="last", show_default=True, help="Of missed runs."
-)
+@click.option("--catch-up", type=click.Choice(["skip", "last", "all"]), help="Of missed runs.  [default: last]")
 @click.option(
     "--overlap", type=click.Choice(["allow", "skip"]), default="allow", show_default=True, help="While one still runs."
 )
 def add(
-    name: str, command: tuple[str, ...], rule: str | None, zone: str, every: str | None, file: Path | None,
-    params: tuple[str, ...], catch_up: str, overlap: str,
+    name: str, command: tuple[str, ...], rule: str | None, zone: str | None, every: str | None, on_workflow: str | None,
+    file: Path | None, params: tuple[str, ...], catch_up: str | None, overlap: str,
 ) -> None:  # fmt: skip
     """Add the schedule NAME: jarvis cron add --cron '0 3 * * *' nightly -- COMMAND, or with --workflow FILE."""
     command = command[1:] if command[:1] == ("--",) else command
     if bool(command) == (file is not None):
         raise click.UsageError("give a command, or --workflow FILE")
-    if (rule is None) == (every is None):
-        raise click.UsageError("give --cron or --every")
-    body: dict[str, Any] = {"name": name, "zone": zone, "catch_up": catch_up, "overlap": overlap}
-    body |= {"cron": rule} if rule is not None else {"every": every}
+    rules = {"cron": rule, "every": every, "on_workflow": None if on_workflow is None else _end(on_workflow)}
+    if len(rules) - list(rules.values()).count(None) != 1:
+        raise click.UsageError("give one of --cron, --every, --on-workflow")
+    body: dict[str, Any] = {"name": name, "zone": zone, "catch_up": catch_up, "overlap": overlap, **rules}
+    body = {key: value for key, value in body.items() if value is not None}
     if file is not None:
         body |= {"workflow": document_of(file), "params": values_of(params)}
     else:
@@ -51,7 +55,21 @@ def add(
         body["task"] = {"command": list(command), "cwd": os.getcwd(), "env": env}
     with Client() as client:
         made = client.connection.post("/schedules", body)
-    click.echo(f"Schedule {made['id']} runs first at {local_time(made['next_at'])}")
+    when = f"first at {local_time(made['next_at'])}" if made["next_at"] else "when that happens"
+    click.echo(f"Schedule {made['id']} runs {when}")
+
+
+def _end(given: str) -> dict[str, str]:
+    name, colon, state = given.rpartition(":")
+    if colon and state in ("succeeded", "failed", "any"):
+        return {"name": name, "state": state}
+    return {"name": given, "state": "succeeded"}
+
+
+def _rule(one: dict[str, Any]) -> str:
+    if (on := one["on_workflow"]) is not None:
+        return f"on workflow {on['name']} {on['state']}"
+    return str(one["cron"] or f"every {one['every']:g}s")
 
 
 @cron.command("ls")
@@ -64,7 +82,7 @@ def list_schedules(output: str) -> None:
         print_data(found, output)
     else:
         rows = [
-            (s["id"], s["name"], s["user"], s["kind"], s["cron"] or f"every {s['every']:g}s", s["zone"] if s["cron"] else "",
+            (s["id"], s["name"], s["user"], s["kind"], _rule(s), s["zone"] if s["cron"] else "",
              "paused" if s["paused"] else local_time(s["next_at"]), s["last_run"], s["runs"], s["skipped"])
             for s in found
         ]  # fmt: skip
@@ -81,7 +99,9 @@ def show(name: str, output: str) -> None:
     if output in ("json", "yaml"):
         print_data(one, output)
         return
-    for key, value in one.items():
+    hidden = {"cron", "every", "on_workflow"} | (set() if one["cron"] else {"zone"})
+    told = {"name": one["name"], "rule": _rule(one)} | {key: one[key] for key in one if key not in hidden}
+    for key, value in told.items():
         if value not in (None, "", {}, [], False):
             shown = (
                 ", ".join(map(local_time, value))

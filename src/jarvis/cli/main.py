@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "usage": ("jarvis.cli.quotas", "Print what projects and users used."),
     "plan": ("jarvis.cli.plan", "Say whether a task would start now, wait, or never run."),
     "sim": ("jarvis.cli.sim", "Replay a recorded workload with a policy of your choice."),
+    "replay": ("jarvis.cli.replay", "Decide again what the scheduler decided, and compare."),
     "config": ("jarvis.cli.config", "Show the settings and where they come from."),
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
     "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),

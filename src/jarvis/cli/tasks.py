@@ -213,11 +213,19 @@ def wait(ids: tuple[str, ...], timeout: float | None, exit_code: bool, quiet: bo
 
 @click.command()
 @click.argument("ident", metavar="ID")
+@click.option(
+    "--at", help="Why it waited then: RFC 3339, epoch seconds or -10m. On the machine of the server that leads."
+)
 @format_option
-def why(ident: str, output: str) -> None:
+def why(ident: str, at: str | None, output: str) -> None:
     """Say why a task waits: every reason at once, and each node's."""
-    with Client() as client:
-        answer = client.connection.get(f"/tasks/{ident}/why")
+    if at is not None:
+        from jarvis.cli.replay import why_then
+
+        answer = why_then(ident, at, None)
+    else:
+        with Client() as client:
+            answer = client.connection.get(f"/tasks/{ident}/why")
     if output in ("json", "yaml"):
         print_data(answer, output)
         return

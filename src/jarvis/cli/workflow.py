@@ -97,21 +97,26 @@ def plan(file: Path, params: tuple[str, ...], output: str) -> None:
 @_params
 @click.option("--detach", is_flag=True, help="Print the id and do not wait.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the id alone, and wait without a picture.")
+@click.option("--no-cache", is_flag=True, help="Run steps with a cache, whatever is kept of earlier ones.")
 @click.option("--idempotency-key", help="The same key and document give the same workflow.")
-def run(file: Path, params: tuple[str, ...], detach: bool, quiet: bool, idempotency_key: str | None) -> int:
+def run(
+    file: Path, params: tuple[str, ...], detach: bool, quiet: bool, no_cache: bool, idempotency_key: str | None
+) -> int:
     """Submit a FILE and watch it to its end; exit code 0 when it succeeded."""
     from jarvis.cli.workflow_tree import watch
 
     with Client() as client:
-        ident = submit_document(client.connection, document_of(file), values_of(params), idempotency_key)
+        ident = submit_document(client.connection, document_of(file), values_of(params), idempotency_key, not no_cache)
         click.echo(ident if quiet else f"Submitted workflow {ident}")
         if detach:
             return 0
         return watch(client, ident, quiet)
 
 
-def submit_document(connection: Connection, text: str, params: dict[str, Any], key: str | None = None) -> int:
-    body = {"document": text, "params": params}
+def submit_document(
+    connection: Connection, text: str, params: dict[str, Any], key: str | None = None, reuse: bool = True
+) -> int:
+    body = {"document": text, "params": params} | ({} if reuse else {"reuse": False})
     answer = connection.request("POST", "/workflows", json_body=body, idempotent=True, idempotency_key=key)
     return int(answer.json()["id"])
 
@@ -212,8 +217,8 @@ def steps(ident: str, failed: bool, output: str) -> None:
     if output in ("json", "yaml"):
         print_data(found, output)
     else:
-        rows = [(s["path"], s["state"], s["task"], duration(_took(s)), s["reason"]) for s in found]
-        print_table(("STEP", "STATE", "TASK", "TOOK", "REASON"), rows)
+        rows = [(s["path"], s["state"], s["task"], duration(_took(s)), s["reused"], s["reason"]) for s in found]
+        print_table(("STEP", "STATE", "TASK", "TOOK", "REUSED FROM", "REASON"), rows)
 
 
 def _took(step: dict[str, Any]) -> float | None:

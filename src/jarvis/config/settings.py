@@ -98,6 +98,14 @@ class LogSettings(_Section):
     keep: int = Field(3, ge=0)
 
 
+class RecordSettings(_Section):
+    what: Literal["off", "decisions", "rows"] = "decisions"
+    """How a replay compares what the leader decided: by every event and the keys of all rows, or by every field of every row,
+    which takes three times as long. ``off`` writes nothing down."""
+    max_bytes: Size = Field(256 * 1024**2, ge=1024**2)
+    """The oldest goes first."""
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
@@ -106,6 +114,7 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     bus: BusSettings = BusSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    record: RecordSettings = RecordSettings()
     worker: WorkerSettings = WorkerSettings()
     containers: ContainerSettings = ContainerSettings()
     log: LogSettings = LogSettings()

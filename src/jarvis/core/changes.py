@@ -9,7 +9,7 @@ from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
 from jarvis.core.schedule import Schedule
 from jarvis.core.task import Element, Task
-from jarvis.core.workflow import Step, Workflow
+from jarvis.core.workflow import Kept, Step, Workflow
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class Changes:
     steps: dict[tuple[int, str], Step] = field(default_factory=dict)
     workflows_new: dict[int, Workflow] = field(default_factory=dict)
     """Made by schedules, under ids that were reserved."""
+    kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
+    """By (project, key)."""
     schedules: dict[int, Schedule] = field(default_factory=dict)
     schedules_removed: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""Schedule: a spec and a rule; at each nominal time of the rule it makes a task or a workflow, once."""
+"""Schedule: a spec and a rule; at each nominal time of the rule, or each time that something happens, it makes a task or a
+workflow, once."""
 
 from typing import Literal
 
@@ -11,14 +12,26 @@ CatchUp = Literal["skip", "last", "all"]
 Overlap = Literal["allow", "skip"]
 
 
+EndState = Literal["succeeded", "failed", "any"]
+
+
+class OnWorkflow(msgspec.Struct, frozen=True, omit_defaults=True, tag="workflow", tag_field="kind"):
+    """The end of each workflow of its project that has this name. ``failed``: also one that ran out of time or was lost;
+    ``any``: also one that was cancelled."""
+
+    name: str
+    state: EndState = "succeeded"
+
+
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Either five fields of cron in a time zone, or every so many seconds since ``start``: by default at
-    whole minutes, hours and days of UTC."""
+    """Five fields of cron in a time zone, or every so many seconds since ``start`` (by default at whole minutes, hours and days
+    of UTC), or ``on`` what happens."""
 
     cron: str | None = None
     zone: str = "UTC"
     every: float | None = None
     start: float = 0.0
+    on: OnWorkflow | None = None
 
 
 class Schedule(msgspec.Struct, kw_only=True):
@@ -43,4 +56,4 @@ class Schedule(msgspec.Struct, kw_only=True):
     """The task or workflow that it made."""
     runs: int = 0
     skipped: int = 0
-    """Nominal times without a run."""
+    """Nominal times, or events, without a run."""

@@ -119,6 +119,8 @@ class StepInput(msgspec.Struct, frozen=True, array_like=True):
     json: bytes | None = None
     pickled: tuple[bytes, ...] = ()
     many: bool = False
+    digests: tuple[str, ...] = ()
+    """Where large results are kept: one for each of ``pickled``, "" beside those that are there themselves."""
 
 
 class FunctionCall(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
@@ -224,12 +226,15 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
             named["function.code"] = self.function.code
             if self.function.args_digest is not None:
                 named["function.args_digest"] = self.function.args_digest
+            for name, given in self.function.inputs.items():
+                named |= {f"function.inputs.{name}.{at}": digest for at, digest in enumerate(given.digests) if digest}
         if self.script is not None:
             named["script"] = self.script
         if self.array is not None and self.array.entries is not None:
             named["entries"] = self.array.entries
         for i, digest in enumerate(self.push):
-            named[f"push.{i}"] = digest
+            if "${{" not in digest:
+                named[f"push.{i}"] = digest
         return named
 
 

@@ -13,6 +13,8 @@ from jarvis.core.errors import InvalidTransition
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 
+EVENT = "event"
+"""Parameter that holds what happened, of a workflow that a schedule makes because of it."""
 MAX_STEPS = 10_000
 MAX_FAN_OUT = 100_000
 MAX_DEPTH = 10
@@ -50,6 +52,14 @@ class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
 
     message: str = ""
     users: tuple[str, ...] = ()
+
+
+class Cache(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a task: what an earlier one of its project gave under the same key, doing the same with the same, is taken instead of
+    running. ``key`` may hold expressions; ``ttl``: seconds since it was given."""
+
+    key: str
+    ttl: float
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +117,7 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of those params."""
     timeout: float | None = None
     allow_failure: bool = False
+    cache: Cache | None = None
 
     @property
     def kind(self) -> Literal["task", "block", "switch", "sleep", "approval"]:
@@ -139,6 +150,8 @@ class WorkflowSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Tasks of it that may be on their way at once."""
     timeout: float | None = None
     description: str = ""
+    reuse: bool = True
+    """Whether steps with a cache look into it; what they give is kept either way."""
 
 
 class Workflow(msgspec.Struct, kw_only=True):
@@ -190,6 +203,12 @@ class StepDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     """Of a fan-out: elements that ended badly."""
     parts: tuple[bytes, ...] = ()
     """Of a fan-out of functions: their pickled results, in order."""
+    part_digests: tuple[str, ...] = ()
+    """Where those of the parts are kept that are too large; "" for the others."""
+    unsaid: int = 0
+    """Of a fan-out of functions: elements whose result JSON cannot say, or not in so few bytes."""
+    cache: str = ""
+    """Under what its output is kept once it has succeeded."""
 
 
 class Step(msgspec.Struct, kw_only=True):
@@ -208,6 +227,19 @@ class Step(msgspec.Struct, kw_only=True):
     output: bytes | None = None
     """JSON."""
     detail: StepDetail = msgspec.field(default_factory=StepDetail)
+
+
+class Kept(msgspec.Struct, kw_only=True, frozen=True):
+    """What a step with a cache gave, for later ones of its project under the same ``key`` (a digest of key and content)."""
+
+    project: str
+    key: str
+    workflow: int
+    task: int | None = None
+    output: bytes | None = None
+    result: bytes | None = None
+    at: float
+    expires_at: float
 
 
 S = State

@@ -11,11 +11,14 @@ import msgspec
 
 from jarvis.core.errors import InvalidValue, JarvisError
 from jarvis.core.task import TaskSpec
-from jarvis.core.workflow import MAX_FAN_OUT, Approval, Block, Case, Loop, StepSpec, WorkflowSpec
+from jarvis.core.workflow import EVENT, MAX_FAN_OUT, Approval, Block, Cache, Case, Loop, StepSpec, WorkflowSpec
 from jarvis.dag import expressions
 from jarvis.dag.document import MAX_PROBLEMS, Draft, DraftBlock, DraftStep, Param, Place, Problem, mismatch
 from jarvis.dag.expressions import BadExpression
 
+DEFAULT_TTL = "7d"
+"""Of what a step with a cache gives."""
+MAX_TTL_S = 366 * 86400.0
 LATE_FIELDS = ("command", "env", "cwd", "stdout", "stderr", "stdin", "image", "entrypoint", "name")
 """Of a task: their templates may read what is known only when the step begins."""
 
@@ -48,12 +51,18 @@ def bind(params: Mapping[str, Param], given: Mapping[str, Any]) -> tuple[dict[st
     return values, problems
 
 
-def build(draft: Draft, given: Mapping[str, Any], rules: Rules) -> tuple[WorkflowSpec | None, list[Problem]]:
-    """The model of a draft that :func:`~jarvis.dag.dag_validator.validate` found nothing wrong with."""
-    params, problems = bind(draft.params, given)
+def build(
+    draft: Draft, given: Mapping[str, Any], rules: Rules, on_event: bool = False
+) -> tuple[WorkflowSpec | None, list[Problem]]:
+    """The model of a draft that :func:`~jarvis.dag.dag_validator.validate` found nothing wrong with. ``on_event``: what
+    happened is known later, in the parameter ``event`` if it has one."""
+    late = draft.params.get(EVENT) if on_event else None
+    params, problems = bind(draft.params, given if late is None else {EVENT: {}, **given})
+    if late is not None and late.type != "object":
+        problems.append(Problem(("params", EVENT), f"params.{EVENT}: takes what happened, so its type is object"))
     if problems:
         return None, problems
-    builder = _Builder(params, rules)
+    builder = _Builder(params, rules, None if late is None else EVENT)
     block = builder.block(draft.block)
     timeout = builder.positive(draft.given.get("timeout"), ("timeout",))
     spec = WorkflowSpec(
@@ -64,10 +73,11 @@ def build(draft: Draft, given: Mapping[str, Any], rules: Rules) -> tuple[Workflo
 
 
 class _Builder:
-    def __init__(self, params: dict[str, Any], rules: Rules) -> None:
+    def __init__(self, params: dict[str, Any], rules: Rules, late: str | None) -> None:
         self.problems: list[Problem] = []
         self._rules = rules
         self._static: dict[str, Any] = {"params": params}
+        self._late = f"params.{late}"
         self._depth = 0
 
     def _wrong(self, place: Place, message: str) -> None:
@@ -120,6 +130,7 @@ class _Builder:
             loop=self._loop(given, place),
             timeout=self.positive(given.get("timeout"), (*place, "timeout")),
             allow_failure=given.get("allow_failure", False),
+            cache=self._cache(given["cache"], (*place, "cache")) if "cache" in given else None,
             **fields,
         )
 
@@ -134,6 +145,13 @@ class _Builder:
             if known and (said := mismatch(param, given[name])):
                 self._wrong((*draft.place, "with", name), f"with: {name}: {said}")
         return values
+
+    def _cache(self, given: Mapping[str, Any], place: Place) -> Cache:
+        wanted = given.get("ttl")
+        ttl = self.positive(DEFAULT_TTL if wanted is None else wanted, (*place, "ttl"))
+        if ttl is not None and ttl > MAX_TTL_S:
+            self._wrong((*place, "ttl"), f"ttl: at most {MAX_TTL_S / 86400:g} days")
+        return Cache(self._fill(given["key"], (*place, "key"), as_text=True), ttl or 0.0)
 
     def _loop(self, given: Mapping[str, Any], place: Place) -> Loop | None:
         if "while" not in given and "until" not in given:
@@ -215,7 +233,8 @@ class _Builder:
             return expressions.to_text(value)
         if not isinstance(value, str) or "${{" not in value:
             return value
-        if self._depth or not all(name.startswith("params.") for name in expressions.names_in(value)):
+        names = expressions.names_in(value)
+        if self._depth or self._late in names or not all(name.startswith("params.") for name in names):
             return value
         try:
             return (expressions.render_text if as_text else expressions.render)(value, self._static)

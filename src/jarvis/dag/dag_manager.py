@@ -11,10 +11,11 @@ import msgspec
 
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
-from jarvis.core.workflow import OUTPUT_LIMIT
+from jarvis.core.workflow import OUTPUT_LIMIT, Cache, Kept
 from jarvis.dag.blocks import FINALLY, Blocks
-from jarvis.dag.expressions import BadExpression
-from jarvis.dag.progress import Deeds, TaskEnd
+from jarvis.dag.expressions import BadExpression, to_text
+from jarvis.dag.progress import Deeds, TaskEnd, Vertex
+from jarvis.dag.reuse import is_fresh, key_of
 
 S = State
 
@@ -50,8 +51,20 @@ class Run(Blocks):
         if state is S.SUCCEEDED and output is not None and (said := _unusable(output)):
             state, reason, output = S.FAILED, said, None
         vertex.row.detail.result, vertex.row.detail.result_digest = end.result, end.result_digest
+        if state is S.SUCCEEDED and end.result_digest is None:
+            self._keep(vertex, output, end.result)
         self._end(vertex, state, reason, output)
         self._work()
+
+    def _keep(self, vertex: Vertex, output: bytes | None, result: bytes | None) -> None:
+        """For later steps, if it has a cache."""
+        cache, row = vertex.spec.cache, vertex.row
+        if cache is not None and row.detail.cache:
+            kept = Kept(
+                project=self.workflow.project, key=row.detail.cache, workflow=self.workflow.id, task=row.task,
+                output=output, result=result, at=self.now, expires_at=self.now + cache.ttl,
+            )  # fmt: skip
+            self._deeds.kept.append(kept)
 
     def wake(self, path: str, now: float) -> None:
         """An instant that was asked for has come."""
@@ -138,6 +151,8 @@ class Run(Blocks):
             vertex.queued = False
             try:
                 spec = self._filling.task(vertex, now)
+                if vertex.spec.cache is not None:
+                    vertex.row.detail.cache = self._key(vertex, vertex.spec.cache, spec)
             except BadExpression as error:
                 self._end(vertex, S.FAILED, str(error))
                 self._work()
@@ -149,6 +164,38 @@ class Run(Blocks):
                 self._work()
             return spec
         return None
+
+    def next_key(self, now: float) -> str:
+        """Under what the output of the step whose task would be made next may be kept; "" when it is to run anyway."""
+        while self._ready and not self._ready[0][2].queued:
+            heappop(self._ready)
+        if not self.startable or not self.workflow.spec.reuse:
+            return ""
+        vertex = self._ready[0][2]
+        if vertex.spec.cache is None:
+            return ""
+        try:
+            return self._key(vertex, vertex.spec.cache, self._filling.task(vertex, now))
+        except BadExpression:  # told when its task is made
+            return ""
+
+    def _key(self, vertex: Vertex, cache: Cache, task: TaskSpec) -> str:
+        return key_of(to_text(self._filling.render(cache.key, vertex)), task)
+
+    def reuse(self, kept: Kept, now: float) -> bool:
+        """Let the step that :meth:`next_key` told of end with what is kept; False when that is too old."""
+        self.now = now
+        vertex = self._ready[0][2]
+        if vertex.spec.cache is None or not is_fresh(kept, vertex.spec.cache, now):
+            return False
+        heappop(self._ready)
+        vertex.queued = False
+        row = vertex.row
+        row.task, row.started_at = kept.task, now
+        row.detail.reused, row.detail.result = kept.workflow, kept.result
+        self._end(vertex, S.SUCCEEDED, "", kept.output)
+        self._work()
+        return True
 
     def take(self) -> Deeds:
         """What came of everything since the last time."""

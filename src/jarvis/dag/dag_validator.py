@@ -129,7 +129,7 @@ class _Checker:
                 at = inside if key in ("while", "until", "switch") else scope
                 self._expression(given[key], at, (*step.place, key))
         self._reads_or_expression(given.get("for_each"), scope, (*step.place, "for_each"))
-        for key in ("sleep", "wait_until", "with"):
+        for key in ("sleep", "wait_until", "with", "cache"):
             self._reads(given.get(key), inside, (*step.place, key))
         for key, value in (step.task or {}).items():
             self._reads(value, inside, (*step.place, key))

@@ -31,7 +31,7 @@ KINDS = (*WORK_FIELDS, "steps", "race", "workflow", "switch", "sleep", "wait_unt
 _BLOCK_FIELDS = ("on_failure", "finally", "output", "fail_fast")
 _STEP_FIELDS = frozenset({
     "id", "depends_on", "trigger", "when", "for_each", "concurrency", "while", "until", "max_iterations", "delay", "cases",
-    "default", "with", "timeout", "allow_failure", *KINDS, *_BLOCK_FIELDS, *TASK_FIELDS,
+    "default", "with", "timeout", "allow_failure", "cache", *KINDS, *_BLOCK_FIELDS, *TASK_FIELDS,
 })  # fmt: skip
 _TOP_FIELDS = frozenset({
     "name", "description", "params", "defaults", "steps", "concurrency", "timeout", "project", "workflows", *_BLOCK_FIELDS,
@@ -280,9 +280,23 @@ class _Reader:
             ("max_iterations", "while or until", loops), ("delay", "while or until", loops),
             ("concurrency", "for_each", "for_each" in data), ("with", "workflow", "workflow" in data),
             ("cases", "switch", "switch" in data), ("default", "switch", "switch" in data),
+            ("cache", "a task", any(key in data for key in WORK_FIELDS)),
         ):  # fmt: skip
             if key in data and not there:
                 self.wrong((*place, key), f"{key}: goes with {wants}")
+        if "cache" in data:
+            self._cache(data["cache"], (*place, "cache"), loops)
+
+    def _cache(self, given: object, place: Place, loops: bool) -> None:
+        if loops:
+            self.wrong(place, "cache: not beside while or until: an iteration is there to find something new")
+        if not self._object(given, place):
+            return
+        assert isinstance(given, dict)
+        self._unknown(given, place, frozenset({"key", "ttl"}))
+        key = given.get("key")
+        if not isinstance(key, str) or not key:
+            self.wrong((*place, "key"), "key: expected a text, like ${{ params.day }}")
 
     def _edges(self, given: object, place: Place) -> list[Edge]:
         items = given if isinstance(given, list) else [given]

@@ -42,9 +42,9 @@ def drawn(block: Block, prefix: str = "") -> list[tuple[str, StepSpec, int]]:
     return out
 
 
-def _title(step: StepSpec) -> str:
+def _title(step: StepSpec, row: Step | None = None) -> str:
     many = " *" if step.for_each is not None or step.loop is not None else ""
-    return f"{step.id}{many}"
+    return f"{step.id}{many}" + (" (reused)" if row is not None and row.detail.reused is not None else "")
 
 
 # ---------------------------------------------------------------- mermaid
@@ -73,7 +73,7 @@ def _mermaid_block(block: Block, prefix: str, rows: Mapping[str, Step], lines: l
                     _mermaid_block(part, f"{path}/{label}", rows, lines)
                 lines.append("    end")
             else:
-                lines.append(f'    {name}["{_title(step)}"]' + (f":::{row.state}" if row is not None else ""))
+                lines.append(f'    {name}["{_title(step, row)}"]' + (f":::{row.state}" if row is not None else ""))
             for edge in step.depends_on:
                 arrow = "-->" if edge.on == "success" else f"-. {edge.on} .->"
                 lines.append(f"    {_name(prefix + edge.step)} {arrow} {name}")
@@ -115,7 +115,7 @@ def _edge(begin: tuple[int, int], end: tuple[int, int], on: str) -> str:
 
 def _box(at: tuple[int, int], step: StepSpec, row: Step | None) -> str:
     colour = "#ffffff" if row is None else COLOURS.get(row.state, "#ffffff")
-    title = _title(step) if len(step.id) <= 20 else step.id[:19] + "…"
+    title = _title(step, row) if len(step.id) <= 20 else step.id[:19] + "…"
     state = "waiting" if row is None else str(row.state)
     return (
         f'<g><title>{escape(step.id)}: {state}</title><rect x="{at[0]}" y="{at[1]}" width="{_WIDTH}" height="{_HEIGHT}" '

@@ -40,6 +40,13 @@ class BadExpression(JarvisError):
     hint = "see docs/workflows.md for the language"
 
 
+class Unsaid:
+    """A value that is there and that no expression can see; ``why`` is told to whoever reads it."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
 class _Spent:
     """What an evaluation has made so far."""
 
@@ -90,7 +97,7 @@ def _quote(value: Any) -> str:
 def _get(where: Any, key: Any, default: Any = None) -> Any:
     """The value under a key or at a position, or the default when there is none."""
     if isinstance(where, dict):
-        return where.get(key, default)
+        return _said(where.get(key, default))
     if isinstance(where, list) and isinstance(key, int) and -len(where) <= key < len(where):
         return where[key]
     return default
@@ -258,12 +265,18 @@ def _item(where: Any, key: Any, name: str) -> Any:
     if isinstance(where, dict):
         if key not in where:
             raise BadExpression(f"{name[:80]} has no {key!r}")
-        return where[key]
+        return _said(where[key])
     if isinstance(where, list | tuple | str) and isinstance(key, int) and not isinstance(key, bool):
         if not -len(where) <= key < len(where):
             raise BadExpression(f"{name[:80]} has {len(where)} elements, none at {key}")
         return where[key]
     raise BadExpression(f"{name[:80]} is {_kind(where)}, which has no {key!r}")
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Unsaid):
+        raise BadExpression(value.why)
+    return value
 
 
 def _kind(value: Any) -> str:
@@ -314,7 +327,7 @@ def _plain(value: Any, spent: _Spent) -> Any:
         raise BadExpression("the result is not a number")
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    raise BadExpression(f"the result is {_kind(value)}, not a plain value")
+    raise BadExpression(f"the result is {_kind(_said(value))}, not a plain value")
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> Any:

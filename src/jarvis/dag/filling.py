@@ -10,10 +10,10 @@ import msgspec
 
 from jarvis.core.states import State
 from jarvis.core.task import ArraySpec, FunctionCall, Origin, StepInput, TaskSpec
-from jarvis.core.workflow import Workflow
+from jarvis.core.workflow import OUTPUT_LIMIT, Step, Workflow
 from jarvis.dag import expressions
 from jarvis.dag.document import Param, mismatch
-from jarvis.dag.expressions import BadExpression
+from jarvis.dag.expressions import BadExpression, Unsaid
 from jarvis.dag.progress import Scope, Vertex
 
 _NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": ""}
@@ -114,26 +114,24 @@ class Filling:
 
     def _function(self, call: FunctionCall, vertex: Vertex) -> FunctionCall:
         inputs = {name: self._input(given, vertex) for name, given in call.inputs.items()}
-        size = sum(len(i.json or b"") + sum(map(len, i.pickled)) for i in inputs.values())
+        size = sum(len(i.json or b"") + sum(map(len, (*i.pickled, *i.digests))) for i in inputs.values())
         if size > INPUTS_LIMIT:
             raise BadExpression(f"what the function is given takes {size} bytes of at most {INPUTS_LIMIT}")
         return msgspec.structs.replace(call, inputs=inputs)
 
     def _input(self, given: StepInput, vertex: Vertex) -> StepInput:
-        """The whole result of a function stays pickled, as it is; all else is JSON."""
+        """The whole result of a function stays pickled, as it is, or where it is kept; all else is JSON."""
         whole = _WHOLE.fullmatch(given.template) if isinstance(given.template, str) else None
         source = None if whole is None else _find(vertex.scope, whole[1] or whole[2])
         if source is not None:
             detail = source.row.detail
             if source.many is not None or source.spec.for_each is not None:
                 if detail.parts:
-                    return StepInput(given.template, pickled=detail.parts, many=True)
-            elif detail.result is not None and source.row.state is State.SUCCEEDED:
+                    return StepInput(given.template, pickled=detail.parts, many=True, digests=detail.part_digests)
+            elif source.row.state is State.SUCCEEDED and detail.result is not None:
                 return StepInput(given.template, pickled=(detail.result,))
-            if detail.result_digest is not None and source.row.output is None:
-                raise BadExpression(
-                    f"the result of {source.spec.id} is too large to hand on: write it to a file instead"
-                )
+            elif source.row.state is State.SUCCEEDED and detail.result_digest is not None:
+                return StepInput(given.template, pickled=(b"",), digests=(detail.result_digest,))
         return StepInput(given.template, json=msgspec.json.encode(self.render(given.template, vertex)))
 
     def _array(self, vertex: Vertex) -> ArraySpec:
@@ -203,7 +201,17 @@ def _view(vertex: Vertex | None) -> dict[str, Any]:
         return _NEVER_RAN
     row = vertex.row
     output = None if row.output is None else msgspec.json.decode(row.output)
+    if row.state is State.SUCCEEDED and _is_unsaid(row):
+        output = Unsaid(
+            f"the result of {vertex.spec.id} is no JSON of at most {OUTPUT_LIMIT} bytes: functions alone can take it"
+        )
     return {"state": str(row.state), "output": output, "task": row.task, "reason": row.reason}
+
+
+def _is_unsaid(row: Step) -> bool:
+    """Whether a function has given something that expressions cannot see."""
+    detail = row.detail
+    return detail.unsaid > 0 or (row.output is None and (detail.result is not None or detail.result_digest is not None))
 
 
 def seconds_of(value: Any) -> float:

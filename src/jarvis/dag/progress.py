@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jarvis.core.states import TERMINAL, State
-from jarvis.core.workflow import PHASES, Block, Edge, Phase, Step, StepSpec
+from jarvis.core.workflow import PHASES, Block, Edge, Kept, Phase, Step, StepSpec
 
 
 @dataclass(slots=True)
@@ -18,6 +18,9 @@ class Many:
     outputs: dict[int, bytes] = field(default_factory=dict)
     parts: dict[int, bytes] = field(default_factory=dict)
     """Pickled results of functions."""
+    digests: dict[int, str] = field(default_factory=dict)
+    """Where larger ones are kept."""
+    unsaid: int = 0
     failures: int = 0
     last: bytes | None = None
     draining: bool = False
@@ -84,9 +87,11 @@ class Deeds:
     wakes: list[tuple[float, str]] = field(default_factory=list)
     workflow: bool = False
     """The row of the workflow itself has changed."""
+    kept: list[Kept] = field(default_factory=list)
+    """Outputs for later workflows."""
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.stops or self.wakes or self.workflow)
+        return bool(self.rows or self.stops or self.wakes or self.workflow or self.kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,20 @@
-"""PURE: the nominal times of a schedule, and which of those that are due become runs.
+"""PURE: the nominal times of a schedule, which of those that are due become runs, and which ends of workflows do.
 
 Cron in a time zone is as Debian's: a time that a change of the clock leaves out is made up for right after it, and one that comes
 twice runs once, unless its hours or minutes are given by ``*``.
 """
 
 import datetime as dt
+from collections.abc import Iterable
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 from jarvis.core.errors import InvalidValue
-from jarvis.core.schedule import Rule, Schedule
+from jarvis.core.schedule import OnWorkflow, Rule, Schedule
+from jarvis.core.states import State
+from jarvis.core.workflow import Workflow
 
 LATE_S = 60.0
 """A run that begins later than this after its nominal time is one that was missed."""
@@ -28,9 +31,9 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def checked(rule: Rule) -> Rule:
-    """The rule itself if it has nominal times; raises :class:`InvalidValue`."""
-    if (rule.cron is None) == (rule.every is None):
-        raise InvalidValue("rule", "both or neither", "given as cron or as every")
+    """The rule itself if it can make runs; raises :class:`InvalidValue`."""
+    if [rule.cron, rule.every, rule.on].count(None) != 2:
+        raise InvalidValue("rule", "several or none", "one of cron, every, on_workflow")
     if rule.every is not None and rule.every < LEAST_S:
         raise InvalidValue("every", rule.every, f"at least {LEAST_S:g} s")
     try:
@@ -53,7 +56,8 @@ def next_after(rule: Rule, instant: float) -> float | None:
     if rule.every is not None:
         passed = max((instant - rule.start) // rule.every + 1, 0)
         return rule.start + passed * rule.every
-    assert rule.cron is not None
+    if rule.cron is None:
+        return None
     begin = dt.datetime.fromtimestamp(instant, dt.UTC).astimezone(_zone(rule.zone))
     try:
         return next(CronSim(rule.cron, begin)).timestamp()
@@ -89,3 +93,34 @@ def upcoming(rule: Rule, instant: float, count: int) -> list[float]:
         out.append(at)
         at = next_after(rule, at)
     return out
+
+
+_FAILED = frozenset({State.FAILED, State.TIMEOUT, State.LOST})
+
+
+def follows(schedule: Schedule, workflow: Workflow) -> bool:
+    """Whether the end of this workflow is what it waits for."""
+    on = schedule.rule.on
+    if not isinstance(on, OnWorkflow) or (on.name, schedule.project) != (workflow.spec.name, workflow.project):
+        return False
+    return on.state == "any" or workflow.state in (_FAILED if on.state == "failed" else {State.SUCCEEDED})
+
+
+def circle(schedule: Schedule, others: Iterable[Schedule]) -> list[str]:
+    """Names of workflows that would make each other run for ever because of this schedule, the first one again at the end; empty
+    when there are none."""
+    behind: dict[str, list[str]] = {}
+    for one in (schedule, *others):
+        if isinstance(one.rule.on, OnWorkflow) and one.workflow is not None and one.project == schedule.project:
+            behind.setdefault(one.rule.on.name, []).append(one.workflow.name)
+    if schedule.workflow is None or not isinstance(schedule.rule.on, OnWorkflow):
+        return []
+    first = schedule.rule.on.name
+    ways, seen = [[first, schedule.workflow.name]], {schedule.workflow.name}
+    for way in ways:
+        if way[-1] == first:
+            return way
+        fresh = [name for name in behind.get(way[-1], ()) if name not in seen]
+        seen.update(fresh)
+        ways += [[*way, name] for name in fresh]
+    return []

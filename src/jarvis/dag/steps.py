@@ -285,10 +285,25 @@ class Steps:
                 vertex, S.FAILED, f"the outputs of all elements take {len(data)} bytes of at most {GATHERED_LIMIT}"
             )
         else:
-            whole = len(many.parts) == len(many.items) and sum(map(len, many.parts.values())) <= GATHERED_LIMIT
-            if whole:
-                vertex.row.detail.parts = tuple(many.parts[at] for at in range(len(many.items)))
+            detail, count = vertex.row.detail, len(many.items)
+            if len(many.parts) + len(many.digests) == count and sum(map(len, many.parts.values())) <= GATHERED_LIMIT:
+                detail.parts = tuple(many.parts.get(at, b"") for at in range(count))
+                detail.part_digests = tuple(many.digests.get(at, "") for at in range(count)) if many.digests else ()
+            detail.unsaid = many.unsaid
             self._end(vertex, S.SUCCEEDED, "", data)
+
+    def _keep_result(self, many: Many, child: Vertex) -> None:
+        """What an element gives: as JSON, and of a function also pickled, or where that is kept."""
+        output, detail = child.row.output, child.row.detail
+        if output is not None:
+            many.outputs[child.index] = output
+        if detail.result is not None:
+            many.parts[child.index] = detail.result
+        elif detail.result_digest is not None:
+            many.digests[child.index] = detail.result_digest
+        else:
+            return
+        many.unsaid += output is None
 
     def _iterate(self, vertex: Vertex, many: Many) -> None:
         loop = vertex.spec.loop
@@ -343,10 +358,7 @@ class Steps:
             many.last = child.row.output
             self._iteration_over(parent, many, child)
             return
-        if child.row.output is not None:
-            many.outputs[child.index] = child.row.output
-        if child.row.detail.result is not None:
-            many.parts[child.index] = child.row.detail.result
+        self._keep_result(many, child)
         if state in FAILURES and not many.draining:
             many.failures += 1
             if parent.spec.fail_fast:

@@ -280,6 +280,7 @@ class Scheduler:
         self._judge_nodes(turn)
         await self.schedules.advance(turn)
         more = await self.workflows.advance(turn)
+        more |= await self.schedules.follow(turn)
         plan = place(turn, self.policy())
         if not turn.changes:
             self.bus.dispatch(turn.finish())

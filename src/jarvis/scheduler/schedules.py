@@ -1,9 +1,11 @@
 """SHELL: schedules in the leader's turn: what is due becomes a task or a workflow in the commit that says it was.
 
 So there is one run for each nominal time, whoever leads: the run and the schedule's next time are written together or not at all.
+The same holds for the end of a workflow and what follows it.
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
@@ -13,12 +15,15 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, Input
 from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
-from jarvis.core.workflow import Workflow
-from jarvis.dag.schedules import due, next_after, times
+from jarvis.core.workflow import EVENT, Workflow, WorkflowSpec
+from jarvis.dag.schedules import circle, due, follows, next_after, times
 from jarvis.scheduler.placement import on_task_taken
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
 from jarvis.state.store import Store
+
+LOOK_BACK = 64
+"""Schedules with lower ids than one that is known may have been acknowledged later, by other servers."""
 
 
 class Schedules:
@@ -31,9 +36,9 @@ class Schedules:
     async def rebuild(self) -> None:
         self.known = {schedule.id: schedule for schedule in await self._store.schedule_list()}
 
-    async def poll(self) -> None:
+    async def poll(self, after: int = 0) -> None:
         """New ones."""
-        for schedule in await self._store.schedule_list():
+        for schedule in await self._store.schedule_list(after):
             self.known.setdefault(schedule.id, schedule)
 
     @property
@@ -70,11 +75,37 @@ class Schedules:
             schedule.next_at = next_after(schedule.rule, turn.now)
             turn.changes.schedules[schedule.id] = schedule
 
+    async def follow(self, turn: Turn) -> bool:
+        """Runs for the workflows that ended in this turn; whether there were any."""
+        followed = False
+        while turn.workflows_ended:
+            ended, turn.workflows_ended = turn.workflows_ended, []
+            await self.poll(max(self.known, default=0) - LOOK_BACK)  # one that was acknowledged before must not miss it
+            for ident in turn.changes.schedules_removed:
+                self.known.pop(ident, None)
+            for workflow in ended:
+                for schedule in [s for s in self.known.values() if follows(s, workflow)]:
+                    turn.cause_id = f"workflow-{workflow.id}"
+                    await self._happened(turn, schedule, end_event(workflow))
+                    followed = True
+        return followed
+
+    async def _happened(self, turn: Turn, schedule: Schedule, event: dict[str, Any]) -> None:
+        """What it waits for: a run, unless it is paused or would go on for ever."""
+        turn.changes.schedules[schedule.id] = schedule
+        if schedule.paused or circle(schedule, self.known.values()):
+            schedule.skipped += 1
+            turn.event("schedule.skipped", schedule=schedule.id, reason="paused" if schedule.paused else "circle")
+        else:
+            await self._run(turn, schedule, turn.now, event)
+
     def _goes_on(self, turn: Turn, schedule: Schedule) -> bool:
         last = schedule.last_run
         return last is not None and (last in turn.cluster.tasks or last in self._workflows.runs)
 
-    async def _run(self, turn: Turn, schedule: Schedule, nominal: float, anyway: bool = False) -> None:
+    async def _run(
+        self, turn: Turn, schedule: Schedule, nominal: float, event: dict[str, Any] | None = None, anyway: bool = False
+    ) -> None:
         """One run. The next ``last_run`` is known before the commit, and so is what overlaps with it."""
         if schedule.overlap == "skip" and not anyway and self._goes_on(turn, schedule):
             schedule.skipped += 1
@@ -84,14 +115,16 @@ class Schedules:
         uuid = str(uuid5(NAMESPACE_OID, f"schedule/{schedule.id}/{nominal}/{ident}"))
         if schedule.workflow is not None:
             made = Workflow(
-                id=ident, uuid=uuid, project=schedule.project, user=schedule.user, spec=schedule.workflow,
-                submitted_at=turn.now,
+                id=ident, uuid=uuid, project=schedule.project, user=schedule.user,
+                spec=with_event(schedule.workflow, event), submitted_at=turn.now,
             )  # fmt: skip
             turn.changes.workflows_new[ident] = made
             await self._workflows.begin(turn, made)
         else:
             assert schedule.task is not None
             env = {**schedule.task.env, "JARVIS_NOMINAL_TIME": f"{nominal:.0f}"}
+            if event is not None:
+                env["JARVIS_EVENT"] = msgspec.json.encode(event).decode()
             spec = msgspec.structs.replace(schedule.task, env=env)
             task = Task(
                 id=ident, uuid=uuid, project=schedule.project, user=schedule.user, spec=spec, submitted_at=turn.now
@@ -127,11 +160,26 @@ class Schedules:
 
     async def backfill(self, turn: Turn, schedule: Schedule, body: NewCommand) -> str:
         """A run for each nominal time of a span, whatever overlaps."""
+        if schedule.rule.on is not None:
+            return f"schedule {schedule.name} has no nominal times"
         begin, end = float(body.args.get("begin") or 0.0), float(body.args.get("end") or 0.0)
         for nominal in times(schedule.rule, begin, end):
             await self._run(turn, schedule, nominal, anyway=True)
         turn.changes.schedules[schedule.id] = schedule
         return ""
+
+
+def end_event(workflow: Workflow) -> dict[str, Any]:
+    """What a schedule that waits for the end of workflows is told."""
+    output = None if workflow.output is None else msgspec.json.decode(workflow.output)
+    return {"workflow": workflow.id, "name": workflow.spec.name, "state": str(workflow.state), "output": output}
+
+
+def with_event(spec: WorkflowSpec, event: dict[str, Any] | None) -> WorkflowSpec:
+    """The event in the parameter of that name, if there is one."""
+    if event is None or EVENT not in spec.params:
+        return spec
+    return msgspec.structs.replace(spec, params={**spec.params, EVENT: event})
 
 
 _VERBS: dict[str, Callable[[Schedules, Turn, Schedule, NewCommand], Awaitable[str]]] = {

@@ -5,6 +5,7 @@ rebuild it from the store (docs/decisions/0009).
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.cycle import Decision
+
+if TYPE_CHECKING:
+    from jarvis.core.workflow import Workflow
 
 _spec_encoder = msgspec.msgpack.Encoder()
 
@@ -34,6 +38,7 @@ class Turn:
         self.ended_tasks: list[Task] = []
         self.steps_ended: list[Task] = []
         """Tasks of workflows that ended."""
+        self.workflows_ended: list[Workflow] = []
 
     # ------------------------------------------------------------ events and rows
 

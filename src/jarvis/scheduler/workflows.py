@@ -167,6 +167,9 @@ class Workflows:
         for ident in list(self._unfinished):
             run = self.runs.get(ident)
             while run is not None and made < START_MOST and run.startable:
+                if await self._reuse(turn, run):
+                    made += 1
+                    continue
                 if not self._ids:
                     self._ids.extend(await self._store.task_ids_reserve(max(IDS_AHEAD, min(run.startable, START_MOST))))
                 made += self._make_task(turn, run)
@@ -174,6 +177,19 @@ class Workflows:
             if run is None or not run.startable:
                 self._unfinished.pop(ident, None)
         return bool(self._unfinished)
+
+    async def _reuse(self, turn: Turn, run: Run) -> bool:
+        """Whether the next step ended with what is kept of an earlier one."""
+        key = run.next_key(turn.now)
+        if not key:
+            return False
+        at = (run.workflow.project, key)
+        kept = turn.changes.kept.get(at) or await self._store.kept_get(*at)
+        if kept is None or not run.reuse(kept, turn.now):
+            return False
+        turn.cause_id = f"reuse-{kept.workflow}"
+        self._apply(turn, run)
+        return True
 
     def _make_task(self, turn: Turn, run: Run) -> bool:
         spec = run.start_next(self._ids[0], turn.now)
@@ -201,13 +217,15 @@ class Workflows:
             )
         for at, path in deeds.wakes:
             heappush(self._wakes, (at, workflow.id, path))
+        turn.changes.kept |= {(kept.project, kept.key): kept for kept in deeds.kept}
         for task in deeds.stops:
             on_command(turn, NewCommand(verb="cancel", user=workflow.user, task=task))
         if deeds.workflow:
             turn.changes.workflows[workflow.id] = workflow
             turn.event(f"workflow.{workflow.state}", ElementKey(workflow.id), name=workflow.spec.name)
         if workflow.state in TERMINAL:
-            self.runs.pop(workflow.id, None)
+            if self.runs.pop(workflow.id, None) is not None:
+                turn.workflows_ended.append(workflow)
             self._unfinished.pop(workflow.id, None)
         elif run.startable:
             self._unfinished[workflow.id] = None

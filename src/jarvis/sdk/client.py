@@ -87,9 +87,12 @@ class Client:
         answer = self.connection.request("POST", "/tasks/calls", content=body, idempotent=True)
         return msgspec.msgpack.decode(answer.content, type=list[int])
 
-    def submit_workflow(self, document: str | dict[str, Any], params: dict[str, Any] | None = None) -> WorkflowHandle:
-        """Submit a workflow, as YAML or as an object; durable when it returns."""
-        body = {"document": document, "params": params or {}}
+    def submit_workflow(
+        self, document: str | dict[str, Any], params: dict[str, Any] | None = None, *, reuse: bool = True
+    ) -> WorkflowHandle:
+        """Submit a workflow, as YAML or as an object; durable when it returns. Without ``reuse``, steps with a cache run in any
+        case."""
+        body = {"document": document, "params": params or {}, "reuse": reuse}
         return WorkflowHandle(self, int(self.connection.post("/workflows", body, idempotent=True)["id"]))
 
     def validate_workflow(self, document: str | dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:

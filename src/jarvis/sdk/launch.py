@@ -27,7 +27,8 @@ def alive(content: server_file.ServerFile | None) -> bool:
         return False
 
 
-def _nodes_ready(content: server_file.ServerFile) -> bool:
+def _nodes_ready(content: server_file.ServerFile, nodes: int) -> bool:
+    """Whether the server takes tasks and, if there are to be several nodes, all of them are there."""
     request = urllib.request.Request(f"{content.url}/health", headers={"Authorization": f"Bearer {content.token}"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - our own file's URL
@@ -35,7 +36,9 @@ def _nodes_ready(content: server_file.ServerFile) -> bool:
     except (OSError, ValueError):
         return False
     well = all(checks.get(name, {}).get("status") == "ok" for name in ("database", "scheduler_queue"))
-    return well and checks.get("workers", {}).get("status") in ("ok", "degraded")  # others may be away
+    workers = checks.get("workers", {})
+    enough = nodes == 1 or workers.get("detail", "").startswith(f"{nodes} of ")
+    return well and enough and workers.get("status") in ("ok", "degraded")  # others may be away
 
 
 def _private(path: str, flags: int) -> int:
@@ -43,7 +46,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def start_server(
-    directory: Path, flags: dict[str, Any], owner_fd: int | None = None
+    directory: Path, flags: dict[str, Any], owner_fd: int | None = None, nodes: int = 1
 ) -> tuple[server_file.ServerFile, subprocess.Popen[bytes]]:
     """Start a server in the background and wait until it takes tasks. Raises ClientError with what it said."""
     errors = directory / "server.err"
@@ -56,7 +59,7 @@ def start_server(
     command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
     command += ["--log-file", str(directory / "server.log")]
     if owner_fd is not None:
-        command += ["--owner-fd", str(owner_fd)]
+        command += ["--owner-fd", str(owner_fd), "--own-nodes", str(nodes)]
     with open(errors, "wb", opener=_private) as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
@@ -65,7 +68,7 @@ def start_server(
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         content = server_file.read(directory)
-        if content is not None and content.pid == process.pid and _nodes_ready(content):
+        if content is not None and content.pid == process.pid and _nodes_ready(content, nodes):
             return content, process
         if process.poll() is not None:
             text = errors.read_text(encoding="utf-8", errors="replace").strip()

@@ -1,4 +1,4 @@
-"""``jarvis.local()``: a private server with its node that ends with its owner, however the owner ends."""
+"""``jarvis.local()``: a private server with its nodes that ends with its owner, however the owner ends."""
 
 import contextlib
 import os
@@ -16,10 +16,19 @@ STOP_S = 20.0
 
 
 @contextmanager
-def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[Client]:
-    """A :class:`Client` of a fresh embedded cluster, durable in ``directory`` (a temporary one if none is given)."""
+def local(directory: Path | None = None, cpus: float | None = None, nodes: int = 1) -> Iterator[Client]:
+    """A :class:`Client` of a fresh embedded cluster, durable in ``directory`` (a temporary one if none is given).
+
+    Each of its ``nodes`` offers ``cpus`` processors, by default all of this machine. Several of them, to see what a cluster
+    does, are called node-1, node-2 and so on. Raises :class:`ValueError` for less than one.
+    """
+    if nodes < 1:
+        raise ValueError(f"nodes is {nodes}: a cluster has one at least")
     if directory is None:
-        with tempfile.TemporaryDirectory(prefix="jarvis-local-") as temporary, local(Path(temporary), cpus) as client:
+        with (
+            tempfile.TemporaryDirectory(prefix="jarvis-local-") as temporary,
+            local(Path(temporary), cpus, nodes) as client,
+        ):
             yield client
         return
     flags: dict[str, Any] = {"state_dir": str(directory)}
@@ -27,7 +36,7 @@ def local(directory: Path | None = None, cpus: float | None = None) -> Iterator[
         flags["worker"] = {"cpus": cpus}
     read_end, write_end = os.pipe()
     try:
-        content, process = start_server(directory, flags, owner_fd=read_end)
+        content, process = start_server(directory, flags, owner_fd=read_end, nodes=nodes)
         client = Client(content.url, content.token)
         try:
             yield client

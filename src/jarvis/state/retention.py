@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jarvis.core.errors import JarvisError
-from jarvis.core.workflow import walk
+from jarvis.core.task import TaskSpec
+from jarvis.core.workflow import Workflow, WorkflowSpec, walk
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.manifests import pieces_of
 from jarvis.state.store import Store
@@ -57,6 +58,8 @@ class Retention:
             await asyncio.sleep(PAUSE_S)
         while await self._store.workflow_delete_ended(now - self._keep.tasks_s, BATCH):  # noqa: ASYNC110 - as below
             await asyncio.sleep(PAUSE_S)
+        while await self._store.kept_delete(now, BATCH):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(PAUSE_S)
         while await self._store.event_delete_before(now - self._keep.events_s, BATCH):  # noqa: ASYNC110 - a pause between batches
             await asyncio.sleep(PAUSE_S)
         if removed and now - self._swept_at >= SWEEP_EVERY_S:
@@ -73,10 +76,11 @@ class Retention:
             # Young bodies stay for now, so that removing the tasks that name them would make no room.
             before = now if database > self._keep.max_bytes else now - YOUNG_S
             gone = await self._store.task_delete_ended(before, BATCH)
+            spared = await self._store.kept_delete(float("inf"), BATCH)
             await self._store.event_delete_before(now - YOUNG_S, BATCH)
             await self.sweep(now)
             await self._store.space_return()
-            if not gone:
+            if not gone and not spared:
                 log.warning("more than store.max_bytes is in use, and nothing is left that may be removed")
                 break
             removed += len(gone)
@@ -86,27 +90,58 @@ class Retention:
     async def sweep(self, now: float) -> int:
         """Remove bodies that nothing refers to; the bytes freed. What is submitted while this runs has young bodies."""
         before, after = now - YOUNG_S, 0
-        kept: dict[str, set[str]] = {}
-        manifests: dict[str, set[str]] = {}
+        kept = _Kept()
         while page := await self._store.blob_list_referenced(before, after, BATCH):
             for _, project, bodies in page:
-                kept.setdefault(project, set()).update(bodies.digests)
-                manifests.setdefault(project, set()).update(bodies.manifests)
+                kept.add(project, bodies.digests, bodies.manifests)
             after = page[-1][0]
             await asyncio.sleep(0)
-        await self._keep_for_workflows(kept, manifests)
-        for project, digests in manifests.items():
-            kept[project] |= await pieces_of(self._blobs, project, digests)
+        await self._keep_for_workflows(kept)
+        for schedule in await self._store.schedule_list():
+            tasks = [] if schedule.task is None else [schedule.task]
+            kept.add_tasks(
+                schedule.project, tasks + ([] if schedule.workflow is None else _tasks_of(schedule.workflow))
+            )
+        for project, manifests in kept.manifests.items():
+            kept.add(project, await pieces_of(self._blobs, project, manifests))
         self._swept_at = now
-        return await self._blobs.sweep(before, kept)
+        return await self._blobs.sweep(before, kept.digests)
 
-    async def _keep_for_workflows(self, kept: dict[str, set[str]], manifests: dict[str, set[str]]) -> None:
-        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again."""
+    async def _keep_for_workflows(self, kept: "_Kept") -> None:
+        """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again.
+        And results of steps, which whatever runs again is given."""
         before: int | None = None
         while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
             for workflow in page:
-                tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
-                kept.setdefault(workflow.project, set()).update(d for task in tasks for d in task.bodies.values())
-                manifests.setdefault(workflow.project, set()).update(d for task in tasks for d in task.push)
+                kept.add_tasks(workflow.project, _tasks_of(workflow.spec))
+                await self._keep_results(workflow, kept)
             before = page[-1].id
             await asyncio.sleep(0)
+
+    async def _keep_results(self, workflow: Workflow, kept: "_Kept") -> None:
+        after = ""
+        while page := await self._store.step_list(workflow.id, after, BATCH):
+            for step in page:
+                kept.add(workflow.project, filter(None, (step.detail.result_digest, *step.detail.part_digests)))
+            after = page[-1].path
+            await asyncio.sleep(0)
+
+
+class _Kept:
+    """What is referred to, by project: digests, and those of them whose pieces are kept as well."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, set[str]] = {}
+        self.manifests: dict[str, set[str]] = {}
+
+    def add(self, project: str, digests: Iterable[str], manifests: Iterable[str] = ()) -> None:
+        self.digests.setdefault(project, set()).update(digests)
+        self.manifests.setdefault(project, set()).update(manifests)
+
+    def add_tasks(self, project: str, tasks: Iterable[TaskSpec]) -> None:
+        for task in tasks:
+            self.add(project, task.bodies.values(), task.push)
+
+
+def _tasks_of(spec: WorkflowSpec) -> list[TaskSpec]:
+    return [step.task for step in walk(spec.block) if step.task is not None]

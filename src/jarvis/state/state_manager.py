@@ -9,7 +9,7 @@ from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavail
 from jarvis.core.inputs import CommandsTaken, LookAgain, TasksTaken, WorkflowsTaken
 from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
-from jarvis.core.workflow import NewWorkflow, Workflow, walk
+from jarvis.core.workflow import NewWorkflow, Workflow, WorkflowSpec, walk
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.manifests import read_manifest
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
@@ -117,9 +117,7 @@ class StateManager:
 
     async def submit_workflow(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
         """Insert a workflow; its bodies are there already, and young again from now on."""
-        named = {d: f for step in walk(new.spec.block) if step.task is not None for f, d in step.task.bodies.items()}
-        for digest, field in named.items():
-            await self._look_at(new.project, digest, field)
+        await self._look_at_steps(new.project, new.spec)
         accepted = await self.store.workflow_insert(new, key)
         if not accepted.replayed:
             workflow = Workflow(
@@ -129,8 +127,18 @@ class StateManager:
             self.bus.offer(WorkflowsTaken(f"submit-{workflow.id}", [workflow]))
         return accepted
 
+    async def _look_at_steps(self, project: str, spec: WorkflowSpec) -> None:
+        named = {d: f for step in walk(spec.block) if step.task is not None for f, d in step.task.bodies.items()}
+        for digest, field in named.items():
+            await self._look_at(project, digest, field)
+
     async def schedule(self, schedule: Schedule) -> int:
-        """Keep a schedule; the leader looks at once."""
+        """Keep a schedule, whose bodies are there already; the leader looks at once."""
+        if schedule.task is not None:
+            for field, digest in schedule.task.bodies.items():
+                await self._look_at(schedule.project, digest, field)
+        if schedule.workflow is not None:
+            await self._look_at_steps(schedule.project, schedule.workflow)
         ident = await self.store.schedule_insert(schedule)
         self.bus.offer(LookAgain(f"schedule-{ident}"))
         return ident

@@ -5,7 +5,7 @@ import msgspec
 from jarvis.core.errors import Conflict, InvalidValue
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
-from jarvis.core.workflow import NewWorkflow, Step, StepDetail, Workflow, WorkflowSpec
+from jarvis.core.workflow import Kept, NewWorkflow, Step, StepDetail, Workflow, WorkflowSpec
 from jarvis.state.workflow_store import WorkflowFilter
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,6 +43,17 @@ def step_from_row(row: tuple) -> Step:  # type: ignore[type-arg]
     return Step(
         workflow=row[0], path=row[1], state=State(row[2]), task=row[3], reason=row[4], started_at=row[5],
         ended_at=row[6], output=row[7], detail=_detail.decode(row[8]),
+    )  # fmt: skip
+
+
+def kept_to_row(k: Kept) -> tuple[object, ...]:
+    return (k.project, k.key, k.workflow, k.task, k.output, k.result, k.at, k.expires_at)
+
+
+def kept_from_row(row: tuple) -> Kept:  # type: ignore[type-arg]
+    return Kept(
+        project=row[0], key=row[1], workflow=row[2], task=row[3], output=row[4], result=row[5], at=row[6],
+        expires_at=row[7],
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
-from jarvis.core.workflow import NewWorkflow, Step, Workflow
+from jarvis.core.workflow import Kept, NewWorkflow, Step, Workflow
 
 if TYPE_CHECKING:
     from jarvis.state.store import Accepted, IdempotencyKey
@@ -65,12 +65,20 @@ class WorkflowStore(Protocol):
         ...
 
     async def step_get(self, workflow: int, path: str) -> Step | None: ...
+    async def kept_get(self, project: str, key: str) -> Kept | None:
+        """What a step with a cache gave; the last one of that key."""
+        ...
+
+    async def kept_delete(self, expired_before: float, limit: int) -> int:
+        """Remove what expired before an instant, the longest expired first; how many."""
+        ...
+
     async def schedule_insert(self, schedule: Schedule) -> int:
         """Its id, from a counter of its own; raises Conflict when its project has one of that name."""
         ...
 
-    async def schedule_list(self) -> list[Schedule]:
-        """All, by id."""
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        """Those with id above ``after_id``, by id."""
         ...
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:

@@ -12,7 +12,7 @@ from jarvis.core.effects import Assignment
 
 HEAD = struct.Struct(">IB")
 FRAME_LIMIT = 16 << 20
-CALL, WITHDRAW, ACK, STOP = 0, 1, 2, 3
+CALL, WITHDRAW, ACK, STOP, BODY = 0, 1, 2, 3, 4
 STATE, RESULT, WITHDRAWN = 0, 1, 2
 RESULT_LIMIT = 7 << 20
 """A larger result does not fit into a frame of the session."""
@@ -28,6 +28,13 @@ class Call(msgspec.Struct, gc=False, array_like=True):
     assignment: Assignment
     code: bytes | None = None
     args: bytes | None = None
+
+
+class Body(msgspec.Struct, gc=False, array_like=True):
+    """A stored result that the next call is given."""
+
+    digest: str
+    data: bytes
 
 
 class State(msgspec.Struct, gc=False, array_like=True):
@@ -73,12 +80,13 @@ class Place(msgspec.Struct, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 decode_call = msgspec.msgpack.Decoder(Call).decode
+decode_body = msgspec.msgpack.Decoder(Body).decode
 decode_numbers = msgspec.msgpack.Decoder(list[int]).decode
 decode_state = msgspec.msgpack.Decoder(State).decode
 decode_result = msgspec.msgpack.Decoder(Result).decode
 
 
-def frame(kind: int, body: Call | State | Result | list[int]) -> bytes:
+def frame(kind: int, body: Call | Body | State | Result | list[int]) -> bytes:
     data = _encoder.encode(body)
     return HEAD.pack(len(data), kind) + data
 

@@ -59,6 +59,8 @@ class Worker:
         self.sending = threading.Lock()
         self.peer: socket.socket | None = None
         self.code: dict[str, Any] = {}
+        self.bodies: dict[str, bytes] = {}
+        """Stored results for the next call, by digest."""
         self.environment = Environment(place)
         self.used = Used()
         self.first_unsent = 0.0
@@ -111,6 +113,9 @@ class Worker:
             for kind, body in frames.feed(data):
                 if kind == protocol.CALL:
                     calls.append(protocol.decode_call(body))
+                elif kind == protocol.BODY:
+                    given = protocol.decode_body(body)
+                    self.bodies[given.digest] = given.data
                 elif kind == protocol.WITHDRAW:
                     self.withdraw(set(protocol.decode_numbers(body)))
                 elif kind == protocol.ACK:
@@ -247,7 +252,13 @@ class Worker:
                 self.code[function.code] = cloudpickle.loads(call.code)
             positional, named = pickle.loads(call.args if call.args is not None else function.args or b"")
             if function.inputs:
-                positional, named = supplied(positional, function.inputs), supplied(named, function.inputs)
+                bodies, self.bodies = (
+                    self.bodies,
+                    {},
+                )  # those of the next call come when the agent has this one's result
+                positional = supplied(positional, function.inputs, bodies)
+                named = supplied(named, function.inputs, bodies)
+                del bodies
             value = self.code[function.code](*positional, **named)
             payload = _dump(value)
             if spec.origin is not None:

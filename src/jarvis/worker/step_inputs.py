@@ -1,6 +1,7 @@
 """What a function is given of the steps before it: placeholders in its arguments become values, in the warm process alone."""
 
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,20 +11,22 @@ from jarvis.core.task import StepInput, StepValue
 JSON_MOST = 64 * 1024
 
 
-def supplied(value: Any, inputs: dict[str, StepInput]) -> Any:
-    """The value with every placeholder in it, in whatever plain containers, filled in."""
+def supplied(value: Any, inputs: dict[str, StepInput], bodies: Mapping[str, bytes]) -> Any:
+    """The value with every placeholder in it, in whatever plain containers, filled in. ``bodies``: the stored results that
+    the inputs name by digest."""
     if isinstance(value, StepValue):
-        return _value(inputs[value.name])
+        return _value(inputs[value.name], bodies)
     if type(value) in (list, tuple):
-        return type(value)(supplied(item, inputs) for item in value)
+        return type(value)(supplied(item, inputs, bodies) for item in value)
     if type(value) is dict:
-        return {key: supplied(item, inputs) for key, item in value.items()}
+        return {key: supplied(item, inputs, bodies) for key, item in value.items()}
     return value
 
 
-def _value(given: StepInput) -> Any:
+def _value(given: StepInput, bodies: Mapping[str, bytes]) -> Any:
     if given.pickled:
-        values = [pickle.loads(part) for part in given.pickled]
+        kept = [bodies[digest] if digest else b"" for digest in given.digests or [""] * len(given.pickled)]
+        values = [pickle.loads(part or body) for part, body in zip(given.pickled, kept, strict=True)]
         return values if given.many else values[0]
     return msgspec.json.decode(given.json or b"null")
 

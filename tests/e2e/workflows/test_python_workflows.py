@@ -77,6 +77,35 @@ def test_the_builder_mixes_commands_functions_and_conditions(client: Client) -> 
     assert (handle.step(handled.id) or {})["state"] == "succeeded"
 
 
+@jarvis.task(cpus=0.5)
+def large(size: int) -> bytes:
+    """More than a row of the store takes, and nothing that JSON can say."""
+    return bytes([size % 251]) * (size * 100_000)
+
+
+@jarvis.task(cpus=0.5)
+def sizes(one: bytes, several: list[bytes]) -> list[list[int]]:
+    return [[part[0], len(part)] for part in (one, *several)]
+
+
+def test_results_too_large_for_a_row_travel_by_reference(client: Client) -> None:
+    with WorkflowBuilder("large") as wf:
+        wf.returns(sizes(large(20), large.map([3, 1, 10])))
+    handle = wf.submit(client)
+    assert handle.result(PATIENCE) == [[20, 2_000_000], [3, 300_000], [1, 100_000], [10, 1_000_000]]
+    step = handle.step("large") or {}
+    assert step["output"] is None
+
+
+def test_an_expression_that_needs_a_large_result_is_told_so(client: Client) -> None:
+    with WorkflowBuilder("seen") as wf:
+        wf.command("look", "echo ${{ len(steps.large.output) }}", after=[large(2)])
+    handle = wf.submit(client)
+    assert handle.wait(PATIENCE)["state"] == "failed"
+    reason = (handle.step("look") or {})["reason"]
+    assert "the result of large is no JSON of at most 65536 bytes: functions alone can take it" in reason
+
+
 def test_what_fails_is_raised_with_the_names_of_its_steps(client: Client) -> None:
     with WorkflowBuilder("bad") as wf:
         breaks()

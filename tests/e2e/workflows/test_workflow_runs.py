@@ -1,6 +1,8 @@
 """Workflows on a real cluster: what steps hand on, what decides, what a person decides, and how they end."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,40 @@ def test_a_rerun_takes_over_what_went_well(client: Client, up: Home, tmp_path: P
     ledger.write_text("")
     assert again.retry("each").wait(PATIENCE)["state"] == "succeeded"
     assert len(ledger.read_text().split()) == 7
+
+
+def test_what_a_step_gave_is_taken_by_the_next_workflow(up: Home, client: Client, tmp_path: Path) -> None:
+    ledger, file = tmp_path / "ledger", tmp_path / "w.yaml"
+    file.write_text(
+        f"""
+        name: cached
+        params: {{day: mon}}
+        steps:
+          - id: load
+            command: echo ran >> {ledger}; echo '{{"rows":3}}' > $JARVIS_OUTPUT
+            cache: {{key: "${{{{ params.day }}}}", ttl: 1h}}
+          - {{id: use, depends_on: [load], command: "test ${{{{ steps.load.output.rows }}}} = 3"}}
+        """
+    )
+
+    def run(*words: str) -> str:
+        return up.jarvis("workflow", "run", "-q", *words, str(file)).stdout.strip()
+
+    def ran() -> int:
+        return len(ledger.read_text().split())
+
+    first, second = run(), run()
+    assert ran() == 1
+    assert (client.workflow(int(second)).step("load") or {})["reused"] == int(first)
+    shown = up.jarvis("workflow", "show", second).stdout
+    assert f"reused from workflow {first}" in shown
+    assert '"load (reused)"' in up.jarvis("workflow", "graph", second).stdout
+    run("-P", "day=tue")
+    run("--no-cache")
+    assert ran() == 3
+    up.jarvis("workflow", "retry", "-q", second, "--from", "load")
+    assert ran() == 4, "what is to run again does"
+    os.kill(up.server.pid, signal.SIGKILL)
+    up.jarvis("up", "--cpus", "4")
+    run()
+    assert ran() == 4, "it is kept"

@@ -15,7 +15,7 @@ from tests.sim.workflows.reference import Reference, edges_of
 
 from jarvis.api.workflow_documents import Given, InvalidDocument, Rules, compiled
 from jarvis.core.states import TERMINAL, State
-from jarvis.core.workflow import Step, Workflow, WorkflowSpec
+from jarvis.core.workflow import Kept, Step, Workflow, WorkflowSpec
 from jarvis.dag.dag_manager import Run
 from jarvis.dag.progress import Deeds, TaskEnd
 
@@ -59,6 +59,8 @@ class Drive:
         self.next_task = self.order = 0
         self.waking: set[tuple[float, str]] = set()
         self.peak = 0
+        self.kept: dict[str, Kept] = {}
+        """What steps with a cache gave, by key."""
         self.takeovers = 0
         self.edges = declared_edges(self.document)
         self.run = self.leader()
@@ -74,6 +76,9 @@ class Drive:
         act(self.run)
         made: list[tuple[int, str, int]] = []
         while self.run.startable and len(made) < 5:
+            kept = self.kept.get(self.run.next_key(self.now))
+            if kept is not None and self.run.reuse(kept, self.now):
+                continue
             self.next_task += 1
             task = self.run.start_next(self.next_task, self.now)
             if task is not None:
@@ -111,6 +116,7 @@ class Drive:
                 raise Wrong(f"{path} ended {before.state} and became {step.state}")
             self.rows[path] = copied(step)
         self.stored = copied(self.run.workflow)
+        self.kept |= {kept.key: kept for kept in deeds.kept}
         for task in deeds.stops:
             if task in self.tasks:
                 self.later(0.1, lambda task=task: self.ended(task, State.CANCELLED, None))  # type: ignore[misc]

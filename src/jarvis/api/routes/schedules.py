@@ -11,12 +11,13 @@ from jarvis.api.routes.common import Context, Ctx, answer, body_of
 from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, schedule_out
 from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import duration, instant, rfc3339, text, word
+from jarvis.api.submission import refuse_templates
 from jarvis.api.workflow_documents import Rules, compiled, given_of
 from jarvis.core.command import NewCommand, Verb
-from jarvis.core.errors import InvalidValue, NotFound
+from jarvis.core.errors import Conflict, InvalidValue, NotFound
 from jarvis.core.permissions import ANY_PROJECT, Access, allowed
-from jarvis.core.schedule import Rule, Schedule
-from jarvis.dag.schedules import checked, next_after
+from jarvis.core.schedule import OnWorkflow, Rule, Schedule
+from jarvis.dag.schedules import checked, circle, next_after
 
 router = APIRouter(tags=["schedules"])
 
@@ -30,14 +31,27 @@ async def add_schedule(request: Request, context: Ctx) -> Response:
     project = body.project or (own[0] if own else context.services.settings.default_project)
     context.allow("submit", word(project, "project", 100))
     now = context.services.clock.now()
-    every = None if body.every is None else duration(body.every, "every")
-    rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every))
+    rule = _rule(body)
     schedule = Schedule(
         id=0, name=word(body.name, "name", 100), project=project, user=principal.user, rule=rule, catch_up=body.catch_up,
         overlap=body.overlap, created_at=now, next_at=next_after(rule, now), **await _what(context, body, now),
     )  # fmt: skip
+    if found := circle(schedule, await context.services.store.schedule_list()):
+        raise InvalidValue("on_workflow", " → ".join(found), "workflows that do not make each other run for ever")
     ident = await context.services.state_manager.schedule(schedule)
     return answer({"id": ident, "next_at": rfc3339(schedule.next_at)}, 201, {"Location": f"/api/v1/schedules/{ident}"})
+
+
+def _rule(body: ScheduleIn) -> Rule:
+    every = None if body.every is None else duration(body.every, "every")
+    on = None
+    if body.on_workflow is not None:
+        on = OnWorkflow(word(body.on_workflow.name, "on_workflow.name", 100), body.on_workflow.state)
+    rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every, on=on))
+    if on is not None and (extra := {"zone", "catch_up"} & body.model_fields_set):
+        field = min(extra)
+        raise InvalidValue(field, getattr(body, field), "left out: it is about times, and there are none")
+    return rule
 
 
 async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any]:
@@ -46,11 +60,14 @@ async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any
         raise InvalidValue("task", "both or neither", "a task or a workflow")
     rules = Rules(now, context.services.node_fits)
     if body.task is not None:
-        return {"task": rules.task(body.task)}
+        task = rules.task(body.task)
+        refuse_templates(task)
+        return {"task": task}
     import msgspec
 
     envelope = msgspec.json.encode({"document": body.workflow, "params": body.params})
-    return {"workflow": await asyncio.to_thread(compiled, given_of(envelope, ""), rules)}
+    on_event = body.on_workflow is not None
+    return {"workflow": await asyncio.to_thread(compiled, given_of(envelope, ""), rules, on_event)}
 
 
 @router.get("/schedules")
@@ -113,6 +130,8 @@ async def trigger_schedule(context: Ctx, ident: str) -> Response:
 @router.post("/schedules/{ident}/backfill", status_code=202, openapi_extra=schema_of(BackfillIn))
 async def backfill_schedule(request: Request, context: Ctx, ident: str) -> Response:
     """Runs for the nominal times of a span that has passed."""
+    if (await _schedule(context, ident, "act")).rule.on is not None:
+        raise Conflict(f"schedule {ident} has no nominal times", "see 'jarvis cron trigger' for a run by hand")
     body, now = await body_of(request, BackfillIn), context.services.clock.now()
     begin, end = instant(body.begin, "begin", now), instant(body.end, "end", now)
     if end <= begin:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -234,9 +235,10 @@ async def retry_workflow(request: Request, context: Ctx, ident: str) -> Response
     if workflow.state is State.SUCCEEDED and not body.again:
         raise Conflict(f"workflow {ident} has succeeded: nothing is left to do", "say with --from what is to run again")
     rows = await rows_of(context, workflow.id, MAX_REUSED)
+    spec = msgspec.structs.replace(workflow.spec, reuse=False) if body.again else workflow.spec
     new = NewWorkflow(
         uuid=uuid7_maker(context.services.clock.now())(), project=workflow.project, user=workflow.user,
-        spec=workflow.spec, rerun_of=workflow.id, reused=kept(workflow, rows, body.again),
+        spec=spec, rerun_of=workflow.id, reused=kept(workflow, rows, body.again),
     )  # fmt: skip
     keyed = None
     if key is not None:

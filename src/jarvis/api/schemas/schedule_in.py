@@ -8,17 +8,26 @@ from jarvis.api.schemas.answers import Answer, Count, Instant
 from jarvis.api.schemas.task_in import Duration, Short, Strict, Word
 from jarvis.api.schemas.task_in import Instant as InstantIn
 from jarvis.api.schemas.values import rfc3339
-from jarvis.core.schedule import Schedule
+from jarvis.core.schedule import EndState, OnWorkflow, Schedule
 from jarvis.dag.schedules import upcoming
 
 
+class OnWorkflowIn(Strict):
+    """The end of workflows of this name. ``failed``: also out of time or lost; ``any``: also cancelled."""
+
+    name: Word
+    state: EndState = "succeeded"
+
+
 class ScheduleIn(Strict):
-    """A name, a rule (``cron`` with ``zone``, or ``every``), and a ``task`` or a ``workflow`` (with ``params``)."""
+    """A name, a rule (``cron`` with ``zone``, or ``every``, or ``on_workflow``), and a ``task`` or a ``workflow`` (with
+    ``params``)."""
 
     name: Word
     cron: Short | None = None
     zone: Short = "UTC"
     every: Duration | None = None
+    on_workflow: OnWorkflowIn | None = None
     catch_up: Literal["skip", "last", "all"] = "last"
     overlap: Literal["allow", "skip"] = "allow"
     project: Word | None = None
@@ -34,6 +43,11 @@ class BackfillIn(Strict):
     end: InstantIn
 
 
+class OnWorkflowOut(Answer):
+    name: str
+    state: EndState
+
+
 class ScheduleOut(Answer):
     id: int
     name: str
@@ -42,6 +56,7 @@ class ScheduleOut(Answer):
     cron: str | None
     zone: str
     every: float | None
+    on_workflow: OnWorkflowOut | None
     catch_up: str
     overlap: str
     kind: Annotated[str, Field(pattern="^(task|workflow)$")]
@@ -74,6 +89,7 @@ def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
         "cron": rule.cron,
         "zone": rule.zone,
         "every": rule.every,
+        "on_workflow": {"name": rule.on.name, "state": rule.on.state} if isinstance(rule.on, OnWorkflow) else None,
         "catch_up": schedule.catch_up,
         "overlap": schedule.overlap,
         "kind": "task" if schedule.task is not None else "workflow",

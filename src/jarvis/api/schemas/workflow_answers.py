@@ -77,6 +77,7 @@ class GraphStep(Answer):
     reason: str
     started_at: Instant
     ended_at: Instant
+    reused: int | None
     steps: list["GraphStep"]
 
 

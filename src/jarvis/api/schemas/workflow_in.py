@@ -8,7 +8,8 @@ from jarvis.api.schemas.task_in import Strict
 
 
 class WorkflowIn(BaseModel):
-    """A document (its steps are described in docs/workflows.md), or ``{"document": TEXT or object, "params": {…}}``."""
+    """A document (its steps are described in docs/workflows.md), or ``{"document": TEXT or object, "params": {…}}``.
+    ``reuse: false`` beside ``document``: steps with a cache run in any case."""
 
     model_config = ConfigDict(extra="allow")
 

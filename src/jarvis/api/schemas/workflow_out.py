@@ -84,6 +84,7 @@ def _outlined(step: StepSpec, phase: str, rows: Mapping[str, Step], over: bool, 
         "reason": "" if row is None else row.reason,
         "started_at": None if row is None else rfc3339(row.started_at),
         "ended_at": None if row is None else rfc3339(row.ended_at),
+        "reused": None if row is None else row.detail.reused,
         "steps": inner,
     }
 

@@ -10,7 +10,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.errors import IdempotencyConflict
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import TERMINAL, State
-from jarvis.core.workflow import NewWorkflow, Step, Workflow
+from jarvis.core.workflow import Kept, NewWorkflow, Step, Workflow
 from jarvis.state.store import Accepted, IdempotencyKey
 from jarvis.state.workflow_rows import matches, name_taken, workflow_spec
 from jarvis.state.workflow_store import WorkflowFilter
@@ -37,6 +37,7 @@ class MemoryWorkflows:
         self._next_task = 1
         self._workflows: dict[int, Workflow] = {}
         self._steps: dict[tuple[int, str], Step] = {}
+        self._kept: dict[tuple[str, str], Kept] = {}
         self._schedules: dict[int, Schedule] = {}
         self._next_schedule = 1
 
@@ -91,6 +92,7 @@ class MemoryWorkflows:
             self._schedules.pop(ident, None)
         for at, step in changes.steps.items():
             self._steps[at] = copy_of(step)
+        self._kept |= changes.kept
 
     async def workflow_list_submitted(self, limit: int) -> list[Workflow]:
         found = (w for _, w in sorted(self._workflows.items()) if w.state is State.SUBMITTED)
@@ -119,6 +121,15 @@ class MemoryWorkflows:
         found = self._steps.get((workflow, path))
         return None if found is None else copy_of(found)
 
+    async def kept_get(self, project: str, key: str) -> Kept | None:
+        return self._kept.get((project, key))
+
+    async def kept_delete(self, expired_before: float, limit: int) -> int:
+        old = sorted((k.expires_at, at) for at, k in self._kept.items() if k.expires_at < expired_before)[:limit]
+        for _, at in old:
+            del self._kept[at]
+        return len(old)
+
     async def schedule_insert(self, schedule: Schedule) -> int:
         if any((s.project, s.name) == (schedule.project, schedule.name) for s in self._schedules.values()):
             raise name_taken(schedule)
@@ -128,8 +139,8 @@ class MemoryWorkflows:
         self._schedules[made.id] = made
         return made.id
 
-    async def schedule_list(self) -> list[Schedule]:
-        return [copy_of(s) for _, s in sorted(self._schedules.items())]
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return [copy_of(s) for ident, s in sorted(self._schedules.items()) if ident > after_id]
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         old = sorted(

@@ -13,7 +13,7 @@ from jarvis.core.task import INLINE_LIMIT, FunctionCall
 from jarvis.worker import function_protocol as protocol
 from jarvis.worker import function_spool
 from jarvis.worker.account import Accounts, NoSuchUser
-from jarvis.worker.function_bodies import FunctionBodies
+from jarvis.worker.function_bodies import Fetched, FunctionBodies
 from jarvis.worker.function_ends import end_of_call, end_of_process, stub, work_of
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
@@ -64,32 +64,31 @@ class FunctionExecutor:
             )
             self._reports.finished(failed(work, text))
         elif self._bodies.has(call):
-            self._run(work, None)
+            self._run(work, Fetched())
         else:
             self._preparing.add(work.number)
             self._spawn(self._start_with_blobs(work, call))
 
     async def _start_with_blobs(self, work: Work, call: FunctionCall) -> None:
-        args = None
         try:
-            args = await self._bodies.fetch(work.assignment.task, call)
+            fetched = await self._bodies.fetch(work.assignment.task, call)
         except (OSError, TimeoutError) as error:
             if work.number in self._preparing:
                 self._preparing.discard(work.number)
-                self._reports.finished(failed(work, f"code or arguments could not be fetched: {error}"))
+                self._reports.finished(failed(work, f"code, arguments or inputs could not be fetched: {error}"))
             return
         if work.number in self._preparing:
             self._preparing.discard(work.number)
-            self._run(work, args)
+            self._run(work, fetched)
 
-    def _run(self, work: Work, args: bytes | None) -> None:
+    def _run(self, work: Work, fetched: Fetched) -> None:
         try:
             warm = self._take(work)
         except (NoSuchUser, OSError) as error:
             self._reports.finished(failed(work, f"node {self._launcher.node}: {error}"))
             return
         warm.like = warm.work = work
-        self._give(warm, work, args)
+        self._give(warm, work, fetched)
         self._set_timer(warm)
         if warm.pace:
             self._fill(warm)
@@ -108,8 +107,8 @@ class FunctionExecutor:
         self._spawn(self._connect(warm))
         return warm
 
-    def _give(self, warm: Warm, work: Work, args: bytes | None) -> None:
-        """Send a call; the code of its function goes along the first time."""
+    def _give(self, warm: Warm, work: Work, fetched: Fetched) -> None:
+        """Send a call after the stored results that it is given; the code of its function goes along the first time."""
         function = work.spec.function
         assert function is not None
         code = None
@@ -118,7 +117,7 @@ class FunctionExecutor:
             warm.codes.add(function.code)
         warm.given += 1
         self._by_call[work.number] = warm
-        warm.write(frame(protocol.CALL, Call(work.assignment, code, args)))
+        warm.write(fetched.frames() + frame(protocol.CALL, Call(work.assignment, code, fetched.args)))
 
     def _fill(self, warm: Warm) -> None:
         """Hand calls ahead, as many as take a moment, so that the process never waits for the next."""
@@ -136,7 +135,7 @@ class FunctionExecutor:
             call = work.spec.function
             if call is not None and self._bodies.has(call):
                 warm.queue[work.number] = work
-                self._give(warm, work, None)
+                self._give(warm, work, Fetched())
             else:
                 refused.append(work)
         if refused:  # it needs bodies first: that is done when it starts by itself

@@ -47,12 +47,29 @@ DELETE FROM step WHERE workflow = ANY($1::bigint[]);
 -- name: step_counts
 -- How many of a workflow's steps are in which state.
 SELECT state, count(*) FROM step WHERE workflow = $1 GROUP BY state;
+-- name: kept_put
+-- What steps with a cache gave.
+INSERT INTO kept (project, key, workflow, task, output, result, at, expires_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::double precision[],
+    $8::double precision[])
+ON CONFLICT (project, key) DO UPDATE SET workflow = excluded.workflow, task = excluded.task, output = excluded.output,
+    result = excluded.result, at = excluded.at, expires_at = excluded.expires_at;
+-- name: kept_get
+-- The last one of a key.
+SELECT project, key, workflow, task, output, result, at, expires_at FROM kept WHERE project = $1 AND key = $2;
+-- name: kept_delete
+-- Expired, the longest ago first; how many.
+WITH gone AS (
+    DELETE FROM kept WHERE (project, key) IN
+        (SELECT project, key FROM kept WHERE expires_at < $1 ORDER BY expires_at, project, key LIMIT $2)
+    RETURNING 1
+) SELECT count(*) FROM gone;
 -- name: schedule_insert
 -- One of a name in each project.
 INSERT INTO schedule (project, name, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
 -- name: schedule_list
--- All of them.
-SELECT id, body FROM schedule ORDER BY id;
+-- Those above an id.
+SELECT id, body FROM schedule WHERE id > $1 ORDER BY id;
 -- name: schedule_update
 -- What changes in their life.
 UPDATE schedule s SET body = u.body FROM unnest($1::bigint[], $2::bytea[]) AS u(id, body) WHERE s.id = u.id;

@@ -60,12 +60,22 @@ DELETE FROM step WHERE workflow = ?;
 -- name: step_counts
 -- How many of a workflow's steps are in which state.
 SELECT state, count(*) FROM step WHERE workflow = ? GROUP BY state;
+-- name: kept_put
+-- What a step with a cache gave.
+INSERT OR REPLACE INTO kept (project, key, workflow, task, output, result, at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+-- name: kept_get
+-- The last one of a key.
+SELECT project, key, workflow, task, output, result, at, expires_at FROM kept WHERE project = ? AND key = ?;
+-- name: kept_delete
+-- Expired, the longest ago first.
+DELETE FROM kept WHERE (project, key) IN
+    (SELECT project, key FROM kept WHERE expires_at < ? ORDER BY expires_at, project, key LIMIT ?);
 -- name: schedule_insert
 -- One of a name in each project.
 INSERT INTO schedule (project, name, body) VALUES (?, ?, ?);
 -- name: schedule_list
--- All of them.
-SELECT id, body FROM schedule ORDER BY id;
+-- Those above an id.
+SELECT id, body FROM schedule WHERE id > ? ORDER BY id;
 -- name: schedule_update
 -- What changes in its life.
 UPDATE schedule SET body = ? WHERE id = ?;

@@ -10,7 +10,7 @@ from jarvis.core.errors import IdempotencyConflict, StoreCorrupt, StoreUnavailab
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Task
-from jarvis.core.workflow import NewWorkflow, Step, Workflow
+from jarvis.core.workflow import Kept, NewWorkflow, Step, Workflow
 from jarvis.state.persistence import encode
 from jarvis.state.postgres import Connection
 from jarvis.state.store import Accepted, IdempotencyKey
@@ -18,6 +18,8 @@ from jarvis.state.stores.postgres.coordination import PostgresCoordination
 from jarvis.state.stores.postgres.rows import columns
 from jarvis.state.stores.postgres.schema import Q
 from jarvis.state.workflow_rows import (
+    kept_from_row,
+    kept_to_row,
     name_taken,
     schedule_body,
     schedule_from_row,
@@ -121,6 +123,13 @@ class PostgresWorkflows(PostgresCoordination):
         found = await self._many(Q["step_columns"] + where, step_from_row, workflow, path)
         return found[0] if found else None
 
+    async def kept_get(self, project: str, key: str) -> Kept | None:
+        found = await self._many(Q["kept_get"], kept_from_row, project, key)
+        return found[0] if found else None
+
+    async def kept_delete(self, expired_before: float, limit: int) -> int:
+        return int((await self.postgres.fetch(Q["kept_delete"], expired_before, limit))[0][0])
+
     async def schedule_insert(self, schedule: Schedule) -> int:
         found = await self.postgres.fetch(
             Q["schedule_insert"], schedule.project, schedule.name, schedule_body(schedule)
@@ -129,8 +138,8 @@ class PostgresWorkflows(PostgresCoordination):
             raise name_taken(schedule)
         return int(found[0][0])
 
-    async def schedule_list(self) -> list[Schedule]:
-        return await self._many(Q["schedule_list"], schedule_from_row)
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return await self._many(Q["schedule_list"], schedule_from_row, after_id)
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         async def unit(c: Connection) -> list[int]:
@@ -164,6 +173,8 @@ async def commit_workflows(c: Connection, changes: Changes) -> None:
         await c.execute(Q["schedule_delete"], changes.schedules_removed)
     if changes.steps:
         await c.execute(Q["step_put"], *columns([step_to_row(step) for step in changes.steps.values()], 9))
+    if changes.kept:
+        await c.execute(Q["kept_put"], *columns([kept_to_row(kept) for kept in changes.kept.values()], 8))
     if changes.workflows:
         rows = [
             (str(w.state), w.wish, w.reason, w.started_at, w.ended_at, w.output, w.id)

@@ -12,13 +12,15 @@ from jarvis.core.errors import IdempotencyConflict
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.task import Task
-from jarvis.core.workflow import NewWorkflow, Step, Workflow
+from jarvis.core.workflow import Kept, NewWorkflow, Step, Workflow
 from jarvis.state.persistence import encode
 from jarvis.state.store import Accepted, IdempotencyKey
 from jarvis.state.stores.sqlite.coordination import SqliteCoordination
 from jarvis.state.stores.sqlite.database import run
 from jarvis.state.stores.sqlite.file import Q
 from jarvis.state.workflow_rows import (
+    kept_from_row,
+    kept_to_row,
     name_taken,
     schedule_body,
     schedule_from_row,
@@ -95,6 +97,13 @@ class SqliteWorkflows(SqliteCoordination):
         found = await self._many("step_get", step_from_row, (workflow, path))
         return found[0] if found else None
 
+    async def kept_get(self, project: str, key: str) -> Kept | None:
+        found = await self._many("kept_get", kept_from_row, (project, key))
+        return found[0] if found else None
+
+    async def kept_delete(self, expired_before: float, limit: int) -> int:
+        return await self._writer.do(lambda c: c.execute(Q["kept_delete"], (expired_before, limit)).rowcount)
+
     async def schedule_insert(self, schedule: Schedule) -> int:
         body = schedule_body(schedule)
 
@@ -106,8 +115,8 @@ class SqliteWorkflows(SqliteCoordination):
 
         return await self._writer.do(unit)
 
-    async def schedule_list(self) -> list[Schedule]:
-        return await self._many("schedule_list", schedule_from_row)
+    async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
+        return await self._many("schedule_list", schedule_from_row, (after_id,))
 
     async def workflow_delete_ended(self, before: float, limit: int) -> list[int]:
         def unit(c: sqlite3.Connection) -> list[int]:
@@ -142,6 +151,7 @@ def commit_workflows(c: sqlite3.Connection, changes: Changes) -> None:
     run(c, "schedule_update", [(schedule_body(s), s.id) for s in changes.schedules.values()])
     run(c, "schedule_delete", [(ident,) for ident in changes.schedules_removed])
     run(c, "step_put", [step_to_row(step) for step in changes.steps.values()])
+    run(c, "kept_put", [kept_to_row(kept) for kept in changes.kept.values()])
     rows = [
         (str(w.state), w.wish, w.reason, w.started_at, w.ended_at, w.output, w.id) for w in changes.workflows.values()
     ]

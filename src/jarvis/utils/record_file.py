@@ -1,0 +1,125 @@
+"""Segments of a record: compressed frames in files, written by a thread, never waited for.
+
+What is lost with the power or a kill is the last moment: a record explains, it is not the truth. A reader takes what is whole.
+"""
+
+import logging
+import os
+import queue
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger("jarvis.record")
+
+LENGTH = struct.Struct("!I")
+WAITING_MOST = 20_000
+"""Frames that may wait for the thread; beyond, the segment ends."""
+SEGMENTS_MOST = 500
+FLUSH_S = 0.2
+PIECE = 1 << 20
+SUFFIX = ".record"
+RECORD = "record"
+"""The directory below the state directory of the server that leads."""
+
+
+class RecordFiles:
+    """Below one directory, at most ``keep_bytes`` together: the oldest segment goes first."""
+
+    def __init__(self, directory: Path, keep_bytes: int) -> None:
+        self.directory, self._keep = directory, keep_bytes
+        self.segment_bytes = max(keep_bytes // 8, 1)
+        self.written = 0
+        """Bytes of the segment at hand."""
+        self.broken = True
+        """No segment is at hand: what comes is not kept."""
+        self._frames: queue.Queue[bytes | None] = queue.Queue(WAITING_MOST)
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """A new segment; the one before ends."""
+        self.end()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_room()
+        path = self.directory / f"{time.time_ns():020d}{SUFFIX}"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._frames, self.written, self.broken = queue.Queue(WAITING_MOST), 0, False
+        self._thread = threading.Thread(
+            target=self._write, args=(file, self._frames), name="jarvis-record", daemon=True
+        )
+        self._thread.start()
+
+    def append(self, frame: bytes) -> None:
+        """Soon in the file, unless the disk is slower than the leader for long: then the segment ends here."""
+        if self.broken:
+            return
+        try:
+            self._frames.put_nowait(frame)
+        except queue.Full:
+            self._give_up("the disk is too slow")
+
+    def end(self) -> None:
+        """What was appended is in the file."""
+        if self._thread is not None:
+            self._frames.put(None)
+            self._thread.join()
+            self._thread, self.broken = None, True
+
+    def _give_up(self, why: str) -> None:
+        self.broken = True
+        log.warning("the record of decisions has a gap: %s", why)
+
+    def _write(self, file: int, frames: "queue.Queue[bytes | None]") -> None:
+        packer, flushed = zlib.compressobj(1), time.monotonic()
+        try:
+            with os.fdopen(file, "wb", buffering=0) as out:
+                while True:
+                    try:
+                        frame = frames.get(timeout=FLUSH_S)
+                    except queue.Empty:
+                        frame = b""
+                    if frame is None:
+                        self.written += out.write(packer.flush(zlib.Z_FINISH))
+                        return
+                    if frame:
+                        self.written += out.write(packer.compress(LENGTH.pack(len(frame)) + frame))
+                    if time.monotonic() - flushed >= FLUSH_S:
+                        self.written += out.write(packer.flush(zlib.Z_SYNC_FLUSH))
+                        flushed = time.monotonic()
+        except OSError as error:
+            self._give_up(str(error))
+            while frames.get() is not None:
+                pass
+
+    def _make_room(self) -> None:
+        """For one more segment."""
+        kept = segments(self.directory)
+        total = sum(path.stat().st_size for path in kept)
+        while kept and (total + self.segment_bytes > self._keep or len(kept) >= SEGMENTS_MOST):
+            oldest = kept.pop(0)
+            total -= oldest.stat().st_size
+            oldest.unlink()
+
+
+def segments(directory: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def frames(path: Path) -> Iterator[bytes]:
+    """Those that are whole."""
+    unpacker, rest = zlib.decompressobj(), b""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            rest += unpacker.decompress(piece)
+            at = 0
+            while len(rest) - at >= LENGTH.size:
+                (size,) = LENGTH.unpack_from(rest, at)
+                if len(rest) - at - LENGTH.size < size:
+                    break
+                yield rest[at + LENGTH.size : at + LENGTH.size + size]
+                at += LENGTH.size + size
+            rest = rest[at:]

@@ -1,0 +1,124 @@
+"""What a task costs, in operations instead of seconds: the same on every machine, however busy.
+
+Calls of Jarvis's own functions in the leader's thread, rows changed, and synced transactions. The bounds are what was counted
+plus a tenth: who needs more says so by raising one, and gives the reason.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import jarvis
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.core.inputs import Ended, Fact, Hello, NodeConnected, NodeReported
+from jarvis.core.states import Cause, State
+from jarvis.core.task import ArraySpec, NewTask, TaskSpec
+from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.scheduler import Scheduler
+from jarvis.state.store import Submission
+from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.state.stores.sqlite.writer import Writer
+from jarvis.utils.clock import Clock
+
+TASKS = 1_000
+OWN = str(Path(jarvis.__file__).parent)
+
+
+class Cost(NamedTuple):
+    """Calls and rows for each task; transactions in all."""
+
+    calls: float
+    rows: float
+    commits: int
+
+
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """Calls of Jarvis's functions in this thread, into a list of one."""
+    count = [0]
+
+    def called(frame: FrameType, event: str, _: object) -> None:
+        count[0] += event == "call" and frame.f_code.co_filename.startswith(OWN)
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        yield count
+    finally:
+        sys.setprofile(before)
+
+
+class Meter:
+    """Counts what a store and this thread do."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def of(self, act: Callable[[], Awaitable[object]]) -> Cost:
+        commits, rows = self._writer.commits, await self._rows()
+        with counted_calls() as calls:
+            await act()
+        changed = await self._rows() - rows
+        return Cost(round(calls[0] / TASKS, 1), round(changed / TASKS, 1), self._writer.commits - commits - 2)
+
+    async def _rows(self) -> int:
+        return await self._writer.do(lambda connection: connection.total_changes)
+
+
+async def measured(directory: Path, tasks: list[NewTask]) -> dict[str, Cost]:
+    """From the submission in one batch to the last recorded end, on one node with room for all."""
+    store = SqliteStore(directory / "state", clock=lambda: 1000.0)
+    await store.open()
+    scheduler = Scheduler(store, MemoryBus(), Clock(lambda: 1000.0, lambda: 1000.0), Policy, "test")
+    await scheduler.start()
+    room = {"cpu": 1000 * TASKS}
+    hello = Hello(version=1, software="0", name="n1", node=None, boot_id="b", resources=room, labels={})
+    await scheduler.run_once([NodeConnected("hello", "s-1", hello)])
+    meter = Meter(store._writer)
+
+    async def place() -> None:
+        scheduler._next_poll = 0.0
+        await scheduler.run_once([])
+
+    async def end() -> None:
+        ends: list[Fact] = [
+            Ended(number=a.number, token=a.token, cause=Cause.EXIT, exit_code=0)
+            for a in scheduler.cluster.attempts.values()
+        ]
+        await scheduler.run_once([NodeReported("ends", "s-1", 1, 1, ends)])
+
+    costs = {
+        "submitted": await meter.of(lambda: store.task_insert_many([Submission(tasks)])),
+        "assigned": await meter.of(place),
+        "ended": await meter.of(end),
+    }
+    assert not scheduler.cluster.tasks
+    assert {t.state for t in await store.task_get_many([1, 2])} == {State.SUCCEEDED}
+    await store.close()
+    return costs
+
+
+def within(costs: dict[str, Cost], bounds: dict[str, Cost]) -> None:
+    print(costs)  # noqa: T201 - the figure
+    over = {
+        stage: (cost, bounds[stage])
+        for stage, cost in costs.items()
+        if any(is_ > most for is_, most in zip(cost, bounds[stage], strict=True))
+    }
+    assert not over, "more operations than before: (counted, bound)"
+
+
+async def test_tasks(tmp_path: Path) -> None:
+    spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
+    tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n in range(TASKS)]
+    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(76, 4.1, 1), "ended": Cost(37, 3.1, 1)}
+    within(await measured(tmp_path, tasks), bounds)
+
+
+async def test_elements_of_an_array(tmp_path: Path) -> None:
+    spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, array=ArraySpec(((0, TASKS - 1, 1),)))
+    bounds = {"submitted": Cost(0.1, 0.1, 1), "assigned": Cost(73, 2.1, 1), "ended": Cost(35, 2.1, 1)}
+    within(await measured(tmp_path, [NewTask(uuid="u", project="p", user="u", spec=spec)]), bounds)

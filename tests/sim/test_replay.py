@@ -1,0 +1,43 @@
+"""What a simulated cluster decided, under every fault, comes out again byte for byte."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from jarvis.scheduler.replay.recording import Record, RecordedScheduler
+from jarvis.scheduler.replay.replaying import check
+from jarvis.sim.run import simulate
+from jarvis.sim.world import Parts
+from jarvis.utils.record_file import RecordFiles
+
+SEEDS = range(1, 151) if os.environ.get("JARVIS_SOAK") else range(1, 9)
+pytestmark = pytest.mark.timeout(1200 if os.environ.get("JARVIS_SOAK") else 120)
+
+
+def recorded_in(directory: Path) -> tuple[type[RecordedScheduler], list[RecordFiles]]:
+    """A scheduler whose every life writes into a directory of its own."""
+    lives, files = itertools.count(), []
+
+    class Recorded(RecordedScheduler):
+        def __init__(self, *ports: object, **more: object) -> None:
+            files.append(RecordFiles(directory / str(next(lives)), 1 << 26))
+            super().__init__(*ports, record=Record(files[-1], "rows"), **more)  # type: ignore[arg-type]
+
+    return Recorded, files
+
+
+@pytest.mark.parametrize("servers", [0, 3])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_commit_is_decided_again(seed: int, servers: int, tmp_path: Path) -> None:
+    scheduler, files = recorded_in(tmp_path)
+    verdict = simulate(seed, 4, Parts(scheduler=scheduler), servers=servers)
+    for file in files:
+        file.end()
+    commits = 0
+    for file in files:
+        if file.directory.is_dir():
+            commits += sum(replay.commits for replay in check(file.directory))
+    assert not verdict.error
+    assert commits > 20
