@@ -128,7 +128,7 @@ class _Builder:
             loop=self._loop(given, place),
             timeout=self.positive(given.get("timeout"), (*place, "timeout")),
             allow_failure=given.get("allow_failure") is True,
-            cache=self._cache(given["cache"], (*place, "cache")) if "cache" in given else None,
+            cache=self._cache(given["cache"], (*place, "cache")) if given.get("cache") is not None else None,
             **fields,
         )
 
