@@ -94,9 +94,9 @@ def ranks(steps: Sequence[StepSpec], weight: Mapping[str, float]) -> dict[str, f
 
 
 def weights(steps: Sequence[StepSpec], predicted: Expected = unknown) -> dict[str, float]:
-    """The expected seconds of each step of a block: what is ``predicted`` for it, its time limit or timeout, the longest way through
-    what is inside of it, the length of a pause. What tells nothing counts as the mean of those that do; where none does, nothing
-    is known."""
+    """The expected seconds of each step of a block: what is ``predicted`` for it, its time limit or timeout, the longest way
+    through what is inside of it, the length of a pause. What tells nothing counts as the mean of those that do; where none does,
+    nothing is known."""
     known = {step.id: seconds for step in steps if (seconds := _seconds(step, predicted)) is not None}
     if not known:
         return {}
