@@ -131,6 +131,8 @@ def tame(case: Any, world: World, choose: Any) -> None:
     query = case.query or {}
     if "follow" in query:
         query["follow"] = "false"
+    if path == "/recommend" and choose(3):
+        case.query = {"task": world.all[choose(len(world.all))]} if choose(2) else {"name": "made"}
     if "wait" in query:
         query["wait"] = ("0", "0.05s", "later")[choose(3)]
     if case.method == "POST" and path in VALID and choose(2):
