@@ -70,6 +70,7 @@ class Submitter:
         spec = to_spec(task, self._now)
         if spec.function is not None and spec.function.inputs:
             raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
+        refuse_templates(spec)
         await self._check_fits(spec)
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
@@ -260,6 +261,13 @@ class Submitter:
                     results[i] = {"id": told.ids[position], "replayed": True}
                 else:
                     results[i] = {"id": told.ids[position], "uuid": new.uuid}
+
+
+def refuse_templates(spec: TaskSpec) -> None:
+    """What only a step of a workflow may say of its files."""
+    for i, pushed in enumerate(spec.push):
+        if "${{" in pushed:
+            raise InvalidValue(f"push.{i}", pushed, "a digest: only steps of a workflow read from others")
 
 
 def _ranges(indices: list[int]) -> list[tuple[int, int, int]]:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wait": ("jarvis.cli.tasks", "Wait until tasks have ended."),
     "why": ("jarvis.cli.tasks", "Say why a task waits."),
     "result": ("jarvis.cli.tasks", "Print a function task's result."),
+    "artifacts": ("jarvis.cli.files", "List and get the files that tasks left."),
     "history": ("jarvis.cli.tasks", "List ended tasks."),
     "cancel": ("jarvis.cli.actions", "Cancel tasks."),
     "hold": ("jarvis.cli.actions", "Keep tasks from starting."),
@@ -112,7 +113,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker"}
+EXTRAS = {
+    "asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker",
+    "resvg_py": "png",
+}  # fmt: skip
 """Library → the extra that brings it."""
 
 

@@ -149,7 +149,8 @@ def _exit(attempt: dict[str, Any]) -> str:
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
 def logs(ident: str, follow: bool, attempt: int | None, stderr: bool, tail: int | None) -> None:
     """Print a task's output, byte for byte."""
-    path, which = f"/tasks/{ident}/logs", {"attempt": attempt, "stream": "stderr" if stderr else None}
+    path = f"/tasks/{ident}/logs"
+    which: dict[str, Any] = {"attempt": attempt, "stream": "stderr" if stderr else None}
     with Client() as client:
         offset = 0
         if tail is not None:

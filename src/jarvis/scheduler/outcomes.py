@@ -51,6 +51,7 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
     attempt.exit_code, attempt.signal, attempt.usage = fact.exit_code, fact.signal, fact.usage
     attempt.stdout, attempt.stderr = fact.stdout, fact.stderr
     attempt.result, attempt.result_digest, attempt.output = fact.result, fact.result_digest, fact.output
+    attempt.artifacts = fact.artifacts
     settle(turn, task, element, Ending(fact.cause, fact.exit_code, fact.signal, fact.exception), fact.message)
 
 

@@ -92,6 +92,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Bodies:
+    """Digests of bodies that something refers to; those of them that are manifests refer to their pieces in turn."""
+
+    digests: frozenset[str] = frozenset()
+    manifests: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Figures for ``/stats`` and metrics."""
 
@@ -218,8 +226,8 @@ class Store(Coordination, WorkflowStore, Protocol):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
-        """(task, project, digests of the bodies that it or its attempts refer to), in id order: a page of a mark."""
+    ) -> list[tuple[int, str, Bodies]]:
+        """(task, project, the bodies that it or its attempts refer to), in id order: a page of a mark."""
         ...
 
     async def space_return(self) -> None:

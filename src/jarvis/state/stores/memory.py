@@ -36,7 +36,7 @@ from jarvis.state.persistence import (
     new_task,
     specs_of,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
@@ -364,7 +364,7 @@ class MemoryStore(MemoryWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         page = [
             t for t in sorted(self._tasks.values(), key=lambda t: t.id)
             if t.id > after_id and t.submitted_at < submitted_before

@@ -29,7 +29,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Counts, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
 from jarvis.state.stores.postgres.schema import Q
@@ -207,7 +207,7 @@ class PostgresStore(PostgresWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         tasks = await self._many(Q["task_list_before"], _body, submitted_before, after_id, limit)
         where = " WHERE a.task = ANY($1::bigint[])"
         attempts: dict[int, list[Attempt]] = {}

@@ -40,7 +40,7 @@ from jarvis.state.persistence import (
     specs_of,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -204,7 +204,7 @@ class SqliteStore(SqliteWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         tasks = await self._many("task_list_before", _body, (submitted_before, after_id, limit))
         attempts: dict[int, list[Attempt]] = {}
         listed = json.dumps([ident for ident, _, _ in tasks])
