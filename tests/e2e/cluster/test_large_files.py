@@ -67,7 +67,7 @@ def there_and_back(home: Home, folder: Path, size: int) -> None:
     took = time.monotonic() - begun
     assert digest_of(folder / "copy") == digest
     grown = [int((b - a) / MB) for a, b in zip(before, after, strict=True)]
-    print(
+    print(  # noqa: T201 - the figure is the point
         f"{size / MB:,.0f} MB there and back in {took:.0f} s; client, server, agent: {after} bytes, grown by {grown} MB"
     )
     assert max(grown) * MB < ROOM
