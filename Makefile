@@ -57,7 +57,7 @@ bench-quick: $(VENV)/.dev.stamp ## The same with a tenth of the volume, one roun
 
 quality: $(VENV)/.dev.stamp ## Judge the scheduler on public workloads, beside published figures
 	@$(call not_yet,benchmarks/quality.py,the quality of the scheduler)
-	@$(PY) benchmarks/quality.py $(ARGS)
+	@$(PY) -m benchmarks.quality $(ARGS)
 
 chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 	@$(call not_yet,tests/chaos,the fault tests)

@@ -33,6 +33,7 @@ RINGS = {
     "jarvis.scheduler.workflows": "shell",
     "jarvis.scheduler.schedules": "shell",
     "jarvis.scheduler.replay": "shell",
+    "jarvis.scheduler.recall": "shell",
     "jarvis.worker.machine": "pure",
     "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",

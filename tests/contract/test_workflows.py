@@ -1,9 +1,12 @@
 """What every store promises about workflows and their steps."""
 
+import asyncio
+
 import pytest
 from tests.contract.harness import Ticking, commit, insert, key, new
 
 from jarvis.core.changes import Changes
+from jarvis.core.command import NewCommand
 from jarvis.core.errors import Conflict, IdempotencyConflict, InvalidValue, StaleEpoch
 from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
@@ -156,11 +159,12 @@ def schedule(name: str = "s", project: str = "p") -> Schedule:
 
 async def test_schedules_have_names_and_go_on_with_the_runs_that_they_make(store: Store) -> None:
     lead = await store.leadership_acquire("a")
-    first = await store.schedule_insert(schedule())
+    first = (await store.schedule_insert(schedule())).ids[0]
     with pytest.raises(Conflict):
         await store.schedule_insert(schedule())
-    second = await store.schedule_insert(schedule(project="q"))
+    second = (await store.schedule_insert(schedule(project="q"))).ids[0]
     one, two = await store.schedule_list()
+    assert await store.schedule_list(first) == [two]
     assert (one.id, two.id, one.rule, two.project) == (first, second, Rule("0 3 * * *", "UTC"), "q")
     (ident,) = await store.task_ids_reserve(1)
     new_one = wanted()
@@ -169,6 +173,42 @@ async def test_schedules_have_names_and_go_on_with_the_runs_that_they_make(store
     await commit(store, lead, workflows_new={ident: made}, schedules={first: one}, schedules_removed=[second])
     assert await store.schedule_list() == [one]
     assert await store.workflow_get_many([ident]) == [made]
+
+
+async def test_a_schedule_is_kept_once_for_a_key(store: Store) -> None:
+    first = await store.schedule_insert(schedule(), key())
+    again = await store.schedule_insert(schedule(), key())
+    assert (list(again.ids), first.replayed, again.replayed) == (list(first.ids), False, True)
+    with pytest.raises(IdempotencyConflict):
+        await store.schedule_insert(schedule("other"), key(body="other"))
+    with pytest.raises(Conflict):
+        await store.schedule_insert(schedule(), key("another"))
+    third = await store.schedule_insert(schedule("t"), key("another"))
+    assert [s.id for s in await store.schedule_list()] == [first.ids[0], third.ids[0]], "a refusal leaves no key behind"
+
+
+async def test_a_command_is_told_once_for_a_key(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    wish = NewCommand(verb="schedule_event", user="ann", schedule=3, args={"event": "{}"})
+    first = await store.command_insert_once(wish, key())
+    again = await store.command_insert_once(wish, key())
+    assert (list(again.ids), first.replayed, again.replayed) == (list(first.ids), False, True)
+    (command,) = await store.command_list_open(10)
+    assert (command.id, command.body) == (first.ids[0], wish)
+    await commit(store, lead, commands_done={command.id: ""})
+    assert (await store.command_insert_once(wish, key())).replayed, "also when it is done"
+    with pytest.raises(IdempotencyConflict):
+        await store.command_insert_once(wish, key(body="other"))
+    assert list((await store.command_insert_once(wish, key("next"))).ids) != list(first.ids)
+    assert len(await store.command_list_open(10)) == 1
+
+
+async def test_of_two_that_say_the_same_at_once_one_is_kept(store: Store) -> None:
+    wish = NewCommand(verb="schedule_event", user="ann", schedule=3)
+    answers = await asyncio.gather(*(store.command_insert_once(wish, key()) for _ in range(8)))
+    assert len({answer.ids[0] for answer in answers}) == 1
+    assert sum(not answer.replayed for answer in answers) == 1
+    assert len(await store.command_list_open(10)) == 1
 
 
 def kept(key: str = "k", project: str = "p", **other: object) -> Kept:

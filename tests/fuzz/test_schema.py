@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.e2e.cluster.harness import Home, home, wait_for
 
+from jarvis.api.webhooks import signature
 from jarvis.sdk.client import Client
 from jarvis.sdk.functions import Executor
 
@@ -46,6 +47,7 @@ VALID: dict[str, Any] = {
     "/schedules/{ident}/backfill": {"begin": "2026-01-01T00:00:00Z", "end": "2026-01-03T00:00:00Z"},
 }
 """What hardly ever comes of chance."""
+SECRET = "of sixteen letters or more"
 
 
 class World:
@@ -82,6 +84,9 @@ class World:
         self.schedules, self.removable = ["s0", "s1", "s2"], [f"r{number}" for number in range(12)]
         for name in self.schedules + self.removable:
             client.connection.post("/schedules", {"name": name, "every": "1d", "task": {"command": ["true"]}})
+        hook = {"name": "hook", "on_webhook": {"secret": SECRET}, "task": {"command": ["true"]}}
+        client.connection.post("/schedules", hook)
+        self.deliveries = 0
         self.quotas = [f"q{number}" for number in range(12)]
         for project in self.quotas:
             client.connection.request("PUT", f"/quotas/{project}", json_body={"tasks": 1_000_000})
@@ -120,12 +125,7 @@ def tame(case: Any, world: World, choose: Any) -> None:
     Followed logs have no end, and long polls wait as long as they say: both are asked for a moment.
     """
     path = case.operation.path.removeprefix("/api/v1")
-    if "ident" in (case.path_parameters or {}) and choose(3):
-        case.path_parameters["ident"] = _known(path, world, choose)
-    if "project" in (case.path_parameters or {}) and choose(3):
-        case.path_parameters["project"] = world.quotas[choose(len(world.quotas))]
-    if "digest" in (case.path_parameters or {}) and choose(3):
-        case.path_parameters["digest"] = world.digest
+    _tame_names(case.path_parameters or {}, path, world, choose)
     for name in [name for name in case.headers or {} if name.lower() in FRAMING]:
         del case.headers[name]
     query = case.query or {}
@@ -142,6 +142,8 @@ def tame(case: Any, world: World, choose: Any) -> None:
         body["path"] = str(world.folder / f"{world.backups}.db") if choose(4) else "no/absolute" + body["path"]
     if path.endswith("/decide") and isinstance(body, dict) and choose(2):
         body["step"] = "ask"
+    if path.endswith("/hook") and choose(2):
+        _sign(case, world)
     for task in [
         body,
         *(body.get("tasks") or [] if isinstance(body, dict) and isinstance(body.get("tasks"), list) else []),
@@ -149,6 +151,22 @@ def tame(case: Any, world: World, choose: Any) -> None:
     ]:
         if isinstance(task, dict):
             _tame_task(task, world, choose)
+
+
+def _tame_names(names: dict[str, Any], path: str, world: World, choose: Any) -> None:
+    if "ident" in names and choose(3):
+        names["ident"] = _known(path, world, choose)
+    if "project" in names and choose(3):
+        names["project"] = world.quotas[choose(len(world.quotas))]
+    if "digest" in names and choose(3):
+        names["digest"] = world.digest
+
+
+def _sign(case: Any, world: World) -> None:
+    world.deliveries += 1
+    case.body = dumps(case.body).encode() if isinstance(case.body, dict) else b"{}"
+    case.headers["Idempotency-Key"] = str(world.deliveries)
+    case.headers["X-Hub-Signature-256"] = signature(SECRET, case.body)
 
 
 def _known(path: str, world: World, choose: Any) -> str:
@@ -159,7 +177,7 @@ def _known(path: str, world: World, choose: Any) -> str:
         ends = world.live_workflows[20:] if last in ("cancel", "decide") else world.live_workflows[:20]
         found = world.ended_workflows if last == "retry" else ends
     elif path.startswith("/schedules"):
-        found = world.removable if path.endswith("}") else world.schedules
+        found = world.removable if path.endswith("}") else ["hook"] if path.endswith("/hook") else world.schedules
     else:
         found = world.fitting(path)
     return found[choose(len(found))]

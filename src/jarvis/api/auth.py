@@ -24,6 +24,9 @@ from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
 
 OPEN_PATHS = frozenset(f"{root}/{name}" for root in ("", "/api/v1") for name in ("alive", "ready", "health"))
+HOOK = re.compile(r"(/api/v1)?/schedules/[^/]+/hook\Z")
+"""Open to POST: its signature is the credential, which the route checks before anything else."""
+HOOK_LIMIT = 64 * 1024
 AUTHORITY_PATH = "/agent/v1/authority"
 """Open, too: whoever wants in must see whom to believe."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -245,6 +248,8 @@ class Guard:
         settings = self.services.settings
         if _BATCH.match(path):
             return settings.batch_limit
+        if HOOK.match(path):
+            return HOOK_LIMIT
         return settings.blob_limit if _BLOBS.match(path) else settings.body_limit
 
     async def _principal(self, scope: Scope, headers: Headers) -> Principal | None:
@@ -252,10 +257,18 @@ class Guard:
         principal = await authenticator.principal(token) if token else None
         if not token and (certificate := scope.get("state", {}).get("certificate")):
             principal = await authenticator.member(certificate.member)
-        if principal is None and not (scope["type"] == "http" and scope["path"] in OPEN_PATHS | {AUTHORITY_PATH}):
+        if principal is None and not _is_open(scope):
             hint = "the token is not known" if token else "send 'Authorization: Bearer TOKEN'"
             raise Refusal(401, "unauthenticated", "this needs a valid token", hint)
         return principal
+
+
+def _is_open(scope: Scope) -> bool:
+    if scope["type"] != "http":
+        return False
+    return scope["path"] in OPEN_PATHS | {AUTHORITY_PATH} or (
+        scope["method"] == "POST" and HOOK.match(scope["path"]) is not None
+    )
 
 
 def _method(scope: Scope) -> str:

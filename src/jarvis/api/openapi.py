@@ -51,6 +51,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("post", "/workflows/{ident}/retry"): (201, w.SubmittedWorkflow),
     ("post", "/schedules"): (201, s.NewSchedule),
     ("get", "/schedules"): (200, s.ScheduleList),
+    ("post", "/schedules/{ident}/hook"): (202, s.Told),
     ("get", "/schedules/{ident}"): (200, s.ScheduleOut),
     ("delete", "/schedules/{ident}"): (202, a.Wish),
     **{("post", f"/schedules/{{ident}}/{verb}"): (202, a.Wish) for verb in ("pause", "resume", "trigger", "backfill")},
@@ -74,6 +75,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/projects"): (200, q.ProjectPage),
     ("get", "/queues"): (200, q.QueuePage),
     ("post", "/plan"): (200, q.PlanOut),
+    ("get", "/recommend"): (200, q.RecommendOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }
@@ -84,6 +86,7 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/tasks/{ident}/retry"): {200: a.Submitted},
     ("post", "/workflows"): {200: w.SubmittedWorkflow},
     ("post", "/workflows/{ident}/retry"): {200: w.SubmittedWorkflow},
+    ("post", "/schedules"): {200: s.NewSchedule},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
     ("get", "/tasks/{ident}/artifacts/{digest}"): {206: BYTES},

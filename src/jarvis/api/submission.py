@@ -75,6 +75,12 @@ class Submitter:
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
 
+    def own_project(self, project: str = "") -> str:
+        """The project that is meant, as far as the asker may read it."""
+        project = word(project, "project", 100) if project else self._default
+        authorise(self.principal, "read", project)
+        return project
+
     def as_asked(self, data: bytes) -> tuple[str, TaskSpec]:
         """Project and spec of a task that is only asked about: by the rules of a submission, whether it fits or not."""
         if len(data) > MAX_TASK:

@@ -28,6 +28,14 @@ def cron() -> None:
     help="Instead of --cron: when a workflow of this name has succeeded; or failed, or any.",
 )
 @click.option(
+    "--on-webhook", is_flag=True, help="Instead of --cron: at each signed request; its path and secret are told."
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Secret of --on-webhook, instead of one that is made.",
+)
+@click.option(
     "--workflow", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Instead of a command."
 )
 @click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of the workflow's parameter.")
@@ -37,15 +45,21 @@ def cron() -> None:
 )
 def add(
     name: str, command: tuple[str, ...], rule: str | None, zone: str | None, every: str | None, on_workflow: str | None,
-    file: Path | None, params: tuple[str, ...], catch_up: str | None, overlap: str,
+    on_webhook: bool, secret_file: Path | None, file: Path | None, params: tuple[str, ...], catch_up: str | None, overlap: str,
 ) -> None:  # fmt: skip
     """Add the schedule NAME: jarvis cron add --cron '0 3 * * *' nightly -- COMMAND, or with --workflow FILE."""
     command = command[1:] if command[:1] == ("--",) else command
     if bool(command) == (file is not None):
         raise click.UsageError("give a command, or --workflow FILE")
-    rules = {"cron": rule, "every": every, "on_workflow": None if on_workflow is None else _end(on_workflow)}
+    if secret_file is not None and not on_webhook:
+        raise click.UsageError("--secret-file goes with --on-webhook")
+    secret = None if secret_file is None else {"secret": secret_file.read_text(encoding="utf-8").strip()}
+    rules = {
+        "cron": rule, "every": every, "on_workflow": None if on_workflow is None else _end(on_workflow),
+        "on_webhook": (secret or {}) if on_webhook else None,
+    }  # fmt: skip
     if len(rules) - list(rules.values()).count(None) != 1:
-        raise click.UsageError("give one of --cron, --every, --on-workflow")
+        raise click.UsageError("give one of --cron, --every, --on-workflow, --on-webhook")
     body: dict[str, Any] = {"name": name, "zone": zone, "catch_up": catch_up, "overlap": overlap, **rules}
     body = {key: value for key, value in body.items() if value is not None}
     if file is not None:
@@ -54,9 +68,15 @@ def add(
         env = {key: os.environ[key] for key in ("PATH", "LANG", "TZ") if key in os.environ}
         body["task"] = {"command": list(command), "cwd": os.getcwd(), "env": env}
     with Client() as client:
-        made = client.connection.post("/schedules", body)
+        made = client.connection.post("/schedules", body, idempotent=True)
+        url = client.connection.url
     when = f"first at {local_time(made['next_at'])}" if made["next_at"] else "when that happens"
     click.echo(f"Schedule {made['id']} runs {when}")
+    if hook := made["on_webhook"]:
+        click.echo(f"POST {url}{hook['path']}")
+        if hook["secret"]:
+            click.echo(f"Secret {hook['secret']}")
+            click.echo("The secret is not shown again", err=True)
 
 
 def _end(given: str) -> dict[str, str]:
@@ -69,6 +89,8 @@ def _end(given: str) -> dict[str, str]:
 def _rule(one: dict[str, Any]) -> str:
     if (on := one["on_workflow"]) is not None:
         return f"on workflow {on['name']} {on['state']}"
+    if one["on_webhook"] is not None:
+        return "on webhook"
     return str(one["cron"] or f"every {one['every']:g}s")
 
 
@@ -99,8 +121,11 @@ def show(name: str, output: str) -> None:
     if output in ("json", "yaml"):
         print_data(one, output)
         return
-    hidden = {"cron", "every", "on_workflow"} | (set() if one["cron"] else {"zone"})
-    told = {"name": one["name"], "rule": _rule(one)} | {key: one[key] for key in one if key not in hidden}
+    hidden = {"cron", "every", "on_workflow", "on_webhook"} | (set() if one["cron"] else {"zone"})
+    hook = one["on_webhook"] or {}
+    told = {"name": one["name"], "rule": _rule(one), "hook": hook.get("path")} | {
+        key: one[key] for key in one if key not in hidden
+    }
     for key, value in told.items():
         if value not in (None, "", {}, [], False):
             shown = (

@@ -7,7 +7,7 @@ import msgspec
 Verb = Literal[
     "cancel", "hold", "release", "requeue", "signal", "suspend", "resume",
     "workflow_cancel", "workflow_pause", "workflow_resume", "workflow_decide",
-    "schedule_pause", "schedule_resume", "schedule_remove", "schedule_trigger", "schedule_backfill",
+    "schedule_pause", "schedule_resume", "schedule_remove", "schedule_trigger", "schedule_backfill", "schedule_event",
     "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
     "quota_set", "quota_remove",
 ]  # fmt: skip

@@ -23,6 +23,12 @@ class OnWorkflow(msgspec.Struct, frozen=True, omit_defaults=True, tag="workflow"
     state: EndState = "succeeded"
 
 
+class OnWebhook(msgspec.Struct, frozen=True, tag="webhook", tag_field="kind"):
+    """A signed request. The ``secret`` is kept as it is, because signatures are worked out from it, and never shown again."""
+
+    secret: str
+
+
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """Five fields of cron in a time zone, or every so many seconds since ``start`` (by default at whole minutes, hours and days
     of UTC), or ``on`` what happens."""
@@ -31,7 +37,7 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = "UTC"
     every: float | None = None
     start: float = 0.0
-    on: OnWorkflow | None = None
+    on: OnWorkflow | OnWebhook | None = None
 
 
 class Schedule(msgspec.Struct, kw_only=True):

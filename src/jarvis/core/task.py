@@ -160,10 +160,16 @@ class Container(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
 
 
 class Origin(msgspec.Struct, gc=False, frozen=True, array_like=True):
-    """The step of a workflow that a task was made for."""
+    """The step of a workflow that a task was made for.
+
+    ``rank``: how long the longest path from it to the workflow's end is thought to take, in seconds (or steps, where no step
+    tells its time); ``submitted_at``: when the workflow was.
+    """
 
     workflow: int
     step: str
+    submitted_at: float = 0.0
+    rank: float = 0.0
 
 
 class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from jarvis.core.states import TERMINAL, State
 from jarvis.core.workflow import FAILURES, OUTPUT_LIMIT, PHASES, StepSpec
 from jarvis.dag.expressions import BadExpression
 from jarvis.dag.progress import Many, Scope, Vertex
-from jarvis.dag.resolver import Verdict, dependents, edge_met, ranks, verdict
+from jarvis.dag.resolver import Verdict, dependents, edge_met, ranks, verdict, weights
 from jarvis.dag.steps import Steps
 
 FINALLY = len(PHASES) - 1
@@ -42,12 +42,14 @@ class Blocks(Steps):
     def _enter(self, scope: Scope) -> None:
         steps = scope.block.phase(scope.phase)
         behind, rank = self._plan(steps)
-        above = 0.0 if scope.owner is None else scope.owner.rank
+        above = 0.0 if scope.owner is None else scope.owner.behind
         scope.behind |= behind
         made = [
             self._vertex(step, scope.prefix + step.id, scope, above + rank[step.id], len(step.depends_on))
             for step in steps
         ]
+        for vertex in made:
+            vertex.behind = above + max((rank[other] for other, _ in behind[vertex.spec.id]), default=0.0)
         scope.vertices |= {vertex.spec.id: vertex for vertex in made}
         scope.open = len(made)
         for vertex in made:
@@ -60,7 +62,7 @@ class Blocks(Steps):
         """Who waits for whom, and ranks: worked out once for a block however often it runs."""
         found = self._plans.get(id(steps))
         if found is None:
-            found = self._plans[id(steps)] = (dependents(steps), ranks(steps, {}))
+            found = self._plans[id(steps)] = (dependents(steps), ranks(steps, weights(steps)))
         return found
 
     def _scope_over(self, scope: Scope) -> None:

@@ -325,6 +325,8 @@ def _plain(value: Any, spent: _Spent) -> Any:
         return {key: _plain(v, spent) for key, v in value.items()}
     if isinstance(value, float) and (not math.isfinite(value)):
         raise BadExpression("the result is not a number")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise BadExpression("the result holds a number beyond 64 bits")
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise BadExpression(f"the result is {_kind(_said(value))}, not a plain value")

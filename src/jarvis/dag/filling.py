@@ -110,7 +110,7 @@ class Filling:
         elif vertex.spec.timeout is not None and vertex.parent is None and vertex.spec.loop is None:
             filled["deadline"] = now + vertex.spec.timeout
         filled["env"] = {**filled.get("env", task.env), **self._environment(vertex)}
-        filled["origin"] = Origin(self._workflow.id, vertex.path)
+        filled["origin"] = Origin(self._workflow.id, vertex.path, self._workflow.submitted_at, vertex.rank)
         return msgspec.structs.replace(task, **filled)
 
     def _function(self, call: FunctionCall, vertex: Vertex) -> FunctionCall:

@@ -37,6 +37,7 @@ class Vertex:
     scope: "Scope"
     row: Step
     rank: float
+    """Of the longest path from it to the end of everything, itself included."""
     left: int = 0
     """Steps before it that have not ended."""
     met: int = 0
@@ -47,6 +48,8 @@ class Vertex:
     inner: "Scope | None" = None
     queued: bool = False
     """Waits for its task to be made."""
+    behind: float = 0.0
+    """The rank of what follows it."""
 
     @property
     def over(self) -> bool:

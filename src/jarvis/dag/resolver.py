@@ -81,3 +81,22 @@ def ranks(steps: Sequence[StepSpec], weight: Mapping[str, float]) -> dict[str, f
         for ident in level:
             rank[ident] = weight.get(ident, 1.0) + max((rank[other] for other, _ in behind[ident]), default=0.0)
     return rank
+
+
+def weights(steps: Sequence[StepSpec]) -> dict[str, float]:
+    """The expected seconds of each step of a block: its time limit or timeout, the longest way through what is inside of it,
+    the length of a pause. What tells nothing counts as the mean of those that do; where none does, nothing is known."""
+    known = {step.id: seconds for step in steps if (seconds := _seconds(step)) is not None}
+    if not known:
+        return {}
+    mean = sum(known.values()) / len(known)
+    return {step.id: known.get(step.id, mean) for step in steps}
+
+
+def _seconds(step: StepSpec) -> float | None:
+    if step.task is not None:
+        return step.timeout if step.task.time_limit is None else step.task.time_limit
+    if step.kind == "sleep":
+        return float(step.sleep) if isinstance(step.sleep, int | float) else None
+    inside = [max(ranks(b.steps, w).values(), default=0.0) for _, b in step.blocks if (w := weights(b.steps))]
+    return max(inside, default=step.timeout)

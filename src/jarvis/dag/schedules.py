@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 from cronsim import CronSim, CronSimError
 
 from jarvis.core.errors import InvalidValue
@@ -33,7 +34,7 @@ def _zone(name: str) -> ZoneInfo:
 def checked(rule: Rule) -> Rule:
     """The rule itself if it can make runs; raises :class:`InvalidValue`."""
     if [rule.cron, rule.every, rule.on].count(None) != 2:
-        raise InvalidValue("rule", "several or none", "one of cron, every, on_workflow")
+        raise InvalidValue("rule", "several or none", "one of cron, every, on_workflow, on_webhook")
     if rule.every is not None and rule.every < LEAST_S:
         raise InvalidValue("every", rule.every, f"at least {LEAST_S:g} s")
     try:
@@ -93,6 +94,15 @@ def upcoming(rule: Rule, instant: float, count: int) -> list[float]:
         out.append(at)
         at = next_after(rule, at)
     return out
+
+
+def can_be_kept(value: object) -> bool:
+    """JSON has numbers, and goes to depths, that a store does not."""
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, RecursionError):
+        return False
+    return True
 
 
 _FAILED = frozenset({State.FAILED, State.TIMEOUT, State.LOST})

@@ -229,7 +229,7 @@ class Steps:
         at = many.next
         many.next += 1
         element = self._vertex(vertex.spec, f"{vertex.path}[{at}]", vertex.scope, vertex.rank)
-        element.parent, element.index = vertex, at
+        element.parent, element.index, element.behind = vertex, at, vertex.behind
         many.live[at] = element
         self._launch(element)
 

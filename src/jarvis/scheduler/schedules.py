@@ -16,7 +16,7 @@ from jarvis.core.inputs import CommandsTaken, Input
 from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
 from jarvis.core.workflow import EVENT, Workflow, WorkflowSpec
-from jarvis.dag.schedules import circle, due, follows, next_after, times
+from jarvis.dag.schedules import can_be_kept, circle, due, follows, next_after, times
 from jarvis.scheduler.placement import on_task_taken
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
@@ -158,6 +158,11 @@ class Schedules:
         turn.changes.schedules[schedule.id] = schedule
         return ""
 
+    async def event(self, turn: Turn, schedule: Schedule, body: NewCommand) -> str:
+        """What a signed request told."""
+        await self._happened(turn, schedule, msgspec.json.decode(str(body.args["event"])))
+        return ""
+
     async def backfill(self, turn: Turn, schedule: Schedule, body: NewCommand) -> str:
         """A run for each nominal time of a span, whatever overlaps."""
         if schedule.rule.on is not None:
@@ -172,7 +177,10 @@ class Schedules:
 def end_event(workflow: Workflow) -> dict[str, Any]:
     """What a schedule that waits for the end of workflows is told."""
     output = None if workflow.output is None else msgspec.json.decode(workflow.output)
-    return {"workflow": workflow.id, "name": workflow.spec.name, "state": str(workflow.state), "output": output}
+    return {
+        "workflow": workflow.id, "name": workflow.spec.name, "state": str(workflow.state),
+        "output": output if can_be_kept(output) else None,
+    }  # fmt: skip
 
 
 def with_event(spec: WorkflowSpec, event: dict[str, Any] | None) -> WorkflowSpec:
@@ -188,4 +196,5 @@ _VERBS: dict[str, Callable[[Schedules, Turn, Schedule, NewCommand], Awaitable[st
     "schedule_remove": Schedules.remove,
     "schedule_trigger": Schedules.trigger,
     "schedule_backfill": Schedules.backfill,
+    "schedule_event": Schedules.event,
 }

@@ -48,9 +48,15 @@ def class_of(spec: TaskSpec) -> PlacementClass:
 
 
 class Entry(NamedTuple):
-    """Sorts by rank (what the order of the policy says, lower first), then submission, then position in the array."""
+    """Sorts by rank (what the order of the policy says, lower first), then submission, then position in the array.
+
+    Steps of a workflow stand where it was submitted (``first``), the one with the longest path behind it first (``path``,
+    negative).
+    """
 
     rank: float
+    first: int
+    path: float
     task: int
     position: int
     is_range: bool = False

@@ -132,22 +132,30 @@ class StateManager:
         for digest, field in named.items():
             await self._look_at(project, digest, field)
 
-    async def schedule(self, schedule: Schedule) -> int:
+    async def schedule(self, schedule: Schedule, key: IdempotencyKey | None = None) -> Accepted:
         """Keep a schedule, whose bodies are there already; the leader looks at once."""
         if schedule.task is not None:
             for field, digest in schedule.task.bodies.items():
                 await self._look_at(schedule.project, digest, field)
         if schedule.workflow is not None:
             await self._look_at_steps(schedule.project, schedule.workflow)
-        ident = await self.store.schedule_insert(schedule)
-        self.bus.offer(LookAgain(f"schedule-{ident}"))
-        return ident
+        accepted = await self.store.schedule_insert(schedule, key)
+        self.bus.offer(LookAgain(f"schedule-{accepted.ids[0]}"))
+        return accepted
 
     async def command(self, commands: Sequence[NewCommand]) -> list[Command]:
         """Durable wishes about what exists; the leader acts on them in order."""
         stored = await self.store.command_insert_many(commands)
         self.bus.offer(CommandsTaken(f"command-{stored[0].id}", stored))
         return stored
+
+    async def command_once(self, command: NewCommand, key: IdempotencyKey) -> Accepted:
+        """The same of one command, for whoever may say it again."""
+        accepted = await self.store.command_insert_once(command, key)
+        if not accepted.replayed:
+            stored = Command(id=accepted.ids[0], at=accepted.submitted_at, body=command)
+            self.bus.offer(CommandsTaken(f"command-{stored.id}", [stored]))
+        return accepted
 
 
 def _rows(submission: Submission, accepted: Accepted) -> list[Task]:

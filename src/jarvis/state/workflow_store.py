@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from jarvis.core.command import NewCommand
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
 from jarvis.core.workflow import Kept, NewWorkflow, Step, Workflow
@@ -73,8 +74,12 @@ class WorkflowStore(Protocol):
         """Remove what expired before an instant, the longest expired first; how many."""
         ...
 
-    async def schedule_insert(self, schedule: Schedule) -> int:
-        """Its id, from a counter of its own; raises Conflict when its project has one of that name."""
+    async def schedule_insert(self, schedule: Schedule, key: "IdempotencyKey | None" = None) -> "Accepted":
+        """Its id, from a counter of its own; raises Conflict when its project has one of that name. Keys as for workflows."""
+        ...
+
+    async def command_insert_once(self, command: NewCommand, key: "IdempotencyKey") -> "Accepted":
+        """The id of a command, which a repeat of the key does not insert again."""
         ...
 
     async def schedule_list(self, after_id: int = 0) -> list[Schedule]:

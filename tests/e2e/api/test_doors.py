@@ -11,7 +11,7 @@ from tests.e2e.api.harness import Running
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from jarvis.api.auth import AUTHORITY_PATH, OPEN_PATHS
+from jarvis.api.auth import AUTHORITY_PATH, HOOK, OPEN_PATHS
 
 
 def doors(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -48,10 +48,19 @@ async def test_every_route_refuses_the_anonymous(server: Running) -> None:
     for method, path in doors(server.app.routes):
         if method == "WS" or path in OPEN_PATHS | {AUTHORITY_PATH}:
             continue
+        signed = method == "POST" and HOOK.match(filled(path))
         for asker in (client, wrong):
             answer = await asker.request(method, filled(path))
             assert answer.status_code == 401, (method, path)
-            assert answer.json()["code"] == "unauthenticated"
+            assert answer.json()["code"] == ("bad_signature" if signed else "unauthenticated")
+
+
+async def test_signatures_are_the_credential_of_one_route(server: Running) -> None:
+    signed = {(method, path) for method, path in doors(server.app.routes) if HOOK.match(filled(path))}
+    assert signed == {("POST", f"{root}/schedules/{{ident}}/hook") for root in ("", "/api/v1")}
+    for path in ("/schedules/1/hook/", "/schedules/1/2/hook", "/schedules//hook", "/x/schedules/1/hook"):
+        assert (await server.client(None).post(path)).json()["code"] == "unauthenticated", path
+    assert (await server.client(None).get("/schedules/1/hook")).json()["code"] == "unauthenticated"
 
 
 async def test_every_socket_refuses_the_anonymous(server: Running) -> None:

@@ -4,8 +4,10 @@ import os
 import signal
 from pathlib import Path
 
+import httpx2 as httpx
 from tests.e2e.cluster.harness import Home, wait_for
 
+from jarvis.api.webhooks import signature
 from jarvis.sdk.client import Client
 
 
@@ -62,3 +64,44 @@ def test_a_leader_that_is_killed_about_the_end_makes_one_run(up: Home, client: C
             wait_for(lambda c=asking: not list(c.tasks(state="active")), "what ran is over")  # type: ignore[misc]
         assert lines(ledger) == ["ran"] * number
     up.jarvis("cron", "rm", "once")
+
+
+def test_a_signed_request_makes_one_run_however_often_it_comes(up: Home, client: Client, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    said = up.jarvis("cron", "add", "--on-webhook", "push", "--", "sh", "-c", f'echo "$JARVIS_EVENT" >> {ledger}')
+    url, secret = (line.split()[1] for line in said.stdout.splitlines()[1:])
+
+    def send(body: bytes, delivery: str | None, signed: str | None = None) -> httpx.Response:
+        headers = {"X-Hub-Signature-256": signed or signature(secret, body)}
+        return httpx.post(url, content=body, headers=headers | ({"X-GitHub-Delivery": delivery} if delivery else {}))
+
+    first, again = send(b'{"ref": "main"}', "1"), send(b'{"ref": "main"}', "1")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["command"] == again.json()["command"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert send(b'{"ref": "other"}', "1").status_code == 409
+    assert send(b'{"ref": "main"}', None).json()["errors"][0]["path"] == "Idempotency-Key"
+    assert send(b"[]", "2").status_code == 422
+    assert send(b"{", "2").status_code == 400
+    assert send(b"{" + b" " * 65536 + b"}", "2").status_code == 413
+    wrong = send(b'{"ref": "main"}', "3", signature("another secret", b'{"ref": "main"}'))
+    assert (wrong.status_code, wrong.json()["code"]) == (401, "bad_signature")
+    os.kill(up.server.pid, signal.SIGKILL)
+    up.jarvis("up", "--cpus", "4")
+    url = url.replace(url.split("/")[2], up.server.url.split("/")[2])
+    assert send(b'{"ref": "main"}', "1").headers["idempotent-replayed"] == "true"
+    assert send(b'{"ref": "next"}', "4").status_code == 202
+    wait_for(lambda: len(lines(ledger)) == 2, "both ran")
+    assert sorted(lines(ledger)) == ['{"ref":"main"}', '{"ref":"next"}']
+    with up.client() as asking:
+        assert asking.connection.get("/schedules/push")["runs"] == 2
+        assert secret not in up.jarvis("cron", "show", "push", "-o", "json").stdout
+        body = {"name": "twice", "on_webhook": {}, "task": {"command": ["true"]}}
+        answers = [
+            asking.connection.request("POST", "/schedules", json_body=body, idempotency_key="same") for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [201, 200]
+        assert answers[0].json() == answers[1].json()
+    assert "on webhook" in up.jarvis("cron", "ls").stdout
+    up.jarvis("cron", "add", "--on-webhook", "--every", "5m", "x", "--", "true", code=2)
+    up.jarvis("cron", "rm", "push", "twice")

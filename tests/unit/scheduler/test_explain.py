@@ -183,10 +183,10 @@ def test_a_queue_in_order() -> None:
     queue, small = TaskQueue(), class_of(TaskSpec(name="t"))
     assert list(queue.entries(small)) == []
     for number in (3, 1, 2):
-        queue.push(small, Entry(0, number, 0))
+        queue.push(small, Entry(0, number, 0, number, 0))
     assert [entry.task for entry in queue.entries(small)] == [1, 2, 3]
     for number in range(4, 3000):
-        queue.push(small, Entry(0, number, 0))
+        queue.push(small, Entry(0, number, 0, number, 0))
     (lane,) = queue.lanes(small)
     queue.drop_head(lane, 2000)
     assert len(queue) == 999
@@ -198,7 +198,7 @@ def test_a_queue_in_order() -> None:
 def test_a_queue_merges_the_lanes_of_its_owners() -> None:
     queue, small = TaskQueue(), class_of(TaskSpec(name="t"))
     for number in range(1, 7):
-        queue.push(small, Entry(0, number, 0), f"p{number % 2}", f"u{number % 3}")
+        queue.push(small, Entry(0, number, 0, number, 0), f"p{number % 2}", f"u{number % 3}")
     assert [entry.task for entry in queue.entries(small)] == [1, 2, 3, 4, 5, 6]
     assert len(list(queue.lanes(small))) == 6
 

@@ -9,11 +9,12 @@ from jarvis.api.workflow_documents import Given, Rules, compiled
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import StoreUnavailable
-from jarvis.core.schedule import EndState, OnWorkflow, Overlap, Rule, Schedule
+from jarvis.core.schedule import EndState, OnWebhook, OnWorkflow, Overlap, Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import NewWorkflow, Workflow, WorkflowSpec
 from jarvis.dag.schedules import circle
+from jarvis.scheduler.schedules import end_event
 from jarvis.state.coordination import Leadership
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.workflow_store import WorkflowFilter
@@ -185,7 +186,7 @@ async def test_not_of_other_projects_nor_while_paused_nor_beside_a_run_that_goes
     await bed.store.schedule_insert(after("first", spec("then", ASK), project="q"))
     await bed.submit(spec("first", AT_ONCE))
     assert await bed.made("then") == []
-    ident = await bed.store.schedule_insert(after("first", spec("then", ASK), overlap="skip"))
+    ident, *_ = (await bed.store.schedule_insert(after("first", spec("then", ASK), overlap="skip"))).ids
     await bed.submit(spec("first", AT_ONCE))
     await bed.submit(spec("first", AT_ONCE))
     assert len(await bed.made("then")) == 1
@@ -208,7 +209,7 @@ async def test_a_circle_that_two_servers_let_in_makes_no_runs(bed: Bed) -> None:
 
 
 async def test_a_span_of_times_means_nothing_to_it(bed: Bed) -> None:
-    ident = await bed.store.schedule_insert(after("a", spec("b", AT_ONCE)))
+    ident, *_ = (await bed.store.schedule_insert(after("a", spec("b", AT_ONCE)))).ids
     await bed.command("schedule_backfill", schedule=ident, args={"begin": 0.0, "end": 9e9})
     assert await bed.made("b") == []
     await bed.command("schedule_trigger", schedule=ident)
@@ -241,3 +242,52 @@ def test_lost_and_late_ones_have_failed() -> None:
     ):
         one.state = state
         assert follows(after("a", state="failed"), one) is wanted
+
+
+def hooked(makes: WorkflowSpec) -> Schedule:
+    return Schedule(
+        id=0, name="hook", project="p", user="bob", rule=Rule(on=OnWebhook("s" * 16)), workflow=makes, created_at=0.0
+    )
+
+
+async def test_what_a_signed_request_told_becomes_one_run(bed: Bed) -> None:
+    makes = spec("then", AT_ONCE, params={"event": {"type": "object"}})
+    ident, *_ = (await bed.store.schedule_insert(hooked(makes))).ids
+    await bed.command("schedule_event", schedule=ident, args={"event": '{"n": [1, {"x": null}]}'})
+    (made,) = await bed.made("then")
+    assert made.spec.params == {"event": {"n": [1, {"x": None}]}}
+    await bed.command("schedule_pause", schedule=ident)
+    await bed.command("schedule_event", schedule=ident, args={"event": "{}"})
+    assert (len(await bed.made("then")), (await bed.store.schedule_list())[0].skipped) == (1, 1)
+    await bed.command("schedule_remove", schedule=ident)
+    await bed.command("schedule_event", schedule=ident, args={"event": "{}"})
+    assert len(await bed.made("then")) == 1
+
+
+async def test_what_was_told_to_a_leader_that_ended_is_done_by_the_next_one(bed: Bed) -> None:
+    ident, *_ = (await bed.store.schedule_insert(hooked(spec("then", AT_ONCE)))).ids
+    await bed.turn()
+    bed.store.fails = True
+    with pytest.raises(StoreUnavailable):
+        await bed.command("schedule_event", schedule=ident, args={"event": "{}"})
+    assert await bed.made("then") == []
+    await bed.lead()
+    await bed.turn()
+    await bed.turn()
+    assert len(await bed.made("then")) == 1
+
+
+async def test_numbers_that_no_store_takes_fail_a_step_and_stop_no_leader(bed: Bed) -> None:
+    steps = [{"id": "fan", "for_each": "[9223372036854775807 * 4 + 0 * workflow.id]", "command": "true"}]
+    await bed.submit(spec("large", steps))
+    (made,) = await bed.made("large")
+    assert made.state is State.FAILED
+    assert "64 bits" in (await bed.store.step_list(made.id, "", 9))[0].reason
+
+
+def test_an_output_that_cannot_be_kept_is_left_out_of_the_event() -> None:
+    one = Workflow(id=1, uuid="u", project="p", user="ann", spec=spec("a", AT_ONCE), submitted_at=0.0)
+    one.output = b'{"n": 123456789012345678901234567890}'
+    assert end_event(one)["output"] is None
+    one.output = b"[1]"
+    assert end_event(one)["output"] == [1]

@@ -1,23 +1,27 @@
 """Schedules: what makes tasks and workflows at nominal times."""
 
 import asyncio
+import hashlib
+import secrets
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jarvis.api.routes.common import Context, Ctx, answer, body_of
-from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, schedule_out
+from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency
+from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, hook_path, schedule_out
 from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import duration, instant, rfc3339, text, word
 from jarvis.api.submission import refuse_templates
+from jarvis.api.webhooks import DELIVERIES, SIGNATURE, checked_event, delivery_of, signed_for
 from jarvis.api.workflow_documents import Rules, compiled, given_of
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import Conflict, InvalidValue, NotFound
 from jarvis.core.permissions import ANY_PROJECT, Access, allowed
-from jarvis.core.schedule import OnWorkflow, Rule, Schedule
+from jarvis.core.schedule import OnWebhook, OnWorkflow, Rule, Schedule
 from jarvis.dag.schedules import checked, circle, next_after
+from jarvis.state.store import IdempotencyKey
 
 router = APIRouter(tags=["schedules"])
 
@@ -26,7 +30,8 @@ router = APIRouter(tags=["schedules"])
 async def add_schedule(request: Request, context: Ctx) -> Response:
     """Keep a schedule; its first run is at its first nominal time from now on."""
     principal = context.allow("see")
-    body = await body_of(request, ScheduleIn)
+    data, key = await request.body(), idempotency(request)
+    body = ScheduleIn.model_validate_json(data or b"{}")
     own = [p for p in principal.projects if p != ANY_PROJECT]
     project = body.project or (own[0] if own else context.services.settings.default_project)
     context.allow("submit", word(project, "project", 100))
@@ -38,15 +43,35 @@ async def add_schedule(request: Request, context: Ctx) -> Response:
     )  # fmt: skip
     if found := circle(schedule, await context.services.store.schedule_list()):
         raise InvalidValue("on_workflow", " → ".join(found), "workflows that do not make each other run for ever")
-    ident = await context.services.state_manager.schedule(schedule)
-    return answer({"id": ident, "next_at": rfc3339(schedule.next_at)}, 201, {"Location": f"/api/v1/schedules/{ident}"})
+    keyed = None
+    if key is not None:
+        keyed = IdempotencyKey(principal.user, project, "POST /schedules", key, hashlib.sha256(data).hexdigest())
+    accepted = await context.services.state_manager.schedule(schedule, keyed)
+    schedule.id = accepted.ids[0]
+    if accepted.replayed:  # also the secret that was made then
+        schedule = next((s for s in await context.services.store.schedule_list() if s.id == schedule.id), schedule)
+    return _added(schedule, body, accepted.replayed)
+
+
+def _added(schedule: Schedule, body: ScheduleIn, replayed: bool) -> Response:
+    hook = None
+    if body.on_webhook is not None and isinstance(schedule.rule.on, OnWebhook):
+        made = schedule.rule.on.secret if body.on_webhook.secret is None else None
+        hook = {"path": hook_path(schedule.id), "secret": made}
+    headers = {"Location": f"/api/v1/schedules/{schedule.id}"} | ({"Idempotent-Replayed": "true"} if replayed else {})
+    told = {"id": schedule.id, "next_at": rfc3339(schedule.next_at), "on_webhook": hook}
+    return answer(told, 200 if replayed else 201, headers)
 
 
 def _rule(body: ScheduleIn) -> Rule:
     every = None if body.every is None else duration(body.every, "every")
-    on = None
+    on: OnWorkflow | OnWebhook | None = None
+    if body.on_workflow is not None and body.on_webhook is not None:
+        raise InvalidValue("on_webhook", "beside on_workflow", "one event; add a schedule for each")
     if body.on_workflow is not None:
         on = OnWorkflow(word(body.on_workflow.name, "on_workflow.name", 100), body.on_workflow.state)
+    elif body.on_webhook is not None:
+        on = OnWebhook(text(body.on_webhook.secret or secrets.token_urlsafe(32), "on_webhook.secret"))
     rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every, on=on))
     if on is not None and (extra := {"zone", "catch_up"} & body.model_fields_set):
         field = min(extra)
@@ -66,7 +91,7 @@ async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any
     import msgspec
 
     envelope = msgspec.json.encode({"document": body.workflow, "params": body.params})
-    on_event = body.on_workflow is not None
+    on_event = body.on_workflow is not None or body.on_webhook is not None
     return {"workflow": await asyncio.to_thread(compiled, given_of(envelope, ""), rules, on_event)}
 
 
@@ -137,3 +162,27 @@ async def backfill_schedule(request: Request, context: Ctx, ident: str) -> Respo
     if end <= begin:
         raise InvalidValue("end", body.end, "an instant after begin")
     return await _wish(context, ident, "schedule_backfill", begin=begin, end=end)
+
+
+_HOOK = {
+    "security": [],
+    "parameters": [{"name": name, "in": "header", "schema": {"type": "string"}} for name in (SIGNATURE, *DELIVERIES)],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+}
+
+
+@router.post("/schedules/{ident}/hook", status_code=202, openapi_extra=_HOOK)
+async def tell_schedule(request: Request, context: Ctx, ident: str) -> Response:
+    """Tell a schedule that something happened. No token: ``X-Hub-Signature-256`` signs the body with the schedule's secret. The
+    id of the delivery, in ``Idempotency-Key`` or ``X-GitHub-Delivery``, makes one run however often it is sent."""
+    body = await request.body()
+    found = [s for s in await context.services.store.schedule_list() if ident in (str(s.id), s.name)]
+    schedule = signed_for(found, body, request.headers.get(SIGNATURE, ""))
+    delivery, event = delivery_of(request.headers), checked_event(body)
+    command = NewCommand(verb="schedule_event", user=schedule.user, schedule=schedule.id, args={"event": event})
+    key = IdempotencyKey(
+        f"schedule:{schedule.id}", schedule.project, "POST /schedules/hook", delivery, hashlib.sha256(body).hexdigest()
+    )
+    accepted = await context.services.state_manager.command_once(command, key)
+    headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+    return answer({"id": str(schedule.id), "command": accepted.ids[0]}, 202, headers)

@@ -8,7 +8,7 @@ from jarvis.api.schemas.answers import Answer, Count, Instant
 from jarvis.api.schemas.task_in import Duration, Short, Strict, Word
 from jarvis.api.schemas.task_in import Instant as InstantIn
 from jarvis.api.schemas.values import rfc3339
-from jarvis.core.schedule import EndState, OnWorkflow, Schedule
+from jarvis.core.schedule import EndState, OnWebhook, OnWorkflow, Schedule
 from jarvis.dag.schedules import upcoming
 
 
@@ -19,15 +19,22 @@ class OnWorkflowIn(Strict):
     state: EndState = "succeeded"
 
 
+class OnWebhookIn(Strict):
+    """A signed request to ``/schedules/{ident}/hook``. Without a ``secret`` one is made, and told this once."""
+
+    secret: Annotated[str, Field(min_length=16, max_length=200)] | None = None
+
+
 class ScheduleIn(Strict):
-    """A name, a rule (``cron`` with ``zone``, or ``every``, or ``on_workflow``), and a ``task`` or a ``workflow`` (with
-    ``params``)."""
+    """A name, a rule (``cron`` with ``zone``, or ``every``, ``on_workflow``, ``on_webhook``), and a ``task`` or a ``workflow``
+    (with ``params``)."""
 
     name: Word
     cron: Short | None = None
     zone: Short = "UTC"
     every: Duration | None = None
     on_workflow: OnWorkflowIn | None = None
+    on_webhook: OnWebhookIn | None = None
     catch_up: Literal["skip", "last", "all"] = "last"
     overlap: Literal["allow", "skip"] = "allow"
     project: Word | None = None
@@ -48,6 +55,19 @@ class OnWorkflowOut(Answer):
     state: EndState
 
 
+class NewWebhookOut(Answer):
+    """``secret``: that was made, told this once."""
+
+    path: str
+    secret: str | None
+
+
+class OnWebhookOut(Answer):
+    """The path that signed requests are sent to. The secret is not shown."""
+
+    path: str
+
+
 class ScheduleOut(Answer):
     id: int
     name: str
@@ -57,6 +77,7 @@ class ScheduleOut(Answer):
     zone: str
     every: float | None
     on_workflow: OnWorkflowOut | None
+    on_webhook: OnWebhookOut | None
     catch_up: str
     overlap: str
     kind: Annotated[str, Field(pattern="^(task|workflow)$")]
@@ -77,6 +98,16 @@ class ScheduleList(Answer):
 class NewSchedule(Answer):
     id: int
     next_at: Instant
+    on_webhook: NewWebhookOut | None
+
+
+class Told(Answer):
+    id: str
+    command: int
+
+
+def hook_path(ident: int) -> str:
+    return f"/api/v1/schedules/{ident}/hook"
 
 
 def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
@@ -90,6 +121,7 @@ def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
         "zone": rule.zone,
         "every": rule.every,
         "on_workflow": {"name": rule.on.name, "state": rule.on.state} if isinstance(rule.on, OnWorkflow) else None,
+        "on_webhook": {"path": hook_path(schedule.id)} if isinstance(rule.on, OnWebhook) else None,
         "catch_up": schedule.catch_up,
         "overlap": schedule.overlap,
         "kind": "task" if schedule.task is not None else "workflow",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from jarvis.core.changes import Changes
+from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import IdempotencyConflict
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import TERMINAL, State
@@ -68,7 +69,10 @@ class MemoryWorkflows:
         for step in new.reused:
             self._steps[ident, step.path] = copy_of(step)
             self._steps[ident, step.path].workflow = ident
-        accepted = Accepted((ident,), now)
+        return self._accepted(ident, key)
+
+    def _accepted(self, ident: int, key: IdempotencyKey | None) -> Accepted:
+        accepted = Accepted((ident,), self._clock())
         if key is not None:
             self._remember(key, accepted)
         return accepted
@@ -130,14 +134,27 @@ class MemoryWorkflows:
             del self._kept[at]
         return len(old)
 
-    async def schedule_insert(self, schedule: Schedule) -> int:
+    async def schedule_insert(self, schedule: Schedule, key: IdempotencyKey | None = None) -> Accepted:
+        before = None if key is None else self._answered(key)
+        if before is not None:
+            return before
         if any((s.project, s.name) == (schedule.project, schedule.name) for s in self._schedules.values()):
             raise name_taken(schedule)
         made = copy_of(schedule)
         made.id = self._next_schedule
         self._next_schedule += 1
         self._schedules[made.id] = made
-        return made.id
+        return self._accepted(made.id, key)
+
+    async def command_insert_once(self, command: NewCommand, key: IdempotencyKey) -> Accepted:
+        before = self._answered(key)
+        if before is not None:
+            return before
+        (stored,) = await self.command_insert_many([command])
+        return self._accepted(stored.id, key)
+
+    async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:
+        raise NotImplementedError
 
     async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
         return [copy_of(s) for ident, s in sorted(self._schedules.items()) if ident > after_id]

@@ -140,6 +140,9 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::byte
     AS u(principal, project, route, key, body_hash, ids, n)
 ORDER BY principal COLLATE "C", project COLLATE "C", route COLLATE "C", key COLLATE "C", n
 ON CONFLICT DO NOTHING RETURNING principal, project, route, key;
+-- name: idempotency_fill
+-- What a key that is new is answered with.
+UPDATE idempotency SET ids = $5 WHERE principal = $1 AND project = $2 AND route = $3 AND key = $4;
 -- name: idempotency_list
 -- What keys were answered with.
 SELECT i.principal, i.project, i.route, i.key, i.body_hash, i.at, i.ids

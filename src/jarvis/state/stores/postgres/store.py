@@ -99,6 +99,13 @@ class PostgresStore(PostgresWorkflows):
         )
         return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks), _NODE)
 
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        where = (
+            " WHERE a.task = ANY($1::bigint[]) AND a.idx < 8 AND a.ended_at IS NOT NULL AND a.attempt ="
+            " (SELECT max(b.attempt) FROM attempt b WHERE b.task = a.task AND b.idx = a.idx) ORDER BY a.task, a.idx"
+        )
+        return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks))
+
     async def command_list_open(self, limit: int) -> list[Command]:
         return await self._many(Q["command_list_open"], _command, limit)
 

@@ -1,11 +1,12 @@
 """Workflows and their steps in the PostgreSQL store."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from jarvis.core.changes import Changes
+from jarvis.core.command import NewCommand
 from jarvis.core.errors import IdempotencyConflict, StoreCorrupt, StoreUnavailable
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
@@ -50,25 +51,37 @@ class PostgresWorkflows(PostgresCoordination):
     async def workflow_insert(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
         spec = workflow_spec(new)
 
+        async def insert(c: Connection, now: float) -> int:
+            ident = int((await c.fetch(Q["task_ids_reserve"], 1))[0][0])
+            await c.execute(
+                Q["workflow_insert"], ident, new.uuid, new.project, new.user, new.spec.name, new.rerun_of, now, spec
+            )
+            if new.reused:
+                await c.execute(Q["step_put"], *columns([(ident, *step_to_row(s)[1:]) for s in new.reused], 9))
+            return ident
+
+        return await self._once(key, insert)
+
+    async def _once(
+        self, key: IdempotencyKey | None, insert: Callable[[Connection, float], Awaitable[int]]
+    ) -> Accepted:
+        """What is inserted under the id that comes back; a repeat of the key gets the first one. The key comes first, so that
+        another server with the same one waits for this transaction."""
+
         async def unit(c: Connection) -> Accepted:
             now, same_life = await c.fetchrow(Q["submission_begin"], self._at())
             if not same_life:
                 raise StoreUnavailable(
                     "the database was failed over, and no server leads yet; repeat it in a few seconds"
                 )
-            names = [] if key is None else [[key.principal], [key.project], [key.route], [key.key]]
-            if key is not None and (known := await c.fetch(Q["idempotency_list"], *names)):
-                return _told(key, known[0])
-            ident = int((await c.fetch(Q["task_ids_reserve"], 1))[0][0])
-            if key is not None:
-                row = (key.principal, key.project, key.route, key.key, key.body_hash, encode((ident,)))
-                if not await c.fetch(Q["idempotency_insert"], *columns([row], 6), now):  # another server was faster
-                    return _told(key, (await c.fetch(Q["idempotency_list"], *names))[0])
-            await c.execute(
-                Q["workflow_insert"], ident, new.uuid, new.project, new.user, new.spec.name, new.rerun_of, now, spec
-            )
-            if new.reused:
-                await c.execute(Q["step_put"], *columns([(ident, *step_to_row(s)[1:]) for s in new.reused], 9))
+            if key is None:
+                return Accepted((await insert(c, now),), now)
+            names = [[key.principal], [key.project], [key.route], [key.key]]
+            row = (key.principal, key.project, key.route, key.key, key.body_hash, encode(()))
+            if not await c.fetch(Q["idempotency_insert"], *columns([row], 6), now):
+                return _told(key, (await c.fetch(Q["idempotency_list"], *names))[0])
+            ident = await insert(c, now)
+            await c.execute(Q["idempotency_fill"], *row[:4], encode((ident,)))
             return Accepted((ident,), now)
 
         try:
@@ -130,13 +143,22 @@ class PostgresWorkflows(PostgresCoordination):
     async def kept_delete(self, expired_before: float, limit: int) -> int:
         return int((await self.postgres.fetch(Q["kept_delete"], expired_before, limit))[0][0])
 
-    async def schedule_insert(self, schedule: Schedule) -> int:
-        found = await self.postgres.fetch(
-            Q["schedule_insert"], schedule.project, schedule.name, schedule_body(schedule)
-        )
-        if not found:
-            raise name_taken(schedule)
-        return int(found[0][0])
+    async def schedule_insert(self, schedule: Schedule, key: IdempotencyKey | None = None) -> Accepted:
+        body = schedule_body(schedule)
+
+        async def insert(c: Connection, now: float) -> int:
+            found = await c.fetch(Q["schedule_insert"], schedule.project, schedule.name, body)
+            if not found:
+                raise name_taken(schedule)
+            return int(found[0][0])
+
+        return await self._once(key, insert)
+
+    async def command_insert_once(self, command: NewCommand, key: IdempotencyKey) -> Accepted:
+        async def insert(c: Connection, now: float) -> int:
+            return int((await c.fetch(Q["command_insert"], self._at(), [encode(command)]))[0][0])
+
+        return await self._once(key, insert)
 
     async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
         return await self._many(Q["schedule_list"], schedule_from_row, after_id)

@@ -105,6 +105,9 @@ class SqliteStore(SqliteWorkflows):
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
         return await self._many("attempt_list_current", attempt_from_row, (json.dumps(list(tasks)),))
 
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        return await self._many("attempt_list_ended", attempt_from_row, (json.dumps(list(tasks)),))
+
     async def command_list_open(self, limit: int) -> list[Command]:
         return await self._many("command_list_open", _command, (limit,))
 

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from jarvis.core.changes import Changes
+from jarvis.core.command import NewCommand
 from jarvis.core.errors import IdempotencyConflict
 from jarvis.core.schedule import Schedule
 from jarvis.core.states import State
@@ -38,19 +39,28 @@ class SqliteWorkflows(SqliteCoordination):
     async def workflow_insert(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
         now, spec = self._clock(), workflow_spec(new)
 
-        def unit(c: sqlite3.Connection) -> Accepted:
-            before = None if key is None else answered(c, key)
-            if before is not None:
-                return before
+        def insert(c: sqlite3.Connection) -> int:
             ident = _reserve(c, 1)
             row = (ident, new.uuid, new.project, new.user, new.spec.name, new.rerun_of, now, spec)
             run(c, "workflow_insert", [row])
             run(c, "step_put", [(ident, *step_to_row(step)[1:]) for step in new.reused])
+            return ident
+
+        return await self._once(key, now, insert)
+
+    async def _once(
+        self, key: IdempotencyKey | None, now: float, insert: Callable[[sqlite3.Connection], int]
+    ) -> Accepted:
+        """What is inserted under the id that comes back; a repeat of the key gets the first one."""
+
+        def unit(c: sqlite3.Connection) -> Accepted:
+            before = None if key is None else answered(c, key)
+            if before is not None:
+                return before
+            ident = insert(c)
             if key is not None:
-                ids = encode((ident, ident + 1))
-                run(
-                    c, "idempotency_insert", [(key.principal, key.project, key.route, key.key, key.body_hash, now, ids)]
-                )
+                row = (key.principal, key.project, key.route, key.key, key.body_hash, now, encode((ident, ident + 1)))
+                run(c, "idempotency_insert", [row])
             return Accepted((ident,), now)
 
         return await self._writer.do(unit)
@@ -104,16 +114,21 @@ class SqliteWorkflows(SqliteCoordination):
     async def kept_delete(self, expired_before: float, limit: int) -> int:
         return await self._writer.do(lambda c: c.execute(Q["kept_delete"], (expired_before, limit)).rowcount)
 
-    async def schedule_insert(self, schedule: Schedule) -> int:
+    async def schedule_insert(self, schedule: Schedule, key: IdempotencyKey | None = None) -> Accepted:
         body = schedule_body(schedule)
 
-        def unit(c: sqlite3.Connection) -> int:
+        def insert(c: sqlite3.Connection) -> int:
             try:
                 return c.execute(Q["schedule_insert"], (schedule.project, schedule.name, body)).lastrowid or 0
             except sqlite3.IntegrityError:
                 raise name_taken(schedule) from None
 
-        return await self._writer.do(unit)
+        return await self._once(key, self._clock(), insert)
+
+    async def command_insert_once(self, command: NewCommand, key: IdempotencyKey) -> Accepted:
+        now = self._clock()
+        row = (now, encode(command))
+        return await self._once(key, now, lambda c: c.execute(Q["command_insert"], row).lastrowid or 0)
 
     async def schedule_list(self, after_id: int = 0) -> list[Schedule]:
         return await self._many("schedule_list", schedule_from_row, (after_id,))
