@@ -22,6 +22,7 @@ NO_BACKFILL = "backfill: {name: none, keep: true}"
 SC20 = "backfill: {name: easy, order: submission, extra: false, keep: true}"
 """Backfilling as RLScheduler has it: in order of submission, only what ends before the first one's start, which is kept."""
 EASY = "backfill: easy"
+EASY_PREDICTED = "backfill: {name: easy, times: predicted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Table:
     trace: str
     rows: tuple[Row, ...]
     arguments: tuple[str, ...] = ()
+    foresight: bool = False
+    """Whether to tell how good predictions were."""
 
 
 def _row(name: str, order: str, backfill: str, published: str = "", reach: str = "") -> Row:
@@ -87,6 +90,26 @@ TABLES = {
             Row("throughput", "preset: throughput\n"),
             Row("default", "preset: default\n"),
         ),
+    ),
+    "predict-hpc2n": Table(
+        "Predictions, HPC2N, first 3,171 tasks: average bounded slowdown, by limits and by predictions",
+        "hpc2n/hpc2n.swf.gz",
+        (
+            _row("smallest area by limits", "smallest_area", EASY, "18.4 (EASY), 16.7 (shortest first behind it)"),
+            _row("smallest area by predictions", "{name: smallest_area, times: predicted}", EASY),
+            _row("shortest by predictions", "{name: shortest, times: predicted}", EASY),
+            _row("and reservations by predictions", "{name: smallest_area, times: predicted}", EASY_PREDICTED),
+        ),
+        foresight=True,
+    ),
+    "predict": Table(
+        "Predictions, RICC, the whole log of 447,794 tasks: average bounded slowdown, by limits and by predictions",
+        "ricc/RICC-2010-2.swf.gz",
+        (
+            _row("smallest area by limits", "smallest_area", EASY, "208.4 (EASY), 109.1 (shortest first behind it)"),
+            _row("smallest area by predictions", "{name: smallest_area, times: predicted}", EASY, "", "60"),
+        ),
+        foresight=True,
     ),
     "q3": Table(
         "Q3: average bounded slowdown, RICC, the whole log of 447,794 tasks",
@@ -147,8 +170,9 @@ def sim(trace: Path, policy: str, arguments: tuple[str, ...]) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)["mean"]
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = answer["mean"]
+    return found | {"foresight": answer.get("foresight")}
 
 
 def show(table: Table, folder: Path) -> None:
@@ -164,6 +188,17 @@ def show(table: Table, folder: Path) -> None:
             f"longest {found['wait_longest']:,.0f} s; utilisation {found['utilisation']:.3f}; never {found['never']}"
             f"\n      {{{'; '.join(row.policy.strip().splitlines())}}}"
         )
+        if table.foresight:
+            _say_foresight(found["foresight"])
+
+
+def _say_foresight(seen: dict[str, Any]) -> None:
+    _say(
+        f"      predicted at submission, of the later half: {100 * seen['covered']:.1f} % of {seen['tasks']:,} ends within their "
+        f"interval (meant: 90); width median {seen['width']:,.0f} s, mean {seen['width_mean']:,.0f} s (limits: mean "
+        f"{seen['limit_mean']:,.0f} s)\n      off by a factor of {seen['factor']:.2f} in the median, limits by "
+        f"{seen['factor_limit']:.2f}"
+    )
 
 
 def _say(text: str) -> None:

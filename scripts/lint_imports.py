@@ -34,6 +34,7 @@ RINGS = {
     "jarvis.scheduler.schedules": "shell",
     "jarvis.scheduler.arrivals": "shell",
     "jarvis.scheduler.replay": "shell",
+    "jarvis.scheduler.recall": "shell",
     "jarvis.worker.machine": "pure",
     "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",
@@ -58,6 +59,10 @@ RINGS = {
     "jarvis.worker.function_protocol": "port",
     "jarvis.worker.function_spool": "port",
     "jarvis.worker.step_inputs": "port",
+    "jarvis.worker.attempt_files": "port",  # directories of attempts, which executors build on
+    "jarvis.worker.file_cache": "port",
+    "jarvis.worker.pulled": "port",
+    "jarvis.worker.pushed": "port",
     "jarvis.worker.function_worker": "port",  # runs in the tasks' own processes
     "jarvis.worker.agent": "wiring",  # the composition root of its own process
     "jarvis.config": "port",  # settings are read by shells; pure code gets frozen dataclasses made from them

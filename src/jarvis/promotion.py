@@ -14,6 +14,7 @@ from jarvis.core.errors import Conflict, NotFound
 from jarvis.core.states import ON_NODE
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.postgres import PostgresBlobStore
+from jarvis.state.manifests import pieces_of
 from jarvis.state.persistence import INCARNATION_EPOCH, encode
 from jarvis.state.stores.postgres import PostgresStore
 from jarvis.state.stores.sqlite import SqliteStore
@@ -163,8 +164,8 @@ async def _copy_bodies(source: SqliteStore, old: DirectoryBlobStore, new: Postgr
     """All that tasks refer to; one that is missing was missing before. How many."""
     moved, after = 0, 0
     while page := await source.blob_list_referenced(float("inf"), after, 500):
-        for _, project, digests in page:
-            for digest in sorted(digests):
+        for _, project, bodies in page:
+            for digest in sorted(bodies.digests | await pieces_of(old, project, bodies.manifests)):
                 try:
                     await new.put(project, await old.get(project, digest))
                 except NotFound:

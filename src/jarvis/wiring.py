@@ -21,6 +21,7 @@ from jarvis.own_node import own_nodes
 from jarvis.scheduler.arrivals import Arrivals
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
+from jarvis.scheduler.recall import MOST as RECALLED
 from jarvis.scheduler.replay.recording import Record, RecordedScheduler
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.scheduler_process import SchedulerProcess, wanted
@@ -110,9 +111,11 @@ class Server:
         lease_s, windows = LEASE_S if self.shared else 0.0, self.settings.scheduler.windows
         record = self.settings.record
         if record.what == "off":
-            return Scheduler(*ports, lease_s=lease_s, windows=windows)
+            return Scheduler(*ports, lease_s=lease_s, windows=windows, recall=RECALLED)
         files = RecordFiles(self.settings.state_dir / RECORD, record.max_bytes)
-        return RecordedScheduler(*ports, record=Record(files, record.what), lease_s=lease_s, windows=windows)
+        return RecordedScheduler(
+            *ports, record=Record(files, record.what), lease_s=lease_s, windows=windows, recall=RECALLED
+        )
 
     def _cluster_bus(self) -> "ClusterBus":
         from jarvis.bus.buses.cluster import ClusterBus

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jarvis.core.attempt import Output
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import Conflict
 from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.manifest import File, Manifest, encode
 from jarvis.core.node import Node
 from jarvis.core.states import State
 from jarvis.core.task import ArraySpec, Dependency
@@ -39,7 +41,11 @@ async def directory(tmp_path: Path) -> Path:
     script, output = await blobs.put("p", b"#!/bin/sh"), await blobs.put("p", b"x" * 300_000)
     (keyed,) = await store.task_insert_many([Submission([new("a", script=script), new("b")], key())])
     assert isinstance(keyed, Accepted)
-    array, waits = await insert(store, new("c", array=ArraySpec(((0, 9, 1),))), new(after=(Dependency("afterok", 2),)))
+    piece = await blobs.put("p", b"piece")
+    pushed = await blobs.put("p", encode(Manifest((File("x", 5, piece, (piece,)),))))
+    array, waits = await insert(
+        store, new("c", array=ArraySpec(((0, 9, 1),))), new(after=(Dependency("afterok", 2),), push=(pushed,))
+    )
     await commit(store, lead, nodes={n: Node(id=n, name=f"n{n}", labels={"zone": "a"}) for n in (1, 2, 3)})
     await store.node_seen_many([(1, 7.0, {"load1": 0.5})], "one")
     running, ended = attempt(array, index=3), attempt(keyed.ids[1], number=2)
@@ -105,11 +111,12 @@ async def content_of(directory: Path) -> tuple[dict[str, Any], int]:
 async def test_everything_is_there_as_it_was(directory: Path, target: PostgresStore, url: str) -> None:
     before, incarnation = await content_of(directory)
     done = await promote(directory, url)
-    assert (done.tasks, done.bodies, done.running) == (4, 2, {"n1": ["3_3"]})
+    assert (done.tasks, done.bodies, done.running) == (4, 4, {"n1": ["3_3"]})
     assert await content(target) == before
     (ended,) = await target.attempt_list(ElementKey(2))
     assert ended.stdout is not None
     assert await PostgresBlobStore(target.postgres).get("p", ended.stdout.chunks[0][1]) == b"x" * 300_000
+    assert await PostgresBlobStore(target.postgres).read("p", sha256(b"piece").hexdigest(), 0, 9) == b"piece"
     lead = await target.leadership_acquire("b")
     assert lead.incarnation == done.incarnation > incarnation
     assert lead.epoch == 2

@@ -1,6 +1,7 @@
 """What has ended goes by age and by size, with its bodies, and the space comes back; what lives or is named stays."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from tests.contract.harness import attempt, commit, end, insert, new
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.attempt import Output
 from jarvis.core.errors import InvalidValue, NotFound
-from jarvis.core.ids import SOLO
+from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.manifest import File, Manifest, encode
+from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import FunctionCall, TaskSpec
 from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, WorkflowSpec
@@ -123,6 +126,70 @@ async def test_a_body_that_a_new_task_names_is_young_again(store: SqliteStore, b
     assert not isinstance(good, Exception), "a neighbour is unharmed"
     with pytest.raises(NotFound):
         await blobs.get("p", missing)
+
+
+async def test_files_of_tasks_live_and_go_with_them(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    """Pieces are kept by what lists them: pushed ones by a task that lives, artifacts by one that has not gone yet."""
+    lead = await store.leadership_acquire("a")
+    listed = {}
+    for name in ("pushed", "left", "both"):
+        piece = await blobs.put("p", name.encode())
+        listed[name] = await blobs.put("p", encode(Manifest((File(name, len(name), piece, (piece,)),))))
+    (ended_one,) = await insert(store, new(push=(listed["both"],)))
+    made = attempt(ended_one, artifacts=listed["left"])
+    await commit(store, lead, attempts_new={(ended_one, SOLO, 1): made})
+    assert (await store.attempt_list(ElementKey(ended_one, SOLO)))[0].artifacts == listed["left"]
+    await end(store, lead, ended_one, time.time())
+    await insert(store, new(push=(listed["pushed"], listed["both"])))
+    retention, now = Retention(store, blobs, Keep(DAY, DAY, 1 << 40)), await store.now()
+    assert await retention.sweep(now + YOUNG_S + 60) == 0, "all is referred to"
+    assert await retention.run_once(now + DAY + YOUNG_S + 60) == 1
+    for name in ("pushed", "both"):
+        assert await blobs.get("p", hashlib.sha256(name.encode()).hexdigest()) == name.encode()
+    for gone in (listed["left"], hashlib.sha256(b"left").hexdigest()):
+        with pytest.raises(NotFound):
+            await blobs.get("p", gone)
+
+
+async def test_schedules_keep_what_their_runs_will_need(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    script, code = await blobs.put("p", b"#!/bin/sh"), await blobs.put("p", b"code")
+    piece = await blobs.put("p", b"piece")
+    pushed = await blobs.put("p", encode(Manifest((File("x", 5, piece, (piece,)),))))
+    step = StepSpec(id="a", task=TaskSpec(name="f", function=FunctionCall(code, "3.12")))
+    manager = StateManager(store, blobs, MemoryBus())
+    rule = Rule(every=3600.0)
+    common = {"id": 0, "project": "p", "user": "ann", "rule": rule, "created_at": 1.0}
+    await manager.schedule(Schedule(name="t", task=TaskSpec(name="t", script=script, push=(pushed,)), **common))  # type: ignore[arg-type]
+    await manager.schedule(Schedule(name="w", workflow=WorkflowSpec(name="w", block=Block((step,))), **common))  # type: ignore[arg-type]
+    assert await Retention(store, blobs, Keep(DAY, DAY, 1 << 40)).sweep(await store.now() + YOUNG_S + 60) == 0
+    with pytest.raises(InvalidValue, match="script"):
+        await manager.schedule(Schedule(name="x", task=TaskSpec(name="t", script="0" * 64), **common))  # type: ignore[arg-type]
+    assert len(await store.schedule_list()) == 2
+
+
+async def test_a_damaged_manifest_keeps_nothing_and_stops_nothing(
+    store: SqliteStore, blobs: DirectoryBlobStore
+) -> None:
+    piece = await blobs.put("p", b"piece")
+    digest = await blobs.put("p", encode(Manifest((File("x", 5, piece, (piece,)),))))
+    await insert(store, new(push=(digest, "0" * 64)))
+    (path,) = (path for path in (blobs._root).rglob(digest[2:]))
+    path.write_bytes(b"damaged")
+    assert await Retention(store, blobs, Keep(DAY, DAY, 1 << 40)).sweep(await store.now() + YOUNG_S + 60) == 5
+
+
+async def test_pieces_that_a_new_task_names_are_young_again(store: SqliteStore, blobs: DirectoryBlobStore) -> None:
+    piece = await blobs.put("p", b"piece")
+    digest = await blobs.put("p", encode(Manifest((File("x", 5, piece, (piece,)),))))
+    manager = StateManager(store, blobs, MemoryBus())
+    missing = "0" * 64
+    assert await manager.missing("p", [piece, missing, digest]) == [missing]
+    assert await blobs.sweep(time.time() - 1, {}) == 0
+    other = await blobs.put("p", encode(Manifest((File("x", 5, missing, (missing,)),))))
+    good, bad = await manager.submit([Submission([new(push=(digest,))]), Submission([new(push=(digest, other))])])
+    assert not isinstance(good, Exception)
+    assert isinstance(bad, InvalidValue)
+    assert bad.field == "push.1"
 
 
 async def test_workflows_keep_the_bodies_of_their_steps_until_they_go_themselves(

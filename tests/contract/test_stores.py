@@ -3,7 +3,7 @@
 import pytest
 from tests.contract.harness import Ticking, attempt, commit, element, end, insert, key, new
 
-from jarvis.core.attempt import Placement
+from jarvis.core.attempt import Placement, Usage
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import CursorTooOld, IdempotencyConflict, StaleEpoch
@@ -235,6 +235,16 @@ async def test_an_array_s_counts_survive(store: Store) -> None:
     (stored,) = await store.task_get_many([ident])
     assert stored.counts == {State.RUNNING: 2, State.QUEUED: 8}
     assert stored.next_position == 2
+
+
+async def test_the_last_attempts_of_what_has_ended(store: Store, lead: Leadership) -> None:
+    retried, live, array = await insert(store, new(), new(), new(array=ArraySpec(((0, 20, 1),))))
+    tries = [attempt(retried, nth=n, number=n, ended_at=5.0 + n, usage=Usage(1.5, max_rss=9)) for n in (1, 2)]
+    tries += [attempt(live, number=3, ended_at=1.0), attempt(live, nth=2, number=4)]
+    tries += [attempt(array, index=index, number=10 + index, ended_at=7.0) for index in (0, 7, 8)]
+    await store.leader_commit(lead, Changes(attempts_new={(a.task, a.index, a.attempt): a for a in tries}))
+    assert await store.attempt_list_ended([array, live, retried, 999]) == [tries[1], tries[4], tries[5]]
+    assert await store.attempt_list_ended([]) == []
 
 
 async def test_outcomes_are_the_last_words_of_what_has_ended(store: Store, lead: Leadership) -> None:

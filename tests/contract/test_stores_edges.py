@@ -16,7 +16,7 @@ from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import LIVE, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import ArraySpec, Constraint, Dependency, FunctionCall, Task
 from jarvis.state.coordination import Leadership, Token
-from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, IdempotencyKey, Store, Submission, TaskFilter
 from jarvis.state.stores.sqlite import SqliteStore
 
 S = State
@@ -35,6 +35,16 @@ async def test_a_rich_task_is_stored_as_it_was_meant(store: Store, clock: Tickin
     ]
     assert second == first + 1
     assert await store.element_list(second, frozenset(), -2, 10) == [], "elements of an array follow by rule"
+
+
+async def test_bodies_and_manifests_of_tasks_and_attempts_are_told(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    (ident,) = await insert(store, new(script="s", push=("m1", "m2"), artifacts=("*",)))
+    tries = [attempt(ident, nth=1, artifacts="m3"), attempt(ident, nth=2, number=2, result_digest="r")]
+    await commit(store, lead, attempts_new={(ident, SOLO, a.attempt): a for a in tries})
+    assert [a.artifacts for a in await store.attempt_list(ElementKey(ident, SOLO))] == ["m3", None]
+    bodies = Bodies(frozenset({"s", "m1", "m2", "m3", "r"}), frozenset({"m1", "m2", "m3"}))
+    assert await store.blob_list_referenced(1e12, 0, 9) == [(ident, "p", bodies)]
 
 
 async def test_a_submission_of_nothing_is_accepted(store: Store) -> None:

@@ -285,6 +285,7 @@ class Stores(RuleBasedStateMachine):
         self.both(lambda s: s.outcome_list(ids))
         self.both(lambda s: s.element_list_live(ids))
         self.both(lambda s: s.attempt_list_current(ids))
+        self.both(lambda s: s.attempt_list_ended(ids))
         self.both(lambda s: s.task_list(TaskFilter(states=LIVE), None, ALL))
         for verb in ("event_last_seq", "event_oldest_seq", "node_list", "node_next_id", "token_list", "node_replicas"):
             self.both(lambda s, verb=verb: getattr(s, verb)())  # type: ignore[misc]

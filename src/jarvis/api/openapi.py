@@ -31,6 +31,8 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/tasks/{ident}/result"): (200, BYTES),
     ("get", "/tasks/{ident}/why"): (200, a.Why),
     ("get", "/tasks/{ident}/logs"): (200, BYTES),
+    ("get", "/tasks/{ident}/artifacts"): (200, a.ArtifactPage),
+    ("get", "/tasks/{ident}/artifacts/{digest}"): (200, BYTES),
     ("get", "/events"): (200, a.EventPage),
     ("get", "/events/stream"): (200, "text/event-stream"),
     ("get", "/nodes"): (200, a.NodePage),
@@ -55,6 +57,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     **{("post", f"/schedules/{{ident}}/{verb}"): (202, a.Wish) for verb in ("pause", "resume", "trigger", "backfill")},
     ("put", "/blobs"): (201, a.BlobOut),
     ("get", "/blobs/{digest}"): (200, BYTES),
+    ("post", "/blobs/missing"): (200, a.MissingOut),
     ("get", "/alive"): (200, a.Ok),
     ("get", "/ready"): (200, a.Ok),
     ("get", "/health"): (200, a.Health),
@@ -72,6 +75,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/projects"): (200, q.ProjectPage),
     ("get", "/queues"): (200, q.QueuePage),
     ("post", "/plan"): (200, q.PlanOut),
+    ("get", "/recommend"): (200, q.RecommendOut),
     ("get", "/metrics"): (200, TEXT),
     ("post", "/backups"): (201, a.Backup),
 }
@@ -85,13 +89,15 @@ MORE: dict[tuple[str, str], dict[int, Any]] = {
     ("post", "/schedules"): {200: s.NewSchedule},
     ("post", "/tasks/batch"): {422: a.BatchAnswer},
     ("get", "/health"): {503: a.Health},
+    ("get", "/tasks/{ident}/artifacts/{digest}"): {206: BYTES},
 }
 """Other statuses with bodies of their own: a replay by Idempotency-Key, an atomic batch refused, a server that is down."""
 
 REFUSALS = {
     "400": "The request cannot be read", "401": "No valid token", "403": "Not allowed", "404": "No such object",
     "405": "No such method here", "409": "Its state does not allow it", "410": "The cursor is too old",
-    "413": "Too large", "421": "Another host was asked for", "422": "A value cannot be meant", "429": "Over quota",
+    "413": "Too large", "416": "Not within the file", "421": "Another host was asked for",
+    "422": "A value cannot be meant", "429": "Over quota",
     "503": "Try again soon",
 }  # fmt: skip
 
@@ -121,7 +127,20 @@ PLACED: dict[tuple[str, str], dict[str, Any]] = {
     ("/events", "after"): _CURSOR,
     ("/events/stream", "after"): _CURSOR,
 }
-LINKED = ("show", "cancel", "hold", "release", "elements", "attempts", "events", "result", "why", "logs", "retry")
+LINKED = (
+    "show",
+    "cancel",
+    "hold",
+    "release",
+    "elements",
+    "attempts",
+    "events",
+    "result",
+    "why",
+    "logs",
+    "artifacts",
+    "retry",
+)
 """What can be asked about a task that was just submitted, by the names of its routes."""
 
 

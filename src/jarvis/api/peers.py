@@ -75,12 +75,14 @@ class Peers:
             raise unreachable(leader) from None
         return told
 
-    async def plan(self, leader: str, project: str, user: str, spec: TaskSpec) -> dict[str, Any]:
-        """What the leader would do with a task that nobody submitted."""
+    async def plan(
+        self, leader: str, project: str, user: str, spec: TaskSpec, door: str = "plan"
+    ) -> dict[str, Any]:  # fmt: skip
+        """What the leader would do with a task that nobody submitted, or would ask for in its place (``recommend``)."""
         body = msgspec.msgpack.encode((project, user, spec))
         try:
             async with httpx.AsyncClient(headers=self._headers, timeout=ASK_S, verify=self._tls or True) as client:
-                response = await client.post(f"{await self._url(leader)}/plan", content=body)
+                response = await client.post(f"{await self._url(leader)}/{door}", content=body)
             if response.status_code != 200:
                 raise unreachable(leader)
             told: dict[str, Any] = response.json()

@@ -15,6 +15,7 @@ from jarvis.api.direct import Direct
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.routes import (
+    artifacts,
     blobs,
     cluster,
     events,
@@ -38,6 +39,7 @@ ROUTERS = (
     results.router,
     tasks.router,
     logs.router,
+    artifacts.router,
     streams.router,
     events.router,
     nodes.router,

@@ -64,7 +64,7 @@ async def _why_unknown(key: ElementKey, asked_by_peer: bool = False) -> dict[str
 
 
 class Plan(Protocol):
-    """Says of a task that nobody submitted whether it would start now, wait, or never run."""
+    """Says of a task that nobody submitted whether it would start now, wait, or never run; or what it should ask for."""
 
     async def __call__(
         self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False
@@ -111,6 +111,7 @@ class Services:
     authenticator: Authenticator
     why: Why = _why_unknown
     plan: Plan = _no_plan
+    recommend: Plan = _no_plan
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
     queues: Callable[[], list[dict[str, Any]]] = list

@@ -70,9 +70,16 @@ class Submitter:
         spec = to_spec(task, self._now)
         if spec.function is not None and spec.function.inputs:
             raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
+        refuse_templates(spec)
         await self._check_fits(spec)
         self._check_quota(project, spec)
         return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
+
+    def own_project(self, project: str = "") -> str:
+        """The project that is meant, as far as the asker may read it."""
+        project = word(project, "project", 100) if project else self._default
+        authorise(self.principal, "read", project)
+        return project
 
     def as_asked(self, data: bytes) -> tuple[str, TaskSpec]:
         """Project and spec of a task that is only asked about: by the rules of a submission, whether it fits or not."""
@@ -254,6 +261,13 @@ class Submitter:
                     results[i] = {"id": told.ids[position], "replayed": True}
                 else:
                     results[i] = {"id": told.ids[position], "uuid": new.uuid}
+
+
+def refuse_templates(spec: TaskSpec) -> None:
+    """What only a step of a workflow may say of its files."""
+    for i, pushed in enumerate(spec.push):
+        if "${{" in pushed:
+            raise InvalidValue(f"push.{i}", pushed, "a digest: only steps of a workflow read from others")
 
 
 def _ranges(indices: list[int]) -> list[tuple[int, int, int]]:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wait": ("jarvis.cli.tasks", "Wait until tasks have ended."),
     "why": ("jarvis.cli.tasks", "Say why a task waits."),
     "result": ("jarvis.cli.tasks", "Print a function task's result."),
+    "artifacts": ("jarvis.cli.files", "List and get the files that tasks left."),
     "history": ("jarvis.cli.tasks", "List ended tasks."),
     "cancel": ("jarvis.cli.actions", "Cancel tasks."),
     "hold": ("jarvis.cli.actions", "Keep tasks from starting."),
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue": ("jarvis.cli.quotas", "Show queues."),
     "usage": ("jarvis.cli.quotas", "Print what projects and users used."),
     "plan": ("jarvis.cli.plan", "Say whether a task would start now, wait, or never run."),
+    "recommend": ("jarvis.cli.recommend", "Say what a task should ask for, by what its runs used."),
     "sim": ("jarvis.cli.sim", "Replay a recorded workload with a policy of your choice."),
     "replay": ("jarvis.cli.replay", "Decide again what the scheduler decided, and compare."),
     "config": ("jarvis.cli.config", "Show the settings and where they come from."),
@@ -111,7 +113,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-EXTRAS = {"asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker"}
+EXTRAS = {
+    "asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker",
+    "resvg_py": "png",
+}  # fmt: skip
 """Library → the extra that brings it."""
 
 

@@ -11,6 +11,9 @@ _NOT_YET = {
 }  # fmt: skip
 
 
+PULL_POLICIES = ("missing", "always", "never")
+
+
 def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> object:
     if value is not None:
         raise click.UsageError(f"{param.opts[-1]} is not built yet: leave it out", ctx)
@@ -46,7 +49,21 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--env", multiple=True, help="Variable for the task: K=V.", metavar="K=V"),
         click.option("--export", default="DEFAULT", help="DEFAULT, NONE, ALL or V,V=x.", metavar="LIST"),
         click.option("--container", "--image", "image", help="Container image to run it in.", metavar="IMAGE"),
-        click.option("--pull", type=click.Choice(["missing", "always", "never"]), help="When its image is pulled."),
+        click.option(
+            "--pull",
+            "pulls",
+            multiple=True,
+            metavar="GLOB",
+            help="Files of its directory to bring back; with --container, missing, always or never say when the image is pulled.",
+        ),
+        click.option("--push", "pushes", multiple=True, type=click.Path(), help="File or directory to send along."),
+        click.option("--push-all", is_flag=True, default=None, help="Push what Git does not track, too."),
+        click.option(
+            "--push-limit",
+            envvar="JARVIS_PUSH_LIMIT",
+            metavar="SIZE",
+            help="Refuse to push more; default: 1G.",
+        ),
         click.option("--mount", "mounts", multiple=True, help="For its container: /path:/inside[:ro]."),
         click.option("--network", help="Of its container: bridge, none, host or a name.", metavar="NAME"),
         click.option("--entrypoint", help="Program of its container, instead of the image's.", metavar="WORDS"),
@@ -76,7 +93,6 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         "begin",
         "deadline",
         "image",
-        "pull",
         "network",
         "container_user",
         "on_lost",
@@ -96,6 +112,7 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
     for name in ("constraints", "tolerations", "mounts"):
         if given.get(name):
             fields[name] = list(given[name])
+    fields |= _pulls(given)
     fields["resources"] = _resources(given)
     retry = _retry(given)
     if retry:
@@ -103,9 +120,35 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
     export = given.get("export") or "DEFAULT"
     if given.get("image") is None:
         fields["env"] = exported(export, given.get("env") or (), environ)
-        fields["cwd"] = given.get("cwd") or directory
+        fields |= _directory(given, directory)
         return fields
     return fields | _in_container(given, export, environ, directory)
+
+
+def _pulls(given: dict[str, Any]) -> dict[str, Any]:
+    """Globs of artifacts; beside an image, the words of its engine's ``--pull`` mean what they mean there."""
+    pulls = list(given.get("pulls") or ())
+    policy = [pull for pull in pulls if given.get("image") is not None and pull in PULL_POLICIES]
+    globs = [_glob(pull) for pull in pulls if pull not in policy]
+    return ({"pull": policy[-1]} if policy else {}) | ({"artifacts": globs} if globs else {})
+
+
+def _glob(pattern: str) -> str:
+    """Before anything is sent."""
+    from jarvis.core.errors import InvalidValue
+    from jarvis.core.globs import safe_glob
+
+    try:
+        return safe_glob(pattern, "--pull")
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _directory(given: dict[str, Any], directory: str) -> dict[str, Any]:
+    """Where it runs: here, unless it has a directory of its own."""
+    if given.get("cwd") or not (given.get("pushes") or given.get("pulls")):
+        return {"cwd": given.get("cwd") or directory}
+    return {}
 
 
 def _in_container(given: dict[str, Any], export: str, environ: dict[str, str], directory: str) -> dict[str, Any]:

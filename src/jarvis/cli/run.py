@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from jarvis.cli import terminal
+from jarvis.cli.files import bring_back, pushed
 from jarvis.cli.options import task_fields, task_options
 from jarvis.cli.tasks import exit_code_of
 from jarvis.core.states import TERMINAL
@@ -27,7 +28,11 @@ _COMMAND = {"allow_interspersed_args": False}
 @click.option("--no-stdin", is_flag=True, help="Leave standard input alone; the command reads nothing.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> int:
-    """Run COMMAND attached: input, output and exit code are its own. Ctrl-C stops it, twice kills it."""
+    """Run COMMAND attached: input, output and exit code are its own. Ctrl-C stops it, twice kills it.
+
+    With --push and --pull it runs in a directory of its own, which holds what was pushed; what matches --pull is brought into
+    this directory when it has ended, well or not.
+    """
     from jarvis.config.sources import state_dir
     from jarvis.sdk.connection import logged_in
     from jarvis.sdk.launch import alive
@@ -40,11 +45,11 @@ def run(command: tuple[str, ...], pty: bool, no_stdin: bool, **options: Any) -> 
         fields["stdin"] = "-"
     if os.environ.get("JARVIS_URL") or logged_in() is not None or alive(server_file.read(state_dir())):
         with Client() as client:
-            return _attached(client, fields)
+            return _attached(client, fields | pushed(client, options))
     from jarvis.sdk.local import local
 
     with tempfile.TemporaryDirectory(prefix="jarvis-run-") as directory, local(Path(directory)) as client:
-        return _attached(client, fields)
+        return _attached(client, fields | pushed(client, options))
 
 
 def _attached(client: Client, fields: dict[str, Any]) -> int:
@@ -61,6 +66,8 @@ def _attached(client: Client, fields: dict[str, Any]) -> int:
         return 130
     if task["state"] != "succeeded":
         _explain(client, ident, task)
+    if fields.get("artifacts"):
+        bring_back(client, ident, fields["artifacts"])
     return exit_code_of(task)
 
 

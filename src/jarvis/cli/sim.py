@@ -43,6 +43,7 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
     mean = found.mean
     if output in ("json", "yaml"):
         data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
+        data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
         print_data(data, output)
         return
     rows = [
@@ -56,6 +57,12 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
         f"makespan {duration(mean.makespan)}"
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
     )
+    seen = found.foresight
+    if seen is not None:
+        click.echo(
+            f"predicted at submission, of the later half: {100 * seen.covered:.1f} % of ends within their interval, which is "
+            f"{duration(seen.width)} wide in the median; off by a factor of {seen.factor:.2f}, limits by {seen.factor_limit:.2f}"
+        )
 
 
 def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range, output: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from jarvis.cli.files import pushed
 from jarvis.cli.options import task_fields, task_options
 from jarvis.sdk.client import Client
 
@@ -71,13 +72,16 @@ def specs_of(
     if len(command) == 1 and first.suffix in (".yaml", ".yml", ".json"):
         if not first.is_file():
             raise click.UsageError(f"there is no file {first}")
+        if options.get("pushes") or options.get("pulls"):
+            raise click.UsageError(f"--push and --pull are for commands and scripts, not for the tasks of {first}")
         return read_specs(first)
     script = _script(first)
     if script is not None:
         options = {**directives(script.decode("utf-8", "replace"), first), **_given(options)}
     fields = task_fields(options, dict(os.environ), os.getcwd())
+    fields |= pushed(client, options)
     if script is not None:
-        fields["script"] = client.put_blob(script)
+        fields["script"] = client.put_blob(script, fields.get("project"))
         fields["command"] = list(command[1:])
         fields.setdefault("name", first.name)
     else:
@@ -89,7 +93,7 @@ def specs_of(
         if "array" in fields:
             raise click.UsageError("give --each-line or --array, not both")
         fields["array"] = f"0-{lines.count(bytes([10]))}"
-        fields["entries"] = client.put_blob(lines)
+        fields["entries"] = client.put_blob(lines, fields.get("project"))
     return [fields]
 
 

@@ -149,7 +149,8 @@ def _exit(attempt: dict[str, Any]) -> str:
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
 def logs(ident: str, follow: bool, attempt: int | None, stderr: bool, tail: int | None) -> None:
     """Print a task's output, byte for byte."""
-    path, which = f"/tasks/{ident}/logs", {"attempt": attempt, "stream": "stderr" if stderr else None}
+    path = f"/tasks/{ident}/logs"
+    which: dict[str, Any] = {"attempt": attempt, "stream": "stderr" if stderr else None}
     with Client() as client:
         offset = 0
         if tail is not None:
@@ -245,8 +246,28 @@ def _outlook(answer: dict[str, Any]) -> list[str]:
         lines.insert(
             0, f"  expected to start in {duration(expected['earliest_s'])}{latest}, by the limits of what runs"
         )
+    lines = _foreseen(answer) + lines
     if answer.get("ahead"):
         lines.insert(0, f"  first: {', '.join(map(str, answer['ahead']))}")
+    return lines
+
+
+def _foreseen(answer: dict[str, Any]) -> list[str]:
+    """What is predicted from those like it, always with the interval that nine in ten stay within."""
+    lines = []
+    start, run = answer.get("predicted"), answer.get("run")
+    if start is not None:
+        latest = "later" if start["latest_s"] is None else duration(start["latest_s"])
+        lines.append(
+            f"  predicted to start in {duration(start['start_s'])} ({duration(start['earliest_s'])} to {latest}), "
+            f"by what is known of {start['predicted']} of {start['running']} running"
+        )
+    if run is not None:
+        longer = "" if answer["state"] == "queued" else " longer"
+        lines.append(
+            f"  predicted to run{longer} for {duration(run['seconds'])} ({duration(run['low_s'])} to {duration(run['high_s'])}), "
+            f"as {run['runs']} {run['like']} did"
+        )
     return lines
 
 

@@ -1,6 +1,7 @@
 """workflow: validate, run, list, show and act on workflows."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,24 +126,34 @@ def submit_document(
 @click.argument("what", metavar="FILE|ID")
 @_params
 @click.option(
-    "-o", "--output", "form", type=click.Choice(["mermaid", "svg", "gantt"]), default="mermaid", show_default=True,
-    help="How to draw it; gantt shows the time of a workflow that runs or ran.",
+    "-o", "--output", "form", type=click.Choice(["mermaid", "svg", "png", "gantt"]), default="mermaid",
+    show_default=True, help="How to draw it; gantt shows the time of a workflow that runs or ran; png needs an extra.",
 )  # fmt: skip
 def graph(what: str, params: tuple[str, ...], form: str) -> None:
     """Draw a FILE, or the workflow with this ID, on standard output."""
-    if not what.isdigit():
-        from jarvis.dag import drawing
+    if form == "png":
+        if sys.stdout.isatty():
+            raise click.UsageError("a PNG is nothing for a terminal: write it to a file, as in -o png > graph.png")
+        from jarvis.cli.picture import png
 
-        file = Path(what)
-        if not file.is_file():
-            raise click.UsageError(f"there is no file {file}, and it is no id")
-        if form == "gantt":
-            raise click.UsageError("a file has no time; give the id of a workflow")
-        block = checked(file, document_of(file), values_of(params))["spec"].block
-        click.echo(drawing.mermaid(block, {}) if form == "mermaid" else drawing.svg(block, {}), nl=False)
-        return
-    with Client() as client:
-        click.echo(client.connection.request("GET", f"/workflows/{what}/graph", params={"format": form}).text, nl=False)
+        sys.stdout.buffer.write(png(picture_of(what, params, "svg")))
+    else:
+        click.echo(picture_of(what, params, form), nl=False)
+
+
+def picture_of(what: str, params: tuple[str, ...], form: str) -> str:
+    if what.isdigit():
+        with Client() as client:
+            return client.connection.request("GET", f"/workflows/{what}/graph", params={"format": form}).text
+    from jarvis.dag import drawing
+
+    file = Path(what)
+    if not file.is_file():
+        raise click.UsageError(f"there is no file {file}, and it is no id")
+    if form == "gantt":
+        raise click.UsageError("a file has no time; give the id of a workflow")
+    block = checked(file, document_of(file), values_of(params))["spec"].block
+    return drawing.mermaid(block, {}) if form == "mermaid" else drawing.svg(block, {})
 
 
 @workflow.command("ls")

@@ -11,7 +11,7 @@ from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
 from jarvis.scheduler.load_balancer import Balancer
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
 from jarvis.scheduler.policy.fairness import Fairness
-from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName
+from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName, Times
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -46,6 +46,7 @@ class OrderSettings(Section):
     exponent: float = Field(1.0, gt=0, le=2)
     size: float = 0.0
     default_seconds: float = Field(3600.0, gt=0)
+    times: Times = "limit"
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What one cpu, one GiB, one GPU weigh in a size; what is not named keeps its own."""
 
@@ -63,6 +64,7 @@ class BackfillSettings(Section):
     extra: bool = True
     keep: bool = False
     look: int = Field(1000, ge=1, le=100_000)
+    times: Times = "limit"
 
 
 OrderField = Annotated[OrderSettings, BeforeValidator(_named)]
@@ -133,7 +135,7 @@ def policy_of(settings: SchedulerSettings) -> Policy:
         queue_tiers={name: queue.tier for name, queue in queues.items() if queue.tier},
         fairness=Fairness(fairness.by, fairness.half_life, dict(fairness.weights)),
         backfill=Backfill(
-            backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look
+            backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look, backfill.times
         ),
     )  # fmt: skip
 
@@ -148,6 +150,7 @@ def _order(settings: OrderSettings) -> Order:
         settings.size,
         settings.default_seconds,
         weights,
+        settings.times,
     )
 
 

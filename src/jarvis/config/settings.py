@@ -87,6 +87,8 @@ class WorkerSettings(_Section):
     """Commands before and after each attempt; where one fails, the node is drained."""
     hook_timeout_s: float = Field(30.0, gt=0)
     """How long each of the three may take."""
+    file_cache: Size = Field(10 * 1024**3, ge=0)
+    """Bytes on its disk for files that were sent along with tasks and may be wanted again."""
     proxy: str = ""
     """URL of an HTTP proxy on the way to the servers, before HTTPS_PROXY of the environment; NO_PROXY is respected."""
     allow_root: bool = True

@@ -61,3 +61,5 @@ class Attempt(msgspec.Struct, gc=False, kw_only=True):
     result_digest: str | None = None
     output: bytes | None = None
     """JSON that the task of a step gave to those that follow."""
+    artifacts: str | None = None
+    """Digest of the manifest of the files that it left; None where none were asked for, or none could be kept."""

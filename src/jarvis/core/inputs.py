@@ -74,6 +74,8 @@ class Ended(NodeMessage, tag="ended"):
     result_digest: str | None = None
     output: bytes | None = None
     """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
+    artifacts: str | None = None
+    """Digest of the manifest of the files that it left."""
     age: float = 0.0
     drain: str = ""
     """Why this node must take no more work until somebody looks at it: its epilog failed."""

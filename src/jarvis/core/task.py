@@ -207,6 +207,10 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     pty: bool = False
     output_limit: int | None = None
     login_shell: bool = False
+    push: tuple[str, ...] = ()
+    """Digests of the manifests of what its directory holds when it starts."""
+    artifacts: tuple[str, ...] = ()
+    """Globs: files of its directory that are kept when an attempt ends."""
     origin: Origin | None = None
 
     @property
@@ -214,6 +218,11 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
         if self.function is not None:
             return "function"
         return "container" if self.container is not None else "process"
+
+    @property
+    def own_directory(self) -> bool:
+        """Whether each attempt runs in a directory of its own, which holds what was pushed and nothing else."""
+        return bool(self.push or self.artifacts)
 
     @property
     def bodies(self) -> dict[str, str]:
@@ -229,6 +238,9 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
             named["script"] = self.script
         if self.array is not None and self.array.entries is not None:
             named["entries"] = self.array.entries
+        for i, digest in enumerate(self.push):
+            if "${{" not in digest:
+                named[f"push.{i}"] = digest
         return named
 
 

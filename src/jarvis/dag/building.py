@@ -7,8 +7,6 @@ anything runs. The rest is filled in when the step begins, and only texts can wa
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from jarvis.core.errors import InvalidValue, JarvisError
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import EVENT, MAX_FAN_OUT, Approval, Block, Cache, Case, Loop, StepSpec, WorkflowSpec
@@ -67,7 +65,7 @@ def build(
     timeout = builder.positive(draft.given.get("timeout"), ("timeout",))
     spec = WorkflowSpec(
         name=draft.name, block=block, params=params, concurrency=draft.given.get("concurrency"), timeout=timeout,
-        description=draft.given.get("description", ""),
+        description=draft.given.get("description") or "",
     )  # fmt: skip
     return (None if builder.problems else spec), builder.problems
 
@@ -129,8 +127,8 @@ class _Builder:
             concurrency=given.get("concurrency"),
             loop=self._loop(given, place),
             timeout=self.positive(given.get("timeout"), (*place, "timeout")),
-            allow_failure=given.get("allow_failure", False),
-            cache=self._cache(given["cache"], (*place, "cache")) if "cache" in given else None,
+            allow_failure=given.get("allow_failure") is True,
+            cache=self._cache(given["cache"], (*place, "cache")) if given.get("cache") is not None else None,
             **fields,
         )
 
@@ -160,7 +158,7 @@ class _Builder:
         return Loop(
             _expression(given["while"]) if "while" in given else None,
             _expression(given["until"]) if "until" in given else None,
-            given.get("max_iterations", 100),
+            given.get("max_iterations") or 100,
             delay if isinstance(delay, float) else 0.0,
         )
 
@@ -250,7 +248,7 @@ def _expression(value: str | bool | int) -> str:
 
 def _approval(given: Any) -> Approval:
     if isinstance(given, dict):
-        return msgspec.convert({**given, "users": tuple(given.get("users", ()))}, Approval)
+        return Approval(given.get("message") or "", tuple(given.get("users", ())))
     return Approval(given if isinstance(given, str) else "")
 
 

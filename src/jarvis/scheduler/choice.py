@@ -3,8 +3,10 @@
 Overlays hold what the cycle has placed so far; the cluster itself is not changed.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from heapq import heappop, heappush, heapreplace, merge
+from itertools import islice
 from typing import NamedTuple
 
 from jarvis.core.gpus import pick
@@ -315,12 +317,20 @@ class Choice:
             view, soon = self.nodes[node], self.now + SOON
             used = self.used.get(node) or view.used
             free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
-            ends = (
-                (max(at, soon), placed.need) for at, number in view.ends if not (placed := view.placed[number]).ahead
-            )
+            ends = _ends(view, soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)
         return horizon
+
+
+def _ends(view: NodeView, soon: float) -> Iterator[tuple[float, Resources]]:
+    """What gives its room back when. What outlived its prediction is expected to need all that its limit allows."""
+    late = bisect_left(view.ends, (soon,))
+    overdue = [(max(view.placed[number].latest, soon), number) for _, number in view.ends[:late]]
+    for at, number in merge(sorted(overdue), islice(view.ends, late, None)):
+        placed = view.placed[number]
+        if not placed.ahead:
+            yield at, placed.need
 
 
 def _when(end: tuple[float, Resources]) -> float:

@@ -13,22 +13,25 @@ from typing import NamedTuple
 import msgspec
 
 from jarvis.core import resources as vector
-from jarvis.core.attempt import Attempt
+from jarvis.core.attempt import Attempt, Usage
 from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
-from jarvis.core.states import State
+from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
 ESTIMATE_WEIGHT = 0.2
 """Of the newest run time in a class's moving average."""
+FORETOLD_MOST = 10_000
+"""Tasks of which it is remembered what was predicted for them."""
 NEVER = float("inf")
 RELEARN = 0.1
 """Of all GPU requests known: when as many are new, what is usual is learned again."""
@@ -46,6 +49,8 @@ class Placed:
     begun: bool = False
     until: float = NEVER
     """When it is expected to end."""
+    latest: float = 0.0
+    """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
 
@@ -209,6 +214,10 @@ class Cluster:
     timers: list[Timer] = field(default_factory=list)
     estimates: dict[PlacementClass, float] = field(default_factory=dict)
     """Moving average of run time by class, seconds."""
+    predictor: Predictor = field(default_factory=Predictor)
+    foretold: dict[int, Prediction] = field(default_factory=dict)
+    """Task → what was predicted when it was queued, to see how good that was: of some tasks, the last ones."""
+    foretell_rate: Rate = field(default_factory=lambda: Rate(FORETELL_RATE))
     on_nodes: dict[int, int] = field(default_factory=dict)
     """Task → number of its elements on nodes, for array throttles."""
     last_seq: int = 0
@@ -255,13 +264,28 @@ class Cluster:
             return quota.weight
         return self.weights.get(project, 1.0)
 
+    def predict(self, task: Task) -> Prediction | None:
+        return self.predictor.predict(task)
+
+    def foretell(self, task: Task, now: float) -> None:
+        """Note what is predicted for a task, for the day it ends; of some, if many come."""
+        if not self.foretell_rate.take(now):
+            return
+        said = self.predict(task)
+        if said is not None:
+            self.foretold[task.id] = said
+            if len(self.foretold) > FORETOLD_MOST:
+                del self.foretold[next(iter(self.foretold))]
+
     def entry_of(self, task: Task, position: int, is_range: bool = False) -> Entry:
         """Where a task stands. The steps of a workflow stand together: as what names no time limit and was submitted when the
         workflow was, so that what is best for the whole decides among them."""
         spec, origin = task.spec, task.spec.origin
         order = self.order_of(spec.queue)
         if origin is None:
-            return Entry(rank(order, spec, task.submitted_at), task.id, 0.0, task.id, position, is_range)
+            said = self.predict(task) if order.times == "predicted" else None
+            value = rank(order, spec, task.submitted_at, None if said is None else said.seconds)
+            return Entry(value, task.id, 0.0, task.id, position, is_range)
         value = rank(order, msgspec.structs.replace(spec, time_limit=None), origin.submitted_at or task.submitted_at)
         return Entry(value, origin.workflow, -origin.rank, task.id, position, is_range)
 
@@ -310,6 +334,9 @@ class Cluster:
             return element.state
         return None if self.has_row(task, position) else task.base
 
-    def learn(self, placement_class: PlacementClass, seconds: float) -> None:
+    def learn(self, placement_class: PlacementClass, task: Task, usage: Usage, cause: Cause, now: float) -> None:
+        """An attempt ended: what its class takes on the average, and what tasks like it take and use."""
+        seconds = usage.wall_s
         before = self.estimates.get(placement_class, seconds)
         self.estimates[placement_class] = before + ESTIMATE_WEIGHT * (seconds - before)
+        self.predictor.learn(task, usage, cause, now, self.foretold.get(task.id))

@@ -59,6 +59,7 @@ class Decision(NamedTuple):
     placement_class: PlacementClass
     until: float = NEVER
     """When it is expected to end."""
+    latest: float = NEVER
 
 
 class Reservation(NamedTuple):
@@ -97,6 +98,7 @@ class _Cycle:
         self.heads: list[Head] = []
         self.taken: set[ElementKey] = set()
         self.looked = 0
+        self.by_prediction = policy.backfill.times == "predicted"
         self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
 
     def run(self) -> Plan:
@@ -203,13 +205,16 @@ class _Cycle:
 
     def _place(self, pool: Pool, task: Task, position: int) -> bool:
         """Place an element; False when no node takes it."""
-        until = self.now + seconds_of(self.policy.order, task.spec) if self.policy.backfill.reserves else NEVER
+        until = latest = NEVER
+        if self.policy.backfill.reserves:
+            latest = self.now + seconds_of(self.policy.order, task.spec)
+            until = self.now + self._seconds(task) if self.by_prediction else latest
         chosen = self.choice.choose(pool, task, until)
         if chosen is None:
             return False
         node, is_ahead = chosen
         key = task.key_at(position)
-        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until))
+        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest))
         self.choice.account(pool, task, node, is_ahead, until)
         if self.headroom is not None:
             self.headroom.give(task.project, task.user, pool.need)
@@ -249,7 +254,7 @@ class _Cycle:
                 return False
             self.plan.reservations.append(Reservation(key, 0, NEVER))
             return True
-        found = self.choice.reserve(pool, key, seconds_of(self.policy.order, task.spec))
+        found = self.choice.reserve(pool, key, self._seconds(task))
         if found is not None:
             self.plan.reservations.append(Reservation(key, *found))
         return found is not None
@@ -273,8 +278,14 @@ class _Cycle:
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec
-        if self.policy.backfill.order == "shortest":
-            return seconds_of(order, spec)
-        if self.policy.backfill.order == "smallest_area":
-            return seconds_of(order, spec) * weight_of(order, spec)
-        return task.submitted_at
+        if self.policy.backfill.order == "submission":
+            return task.submitted_at
+        said = self.cluster.predict(task) if order.times == "predicted" else None
+        seconds = seconds_of(order, spec, None if said is None else said.seconds)
+        return seconds if self.policy.backfill.order == "shortest" else seconds * weight_of(order, spec)
+
+    def _seconds(self, task: Task) -> float:
+        """How long its room is thought to be taken: the upper bound of what is predicted, where predictions are asked for."""
+        said = self.cluster.predict(task) if self.by_prediction else None
+        foreseen = None if said is None else getattr(said, self.policy.backfill.bound)
+        return seconds_of(self.policy.order, task.spec, foreseen)

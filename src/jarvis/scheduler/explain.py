@@ -9,7 +9,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import whatif
+from jarvis.scheduler import foresight, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.quotas import Headroom
@@ -24,7 +24,8 @@ LOOK_MOST = 2000
 
 def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" = None) -> dict[str, Any] | None:
     """Reasons of an element that the leader holds; None when it does not (it has ended, or never was). With the policy that it is
-    placed by, also what would let it start at once, who goes first, and between which instants it is expected to start."""
+    placed by, also what would let it start at once, who goes first, and between which instants it is expected to start, by limits
+    and by predictions."""
     task = cluster.tasks.get(key.task)
     if task is None:
         return None
@@ -36,6 +37,7 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
     told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
+    told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {
         "id": str(key), "state": str(state), "reason": reasons[0].word if reasons else "",
@@ -52,6 +54,7 @@ def _expectations(cluster: Cluster, task: Task, position: int, now: float, polic
     return {
         "changes": [change.text for change in whatif.changes(cluster, policy, asked, now)],
         "ahead": [other.id for other in ahead[:NAMED_MOST]],
+        "predicted": foresight.start_of(cluster, policy, asked, ahead, now),
         "expected": {
             "earliest_s": None if earliest is None else round(earliest - now, 3),
             "latest_s": None if latest is None else round(latest - now, 3),

@@ -47,10 +47,11 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
     if fact.usage is not None:
         if attempt.started_at is None:
             attempt.started_at = max(turn.now - fact.age - fact.usage.wall_s, attempt.assigned_at)
-        turn.cluster.learn(placed.placement_class, fact.usage.wall_s)
+        turn.cluster.learn(placed.placement_class, task, fact.usage, fact.cause, turn.now)
     attempt.exit_code, attempt.signal, attempt.usage = fact.exit_code, fact.signal, fact.usage
     attempt.stdout, attempt.stderr = fact.stdout, fact.stderr
     attempt.result, attempt.result_digest, attempt.output = fact.result, fact.result_digest, fact.output
+    attempt.artifacts = fact.artifacts
     settle(turn, task, element, Ending(fact.cause, fact.exit_code, fact.signal, fact.exception), fact.message)
 
 

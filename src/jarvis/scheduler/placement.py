@@ -88,6 +88,7 @@ def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
         _add_to_ranges(turn, task.id)
     else:
         move_pending(turn, task, State.QUEUED, released=released)
+    turn.cluster.foretell(task, turn.now)
     turn.cluster.enqueue(task, task.next_position, is_range=task.spec.array is not None)
     if task.spec.array is not None:
         for position in turn.cluster.named_ahead.get(task.id, ()):

@@ -30,6 +30,7 @@ from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.quotas import load
 from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
+from jarvis.scheduler.recall import Recall
 from jarvis.scheduler.schedules import Schedules
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
@@ -66,12 +67,12 @@ class Scheduler:
     """Leads as long as its epoch is the stored one. ``run`` returns when it is stopped or superseded.
 
     ``lease_s``: for how long to lead without a renewal; 0 where no other process can open the store. ``windows``: how long
-    nodes may be silent.
+    nodes may be silent. ``recall``: so many ended tasks are read, to predict by them.
     """
 
     def __init__(
         self, store: Store, bus: Bus, clock: Clock, policy: Callable[[], Policy], holder: str,
-        *, lease_s: float = 0.0, windows: Windows = DEFAULT_WINDOWS,
+        *, lease_s: float = 0.0, windows: Windows = DEFAULT_WINDOWS, recall: int = 0,
     ) -> None:  # fmt: skip
         self.store, self.bus, self.clock, self.policy, self.holder = store, bus, clock, policy, holder
         self.lease_s, self.windows = lease_s, windows
@@ -80,6 +81,7 @@ class Scheduler:
         self.leadership = Leadership(0, 0)
         self.workflows = Workflows(store)
         self.schedules = Schedules(store, self.workflows)
+        self.recall = Recall(store, recall)
         self._renew_at = 0.0
         self.finished = self.waits_for_store = False
         self._stopping = False
@@ -194,7 +196,7 @@ class Scheduler:
                 await self._renew()
                 await self._load_page(cluster, page)
                 tasks.extend(task for task in page if task.state is not State.SUBMITTED)
-        cluster.estimates = self.cluster.estimates
+        cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
         for _ in rebuild(cluster, tasks):
@@ -202,6 +204,8 @@ class Scheduler:
             await self._renew()
         await self.workflows.rebuild()
         await self.schedules.rebuild()
+        if not cluster.predictor.ends:
+            self.recall.begin()
         await self._still_leads()
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
@@ -262,6 +266,8 @@ class Scheduler:
     async def run_once(self, inputs: list[Input]) -> Plan:
         """One turn: inputs, timers, heartbeats, placements, one commit, then everything that follows it."""
         await self._renew()
+        if self.recall.is_pending:
+            await self.recall.advance(self.cluster.predictor)
         now = self.clock.now()
         told = any(isinstance(item, LookAgain) for item in inputs)
         polled = await self._poll(now, told)
@@ -404,6 +410,8 @@ class Scheduler:
 
     def _patience(self) -> float:
         """Until the next thing that is due without an input."""
+        if self.recall.is_pending:
+            return 0.0
         now = self.clock.now()
         due = [self._next_poll, self._next_judgement, now + RENEW_S]
         if self.cluster.timers:

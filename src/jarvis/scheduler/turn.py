@@ -128,6 +128,7 @@ class Turn:
         self.cluster.on_nodes.pop(task.id, None)
         self.cluster.named_ahead.pop(task.id, None)
         self.cluster.waits_for.pop(task.id, None)
+        self.cluster.foretold.pop(task.id, None)
         self.ended_tasks.append(task)
         if task.spec.origin is not None:
             self.steps_ended.append(task)
@@ -180,7 +181,15 @@ class Turn:
         cluster.attempts[key] = attempt
         self.changes.attempts_new[attempt.task, attempt.index, attempt.attempt] = attempt
         view.place(
-            number, Placed(key, decision.placement_class, task.spec.resources, decision.ahead, until=decision.until)
+            number,
+            Placed(
+                key,
+                decision.placement_class,
+                task.spec.resources,
+                decision.ahead,
+                until=decision.until,
+                latest=decision.latest,
+            ),
         )
         cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
         self.move(task, element, State.ASSIGNED)

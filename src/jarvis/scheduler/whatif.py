@@ -33,6 +33,9 @@ AHEAD_MOST = 200
 """Of those before it that an expected start is planned with."""
 
 
+RESERVE_ALL = Backfill("conservative", depth=AHEAD_MOST + 1, look=10 * AHEAD_MOST, always=True)
+
+
 class Change(NamedTuple):
     """What would let it start at once: the words for it, the spec that it makes, and the node where it then starts."""
 
@@ -202,9 +205,15 @@ def expected(
 
 def _reservation(cluster: Cluster, policy: Policy, tasks: list[Task], task: Task, now: float) -> float | None:
     asked = question(cluster, tasks)
+    return start_in(asked, policy, task, now)
+
+
+def start_in(
+    asked: Cluster, policy: Policy, task: Task, now: float, backfill: Backfill = RESERVE_ALL
+) -> float | None:  # fmt: skip
+    """When a task starts in a cluster to ask; None where what is known does not tell."""
     asked.reservations = {}
-    backfill = Backfill("conservative", depth=AHEAD_MOST + 1, look=10 * AHEAD_MOST, always=True)
-    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=cluster.last_seq)
+    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=asked.last_seq)
     for decision in plan.decisions:
         if decision.key.task == task.id:
             return now

@@ -1,11 +1,13 @@
 """``Client``: everything of the REST API as plain calls."""
 
 import hashlib
+import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from jarvis.sdk import artifacts, pushing
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import TaskFailed, WaitTimedOut
 from jarvis.sdk.workflow_handle import WorkflowHandle
@@ -42,6 +44,15 @@ class TaskHandle:
 
     def logs(self, **params: Any) -> bytes:
         return self._client.logs(self.id, **params)
+
+    def artifacts(self, attempt: int | None = None) -> dict[str, Any]:
+        """``items`` (path, size, digest) that the newest attempt left, or the one asked for; ``left_out`` says what could
+        not be kept."""
+        return self._client.artifacts(self.id, attempt)
+
+    def get_artifacts(self, directory: str | os.PathLike[str] = ".", *patterns: str) -> list[Path]:
+        """Bring those that match into a directory, all of them without a pattern; checked, and never outside of it."""
+        return self._client.get_artifacts(self.id, directory, *patterns)
 
 
 class Client:
@@ -125,9 +136,25 @@ class Client:
     def logs(self, ident: int | str, **params: Any) -> bytes:
         return self.connection.request("GET", f"/tasks/{ident}/logs", params=params).content
 
-    def put_blob(self, data: bytes) -> str:
+    def push(
+        self, *paths: str | os.PathLike[str], take_all: bool = False, limit: int = pushing.LIMIT,
+        project: str | None = None, tell: Callable[[pushing.Report], None] = lambda report: None,
+    ) -> str:  # fmt: skip
+        """Store files and directories for tasks: ``submit(push=[client.push("src")], …)``. Only what the server lacks is
+        sent; of a Git checkout what is tracked, unless ``take_all``. ``limit`` in bytes."""
+        return pushing.push(self.connection, paths, take_all=take_all, limit=limit, project=project, tell=tell)
+
+    def artifacts(self, ident: int | str, attempt: int | None = None) -> dict[str, Any]:
+        return artifacts.listed(self.connection, ident, attempt)
+
+    def get_artifacts(
+        self, ident: int | str, directory: str | os.PathLike[str] = ".", *patterns: str, attempt: int | None = None
+    ) -> list[Path]:
+        return artifacts.fetch(self.connection, ident, directory, patterns, attempt=attempt)
+
+    def put_blob(self, data: bytes, project: str | None = None) -> str:
         """Store bytes; returns their digest."""
         digest = hashlib.sha256(data).hexdigest()
-        answer = self.connection.request("PUT", "/blobs", content=data).json()
+        answer = self.connection.request("PUT", "/blobs", content=data, params={"project": project}).json()
         assert answer["digest"] == digest, "the server stored something else"
         return digest

@@ -137,12 +137,14 @@ class Connection:
         return response.json() if response.content else None
 
     @contextmanager
-    def stream(self, path: str, **params: Any) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, *, headers: Mapping[str, str] | None = None, **params: Any
+    ) -> Iterator[Iterator[bytes]]:
         """Bytes of a long answer as they come."""
         sent = {k: v for k, v in params.items() if v is not None}
         timeout = httpx.Timeout(TIMEOUT_S, read=None)
         try:
-            with self._http.stream("GET", path, params=sent, timeout=timeout) as response:
+            with self._http.stream("GET", path, params=sent, headers=headers, timeout=timeout) as response:
                 if response.status_code >= 400:
                     response.read()
                     raise from_problem(response.status_code, _body(response))

@@ -8,7 +8,7 @@ from jarvis.core.attempt import Attempt, Output, Placement, Usage
 from jarvis.core.errors import InvalidValue
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Submission, TaskFilter
+from jarvis.state.store import Bodies, Submission, TaskFilter
 
 INCARNATION_EPOCH = 1_735_689_600
 """2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
@@ -36,6 +36,7 @@ class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=Tru
     stderr: Output | None = None
     result_digest: str | None = None
     output: bytes | None = None
+    artifacts: str | None = None
 
 
 attempt_detail_of = msgspec.msgpack.Decoder(AttemptDetail).decode
@@ -77,14 +78,16 @@ def matches(where: TaskFilter, task: Task) -> bool:
     )
 
 
-def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> frozenset[str]:
-    """Digests of all bodies that a task and its attempts refer to."""
-    found = set(spec.bodies.values())
+def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> Bodies:
+    """All bodies that a task and its attempts refer to."""
+    found, manifests = set(spec.bodies.values()), set(spec.push)
     for attempt in attempts:
+        if attempt.artifacts is not None:
+            manifests.add(attempt.artifacts)
         found |= {digest for out in (attempt.stdout, attempt.stderr) if out for _, digest in out.chunks}
         if attempt.result_digest is not None:
             found.add(attempt.result_digest)
-    return frozenset(found)
+    return Bodies(frozenset(found | manifests), frozenset(manifests))
 
 
 _STATES = {state.value: state for state in State}
@@ -116,7 +119,9 @@ def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
 
 
 def attempt_detail(a: Attempt) -> bytes:
-    return encode(AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest, a.output))
+    return encode(
+        AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest, a.output, a.artifacts)
+    )
 
 
 def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
@@ -126,5 +131,5 @@ def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
         cause=None if row[7] is None else Cause(row[7]), exit_code=row[8], signal=row[9], assigned_at=row[10],
         started_at=row[11], ended_at=row[12], result=row[14], placements=detail.placements, message=detail.message,
         usage=detail.usage, stdout=detail.stdout, stderr=detail.stderr, result_digest=detail.result_digest,
-        output=detail.output,
+        output=detail.output, artifacts=detail.artifacts,
     )  # fmt: skip

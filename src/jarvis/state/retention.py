@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jarvis.core.errors import JarvisError
-from jarvis.core.workflow import walk
+from jarvis.core.task import TaskSpec
+from jarvis.core.workflow import Workflow, WorkflowSpec, walk
 from jarvis.state.blob_store import BlobStore
+from jarvis.state.manifests import pieces_of
 from jarvis.state.store import Store
 from jarvis.state.workflow_store import WorkflowFilter
 
@@ -88,33 +90,58 @@ class Retention:
     async def sweep(self, now: float) -> int:
         """Remove bodies that nothing refers to; the bytes freed. What is submitted while this runs has young bodies."""
         before, after = now - YOUNG_S, 0
-        kept: dict[str, set[str]] = {}
+        kept = _Kept()
         while page := await self._store.blob_list_referenced(before, after, BATCH):
-            for _, project, digests in page:
-                kept.setdefault(project, set()).update(digests)
+            for _, project, bodies in page:
+                kept.add(project, bodies.digests, bodies.manifests)
             after = page[-1][0]
             await asyncio.sleep(0)
         await self._keep_for_workflows(kept)
+        for schedule in await self._store.schedule_list():
+            tasks = [] if schedule.task is None else [schedule.task]
+            kept.add_tasks(
+                schedule.project, tasks + ([] if schedule.workflow is None else _tasks_of(schedule.workflow))
+            )
+        for project, manifests in kept.manifests.items():
+            kept.add(project, await pieces_of(self._blobs, project, manifests))
         self._swept_at = now
-        return await self._blobs.sweep(before, kept)
+        return await self._blobs.sweep(before, kept.digests)
 
-    async def _keep_for_workflows(self, kept: dict[str, set[str]]) -> None:
+    async def _keep_for_workflows(self, kept: "_Kept") -> None:
         """Bodies of steps that are no tasks yet, also of workflows that ended before they came to them: they may be run again.
         And results of steps, which whatever runs again is given."""
         before: int | None = None
         while page := await self._store.workflow_list(WorkflowFilter(), before, BATCH):
             for workflow in page:
-                tasks = [step.task for step in walk(workflow.spec.block) if step.task is not None]
-                mine = kept.setdefault(workflow.project, set())
-                mine.update(d for task in tasks for d in task.bodies.values())
-                await self._keep_results(workflow.id, mine)
+                kept.add_tasks(workflow.project, _tasks_of(workflow.spec))
+                await self._keep_results(workflow, kept)
             before = page[-1].id
             await asyncio.sleep(0)
 
-    async def _keep_results(self, workflow: int, kept: set[str]) -> None:
+    async def _keep_results(self, workflow: Workflow, kept: "_Kept") -> None:
         after = ""
-        while page := await self._store.step_list(workflow, after, BATCH):
+        while page := await self._store.step_list(workflow.id, after, BATCH):
             for step in page:
-                kept.update(filter(None, (step.detail.result_digest, *step.detail.part_digests)))
+                kept.add(workflow.project, filter(None, (step.detail.result_digest, *step.detail.part_digests)))
             after = page[-1].path
             await asyncio.sleep(0)
+
+
+class _Kept:
+    """What is referred to, by project: digests, and those of them whose pieces are kept as well."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, set[str]] = {}
+        self.manifests: dict[str, set[str]] = {}
+
+    def add(self, project: str, digests: Iterable[str], manifests: Iterable[str] = ()) -> None:
+        self.digests.setdefault(project, set()).update(digests)
+        self.manifests.setdefault(project, set()).update(manifests)
+
+    def add_tasks(self, project: str, tasks: Iterable[TaskSpec]) -> None:
+        for task in tasks:
+            self.add(project, task.bodies.values(), task.push)
+
+
+def _tasks_of(spec: WorkflowSpec) -> list[TaskSpec]:
+    return [step.task for step in walk(spec.block) if step.task is not None]

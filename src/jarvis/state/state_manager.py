@@ -9,8 +9,9 @@ from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavail
 from jarvis.core.inputs import CommandsTaken, LookAgain, TasksTaken, WorkflowsTaken
 from jarvis.core.schedule import Schedule
 from jarvis.core.task import Task
-from jarvis.core.workflow import NewWorkflow, Workflow, walk
+from jarvis.core.workflow import NewWorkflow, Workflow, WorkflowSpec, walk
 from jarvis.state.blob_store import BlobStore
+from jarvis.state.manifests import read_manifest
 from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 
 TOUCH_AGAIN_S = 600.0
@@ -67,11 +68,37 @@ class StateManager:
             }
             for (project, digest), field in named.items():
                 try:
-                    await self._touch(project, digest)
-                except NotFound:
-                    answers[i] = InvalidValue(field, digest, f"the digest of a blob of project {project}")
-                except StoreUnavailable as error:
+                    await self._look_at(project, digest, field)
+                except (InvalidValue, StoreUnavailable) as error:
                     answers[i] = error
+
+    async def _look_at(self, project: str, digest: str, field: str) -> None:
+        """Raises :class:`InvalidValue` unless it is there, with all its pieces if it is a manifest."""
+        try:
+            await self._touch(project, digest)
+        except NotFound:
+            raise InvalidValue(field, digest, f"the digest of a blob of project {project}") from None
+        if not field.startswith("push."):
+            return
+        try:
+            manifest = await read_manifest(self.blobs, project, digest)
+        except (NotFound, InvalidValue) as error:
+            raise InvalidValue(field, digest, f"the digest of a list of files: {error}") from None
+        for piece in manifest.pieces:
+            try:
+                await self._touch(project, piece)
+            except NotFound:
+                raise InvalidValue(field, digest, f"all there: project {project} lacks its piece {piece}") from None
+
+    async def missing(self, project: str, digests: Sequence[str]) -> list[str]:
+        """Those of which there is no body. The others are young again, so that a submission may name them soon."""
+        out = []
+        for digest in digests:
+            try:
+                await self._touch(project, digest)
+            except NotFound:
+                out.append(digest)
+        return out
 
     async def _touch(self, project: str, digest: str) -> None:
         now, key = time.monotonic(), (project, digest)
@@ -90,12 +117,7 @@ class StateManager:
 
     async def submit_workflow(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
         """Insert a workflow; its bodies are there already, and young again from now on."""
-        named = {d: f for step in walk(new.spec.block) if step.task is not None for f, d in step.task.bodies.items()}
-        for digest, field in named.items():
-            try:
-                await self._touch(new.project, digest)
-            except NotFound:
-                raise InvalidValue(field, digest, f"the digest of a blob of project {new.project}") from None
+        await self._look_at_steps(new.project, new.spec)
         accepted = await self.store.workflow_insert(new, key)
         if not accepted.replayed:
             workflow = Workflow(
@@ -105,8 +127,18 @@ class StateManager:
             self.bus.offer(WorkflowsTaken(f"submit-{workflow.id}", [workflow]))
         return accepted
 
+    async def _look_at_steps(self, project: str, spec: WorkflowSpec) -> None:
+        named = {d: f for step in walk(spec.block) if step.task is not None for f, d in step.task.bodies.items()}
+        for digest, field in named.items():
+            await self._look_at(project, digest, field)
+
     async def schedule(self, schedule: Schedule, key: IdempotencyKey | None = None) -> Accepted:
-        """Keep a schedule; the leader looks at once."""
+        """Keep a schedule, whose bodies are there already; the leader looks at once."""
+        if schedule.task is not None:
+            for field, digest in schedule.task.bodies.items():
+                await self._look_at(schedule.project, digest, field)
+        if schedule.workflow is not None:
+            await self._look_at_steps(schedule.project, schedule.workflow)
         accepted = await self.store.schedule_insert(schedule, key)
         self.bus.offer(LookAgain(f"schedule-{accepted.ids[0]}"))
         return accepted

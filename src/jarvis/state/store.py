@@ -92,6 +92,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Bodies:
+    """Digests of bodies that something refers to; those of them that are manifests refer to their pieces in turn."""
+
+    digests: frozenset[str] = frozenset()
+    manifests: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Figures for ``/stats`` and metrics."""
 
@@ -154,6 +162,11 @@ class Store(Coordination, WorkflowStore, Protocol):
         """The current attempt of each of these tasks' elements that are on a node."""
         ...
 
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        """The last attempt of each element of these tasks that has ended, of arrays only those with an index below 8: enough to
+        know how such tasks run. By task and index."""
+        ...
+
     async def command_list_open(self, limit: int) -> list[Command]: ...
     async def report_list_open(self, limit: int) -> list[Report]: ...
     async def event_last_seq(self) -> int: ...
@@ -213,8 +226,8 @@ class Store(Coordination, WorkflowStore, Protocol):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
-        """(task, project, digests of the bodies that it or its attempts refer to), in id order: a page of a mark."""
+    ) -> list[tuple[int, str, Bodies]]:
+        """(task, project, the bodies that it or its attempts refer to), in id order: a page of a mark."""
         ...
 
     async def space_return(self) -> None:

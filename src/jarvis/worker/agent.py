@@ -41,8 +41,10 @@ from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
 from jarvis.core.task import CONTAINER_LABEL, TaskSpec
 from jarvis.utils.collector import look_seldom
+from jarvis.worker import identity
 from jarvis.worker.account import Accounts
 from jarvis.worker.agent_options import container_mounts, parse
+from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
@@ -72,14 +74,6 @@ NO_FENCE_S = 1e9
 AGAIN_MOST = 2_000
 
 
-class Identity(msgspec.Struct):
-    """What a node keeps of itself: its id, and the newest leader that it has seen."""
-
-    node: int | None = None
-    incarnation: int = 0
-    epoch: int = 0
-
-
 class Agent:
     """One node's agent; also the handler of its session and what its executors report to."""
 
@@ -106,16 +100,17 @@ class Agent:
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
         self.heartbeat_s = 2.0
-        self._identity = self._load_identity()
+        self._identity = identity.load(self.directory)
         self._background: set[asyncio.Task[None]] = set()
         self._said: set[int] = set()
         accounts, url = Accounts(options.allow_root), options.url[0].rstrip("/") if options.url else ""
         output = self.directory / "output"
         output.mkdir(mode=0o711, exist_ok=True)
         self.remover = Remover(output)
+        files = AttemptFiles(self.directory, self.bodies.fetch, self.bodies.put, options.file_cache)
         self.processes = ProcessExecutor(
             self.supervisor, self, self.shipper, self.remover, accounts, self.directory, self.name, url,
-            self.bodies.fetch, self.spawn,
+            self.bodies.fetch, self.spawn, files,
         )  # fmt: skip
         self.containers = ContainerExecutor(
             self.processes, self, accounts, self.directory, self.name, container_mounts(options), self.spawn, self.fence
@@ -389,8 +384,8 @@ class Agent:
         seen = (self._identity.incarnation, self._identity.epoch)
         if (welcome.incarnation, welcome.epoch) < seen:
             raise OSError(f"the server's epoch {welcome.incarnation}.{welcome.epoch} is older than {seen[0]}.{seen[1]}")
-        self._identity = Identity(welcome.node, welcome.incarnation, welcome.epoch)
-        self._save_identity()
+        self._identity = identity.Identity(welcome.node, welcome.incarnation, welcome.epoch)
+        identity.save(self.directory, self._identity)
         self.heartbeat_s, self._version, self._speaks = welcome.heartbeat_s, welcome.version, PROTOCOL_VERSION
         log.info("connected as node %d", welcome.node)
         self._look_at_fence()
@@ -458,19 +453,6 @@ class Agent:
             self.streams.taken(message)
         elif isinstance(message, StreamResize):
             self.streams.resize(message)
-
-    # ------------------------------------------------------------ files
-
-    def _load_identity(self) -> Identity:
-        try:
-            return msgspec.json.decode((self.directory / "node.json").read_bytes(), type=Identity)
-        except (OSError, msgspec.DecodeError):
-            return Identity()
-
-    def _save_identity(self) -> None:
-        temporary = self.directory / ".node.json"
-        temporary.write_bytes(msgspec.json.encode(self._identity))
-        os.replace(temporary, self.directory / "node.json")
 
 
 def boottime() -> float:

@@ -3,6 +3,7 @@
 import asyncio
 
 from jarvis.bus.messages import BlobData, BlobGet, BlobPut, BlobStored
+from jarvis.core.manifest import matches_digest
 from jarvis.worker.session import Session
 
 ANSWER_S = 30.0
@@ -10,6 +11,14 @@ GIVE_UP_S = 600.0
 PIECE = 256 * 1024
 AT_ONCE = 4
 FETCH_LIMIT = 256 << 20
+
+
+async def _checked(data: bytes, digest: str) -> bytes:
+    """The bytes themselves, if they are those of that name: a disk or a server may have damaged them."""
+    same = matches_digest(data, digest) if len(data) <= PIECE else await asyncio.to_thread(matches_digest, data, digest)
+    if not same:
+        raise OSError(f"the server's copy of {digest} is damaged: it has another checksum")
+    return data
 
 
 class Bodies:
@@ -48,7 +57,7 @@ class Bodies:
                 parts.append(answer.data)
                 offset += len(answer.data)
                 if offset >= answer.size or not answer.data:
-                    return b"".join(parts)
+                    return await _checked(b"".join(parts), digest)
 
     async def put(self, number: int, token: int, data: bytes) -> str:
         """Store it; the digest. Raises OSError when the server refuses."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from jarvis.core.task import Container
 from jarvis.worker.machine import Work
+from jarvis.worker.task_environment import FOLDER
 
 SCRATCH = "/jarvis"
 """Where the attempt's own directory is in the container."""
@@ -53,7 +54,9 @@ def create_config(container: Container, work: Work, box: Box) -> dict[str, Any]:
         config["Entrypoint"] = entrypoint
     if command is not None:
         config["Cmd"] = command
-    if spec.cwd:
+    if spec.own_directory:
+        config["WorkingDir"] = f"{SCRATCH}/{FOLDER}/{spec.cwd or ''}".rstrip("/")
+    elif spec.cwd:
         config["WorkingDir"] = spec.cwd
     if box.uid is not None:
         config["User"] = f"{box.uid}:{box.gid}"

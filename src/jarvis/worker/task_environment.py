@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from jarvis.core.ids import SOLO
 from jarvis.worker.machine import Work
 
+FOLDER = "work"
+"""In the directory of an attempt that runs in one of its own: where that is."""
+
 
 @dataclass(slots=True)
 class Where:
@@ -49,7 +52,7 @@ def environment(work: Work, place: Where, entry: str | None = None) -> dict[str,
         env["JARVIS_MEM_MB"] = str(spec.resources["memory"] >> 20)
     if place.api_url:
         env["JARVIS_API_URL"] = place.api_url
-    if spec.cwd:
+    if spec.cwd and not spec.own_directory:
         env["JARVIS_SUBMIT_DIR"] = spec.cwd
     if a.deadline_s is not None:
         env["JARVIS_DEADLINE"] = f"{place.now + a.deadline_s:.0f}"
@@ -78,8 +81,9 @@ def _array(work: Work, entry: str | None) -> dict[str, str]:
 _PATTERN = re.compile(r"%(%|[jAaxNu])")
 
 
-def output_path(pattern: str, work: Work, node: str) -> str:
-    """A user's ``-o`` with %j (id), %A (array id), %a (index), %x (name), %N (node), %u (user) filled in."""
+def output_path(pattern: str, work: Work, node: str, below: str) -> str:
+    """A user's ``-o`` with %j (id), %A (array id), %a (index), %x (name), %N (node), %u (user) filled in, in the directory
+    ``below`` unless it is absolute."""
     a = work.assignment
     index = "" if a.index == SOLO else str(a.index)
     values = {
@@ -87,4 +91,4 @@ def output_path(pattern: str, work: Work, node: str) -> str:
         "x": work.spec.name.replace("/", "_"), "N": node, "u": a.user,
     }  # fmt: skip
     filled = _PATTERN.sub(lambda match: values[match.group(1)], pattern)
-    return posixpath.join(work.spec.cwd or "/", filled)
+    return posixpath.join(below, filled)

@@ -36,3 +36,32 @@ def test_what_cannot_be_meant_is_refused_as_at_submission(up: Home) -> None:
     refused = up.jarvis("plan", "--mem", "much", "true", code=None)
     assert refused.returncode
     assert "mem" in refused.stderr
+
+
+def test_what_its_runs_used_is_recommended(up: Home) -> None:
+    few = up.jarvis("recommend", "--name", "made-up", code=1)
+    assert "not enough runs: 0 of made-up" in few.stdout
+    ids = [up.jarvis("submit", "-q", "-n", "measured", "-c", "2", "sleep", "0.3").stdout.strip() for _ in range(5)]
+    up.jarvis("wait", *ids)
+    told = json.loads(up.jarvis("recommend", ids[0], "-o", "json").stdout)
+    assert (told["enough"], told["runs"], told["asked"]["cpu"], told["time_limit"]) == (True, 5, "2", 60)
+    assert told == {**json.loads(up.jarvis("recommend", "-n", "measured", "-o", "json").stdout), "asked": told["asked"]} | {
+        "like": "runs of its command", "summary": told["summary"],
+    }  # fmt: skip
+    assert float(told["cpu"]) < 1
+    table = up.jarvis("recommend", ids[0]).stdout
+    assert "RECOMMENDED" in table
+    for words in ((), (ids[0], "--name", "both"), (ids[0], "--user", "ann")):
+        assert up.jarvis("recommend", *words, code=2).stderr
+    assert up.jarvis("recommend", "999999", code=3).stderr
+
+
+def test_what_ran_is_known_after_a_restart(fresh: Home) -> None:
+    fresh.jarvis("up", "--cpus", "4")
+    array = fresh.jarvis("submit", "-q", "-n", "row", "-a", "0-2", "true").stdout.strip()
+    alone = [fresh.jarvis("submit", "-q", "-n", "row", "true").stdout.strip() for _ in range(2)]
+    fresh.jarvis("wait", array, *alone)
+    fresh.jarvis("down", "--keep")
+    fresh.jarvis("up", "--cpus", "4")
+    wait_for(lambda: fresh.jarvis("recommend", "-n", "row", code=None).returncode == 0, "the history is read")
+    assert json.loads(fresh.jarvis("recommend", "-n", "row", "-o", "json").stdout)["runs"] == 5

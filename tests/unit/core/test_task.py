@@ -9,8 +9,8 @@ def test_bodies_are_named_by_their_fields() -> None:
     assert called.bodies == {"function.code": "c"}
     called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", args_digest="a"))
     assert called.bodies == {"function.code": "c", "function.args_digest": "a"}
-    given = StepInput(template="x", pickled=(b"p", b""), many=True, digests=("", "d"))
-    called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", inputs={"x": given}))
-    assert called.bodies == {"function.code": "c", "function.inputs.x.1": "d"}
+    given = {"x": StepInput("t", pickled=(b"", b"p"), many=True, digests=("d", "")), "y": StepInput("t", json=b"1")}
+    called = TaskSpec(name="t", function=FunctionCall(code="c", python="3.11", inputs=given))
+    assert called.bodies == {"function.code": "c", "function.inputs.x.0": "d"}
     scripted = TaskSpec(name="t", command=("sh",), script="s", array=ArraySpec(((0, 1, 1),), entries="e"))
     assert scripted.bodies == {"script": "s", "entries": "e"}

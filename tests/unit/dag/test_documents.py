@@ -2,6 +2,7 @@
 
 from random import Random
 
+import msgspec
 import pytest
 
 from jarvis.api.workflow_documents import InvalidDocument, Rules, compiled, given_of
@@ -231,13 +232,34 @@ def mutated(draw: Random) -> tuple[str, int]:
     return "\n".join(lines), at + 1
 
 
+NULLS = [
+    ("timeout", "command: x"), ("concurrency", "for_each: [x]"), ("fail_fast", "for_each: [x]"), ("allow_failure", "sleep: 1"),
+    ("max_iterations", "until: last"), ("delay", "until: last"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "beside"), NULLS)
+def test_a_field_that_is_null_is_as_one_that_is_not_there(field: str, beside: str) -> None:
+    work = "" if beside.startswith(("command", "sleep")) else "    command: x\n"
+    text = f"description:\nconcurrency: ~\nsteps:\n  - id: a\n{work}    {beside}\n"
+    spec = read(f"{text}    {field}: null\n")
+    assert spec == read(text)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=WorkflowSpec) == spec
+
+
+def test_an_approval_that_says_nothing() -> None:
+    spec = read("steps: [{id: a, approval: {message: null}}]\n")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=WorkflowSpec) == spec
+
+
 def test_whatever_is_changed_is_taken_or_refused_with_the_line_of_the_change() -> None:
     """Nothing but a document's own error leaves the compiler: no request ends in a mistake of the server."""
     draw, refused, near = Random(7), 0, 0
     for _ in range(1000):
         text, line = mutated(draw)
         try:
-            read(text)
+            spec = read(text)
+            assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=WorkflowSpec) == spec, "it can be kept"
         except InvalidDocument as error:
             refused += 1
             near += any(told is not None and abs(told - line) <= 1 for _, told, _ in error.problems)

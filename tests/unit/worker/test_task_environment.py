@@ -56,4 +56,4 @@ def test_an_element_knows_its_array() -> None:
     ("%x.%N.%u", -1, "/data/a_b.n1.ann"), ("100%%.%q", -1, "/data/100%.%q"),
 ])  # fmt: skip
 def test_names_of_output_files(pattern: str, index: int, path: str) -> None:
-    assert output_path(pattern, work(index, cwd="/data"), "n1") == path
+    assert output_path(pattern, work(index), "n1", "/data") == path

@@ -7,7 +7,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from jarvis.api.problems import Refusal
-from jarvis.api.routes.common import Context, Ctx, answer
+from jarvis.api.routes.common import Context, Ctx, answer, body_of
+from jarvis.api.schemas.task_in import MissingIn, schema_of
 from jarvis.api.schemas.values import digest as read_digest
 from jarvis.api.schemas.values import word
 from jarvis.core.permissions import ANY_PROJECT
@@ -36,6 +37,18 @@ async def put_blob(request: Request, context: Ctx, project: str | None = None) -
     except ClientDisconnect:
         raise Refusal(400, "incomplete", "the body broke off") from None
     return answer({"digest": digest, "size": size, "project": into}, 201)
+
+
+@router.post("/blobs/missing", openapi_extra=schema_of(MissingIn))
+async def missing(request: Request, context: Ctx) -> Response:
+    """Which of these bodies the project lacks: the others need not be sent, and stay for an hour at least."""
+    asked = await body_of(request, MissingIn)
+    of = _project(context, asked.project)
+    context.allow("submit", of)
+    for i, name in enumerate(asked.digests):
+        read_digest(name, f"digests.{i}")
+    lacking = await context.services.state_manager.missing(of, asked.digests)
+    return answer({"missing": lacking, "project": of})
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:

@@ -49,6 +49,14 @@ async def plan(request: Request, context: Ctx) -> Response:
     return answer(await context.services.plan(project, user, spec, asked_by_peer=True))
 
 
+@leader.post("/recommend")
+async def recommend(request: Request, context: Ctx) -> Response:
+    """What this server would ask for in the place of a task while it leads."""
+    authorise(context.principal, "peer")
+    project, user, spec = _plan_decoder.decode(await request.body())
+    return answer(await context.services.recommend(project, user, spec, asked_by_peer=True))
+
+
 @router.websocket("/stream/{node}")
 async def stream(socket: WebSocket, node: int) -> None:
     """One stream to a node whose session is here, carried for another server."""

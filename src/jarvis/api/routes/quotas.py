@@ -15,6 +15,7 @@ from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.quota import Quota, Used
 from jarvis.core.resources import BYTE_NAMES, format_amount, parse_resources
+from jarvis.core.task import TaskSpec
 from jarvis.scheduler.quotas import quota_args
 
 router = APIRouter(tags=["quotas"])
@@ -139,6 +140,21 @@ async def plan(request: Request, context: Ctx) -> Response:
     project, spec = submitter.as_asked(await request.body())
     told = await context.services.plan(project, principal.user, spec)
     return answer(told | {"earliest": rfc3339(told["earliest"])})
+
+
+@router.get("/recommend")
+async def recommend(context: Ctx, task: str = "", name: str = "", project: str = "", user: str = "") -> Response:
+    """What a task, or the next one of a name, should ask for by what those like it have used."""
+    principal = context.allow("see")
+    if bool(task) is bool(name):
+        raise InvalidValue("task", task, "either a task or a name")
+    if task:
+        found, _ = await context.task(task)
+        return answer(await context.services.recommend(found.project, found.user, found.spec))
+    own = Submitter(context.services, principal).own_project(project)
+    spec = TaskSpec(name=word(name, "name"))
+    asked = word(user, "user", 100) if user else principal.user
+    return answer(await context.services.recommend(own, asked, spec))
 
 
 @router.get("/queues")

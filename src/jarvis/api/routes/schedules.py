@@ -14,6 +14,7 @@ from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency
 from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, hook_path, schedule_out
 from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import duration, instant, rfc3339, text, word
+from jarvis.api.submission import refuse_templates
 from jarvis.api.webhooks import DELIVERIES, SIGNATURE, checked_event, delivery_of, signed_for
 from jarvis.api.workflow_documents import Rules, compiled, given_of
 from jarvis.core.command import NewCommand, Verb
@@ -104,7 +105,9 @@ async def _what(context: Context, body: ScheduleIn, rule: Rule, now: float) -> d
         raise InvalidValue("task", "both or neither", "a task or a workflow")
     rules = Rules(now, context.services.node_fits)
     if body.task is not None:
-        return {"task": rules.task(body.task)}
+        task = rules.task(body.task)
+        refuse_templates(task)
+        return {"task": task}
     import msgspec
 
     envelope = msgspec.json.encode({"document": body.workflow, "params": body.params})

@@ -232,6 +232,29 @@ class BlobOut(Answer):
     project: str
 
 
+class MissingOut(Answer):
+    missing: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    project: str
+
+
+class ArtifactOut(Answer):
+    """``digest``: sha256 of its bytes, which ``/tasks/{ident}/artifacts/{digest}`` gives."""
+
+    path: str
+    size: Count
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    executable: bool
+
+
+class ArtifactPage(Answer):
+    """``attempt``: which one left them, null where none did yet; ``left_out``: what could not be kept, and why."""
+
+    attempt: int | None
+    items: list[ArtifactOut]
+    size: Count
+    left_out: list[str]
+
+
 class Ok(Answer):
     status: Literal["ok"]
 

@@ -1,6 +1,6 @@
 """Bodies and answers about quotas, projects, use and queues."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -82,6 +82,23 @@ class QueuePage(Answer):
 class ReasonOut(Answer):
     reason: str
     text: str
+
+
+class RecommendOut(Answer):
+    """``asked``: what the task asks for, in the same words; ``runs`` of ``needed`` have ended by themselves."""
+
+    project: str
+    user: str
+    name: str
+    runs: int
+    needed: int
+    enough: bool
+    like: str
+    cpu: str | None
+    memory: str | None
+    time_limit: float | None
+    asked: dict[str, Any]
+    summary: str
 
 
 class PlanOut(Answer):

@@ -10,8 +10,11 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
+from jarvis.core.globs import LONGEST, MAX_GLOBS
 from jarvis.core.task import BALANCERS, MAX_PRIORITY, PRIORITIES
 
+MAX_PUSHES = 100
+MAX_ASKED = 5000
 Number = int | float | str
 
 
@@ -49,6 +52,10 @@ Array = Annotated[str, _shown(type="string", pattern=_RANGES)]
 After = Annotated[Short, _shown(type="string", pattern=r"^(after(ok|any|notok):)?[1-9]\d{0,17}$")]
 Label = Annotated[Short, _shown(type="string", maxLength=310, pattern=_LABEL)]
 Mount = Annotated[Short, _shown(type="string", pattern=r"^[^:\x00]+:/[^:\x00]*(:r[ow])?$")]
+Push = Annotated[str, _shown(type="string", pattern=r"^([0-9a-f]{64}|\$\{\{.+\}\})$")]
+Glob = Annotated[
+    str, _shown(type="string", minLength=1, maxLength=LONGEST, pattern=r"^[A-Za-z0-9_*?-]([^\x00.]|\.[^\x00.])*$")
+]
 FailureClass = Annotated[Short, _shown(type="string", pattern=_CLASSES)]
 Resources = Annotated[
     dict[str, Amount], Field(json_schema_extra={"propertyNames": {"pattern": r"^[a-z][a-z0-9_.-]{0,62}$"}})
@@ -123,6 +130,8 @@ class TaskIn(Strict):
     pty: bool = False
     output_limit: Amount | None = None
     login_shell: bool = False
+    push: Annotated[list[Push], Field(max_length=MAX_PUSHES)] = []
+    artifacts: Annotated[list[Glob], Field(max_length=MAX_GLOBS)] = []
 
 
 class FunctionFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
@@ -185,6 +194,8 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     pty: bool = False
     output_limit: int | float | str | None = None
     login_shell: bool = False
+    push: list[str] = []
+    artifacts: list[str] = []
 
 
 class BatchFast(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -243,6 +254,13 @@ class BackupIn(Strict):
     path: str
 
 
+class MissingIn(Strict):
+    """Digests that a client is about to refer to."""
+
+    digests: Annotated[list[Digest], Field(min_length=1, max_length=MAX_ASKED)]
+    project: Word | None = None
+
+
 class RetryTaskIn(Strict):
     """``failed`` is what a retry of an array always means; the word is accepted so that it can be said."""
 
@@ -264,7 +282,7 @@ def components() -> dict[str, Any]:
     out: dict[str, Any] = {}
     from jarvis.api.schemas.quotas import QuotaIn  # which builds on this module
 
-    for model in (QuotaIn, BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, TokenIn):
+    for model in (QuotaIn, BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, MissingIn, TokenIn):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema

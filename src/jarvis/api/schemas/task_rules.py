@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from jarvis.api.schemas.task_in import FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
+from jarvis.api.schemas.task_in import MAX_PUSHES, FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
 from jarvis.core.errors import InvalidValue
+from jarvis.core.globs import MAX_GLOBS, safe_glob
+from jarvis.core.manifest import safe_path
 from jarvis.core.resources import Resources, parse_bytes, parse_resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause
@@ -77,6 +79,8 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         pty=task.pty,
         output_limit=None if task.output_limit is None else _size(task.output_limit, "output_limit"),
         login_shell=task.login_shell,
+        push=_pushed(task),
+        artifacts=_globs(task),
     )
 
 
@@ -136,6 +140,35 @@ def _path(value: str | None, field: str) -> str | None:
     if not value or len(value) > 4096:
         raise InvalidValue(field, value, "a path of 1 to 4096 characters")
     return text(value, field)
+
+
+def _pushed(task: TaskIn | TaskFast) -> tuple[str, ...]:
+    """Manifests by digest; a step of a workflow may also read them of an earlier one."""
+    _check_directory(task)
+    if len(task.push) > MAX_PUSHES:
+        raise InvalidValue("push", len(task.push), f"at most {MAX_PUSHES} of them")
+    return tuple([p if "${{" in p else digest(p, f"push.{i}") for i, p in enumerate(task.push)])
+
+
+def _globs(task: TaskIn | TaskFast) -> tuple[str, ...]:
+    if len(task.artifacts) > MAX_GLOBS:
+        raise InvalidValue("artifacts", len(task.artifacts), f"at most {MAX_GLOBS} patterns")
+    return tuple([safe_glob(text(p, f"artifacts.{i}"), f"artifacts.{i}") for i, p in enumerate(task.artifacts)])
+
+
+def _check_directory(task: TaskIn | TaskFast) -> None:
+    """What has files runs in a directory of its own."""
+    field = "push" if task.push else "artifacts"
+    if not getattr(task, field):
+        return
+    if task.function is not None:
+        raise InvalidValue(field, getattr(task, field), "given to a command, a script or an image, not to a function")
+    if task.cwd is not None and "${{" not in task.cwd and task.cwd != ".":
+        try:
+            safe_path(task.cwd, "cwd")
+        except InvalidValue:
+            expected = f"a path below the task's own directory, in which it runs because of {field}"
+            raise InvalidValue("cwd", task.cwd, expected) from None
 
 
 def _resources(given: Mapping[str, object]) -> Resources:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from jarvis.core import resources as vector
 from jarvis.core.resources import Resources
+from jarvis.scheduler.policy.order import Times
 
 BackfillName = Literal["none", "skip", "easy", "conservative"]
 BACKFILLS: tuple[str, ...] = get_args(BackfillName)
@@ -34,6 +35,10 @@ class Backfill:
     """Whether what got a reservation stays first until it starts, whatever comes meanwhile."""
     look: int = 1000
     """Entries looked at behind a reservation, a cycle."""
+    times: Times = "limit"
+    """By what the ends of tasks are expected: their limits, or the upper bounds of what is predicted."""
+    bound: Literal["low", "seconds", "high"] = "high"
+    """Which figure of a prediction counts."""
     always: bool = False
     """Reserve although nothing has room, for who asks when something would start."""
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from jarvis.core.task import TaskSpec
 
 OrderName = Literal["fifo", "priority", "smallest_area", "shortest", "deadline", "f1"]
+Times = Literal["limit", "predicted"]
 ORDERS: tuple[str, ...] = get_args(OrderName)
 
 GIB = 1 << 30
@@ -39,6 +40,8 @@ class Order:
     default_seconds: float = 3600.0
     """How long a task is thought to take that names no time limit."""
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    times: Times = "limit"
+    """How long a task is thought to take: its time limit, or what is predicted from the ends of those like it."""
 
 
 def weight_of(order: Order, spec: TaskSpec) -> float:
@@ -49,25 +52,28 @@ def weight_of(order: Order, spec: TaskSpec) -> float:
     )
 
 
-def seconds_of(order: Order, spec: TaskSpec) -> float:
-    return order.default_seconds if spec.time_limit is None else spec.time_limit
+def seconds_of(order: Order, spec: TaskSpec, predicted: float | None = None) -> float:
+    """What is predicted, if anything, else the time limit; never more than that."""
+    limit = order.default_seconds if spec.time_limit is None else spec.time_limit
+    return limit if predicted is None else predicted
 
 
-def _fifo(order: Order, spec: TaskSpec, submitted_at: float) -> float:
+def _fifo(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
     return submitted_at
 
 
-def _priority(order: Order, spec: TaskSpec, submitted_at: float) -> float:
+def _priority(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
     points = float(spec.priority)
     if order.size:
         points += order.size * weight_of(order, spec)
     return order.ageing * submitted_at - points if order.ageing else -points
 
 
-def _smallest_area(order: Order, spec: TaskSpec, submitted_at: float) -> float:
-    """What names no time limit counts as one cpu for ``default_seconds``, so that such tasks go in order of submission."""
-    size = 1.0 if spec.time_limit is None else weight_of(order, spec)
-    area = size * seconds_of(order, spec)
+def _smallest_area(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
+    """What names no time limit, and has none predicted, counts as one cpu for ``default_seconds``, so that such tasks go in
+    order of submission."""
+    size = 1.0 if spec.time_limit is None and seconds is None else weight_of(order, spec)
+    area = size * seconds_of(order, spec, seconds)
     return _aged(order, area**order.exponent, submitted_at)
 
 
@@ -77,31 +83,31 @@ def _aged(order: Order, value: float, submitted_at: float) -> float:
     return min(value, order.ageing * order.patience) + order.ageing * submitted_at
 
 
-def _shortest(order: Order, spec: TaskSpec, submitted_at: float) -> float:
-    return _aged(order, seconds_of(order, spec) ** order.exponent, submitted_at)
+def _shortest(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
+    return _aged(order, seconds_of(order, spec, seconds) ** order.exponent, submitted_at)
 
 
-def _deadline(order: Order, spec: TaskSpec, submitted_at: float) -> float:
+def _deadline(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
     """Earliest deadline first; what has none comes behind all that do, in order of submission."""
     return spec.deadline if spec.deadline is not None else 5e9 + submitted_at
 
 
-def _f1(order: Order, spec: TaskSpec, submitted_at: float) -> float:
+def _f1(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None) -> float:
     """F1 of Carastan-Santos and de Camargo (SC'17), learned by them from simulations."""
     cpus = weight_of(order, spec)
-    return math.log10(max(seconds_of(order, spec), 1.0)) * cpus + 870.0 * math.log10(max(submitted_at, 1.0))
+    return math.log10(max(seconds_of(order, spec, seconds), 1.0)) * cpus + 870.0 * math.log10(max(submitted_at, 1.0))
 
 
 PRIORITY_STEP = 1e10
 """Above any value that an order gives."""
 
-RANKS: dict[str, Callable[[Order, TaskSpec, float], float]] = {
+RANKS: dict[str, Callable[[Order, TaskSpec, float, float | None], float]] = {
     "fifo": _fifo, "priority": _priority, "smallest_area": _smallest_area, "shortest": _shortest,
     "deadline": _deadline, "f1": _f1,
 }  # fmt: skip
 
 
-def rank(order: Order, spec: TaskSpec, submitted_at: float) -> float:
-    """Where a task stands, lower first; ties go to the one submitted first."""
-    value = RANKS[order.name](order, spec, submitted_at)
+def rank(order: Order, spec: TaskSpec, submitted_at: float, seconds: float | None = None) -> float:
+    """Where a task stands, lower first; ties go to the one submitted first. ``seconds``: as predicted."""
+    value = RANKS[order.name](order, spec, submitted_at, seconds)
     return value - PRIORITY_STEP * spec.priority if spec.priority and order.name != "priority" else value

@@ -17,6 +17,7 @@ from jarvis.core.states import Cause
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.policy.prediction import Prediction
 from jarvis.scheduler.reactor import adopt, handle, place
 from jarvis.scheduler.turn import Turn
 from jarvis.sim.traces.workload import Recorded
@@ -30,6 +31,8 @@ class Ran:
     started: float
     ended: float
     node: int
+    said: Prediction | None = None
+    """What was predicted when it was submitted."""
 
     @property
     def wait(self) -> float:
@@ -60,6 +63,7 @@ class Replay:
         self._running: list[tuple[float, int, int, int]] = []
         """(end, number of the item, node, number on the node), as a heap."""
         self._tokens: dict[int, tuple[int, bool]] = {}
+        self._said: dict[int, Prediction] = {}
         self._connect(nodes)
 
     def _connect(self, nodes: list[tuple[int, Resources]]) -> None:
@@ -76,7 +80,9 @@ class Replay:
         for now, arrived, ended in self._instants():
             turn = Turn(self.cluster, now, "replay")
             if arrived:
-                handle(turn, TasksTaken("replay", [self._task(number) for number in arrived]))
+                tasks = [self._task(number) for number in arrived]
+                self._said |= {task.id: said for task in tasks if (said := self.cluster.predict(task)) is not None}
+                handle(turn, TasksTaken("replay", tasks))
             for number, node, at in ended:
                 self._end(turn, number, node, at)
             while place(turn, self.policy).exhausted:
@@ -126,7 +132,7 @@ class Replay:
         end = now + (item.limit if killed and item.limit is not None else item.run)
         heappush(self._running, (end, assignment.task, node, assignment.number))
         self._tokens[assignment.task] = assignment.token, killed
-        self.history.ran.append(Ran(item, now, end, node))
+        self.history.ran.append(Ran(item, now, end, node, self._said.pop(assignment.task, None)))
 
     def _end(self, turn: Turn, number: int, node: int, at: int) -> None:
         token, killed = self._tokens.pop(number)

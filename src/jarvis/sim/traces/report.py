@@ -49,6 +49,46 @@ def figures(history: History) -> Figures:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """How good predictions were, made at submission: of the later half of the tasks, those that had one."""
+
+    tasks: int
+    covered: float
+    """Share of ends within their interval."""
+    width: float
+    """Median of the widths, seconds; ``width_mean`` beside it, and the mean of the limits."""
+    width_mean: float
+    limit_mean: float
+    factor: float
+    """By which the predicted time is off, in the median; ``factor_limit``: the limit."""
+    factor_limit: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def foresight(history: History) -> Foresight | None:
+    """None where nothing was predicted."""
+    ran = sorted(history.ran, key=lambda r: r.item.submitted)
+    half = [(r.item, r.said) for r in ran[len(ran) // 2 :] if r.said is not None]
+    if not half:
+        return None
+    widths = sorted(said.high - said.low for _, said in half)
+    limits = [(item.run if item.limit is None else item.limit, item.run) for item, _ in half]
+    return Foresight(
+        len(half), _mean([float(said.low <= item.run <= said.high) for item, said in half]), _p(widths, 0.5),
+        _mean(widths), _mean([limit for limit, _ in limits]),
+        _p(sorted(_factor(said.seconds, item.run) for item, said in half), 0.5),
+        _p(sorted(_factor(limit, run) for limit, run in limits), 0.5),
+    )  # fmt: skip
+
+
+def _factor(said: float, was: float) -> float:
+    low, high = sorted((max(said, 1.0), max(was, 1.0)))
+    return high / low
+
+
 def mean_of(several: list[Figures]) -> Figures:
     """Of sequences: the mean of each figure."""
     rows = [one.as_dict() for one in several]

@@ -13,7 +13,7 @@ from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources, parse_resources
 from jarvis.sim.traces.replay import Replay
-from jarvis.sim.traces.report import Figures, figures, mean_of
+from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
 from jarvis.sim.traces.workload import Recorded, cut, drawn_starts, read
 
 
@@ -39,6 +39,8 @@ class Answer:
     mean: Figures
     each: list[Figures] = field(default_factory=list)
     dropped: int = 0
+    foresight: Foresight | None = None
+    """Of the last sequence."""
 
 
 def answer(question: Question, told: Callable[[int, int], None] = lambda done, total: None) -> Answer:
@@ -47,11 +49,13 @@ def answer(question: Question, told: Callable[[int, int], None] = lambda done, t
     nodes = list(question.nodes) or workload.nodes
     sequences = _sequences(question, workload.items)
     policy = policy_of(question.policy)
-    found = []
+    found, seen = [], None
     for done, items in enumerate(sequences):
         told(done, len(sequences))
-        found.append(figures(Replay(items, nodes, policy, question.single).run()))
-    return Answer(mean_of(found), found, workload.dropped)
+        history = Replay(items, nodes, policy, question.single).run()
+        found.append(figures(history))
+        seen = foresight(history)
+    return Answer(mean_of(found), found, workload.dropped, seen)
 
 
 def _sequences(question: Question, items: list[Recorded]) -> list[list[Recorded]]:

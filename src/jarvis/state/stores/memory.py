@@ -36,7 +36,7 @@ from jarvis.state.persistence import (
     new_task,
     specs_of,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
@@ -255,6 +255,11 @@ class MemoryStore(MemoryWorkflows):
         on_nodes = [e for e in await self.element_list_live(tasks) if e.state in ON_NODE]
         return [copy_of(self._attempts[e.task, e.index, e.attempt]) for e in on_nodes]
 
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        wanted = set(tasks)
+        last = {at[:2]: a for at, a in sorted(self._attempts.items()) if at[0] in wanted and at[1] < 8}
+        return [copy_of(a) for _, a in sorted(last.items()) if a.ended_at is not None]
+
     async def command_list_open(self, limit: int) -> list[Command]:
         return [c for _, c in sorted(self._commands.items())][:limit]
 
@@ -359,7 +364,7 @@ class MemoryStore(MemoryWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         page = [
             t for t in sorted(self._tasks.values(), key=lambda t: t.id)
             if t.id > after_id and t.submitted_at < submitted_before

@@ -19,12 +19,13 @@ from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
+from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_environment import Where, environment, output_path
+from jarvis.worker.task_environment import FOLDER, Where, environment, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
@@ -48,11 +49,11 @@ class ProcessExecutor:
 
     def __init__(
         self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, remover: Remover, accounts: Accounts,
-        directory: Path, node: str, api_url: str, fetch: FetchBlob, spawn: Spawn,
+        directory: Path, node: str, api_url: str, fetch: FetchBlob, spawn: Spawn, files: AttemptFiles,
     ) -> None:  # fmt: skip
         self._supervisor, self._reports, self._shipper, self._remover = supervisor, reports, shipper, remover
         self._accounts, self._directory, self._node, self._api_url = accounts, directory, node, api_url
-        self._fetch, self._spawn = fetch, spawn
+        self._fetch, self._spawn, self._files = fetch, spawn, files
         self._preparing: set[int] = set()
         self._lines: dict[str, list[bytes]] = {}
         self._lanes = Lanes()
@@ -88,6 +89,8 @@ class ProcessExecutor:
         """As :meth:`inputs`; None when one of them must be fetched first."""
         script = entry = None
         array = work.spec.array
+        if not self._files.at_hand(work, f"{self._base(work)}.d"):
+            return None
         if work.spec.script is not None:
             script = f"{self._directory}/scripts/{work.spec.script}"
             if not os.path.exists(script):
@@ -100,7 +103,8 @@ class ProcessExecutor:
         return script, entry
 
     async def inputs(self, work: Work) -> tuple[str | None, str | None]:
-        """What the task needs first: (path of its script, its line of ``--each-line``); raises :class:`MissingInput`."""
+        """What the task needs first: (path of its script, its line of ``--each-line``), and its directory; raises
+        :class:`MissingInput`."""
         script = entry = None
         array = work.spec.array
         try:
@@ -108,7 +112,10 @@ class ProcessExecutor:
                 script = await self._script(work, work.spec.script)
             if array is not None and array.entries is not None:
                 entry = os.fsdecode((await self._entries(work, array.entries))[work.assignment.position])
-        except (OSError, TimeoutError, IndexError) as error:
+            if work.spec.own_directory:
+                account = self._accounts.of(work.assignment.user)
+                await self._files.make(work, account, self.scratch(work, account))
+        except (OSError, TimeoutError, IndexError, NoSuchUser) as error:
             raise MissingInput(f"an input could not be fetched: {error}") from None
         return script, entry
 
@@ -217,7 +224,7 @@ class ProcessExecutor:
         tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares))).decode()
         return {
             "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
-            "cwd": spec.cwd or account.home, "env": env,
+            "cwd": self.directory_of(work, account), "env": env,
             "stdin": "pipe" if spec.stdin == "-" else spec.stdin, "pty": [24, 80] if spec.pty else None,
             "stdout": stdout, "stderr": stderr, "output_limit": spec.output_limit,
             "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
@@ -229,7 +236,9 @@ class ProcessExecutor:
     def scratch(self, work: Work, account: Account) -> str:
         """The attempt's own directory, in the one of its task."""
         scratch = f"{self._base(work)}.d"
-        folders = (scratch, f"{scratch}/tmp", f"{scratch}/outputs")  # noqa: S108 - folders of its own
+        folders: tuple[str, ...] = (scratch, f"{scratch}/tmp", f"{scratch}/outputs")  # noqa: S108 - folders of its own
+        if work.spec.own_directory and not work.spec.push:
+            folders = (*folders, f"{scratch}/{FOLDER}")
         try:
             _make(folders)
         except FileNotFoundError:
@@ -240,6 +249,15 @@ class ProcessExecutor:
                 os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
         return scratch
 
+    def directory_of(self, work: Work, account: Account) -> str:
+        """Where it runs: a directory of its own where it was sent files or leaves some, else the one that it names."""
+        return self._own_directory(work) or work.spec.cwd or account.home
+
+    def _own_directory(self, work: Work) -> str:
+        if not work.spec.own_directory:
+            return ""
+        return os.path.join(f"{self._base(work)}.d", FOLDER, work.spec.cwd or "").rstrip("/")
+
     def _base(self, work: Work) -> str:
         a = work.assignment
         return f"{self._output}/{a.task}/{a.index if a.index != SOLO else 'task'}.{a.attempt}"
@@ -247,8 +265,9 @@ class ProcessExecutor:
     def output_paths(self, work: Work) -> tuple[str, str | None]:
         """(stdout, stderr): one file unless the errors were asked for apart."""
         spec = work.spec
-        stdout = output_path(spec.stdout, work, self._node) if spec.stdout else f"{self._base(work)}.out"
-        stderr = output_path(spec.stderr, work, self._node) if spec.stderr else None
+        below = self._own_directory(work) or spec.cwd or "/"
+        stdout = output_path(spec.stdout, work, self._node, below) if spec.stdout else f"{self._base(work)}.out"
+        stderr = output_path(spec.stderr, work, self._node, below) if spec.stderr else None
         return stdout, stderr
 
     def output_of(self, work: Work, stream: str) -> tuple[str, int]:
@@ -258,7 +277,7 @@ class ProcessExecutor:
     def exec_place(self, work: Work) -> tuple[dict[str, str], str]:
         """Environment and directory of another process beside the task's own."""
         account = self._accounts.of(work.assignment.user)
-        return self.environment(work, account, f"{self._base(work)}.d"), work.spec.cwd or account.home
+        return self.environment(work, account, f"{self._base(work)}.d"), self.directory_of(work, account)
 
     def kill(self, work: Work, cause: Cause, grace_s: float) -> None:
         if work.number in self._preparing:
@@ -317,7 +336,8 @@ class ProcessExecutor:
         chosen = work.spec.stdout is not None
         stdout = inline_output(stdout_path, report.get("out_bytes") or 0, chosen, owner if chosen else None)
         stderr = inline_output(stderr_path, report.get("err_bytes") or 0, True, owner) if stderr_path else None
-        if stdout is None or (stderr is None and stderr_path is not None):
+        late = self._files.wanted(work, cause_of(report, work.stop_cause))
+        if late or stdout is None or (stderr is None and stderr_path is not None):
             self._reports.vacated(work.number, heir)
             self._spawn(self._ship(work, report, stdout_path, stderr_path))
         else:
@@ -330,12 +350,17 @@ class ProcessExecutor:
         mine = owner if chosen else None
         out = await self._shipper.ship(number, token, "stdout", stdout, out_size, chosen, owner=mine)
         err = await self._shipper.ship(number, token, "stderr", stderr, err_size, True, owner=owner) if stderr else None
-        self._reports.finished(self._end(work, report, out, err))
+        end = self._end(work, report, out, err)
+        if self._files.wanted(work, end.cause):
+            end = await self._files.keep(work, f"{self._base(work)}.d", self._uid_of(work), end)
+        self._reports.finished(end)
 
     def owner_of(self, work: Work) -> int | None:
         """Whose the output must be to be read by us; None where the path is our own, or we are who runs it."""
-        if work.spec.stdout is None and work.spec.stderr is None:
-            return None
+        return None if work.spec.stdout is None and work.spec.stderr is None else self._uid_of(work)
+
+    def _uid_of(self, work: Work) -> int | None:
+        """As whom it runs, where that is somebody else than we."""
         try:
             switch = self._accounts.of(work.assignment.user).switch
         except NoSuchUser:

@@ -141,6 +141,13 @@ SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.
 FROM element e JOIN attempt a ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt
 WHERE e.task IN (SELECT value FROM json_each(?))
   AND e.state IN ('assigned', 'starting', 'running', 'suspended', 'cancelling') ORDER BY a.task, a.idx;
+-- name: attempt_list_ended
+-- Of the tasks in a json list: the last attempt of each element that has ended, of arrays of the first few.
+SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,
+       a.started_at, a.ended_at, a.detail, a.result
+FROM attempt a
+WHERE a.task IN (SELECT value FROM json_each(?)) AND a.idx < 8 AND a.ended_at IS NOT NULL
+  AND a.attempt = (SELECT max(attempt) FROM attempt WHERE task = a.task AND idx = a.idx) ORDER BY a.task, a.idx;
 -- name: node_put
 -- A node as it stands.
 INSERT OR REPLACE INTO node (id, name, seen_at, health, body) VALUES (?, ?, ?, ?, ?);

@@ -29,7 +29,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Counts, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
 from jarvis.state.stores.postgres.schema import Q
@@ -98,6 +98,13 @@ class PostgresStore(PostgresWorkflows):
             " WHERE e.task = ANY($1::bigint[]) AND e.state = ANY($2::text[]) ORDER BY a.task, a.idx"
         )
         return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks), _NODE)
+
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        where = (
+            " WHERE a.task = ANY($1::bigint[]) AND a.idx < 8 AND a.ended_at IS NOT NULL AND a.attempt ="
+            " (SELECT max(b.attempt) FROM attempt b WHERE b.task = a.task AND b.idx = a.idx) ORDER BY a.task, a.idx"
+        )
+        return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks))
 
     async def command_list_open(self, limit: int) -> list[Command]:
         return await self._many(Q["command_list_open"], _command, limit)
@@ -200,7 +207,7 @@ class PostgresStore(PostgresWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         tasks = await self._many(Q["task_list_before"], _body, submitted_before, after_id, limit)
         where = " WHERE a.task = ANY($1::bigint[])"
         attempts: dict[int, list[Attempt]] = {}

@@ -40,7 +40,7 @@ from jarvis.state.persistence import (
     specs_of,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -104,6 +104,9 @@ class SqliteStore(SqliteWorkflows):
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
         return await self._many("attempt_list_current", attempt_from_row, (json.dumps(list(tasks)),))
+
+    async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
+        return await self._many("attempt_list_ended", attempt_from_row, (json.dumps(list(tasks)),))
 
     async def command_list_open(self, limit: int) -> list[Command]:
         return await self._many("command_list_open", _command, (limit,))
@@ -201,7 +204,7 @@ class SqliteStore(SqliteWorkflows):
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
-    ) -> list[tuple[int, str, frozenset[str]]]:
+    ) -> list[tuple[int, str, Bodies]]:
         tasks = await self._many("task_list_before", _body, (submitted_before, after_id, limit))
         attempts: dict[int, list[Attempt]] = {}
         listed = json.dumps([ident for ident, _, _ in tasks])

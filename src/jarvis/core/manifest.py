@@ -1,0 +1,102 @@
+"""Manifest: files by their content, in pieces, as they travel with tasks: what was pushed, and what an attempt left."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from jarvis.core.errors import InvalidValue
+
+PIECE = 1024 * 1024
+"""Bytes of each piece but a file's last one: what is stored, sent and checked by itself, so that a transfer goes on where it
+broke off and takes no more memory for larger files."""
+MAX_MANIFEST = 6 * 1024 * 1024
+"""Bytes of a manifest: some 90 GB in large files, or 40,000 small ones. It travels in one message."""
+MAX_PATH = 4096
+MAX_NAME = 255
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class File(msgspec.Struct, gc=False, frozen=True, array_like=True):
+    """A regular file. ``digest``: sha256 of all of it; ``pieces``: that of each piece, in order."""
+
+    path: str
+    size: int
+    digest: str
+    pieces: tuple[str, ...]
+    executable: bool = False
+
+
+class Manifest(msgspec.Struct, gc=False, frozen=True, forbid_unknown_fields=True):
+    """Files by rising path. ``left_out`` says what was asked for and could not be taken along, and why."""
+
+    files: tuple[File, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def pieces(self) -> frozenset[str]:
+        """Digests of all pieces."""
+        return frozenset(piece for file in self.files for piece in file.pieces)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Manifest)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Raises :class:`InvalidValue` when it lists too much."""
+    data = _encoder.encode(manifest)
+    if len(data) > MAX_MANIFEST:
+        expected = f"a list of at most {MAX_MANIFEST} bytes; take fewer files, or pack them into one"
+        raise InvalidValue("files", f"{len(manifest.files)} files", expected)
+    return data
+
+
+def decode(data: bytes) -> Manifest:
+    """Believes nothing: raises :class:`InvalidValue` for what is no manifest, or names a place outside of its directory."""
+    try:
+        manifest = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidValue("manifest", str(error)[:200], "a list of files") from None
+    check(manifest.files)
+    return manifest
+
+
+def check(files: Iterable[File]) -> None:
+    """Paths that can be there together, pieces that make up each size. Raises :class:`InvalidValue`."""
+    taken: set[str] = set()
+    folders: set[str] = set()
+    for file in files:
+        safe_path(file.path)
+        above = file.path
+        while "/" in above:
+            above = above.rpartition("/")[0]
+            folders.add(above)
+        if file.path in taken:
+            raise InvalidValue("path", file.path, "given once")
+        taken.add(file.path)
+        if file.size < 0 or len(file.pieces) != -(-file.size // PIECE):
+            raise InvalidValue(f"{file.path}: size", file.size, "what its pieces make up")
+        if not all(_DIGEST.match(digest) for digest in (file.digest, *file.pieces)):
+            raise InvalidValue(f"{file.path}: digest", file.digest, "a sha256 in hexadecimal")
+    if both := taken & folders:
+        raise InvalidValue("path", min(both), "either a file or a directory")
+
+
+def safe_path(path: str, field: str = "path") -> str:
+    """A path that stays below the directory that it is meant in, wherever that is; raises :class:`InvalidValue`."""
+    parts = path.split("/")
+    bad = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > MAX_NAME for part in parts)
+    if bad or len(path) > MAX_PATH or "\0" in path or "\\" in path or re.match(r"[A-Za-z]:", path):
+        raise InvalidValue(field, path, "a relative path without '..', '.', empty parts or backslashes")
+    return path
+
+
+def matches_digest(data: bytes, digest: str) -> bool:
+    """Whether these are the bytes of that name."""
+    return hashlib.sha256(data).hexdigest() == digest

@@ -1,0 +1,124 @@
+"""Files by digest on this node, so that what many attempts need comes over the network once; checked whenever it is used."""
+
+import asyncio
+import hashlib
+import os
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from jarvis.core.manifest import File
+from jarvis.worker.task_executor import FetchBlob
+
+AHEAD = 4
+"""Pieces that are asked for before the one that is written has come."""
+READ = 1024 * 1024
+TRIES = 3
+EXECUTABLE, PLAIN = 0o755, 0o644
+"""Modes of what is made: as Git, only whether it can be run is taken over."""
+
+
+class FileCache:
+    """At most ``most`` bytes, those that were used longest ago go first; a file of more than half of that is never kept."""
+
+    def __init__(self, directory: Path, fetch: FetchBlob, most: int) -> None:
+        self._directory, self._fetch, self._most = directory, fetch, most
+        self._coming: dict[str, asyncio.Task[None]] = {}
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for part in directory.glob(".*"):
+            part.unlink()
+
+    async def put(self, task: int, file: File, target: Path) -> None:
+        """Make ``target``, a new file with these bytes. Raises OSError when they cannot be had."""
+        if file.size > self._most // 2:
+            await self._download(task, file, target)
+            return
+        for _ in range(TRIES):
+            await self._here(task, file)
+            with suppress(FileNotFoundError):  # it had to go in this very moment
+                if await asyncio.to_thread(_copy, self._directory / file.digest, target, file):
+                    return
+        raise OSError(f"{file.path}: this node's copy goes bad again and again")
+
+    async def _here(self, task: int, file: File) -> None:
+        """Those who want the same at the same time share the download."""
+        path = self._directory / file.digest
+        if path.exists():
+            return
+        coming = self._coming.get(file.digest)
+        if coming is None:
+            coming = self._coming[file.digest] = asyncio.create_task(self._take_in(task, file, path))
+            coming.add_done_callback(lambda _: self._coming.pop(file.digest, None))
+        await asyncio.shield(coming)
+
+    async def _take_in(self, task: int, file: File, path: Path) -> None:
+        part = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            await self._download(task, file, part)
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+        await asyncio.to_thread(_make_room, self._directory, self._most, file.digest)
+
+    async def _download(self, task: int, file: File, target: Path) -> None:
+        whole = hashlib.sha256()
+        with target.open("xb") as out:
+            os.fchmod(out.fileno(), EXECUTABLE if file.executable else PLAIN)
+            async for data in self._pieces(task, file):
+                await asyncio.to_thread(_write, out, whole, data)
+            if out.tell() != file.size or whole.hexdigest() != file.digest:
+                raise OSError(f"{file.path}: its pieces do not make up the file that was meant")
+
+    async def _pieces(self, task: int, file: File) -> AsyncIterator[bytes]:
+        """In order, a few of them on their way at once."""
+        coming: deque[asyncio.Future[bytes]] = deque()
+        rest = iter(file.pieces)
+        try:
+            while True:
+                while len(coming) < AHEAD and (piece := next(rest, None)) is not None:
+                    coming.append(asyncio.ensure_future(self._fetch(task, piece)))
+                if not coming:
+                    return
+                yield await coming.popleft()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _write(out: BinaryIO, whole: "hashlib._Hash", data: bytes) -> None:
+    whole.update(data)
+    out.write(data)
+
+
+def _copy(source: Path, target: Path, file: File) -> bool:
+    """Whether the copy is right; the source of a wrong one goes, and the copy with it."""
+    whole = hashlib.sha256()
+    with source.open("rb") as data, target.open("xb") as out:
+        os.fchmod(out.fileno(), EXECUTABLE if file.executable else PLAIN)
+        while block := data.read(READ):
+            _write(out, whole, block)
+    if whole.hexdigest() != file.digest:
+        source.unlink(missing_ok=True)
+        target.unlink()
+        return False
+    os.utime(source)
+    return True
+
+
+def _make_room(directory: Path, most: int, but: str) -> None:
+    """``but`` has only just come and stays."""
+    found = []
+    for entry in os.scandir(directory):
+        with suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            found.append((status.st_mtime, status.st_size, entry.name))
+    total = sum(size for _, size, _ in found)
+    for _, size, name in sorted(found):
+        if total <= most:
+            return
+        if name != but and not name.startswith("."):
+            (directory / name).unlink(missing_ok=True)
+            total -= size

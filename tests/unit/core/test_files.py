@@ -1,0 +1,100 @@
+"""Globs and manifests: what is meant, and what is never taken for something harmless."""
+
+import hashlib
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jarvis.core.errors import InvalidValue
+from jarvis.core.globs import matcher, safe_glob
+from jarvis.core.manifest import MAX_MANIFEST, PIECE, File, Manifest, decode, encode, matches_digest, safe_path
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+SOME = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("a.csv", "a.csv", True), ("a.csv", "b/a.csv", False), ("*.csv", "a.csv", True), ("*.csv", "b/a.csv", False),
+        ("out", "out/b/c", True), ("out/", "out/b", True), ("./out/*", "out/b/c", True), ("out/*", "out", False),
+        ("**", "a", True), ("**", "a/b/c", True), ("**/x", "x", True), ("**/x", "a/b/x", True), ("a/**", "a", False),
+        ("a/**", "a/b/c", True), ("a/**/z", "a/z", True), ("a/**/z", "a/b/c/z", True), ("a/**/z", "b/z", False),
+        ("**/**/z", "z", True), ("[ab].c?", "a.cc", True), ("[!ab].c?", "a.cc", False), ("*", ".hidden", True),
+        ("A", "a", False), ("a\nb", "a\nb", True),
+    ],
+)  # fmt: skip
+def test_globs(pattern: str, path: str, expected: bool) -> None:
+    assert matcher([safe_glob(pattern, "f")])(path) is expected
+    assert matcher(["no", pattern])(path) is expected
+
+
+@pytest.mark.parametrize("pattern", ["", "/a", "..", "a/../b", "a/..", ".", "./.", "a\0", "x" * 1001])
+def test_globs_that_could_leave_their_directory_are_refused(pattern: str) -> None:
+    with pytest.raises(InvalidValue, match="pull"):
+        safe_glob(pattern, "pull")
+
+
+def test_no_glob_takes_long() -> None:
+    begun = time.process_time()
+    assert not matcher(["**/a/" * 190 + "b"])("a/" * 1000 + "c")
+    assert not matcher(["*a" * 400 + "b"])("a" * 255)
+    assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/.", "a\\b", "C:x", "c:\\x", "a\0b", "x" * 256, "a/" * 2500 + "b"],
+)  # fmt: skip
+def test_paths_that_lead_outside_or_nowhere_are_refused(path: str) -> None:
+    with pytest.raises(InvalidValue, match="relative path"):
+        safe_path(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b", ".git/x", "...", "a b/ü", "-rf", "aa:b"])
+def test_other_paths_are_taken(path: str) -> None:
+    assert safe_path(path) == path
+
+
+def test_a_manifest_comes_back_as_it_was() -> None:
+    files = (File("a", 0, EMPTY, ()), File("b/c", PIECE + 1, SOME, (SOME, SOME), executable=True))
+    made = Manifest(files, ("x: y",))
+    assert decode(encode(made)) == made
+    assert (made.size, made.pieces) == (PIECE + 1, frozenset({SOME}))
+
+
+@pytest.mark.parametrize(
+    ("files", "word"),
+    [
+        ([File("../a", 0, EMPTY, ())], "relative"),
+        ([File("a", 0, EMPTY, ()), File("a", 0, EMPTY, ())], "once"),
+        ([File("a", 0, EMPTY, ()), File("a/b/c", 0, EMPTY, ())], "file or a directory"),
+        ([File("a", 5, EMPTY, ())], "size"),
+        ([File("a", -1, EMPTY, ())], "size"),
+        ([File("a", 5, SOME, (SOME, SOME))], "size"),
+        ([File("a", 5, SOME, ("x",))], "sha256"),
+        ([File("a", 0, SOME.upper(), ())], "sha256"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused(files: list[File], word: str) -> None:
+    with pytest.raises(InvalidValue, match=word):
+        decode(encode(Manifest(tuple(files))))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        decode(data + b"!")
+
+
+def test_a_manifest_has_an_upper_size() -> None:
+    files = tuple(File(f"{i:0200}", 0, EMPTY, ()) for i in range(MAX_MANIFEST // 250))
+    with pytest.raises(InvalidValue, match="pack them"):
+        encode(Manifest(files))
+
+
+def test_digests() -> None:
+    assert matches_digest(b"", EMPTY)
+    assert not matches_digest(b"x", EMPTY)
