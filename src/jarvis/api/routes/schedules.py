@@ -143,9 +143,7 @@ async def show_schedule(context: Ctx, ident: str) -> Response:
 async def _wish(context: Context, ident: str, verb: Verb, **args: float) -> Response:
     schedule = await _schedule(context, ident, "act")
     principal = context.allow("act", schedule.project, schedule.user)
-    command = NewCommand(verb=verb, user=principal.user, schedule=schedule.id, args={**args})
-    stored = (await context.services.state_manager.command([command]))[0]
-    return answer({"id": str(schedule.id), "verb": verb.removeprefix("schedule_"), "command": stored.id}, 202)
+    return await context.wish(str(schedule.id), verb, principal, {**args}, schedule=schedule.id)
 
 
 @router.delete("/schedules/{ident}", status_code=202)
