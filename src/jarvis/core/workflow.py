@@ -209,6 +209,8 @@ class StepDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     """Of a fan-out of functions: elements whose result JSON cannot say, or not in so few bytes."""
     cache: str = ""
     """Under what its output is kept once it has succeeded."""
+    artifacts: str | None = None
+    """Digest of the manifest of the files that its task left."""
 
 
 class Step(msgspec.Struct, kw_only=True):

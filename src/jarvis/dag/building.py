@@ -17,7 +17,7 @@ from jarvis.dag.expressions import BadExpression
 DEFAULT_TTL = "7d"
 """Of what a step with a cache gives."""
 MAX_TTL_S = 366 * 86400.0
-LATE_FIELDS = ("command", "env", "cwd", "stdout", "stderr", "stdin", "image", "entrypoint", "name")
+LATE_FIELDS = ("command", "env", "cwd", "stdout", "stderr", "stdin", "image", "entrypoint", "name", "push")
 """Of a task: their templates may read what is known only when the step begins."""
 
 

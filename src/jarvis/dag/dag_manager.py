@@ -51,7 +51,8 @@ class Run(Blocks):
         if state is S.SUCCEEDED and output is not None and (said := _unusable(output)):
             state, reason, output = S.FAILED, said, None
         vertex.row.detail.result, vertex.row.detail.result_digest = end.result, end.result_digest
-        if state is S.SUCCEEDED and end.result_digest is None:
+        vertex.row.detail.artifacts = end.artifacts
+        if state is S.SUCCEEDED and end.result_digest is None and end.artifacts is None:
             self._keep(vertex, output, end.result)
         self._end(vertex, state, reason, output)
         self._work()

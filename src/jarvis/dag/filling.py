@@ -16,8 +16,9 @@ from jarvis.dag.document import Param, mismatch
 from jarvis.dag.expressions import BadExpression, Unsaid
 from jarvis.dag.progress import Scope, Vertex
 
-_NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": ""}
+_NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": "", "artifacts": None}
 _WHOLE = re.compile(r"\$\{\{\s*steps(?:\.(\w+)|\['([\w-]+)'\])\.output\s*\}\}")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 INPUTS_LIMIT = 1024 * 1024
 """Bytes that a function is given of earlier steps."""
 MAX_TEXT = 128 * 1024
@@ -88,7 +89,7 @@ class Filling:
         """The variables that the task's templates read."""
         found = self._reads.get(id(task))
         if found is None:
-            late = (task.command, task.env, task.cwd, task.stdout, task.stderr, task.stdin, task.name)
+            late = (task.command, task.env, task.cwd, task.stdout, task.stderr, task.stdin, task.name, task.push)
             box = () if task.container is None else (task.container.image, task.container.entrypoint)
             inputs = () if task.function is None else [i.template for i in task.function.inputs.values()]
             found = self._reads[id(task)] = expressions.names_in((late, box, inputs))
@@ -168,6 +169,8 @@ def _fill(task: TaskSpec, variables: dict[str, Any]) -> dict[str, Any]:
     for name in ("cwd", "stdout", "stderr", "stdin", "name"):
         if (value := getattr(task, name)) is not None:
             out[name] = text(value)
+    if task.push:
+        out["push"] = tuple([_pushed(digest, text(digest)) for digest in task.push])
     if "name" in out:
         out["name"] = "".join(c for c in out["name"] if c.isprintable())[:200] or "task"
     if task.container is not None:
@@ -175,6 +178,12 @@ def _fill(task: TaskSpec, variables: dict[str, Any]) -> dict[str, Any]:
         more = {} if entrypoint is None else {"entrypoint": tuple([text(part) for part in entrypoint])}
         out["container"] = msgspec.structs.replace(task.container, image=text(task.container.image), **more)
     return out
+
+
+def _pushed(template: str, digest: str) -> str:
+    if not _DIGEST.match(digest):
+        raise BadExpression(f"push: {template} gives {digest[:40]!r}, not the artifacts of a step that left some")
+    return digest
 
 
 def _outwards(scope: Scope) -> Iterator[Scope]:
@@ -205,7 +214,10 @@ def _view(vertex: Vertex | None) -> dict[str, Any]:
         output = Unsaid(
             f"the result of {vertex.spec.id} is no JSON of at most {OUTPUT_LIMIT} bytes: functions alone can take it"
         )
-    return {"state": str(row.state), "output": output, "task": row.task, "reason": row.reason}
+    return {
+        "state": str(row.state), "output": output, "task": row.task, "reason": row.reason,
+        "artifacts": row.detail.artifacts,
+    }  # fmt: skip
 
 
 def _is_unsaid(row: Step) -> bool:

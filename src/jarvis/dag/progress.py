@@ -107,3 +107,4 @@ class TaskEnd:
     """JSON, as the task wrote it."""
     result: bytes | None = None
     result_digest: str | None = None
+    artifacts: str | None = None

@@ -8,7 +8,8 @@ from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import Cache, Kept
 
 _CONTENT = (
-    "command", "script", "function", "container", "array", "cwd", "stdin", "stdout", "stderr", "login_shell",
+    "command", "script", "function", "container", "array", "cwd", "stdin", "stdout", "stderr", "login_shell", "push",
+    "artifacts",
 )  # fmt: skip
 _OWN = frozenset({"JARVIS_WORKFLOW_ID", "JARVIS_WORKFLOW_STEP"})
 """Variables that differ from one workflow to the next, whatever its steps do."""

@@ -269,13 +269,19 @@ def end_of(turn: Turn, task: Task) -> TaskEnd:
         attempt.output,
         attempt.result,
         attempt.result_digest,
+        attempt.artifacts,
     )
 
 
 def end_as_stored(outcome: Outcome) -> TaskEnd:
     """The same of a task that ended before this leader read the store."""
     return TaskEnd(
-        outcome.state, outcome.message or outcome.cause, outcome.output, outcome.result, outcome.result_digest
+        outcome.state,
+        outcome.message or outcome.cause,
+        outcome.output,
+        outcome.result,
+        outcome.result_digest,
+        outcome.artifacts,
     )
 
 

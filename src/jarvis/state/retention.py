@@ -122,7 +122,9 @@ class Retention:
         after = ""
         while page := await self._store.step_list(workflow.id, after, BATCH):
             for step in page:
-                kept.add(workflow.project, filter(None, (step.detail.result_digest, *step.detail.part_digests)))
+                detail = step.detail
+                left = () if detail.artifacts is None else (detail.artifacts,)
+                kept.add(workflow.project, filter(None, (detail.result_digest, *detail.part_digests, *left)), left)
             after = page[-1].path
             await asyncio.sleep(0)
 

@@ -89,6 +89,7 @@ class Outcome:
     result: bytes | None = None
     result_digest: str | None = None
     output: bytes | None = None
+    artifacts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

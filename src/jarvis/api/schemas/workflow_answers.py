@@ -50,6 +50,7 @@ class StepOut(Answer):
     wake_at: Instant
     reused: int | None
     failures: Count
+    artifacts: str | None
 
 
 class StepPage(Answer):

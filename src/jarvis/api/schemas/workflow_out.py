@@ -48,6 +48,7 @@ def step_out(step: Step) -> dict[str, Any]:
         "wake_at": rfc3339(detail.wake_at),
         "reused": detail.reused,
         "failures": detail.failures,
+        "artifacts": detail.artifacts,
     }
 
 

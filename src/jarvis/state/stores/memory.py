@@ -304,6 +304,7 @@ class MemoryStore(MemoryWorkflows):
             last.result,
             last.result_digest,
             last.output,
+            last.artifacts,
         )
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:

@@ -325,7 +325,15 @@ def _outcome(row: Any) -> Outcome:
         return Outcome(row[0], row[1], State(row[2]))
     detail = attempt_detail_of(row[4])
     return Outcome(
-        row[0], row[1], State(row[2]), row[3] or "", detail.message, row[5], detail.result_digest, detail.output
+        row[0],
+        row[1],
+        State(row[2]),
+        row[3] or "",
+        detail.message,
+        row[5],
+        detail.result_digest,
+        detail.output,
+        detail.artifacts,
     )
 
 
