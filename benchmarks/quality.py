@@ -102,7 +102,7 @@ TABLES = {
         ),
         foresight=True,
     ),
-    "predict": Table(
+    "predict-ricc": Table(
         "Predictions, RICC, the whole log of 447,794 tasks: average bounded slowdown, by limits and by predictions",
         "ricc/RICC-2010-2.swf.gz",
         (
@@ -121,6 +121,8 @@ TABLES = {
     ),
 }  # fmt: skip
 
+
+TOGETHER = {"predict": ("predict-hpc2n", "predict-ricc")}
 
 PUBLISHED_GPUS = {
     "default": ("93.08", "95.39"), "gpushare40": ("91.7", "94.15"), "gpushare80": ("87.0", "89.30"),
@@ -208,10 +210,15 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}, q2, q6; all of them when none is named")
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        help=f"of {', '.join(TABLES)}, predict (both of it), q2, q6; all of them when none is named",
+    )
     parser.add_argument("--most", type=int, default=10_000, help="q6: workflows of at most so many tasks")
     options = parser.parse_args()
-    wanted = options.tables or [*TABLES, "q2", "q6"]
+    named = options.tables or [*TABLES, "q2", "q6"]
+    wanted = [one for name in named for one in TOGETHER.get(name, (name,))]
     folder = traces()
     unknown = [name for name in wanted if name not in (*TABLES, "q2", "q6")]
     if unknown:

@@ -156,7 +156,8 @@ def show(folder: Path, most: int) -> bool:
                 f"  {ratio.name[:52]:<52} {ratio.tasks:>5} {ratio.bound:>6.1f}s {ratio.listed:>8.3f} {ratio.levels:>8.3f} "
                 f"{ratio.measured:>8.3f}"
             )
-    listed, levels, measured = (mean(getattr(r, name) for r in found) for name in ("listed", "levels", "measured"))
+    listed, levels = mean(r.listed for r in found), mean(r.levels for r in found)
+    measured = mean(r.measured for r in found)
     worst = max(found, key=lambda r: r.measured / r.levels)
     _say(
         f"\n  mean: listed {listed:.3f}, b-level {levels:.3f}, Jarvis {measured:.3f}, {100 * (measured / levels - 1):+.2f} % "

@@ -32,6 +32,7 @@ RINGS = {
     "jarvis.scheduler.leader": "shell",
     "jarvis.scheduler.workflows": "shell",
     "jarvis.scheduler.schedules": "shell",
+    "jarvis.scheduler.arrivals": "shell",
     "jarvis.scheduler.replay": "shell",
     "jarvis.scheduler.recall": "shell",
     "jarvis.worker.machine": "pure",

@@ -59,7 +59,8 @@ class SchedulerProcess:
 
     async def _start(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = {"role": "scheduler", "name": self.name, "port": 0, "listen": "", "host": "127.0.0.1"}
+        watch = list(self._settings.server.watch)
+        server = {"role": "scheduler", "name": self.name, "port": 0, "listen": "", "host": "127.0.0.1", "watch": watch}
         flags = {"state_dir": str(self.directory), "server": server}
         read_end, self._pipe = os.pipe()
         command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]

@@ -81,7 +81,8 @@ class Web:
             health_checks=checks, more_metrics=self._of_the_scheduler,
             registry=self._registry, replica=server.name if server.shared else "",
             settings=ApiSettings(
-                allowed_hosts=server.settings.server.allowed_hosts, default_user=self._user,
+                allowed_hosts=server.settings.server.allowed_hosts, watch=server.settings.server.watch,
+                default_user=self._user,
                 report_after_s=REPORT_AFTER_S if server.shared else None,
                 heartbeat_flush_s=min(1.0, server.settings.scheduler.heartbeat_s),
             ),

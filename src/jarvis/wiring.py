@@ -18,6 +18,7 @@ from jarvis.config.policies import policy_of
 from jarvis.config.settings import Settings
 from jarvis.core.errors import StoreUnavailable
 from jarvis.own_node import own_nodes
+from jarvis.scheduler.arrivals import Arrivals
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.recall import MOST as RECALLED
@@ -191,6 +192,9 @@ class Server:
         if self.apart is not None:
             self._spawn(self.apart.run(), "scheduler")
         self._spawn(self.election.run(), "election")
+        if self.decides and (watch := self.settings.server.watch):
+            arrivals = Arrivals(self.scheduler.schedules, self.bus, watch, lambda: self.election.leads)
+            self._spawn(arrivals.run(), "arrivals")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         known.cancel()

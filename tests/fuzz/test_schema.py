@@ -128,11 +128,7 @@ def tame(case: Any, world: World, choose: Any) -> None:
     _tame_names(case.path_parameters or {}, path, world, choose)
     for name in [name for name in case.headers or {} if name.lower() in FRAMING]:
         del case.headers[name]
-    query = case.query or {}
-    if "follow" in query:
-        query["follow"] = "false"
-    if "wait" in query:
-        query["wait"] = ("0", "0.05s", "later")[choose(3)]
+    _tame_query(case, path, world, choose)
     if case.method == "POST" and path in VALID and choose(2):
         world.made_valid += 1
         case.body = loads(dumps(VALID[path]).replace("NUMBER", str(world.made_valid)))
@@ -160,6 +156,16 @@ def _tame_names(names: dict[str, Any], path: str, world: World, choose: Any) -> 
         names["project"] = world.quotas[choose(len(world.quotas))]
     if "digest" in names and choose(3):
         names["digest"] = world.digest
+
+
+def _tame_query(case: Any, path: str, world: World, choose: Any) -> None:
+    query = case.query or {}
+    if "follow" in query:
+        query["follow"] = "false"
+    if path == "/recommend" and choose(3):
+        case.query = {"task": world.all[choose(len(world.all))]} if choose(2) else {"name": "made"}
+    if "wait" in query:
+        query["wait"] = ("0", "0.05s", "later")[choose(3)]
 
 
 def _sign(case: Any, world: World) -> None:

@@ -150,7 +150,9 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     schemas = parts.setdefault("schemas", {})
     schemas.update(components())
     for model in (WorkflowIn, DecideIn, RetryWorkflowIn, s.ScheduleIn, s.BackfillIn):
-        schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
     _refer(a.Problem, schemas)
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]

@@ -45,6 +45,8 @@ class ApiSettings:
     default_user: str = "jarvis"
     default_project: str = "default"
     max_wait_s: float = 60.0
+    watch: tuple[str, ...] = ()
+    """Directories below which schedules may wait for files."""
     heartbeat_flush_s: float = 1.0
     report_after_s: float | None = None
     """How long the leader may leave a fact unacknowledged before it is written into the store; None where the leader is in

@@ -31,6 +31,9 @@ def cron() -> None:
     "--on-webhook", is_flag=True, help="Instead of --cron: at each signed request; its path and secret are told."
 )
 @click.option(
+    "--on-file", metavar="PATH", help="Instead of --cron: when a file arrives on the server, like '/in/*.csv'."
+)
+@click.option(
     "--secret-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Secret of --on-webhook, instead of one that is made.",
@@ -45,7 +48,8 @@ def cron() -> None:
 )
 def add(
     name: str, command: tuple[str, ...], rule: str | None, zone: str | None, every: str | None, on_workflow: str | None,
-    on_webhook: bool, secret_file: Path | None, file: Path | None, params: tuple[str, ...], catch_up: str | None, overlap: str,
+    on_webhook: bool, on_file: str | None, secret_file: Path | None, file: Path | None, params: tuple[str, ...],
+    catch_up: str | None, overlap: str,
 ) -> None:  # fmt: skip
     """Add the schedule NAME: jarvis cron add --cron '0 3 * * *' nightly -- COMMAND, or with --workflow FILE."""
     command = command[1:] if command[:1] == ("--",) else command
@@ -56,10 +60,10 @@ def add(
     secret = None if secret_file is None else {"secret": secret_file.read_text(encoding="utf-8").strip()}
     rules = {
         "cron": rule, "every": every, "on_workflow": None if on_workflow is None else _end(on_workflow),
-        "on_webhook": (secret or {}) if on_webhook else None,
+        "on_webhook": (secret or {}) if on_webhook else None, "on_file": None if on_file is None else {"path": on_file},
     }  # fmt: skip
     if len(rules) - list(rules.values()).count(None) != 1:
-        raise click.UsageError("give one of --cron, --every, --on-workflow, --on-webhook")
+        raise click.UsageError("give one of --cron, --every, --on-workflow, --on-webhook, --on-file")
     body: dict[str, Any] = {"name": name, "zone": zone, "catch_up": catch_up, "overlap": overlap, **rules}
     body = {key: value for key, value in body.items() if value is not None}
     if file is not None:
@@ -91,6 +95,8 @@ def _rule(one: dict[str, Any]) -> str:
         return f"on workflow {on['name']} {on['state']}"
     if one["on_webhook"] is not None:
         return "on webhook"
+    if one["on_file"] is not None:
+        return f"on file {one['on_file']['path']}"
     return str(one["cron"] or f"every {one['every']:g}s")
 
 
@@ -121,7 +127,7 @@ def show(name: str, output: str) -> None:
     if output in ("json", "yaml"):
         print_data(one, output)
         return
-    hidden = {"cron", "every", "on_workflow", "on_webhook"} | (set() if one["cron"] else {"zone"})
+    hidden = {"cron", "every", "on_workflow", "on_webhook", "on_file"} | (set() if one["cron"] else {"zone"})
     hook = one["on_webhook"] or {}
     told = {"name": one["name"], "rule": _rule(one), "hook": hook.get("path")} | {
         key: one[key] for key in one if key not in hidden

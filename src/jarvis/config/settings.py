@@ -42,6 +42,15 @@ class ServerSettings(_Section):
     advertise: tuple[str, ...] = ()
     """Names and addresses by which others reach it, the first one first; default: the host's own."""
     body_limit: Size = Field(8 * 1024 * 1024, gt=0)
+    watch: tuple[str, ...] = ()
+    """Directories in which, and below which, schedules may wait for files; with several servers the same on each, and
+    shared."""
+
+    @model_validator(mode="after")
+    def _check_watch(self) -> "ServerSettings":
+        if wrong := [path for path in self.watch if not path.startswith("/")]:
+            raise ValueError(f"server.watch: {wrong[0]!r} is not an absolute path")
+        return self
 
 
 class StoreSettings(_Section):

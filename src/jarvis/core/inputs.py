@@ -7,6 +7,7 @@ import msgspec
 from jarvis.core.attempt import Output, Usage
 from jarvis.core.command import Command
 from jarvis.core.resources import Resources
+from jarvis.core.schedule import Stamp
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
 from jarvis.core.workflow import Workflow
@@ -175,9 +176,19 @@ class NodesSeen:
     unfit: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class FilesSeen:
+    """What lies in the directory that a schedule waits for: ``settled`` are files that were the same at two looks."""
+
+    cause_id: str
+    schedule: int
+    present: frozenset[str]
+    settled: dict[str, Stamp]
+
+
 Input = (
     TasksTaken | WorkflowsTaken | CommandsTaken | LookAgain | NodeConnected | NodeDisconnected | NodeReported | ReportTaken
-    | NodesSeen
+    | NodesSeen | FilesSeen
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -29,6 +29,17 @@ class OnWebhook(msgspec.Struct, frozen=True, tag="webhook", tag_field="kind"):
     secret: str
 
 
+class OnFile(msgspec.Struct, frozen=True, tag="file", tag_field="kind"):
+    """The arrival of files in a directory of the leader's machine whose names match ``pattern``, as shells do it."""
+
+    directory: str
+    pattern: str
+
+
+Stamp = tuple[int, int]
+"""Of a file: when it was last changed, in nanoseconds since 1970, and its size in bytes."""
+
+
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """Five fields of cron in a time zone, or every so many seconds since ``start`` (by default at whole minutes, hours and days
     of UTC), or ``on`` what happens."""
@@ -37,7 +48,7 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = "UTC"
     every: float | None = None
     start: float = 0.0
-    on: OnWorkflow | OnWebhook | None = None
+    on: OnWorkflow | OnWebhook | OnFile | None = None
 
 
 class Schedule(msgspec.Struct, kw_only=True):
@@ -63,3 +74,5 @@ class Schedule(msgspec.Struct, kw_only=True):
     runs: int = 0
     skipped: int = 0
     """Nominal times, or events, without a run."""
+    files: dict[str, Stamp] = {}
+    """By name: the files that made runs, or were left out."""

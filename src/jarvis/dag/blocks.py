@@ -62,7 +62,7 @@ class Blocks(Steps):
         """Who waits for whom, and ranks: worked out once for a block however often it runs."""
         found = self._plans.get(id(steps))
         if found is None:
-            found = self._plans[id(steps)] = (dependents(steps), ranks(steps, weights(steps)))
+            found = self._plans[id(steps)] = (dependents(steps), ranks(steps, weights(steps, self.predicted)))
         return found
 
     def _scope_over(self, scope: Scope) -> None:

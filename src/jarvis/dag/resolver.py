@@ -1,10 +1,11 @@
 """PURE: may a step begin? From its edges, its trigger and how the steps before it ended. Order and levels of a block."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 
 from jarvis.core.states import State
+from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import FAILURES, Edge, EdgeOn, StepSpec, Trigger
 
 
@@ -70,6 +71,15 @@ def dependents(steps: Sequence[StepSpec]) -> dict[str, list[tuple[str, Edge]]]:
     return out
 
 
+Expected = Callable[[TaskSpec], float | None]
+"""How long the task of a step is predicted to run, None where nothing is known of those like it."""
+
+
+def unknown(spec: TaskSpec) -> float | None:
+    """Where nothing is predicted."""
+    return None
+
+
 def ranks(steps: Sequence[StepSpec], weight: Mapping[str, float]) -> dict[str, float]:
     """Length of the longest path from each step to an end of its block, its own weight included (the b-level).
 
@@ -83,20 +93,25 @@ def ranks(steps: Sequence[StepSpec], weight: Mapping[str, float]) -> dict[str, f
     return rank
 
 
-def weights(steps: Sequence[StepSpec]) -> dict[str, float]:
-    """The expected seconds of each step of a block: its time limit or timeout, the longest way through what is inside of it,
-    the length of a pause. What tells nothing counts as the mean of those that do; where none does, nothing is known."""
-    known = {step.id: seconds for step in steps if (seconds := _seconds(step)) is not None}
+def weights(steps: Sequence[StepSpec], predicted: Expected = unknown) -> dict[str, float]:
+    """The expected seconds of each step of a block: what is ``predicted`` for it, its time limit or timeout, the longest way
+    through what is inside of it, the length of a pause. What tells nothing counts as the mean of those that do; where none does,
+    nothing is known."""
+    known = {step.id: seconds for step in steps if (seconds := _seconds(step, predicted)) is not None}
     if not known:
         return {}
     mean = sum(known.values()) / len(known)
     return {step.id: known.get(step.id, mean) for step in steps}
 
 
-def _seconds(step: StepSpec) -> float | None:
+def _seconds(step: StepSpec, predicted: Expected) -> float | None:
     if step.task is not None:
+        if (said := predicted(step.task)) is not None:
+            return said
         return step.timeout if step.task.time_limit is None else step.task.time_limit
     if step.kind == "sleep":
         return float(step.sleep) if isinstance(step.sleep, int | float) else None
-    inside = [max(ranks(b.steps, w).values(), default=0.0) for _, b in step.blocks if (w := weights(b.steps))]
+    inside = [
+        max(ranks(b.steps, w).values(), default=0.0) for _, b in step.blocks if (w := weights(b.steps, predicted))
+    ]
     return max(inside, default=step.timeout)

@@ -5,7 +5,7 @@ twice runs once, unless its hours or minutes are given by ``*``.
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -13,7 +13,7 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from jarvis.core.errors import InvalidValue
-from jarvis.core.schedule import OnWorkflow, Rule, Schedule
+from jarvis.core.schedule import OnWorkflow, Rule, Schedule, Stamp
 from jarvis.core.states import State
 from jarvis.core.workflow import Workflow
 
@@ -34,7 +34,7 @@ def _zone(name: str) -> ZoneInfo:
 def checked(rule: Rule) -> Rule:
     """The rule itself if it can make runs; raises :class:`InvalidValue`."""
     if [rule.cron, rule.every, rule.on].count(None) != 2:
-        raise InvalidValue("rule", "several or none", "one of cron, every, on_workflow, on_webhook")
+        raise InvalidValue("rule", "several or none", "one of cron, every, on_workflow, on_webhook, on_file")
     if rule.every is not None and rule.every < LEAST_S:
         raise InvalidValue("every", rule.every, f"at least {LEAST_S:g} s")
     try:
@@ -134,3 +134,20 @@ def circle(schedule: Schedule, others: Iterable[Schedule]) -> list[str]:
         seen.update(fresh)
         ways += [[*way, name] for name in fresh]
     return []
+
+
+FILES_KEPT = 2000
+"""Names that a schedule remembers; beyond, the oldest that lie there no more are forgotten."""
+
+
+def arrived(schedule: Schedule, present: Collection[str], settled: Mapping[str, Stamp]) -> list[str]:
+    """Files that are new, or others than before, in the order of their age. From now on they are known."""
+    fresh = sorted((stamp, name) for name, stamp in settled.items() if schedule.files.get(name) != stamp)
+    for stamp, name in fresh:
+        schedule.files.pop(name, None)
+        schedule.files[name] = stamp
+    spare = len(schedule.files) - FILES_KEPT
+    if spare > 0:
+        for name in [name for name in schedule.files if name not in present][:spare]:
+            del schedule.files[name]
+    return [name for _, name in fresh]

@@ -22,6 +22,7 @@ from jarvis.dag import expressions
 from jarvis.dag.expressions import BadExpression
 from jarvis.dag.filling import Filling, seconds_of
 from jarvis.dag.progress import Deeds, Many, Scope, Vertex
+from jarvis.dag.resolver import Expected, unknown
 
 EXPAND_TO = 512
 """Elements of fan-outs are made up until so many tasks are ready: a hundred thousand are never all in memory."""
@@ -51,6 +52,7 @@ class Steps:
         self._order = 0
         self._expanding: dict[str, Vertex] = {}
         self._plans: dict[int, tuple[dict[str, Any], dict[str, float]]] = {}
+        self.predicted: Expected = unknown
         self.root = Scope(workflow.spec.block, None, "")
         self._filling = Filling(workflow)
 

@@ -19,6 +19,8 @@ from jarvis.scheduler.whatif import AHEAD_MOST, RESERVE_ALL, question, start_in
 
 RUNNING_MOST = 2000
 """Attempts whose ends are predicted for one answer: with more on the nodes that it could have, nothing is said."""
+WORK_MOST = 30_000
+"""Attempts times tasks that go first: with more, an answer would keep the leader for longer than 0.1 s, and nothing is said."""
 Bound = Literal["low", "seconds", "high"]
 Ends = dict[int, list[tuple[int, Placed, Prediction | None]]]
 
@@ -39,7 +41,7 @@ def run_of(cluster: Cluster, task: Task, position: int, now: float) -> dict[str,
 
 def start_of(cluster: Cluster, policy: Policy, task: Task, ahead: list[Task], now: float) -> dict[str, Any] | None:
     """Seconds until a queued task starts, and the bounds; None where ends are too many, or known of too few."""
-    running = _running(cluster, task, now)
+    running = _running(cluster, task, len(ahead), now)
     if running is None or len(ahead) > AHEAD_MOST:
         return None
     low = _start(cluster, policy, [task], (running, "low"), now)
@@ -56,10 +58,11 @@ def start_of(cluster: Cluster, policy: Policy, task: Task, ahead: list[Task], no
     }  # fmt: skip
 
 
-def _running(cluster: Cluster, task: Task, now: float) -> Ends | None:
+def _running(cluster: Cluster, task: Task, ahead: int, now: float) -> Ends | None:
     """Node → what is on it, with what is predicted of the rest of it; only of nodes that are large enough. None: too many."""
     views = [v for v in cluster.nodes.values() if vector.fits(task.spec.resources, v.node.resources)]
-    if sum(len(view.placed) for view in views) > RUNNING_MOST:
+    count = sum(len(view.placed) for view in views)
+    if count > RUNNING_MOST or count * (ahead + 1) > WORK_MOST:
         return None
     return {
         view.node.id: [(n, p, cluster.predictor.remaining(*_of(cluster, p, now))) for n, p in view.placed.items()]

@@ -12,11 +12,11 @@ import msgspec
 
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Input
-from jarvis.core.schedule import Schedule
+from jarvis.core.inputs import CommandsTaken, FilesSeen, Input
+from jarvis.core.schedule import OnFile, Schedule
 from jarvis.core.task import Task
 from jarvis.core.workflow import EVENT, Workflow, WorkflowSpec
-from jarvis.dag.schedules import can_be_kept, circle, due, follows, next_after, times
+from jarvis.dag.schedules import arrived, can_be_kept, circle, due, follows, next_after, times
 from jarvis.scheduler.placement import on_task_taken
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
@@ -46,13 +46,26 @@ class Schedules:
         return min((s.next_at for s in self.known.values() if s.next_at is not None and not s.paused), default=None)
 
     async def handle(self, turn: Turn, item: Input) -> None:
-        """Take what is asked of schedules out of it."""
+        """Take what is asked of schedules out of it, and what they wait for."""
+        if isinstance(item, FilesSeen):
+            await self._on_files(turn, item)
         if not isinstance(item, CommandsTaken):
             return
         for command in [c for c in item.commands if c.body.verb.startswith("schedule_")]:
             item.commands.remove(command)
             turn.cause_id = item.cause_id
             turn.changes.commands_done[command.id] = await self._on_command(turn, command)
+
+    async def _on_files(self, turn: Turn, item: FilesSeen) -> None:
+        schedule = self.known.get(item.schedule)
+        if schedule is None or schedule.paused or not isinstance(schedule.rule.on, OnFile):
+            return
+        turn.cause_id = item.cause_id
+        for name in arrived(schedule, item.present, item.settled):
+            changed, size = item.settled[name]
+            path = f"{schedule.rule.on.directory}/{name}"
+            event = {"path": path, "name": name, "size": size, "changed_at": changed / 1e9}
+            await self._happened(turn, schedule, event)
 
     async def _on_command(self, turn: Turn, command: Command) -> str:
         if command.body.schedule not in self.known:

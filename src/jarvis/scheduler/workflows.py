@@ -18,7 +18,9 @@ from jarvis.dag.dag_manager import Run
 from jarvis.dag.progress import TaskEnd
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.placement import on_task_taken, on_tasks_ended
+from jarvis.scheduler.policy.prediction import OF_ITS_NAME, Predictor
 from jarvis.scheduler.turn import Turn
+from jarvis.scheduler.whatif import as_task
 from jarvis.state.store import Outcome, Store
 
 PAGE = 2000
@@ -106,6 +108,7 @@ class Workflows:
         """A re-run comes with the steps that it takes over."""
         run = Run(workflow, await self._steps(workflow.id) if workflow.rerun_of is not None else ())
         self.runs[workflow.id] = run
+        _predict(turn, run)
         run.begin(turn.now)
         self._apply(turn, run)
 
@@ -114,6 +117,7 @@ class Workflows:
         runs, self._read = self._read, []
         for run in runs:
             turn.cause_id = f"rebuild-{run.workflow.id}"
+            _predict(turn, run)
             run.begin(turn.now)
             self._apply(turn, run)
             unheard = [task for task in run.tasks if task not in turn.cluster.tasks]
@@ -229,6 +233,24 @@ class Workflows:
             self._unfinished.pop(workflow.id, None)
         elif run.startable:
             self._unfinished[workflow.id] = None
+
+
+class StepTimes:
+    """How long the task of a step runs, by what ended of its name or command; wider groups say nothing about one step."""
+
+    def __init__(self, predictor: Predictor, workflow: Workflow) -> None:
+        self._predictor, self._workflow = predictor, workflow
+
+    def __call__(self, spec: TaskSpec) -> float | None:
+        workflow = self._workflow
+        said = self._predictor.predict(as_task(spec, workflow.project, workflow.user, 0.0, ident=0))
+        return said.seconds if said is not None and said.like in OF_ITS_NAME else None
+
+
+def _predict(turn: Turn, run: Run) -> None:
+    """Where orders go by predictions, so does the longest path."""
+    if turn.cluster.order.times == "predicted":
+        run.predicted = StepTimes(turn.cluster.predictor, run.workflow)
 
 
 def end_of(turn: Turn, task: Task) -> TaskEnd:

@@ -1,7 +1,8 @@
-"""Where this user's settings and the state of their server are: for those who start a server, and those who look for it."""
+"""Where this user's settings and the state of their server are: for those who start a server, and those who look for it. And which
+path is within which."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -39,3 +40,9 @@ def _in_file(path: Path) -> str:
     except yaml.YAMLError:
         return ""
     return str(data.get("state_dir") or "") if isinstance(data, dict) else ""
+
+
+def is_below(directory: str, allowed: Sequence[str]) -> bool:
+    """Whether it is one of the allowed ones, or within one, wherever links lead."""
+    real = Path(directory).resolve()
+    return any(real.is_relative_to(Path(one).resolve()) for one in allowed)

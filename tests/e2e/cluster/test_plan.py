@@ -65,3 +65,19 @@ def test_what_ran_is_known_after_a_restart(fresh: Home) -> None:
     fresh.jarvis("up", "--cpus", "4")
     wait_for(lambda: fresh.jarvis("recommend", "-n", "row", code=None).returncode == 0, "the history is read")
     assert json.loads(fresh.jarvis("recommend", "-n", "row", "-o", "json").stdout)["runs"] == 5
+
+
+def test_what_is_predicted_of_one_that_waits(up: Home) -> None:
+    array = up.jarvis("submit", "-q", "-n", "quick", "-a", "0-11", "true").stdout.strip()
+    up.jarvis("wait", array)
+    running = up.jarvis("submit", "-q", "-n", "quick", "-c", "3", "-t", "10:00", "sleep", "60").stdout.strip()
+    wait_for(lambda: json.loads(up.jarvis("show", running, "-o", "json").stdout)["state"] == "running", "it runs")
+    waiting = up.jarvis("submit", "-q", "-n", "quick", "-c", "3", "true").stdout.strip()
+    told = json.loads(up.jarvis("why", waiting, "-o", "json").stdout)
+    assert told["run"]["runs"] == 12
+    assert 0 <= told["run"]["low_s"] <= told["run"]["seconds"] <= told["run"]["high_s"]
+    assert told["predicted"]["earliest_s"] <= told["predicted"]["start_s"] <= told["predicted"]["latest_s"]
+    said = up.jarvis("why", waiting).stdout
+    assert "predicted to start in " in said
+    assert "as 12 runs of its command did" in said or "as 12 tasks of its name did" in said
+    up.jarvis("cancel", waiting, running)

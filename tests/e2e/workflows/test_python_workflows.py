@@ -1,6 +1,7 @@
 """Workflows written in Python: calls of tasks inside a ``@workflow``, and the explicit builder."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,16 +86,33 @@ def large(size: int) -> bytes:
 
 @jarvis.task(cpus=0.5)
 def sizes(one: bytes, several: list[bytes]) -> list[list[int]]:
-    return [[part[0], len(part)] for part in (one, *several)]
+    return [[sum(part[:1]), len(part)] for part in (one, *several)]
 
 
 def test_results_too_large_for_a_row_travel_by_reference(client: Client) -> None:
     with WorkflowBuilder("large") as wf:
-        wf.returns(sizes(large(20), large.map([3, 1, 10])))
+        wf.returns(sizes(large(20), large.map([3, 0, 10])))
     handle = wf.submit(client)
-    assert handle.result(PATIENCE) == [[20, 2_000_000], [3, 300_000], [1, 100_000], [10, 1_000_000]]
+    assert handle.result(PATIENCE) == [[20, 2_000_000], [3, 300_000], [0, 0], [10, 1_000_000]]
     step = handle.step("large") or {}
     assert step["output"] is None
+
+
+@jarvis.task(cpus=0.5)
+def needs(file: str, data: bytes) -> int:
+    with Path(file).open():
+        return len(data)
+
+
+def test_a_rerun_is_given_the_large_results_of_the_first_run(client: Client, tmp_path: Path) -> None:
+    with WorkflowBuilder("again") as wf:
+        wf.returns(needs(str(tmp_path / "there"), large(5)))
+    first = wf.submit(client)
+    assert first.wait(PATIENCE)["state"] == "failed"
+    (tmp_path / "there").touch()
+    second = client.workflow(int(client.connection.post(f"/workflows/{first.id}/retry", {"again": []})["id"]))
+    assert second.result(PATIENCE) == 500_000
+    assert (second.step("large") or {})["task"] == (first.step("large") or {})["task"]
 
 
 def test_an_expression_that_needs_a_large_result_is_told_so(client: Client) -> None:

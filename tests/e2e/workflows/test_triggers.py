@@ -1,11 +1,12 @@
 """Schedules that wait for events, on a real cluster: one run for each, also over a leader that is killed."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import httpx2 as httpx
-from tests.e2e.cluster.harness import Home, wait_for
+from tests.e2e.cluster.harness import Home, home, wait_for
 
 from jarvis.api.webhooks import signature
 from jarvis.sdk.client import Client
@@ -105,3 +106,27 @@ def test_a_signed_request_makes_one_run_however_often_it_comes(up: Home, client:
     assert "on webhook" in up.jarvis("cron", "ls").stdout
     up.jarvis("cron", "add", "--on-webhook", "--every", "5m", "x", "--", "true", code=2)
     up.jarvis("cron", "rm", "push", "twice")
+
+
+def test_files_that_arrive_make_one_run_each(tmp_path: Path) -> None:
+    inbox, ledger = tmp_path / "inbox", tmp_path / "ledger"
+    inbox.mkdir()
+    command = ("sh", "-c", f'echo "$JARVIS_EVENT" >> {ledger}')
+    with home() as made:
+        made.env["JARVIS_SERVER__WATCH"] = json.dumps([str(inbox)])
+        made.jarvis("up", "--cpus", "4")
+        for path in ("/etc/*.conf", f"{tmp_path}/*.csv", f"{inbox}/../*.csv", f"{inbox}*/x.csv", f"{inbox}/"):
+            assert "on_file.path" in made.jarvis("cron", "add", "--on-file", path, "bad", "--", "true", code=1).stderr
+        made.jarvis("cron", "add", "--on-file", f"{inbox}/*.csv", "load", "--", *command)
+        (inbox / "a.csv").write_text("1")
+        (inbox / "a.txt").write_text("1")
+        wait_for(lambda: len(lines(ledger)) == 1, "the first one is told")
+        os.kill(made.server.pid, signal.SIGKILL)
+        (inbox / "b.csv").write_text("22")
+        made.jarvis("up", "--cpus", "4")
+        wait_for(lambda: len(lines(ledger)) == 2, "the one that came meanwhile is told")
+        found = [json.loads(line) for line in lines(ledger)]
+        assert [(one["path"], one["size"]) for one in found] == [(f"{inbox}/a.csv", 1), (f"{inbox}/b.csv", 2)]
+        with made.client() as client:
+            assert client.connection.get("/schedules/load")["runs"] == 2
+        assert f"on file {inbox}/*.csv" in made.jarvis("cron", "ls").stdout

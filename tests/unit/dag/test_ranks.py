@@ -57,3 +57,16 @@ def test_elements_of_a_fan_out_rank_as_the_whole() -> None:
     assert ready(each, {"id": "last", "command": "true", "time_limit": 4, "depends_on": ["each"]}) == {
         "each[0]": 7.0, "each[1]": 7.0,
     }  # fmt: skip
+
+
+def test_what_is_predicted_comes_before_a_limit() -> None:
+    steps = block(
+        {"id": "a", "name": "known", "command": "true", "time_limit": 100}, {"id": "b", "command": "true", "time_limit": 50},
+        {"id": "c", "steps": [{"id": "d", "name": "known", "command": "true"}]}, {"id": "e", "approval": "go?"},
+    ).steps  # fmt: skip
+    assert weights(steps, lambda spec: 10.0 if spec.name == "known" else None) == {
+        "a": 10.0,
+        "b": 50.0,
+        "c": 10.0,
+        "e": 70 / 3,
+    }

@@ -85,6 +85,10 @@ def test_too_many_to_foresee(monkeypatch: pytest.MonkeyPatch) -> None:
         case.started(case.submit(cpus=1))
     waiting = case.submit(cpus=4)
     assert told(case, waiting)["predicted"] is not None
+    monkeypatch.setattr(foresight, "WORK_MOST", 3)
+    assert told(case, waiting)["predicted"] is None
+    monkeypatch.setattr(foresight, "WORK_MOST", 4)
+    assert told(case, waiting)["predicted"] is not None
     monkeypatch.setattr(foresight, "RUNNING_MOST", 3)
     assert told(case, waiting)["predicted"] is None
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,9 +20,10 @@ from jarvis.api.workflow_documents import Rules, compiled, given_of
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import Conflict, InvalidValue, NotFound
 from jarvis.core.permissions import ANY_PROJECT, Access, allowed
-from jarvis.core.schedule import OnWebhook, OnWorkflow, Rule, Schedule
+from jarvis.core.schedule import OnFile, OnWebhook, OnWorkflow, Rule, Schedule
 from jarvis.dag.schedules import checked, circle, next_after
 from jarvis.state.store import IdempotencyKey
+from jarvis.utils.places import is_below
 
 router = APIRouter(tags=["schedules"])
 
@@ -36,10 +38,10 @@ async def add_schedule(request: Request, context: Ctx) -> Response:
     project = body.project or (own[0] if own else context.services.settings.default_project)
     context.allow("submit", word(project, "project", 100))
     now = context.services.clock.now()
-    rule = _rule(body)
+    rule = _rule(body, context.services.settings.watch)
     schedule = Schedule(
         id=0, name=word(body.name, "name", 100), project=project, user=principal.user, rule=rule, catch_up=body.catch_up,
-        overlap=body.overlap, created_at=now, next_at=next_after(rule, now), **await _what(context, body, now),
+        overlap=body.overlap, created_at=now, next_at=next_after(rule, now), **await _what(context, body, rule, now),
     )  # fmt: skip
     if found := circle(schedule, await context.services.store.schedule_list()):
         raise InvalidValue("on_workflow", " → ".join(found), "workflows that do not make each other run for ever")
@@ -63,15 +65,9 @@ def _added(schedule: Schedule, body: ScheduleIn, replayed: bool) -> Response:
     return answer(told, 200 if replayed else 201, headers)
 
 
-def _rule(body: ScheduleIn) -> Rule:
+def _rule(body: ScheduleIn, watch: Sequence[str]) -> Rule:
     every = None if body.every is None else duration(body.every, "every")
-    on: OnWorkflow | OnWebhook | None = None
-    if body.on_workflow is not None and body.on_webhook is not None:
-        raise InvalidValue("on_webhook", "beside on_workflow", "one event; add a schedule for each")
-    if body.on_workflow is not None:
-        on = OnWorkflow(word(body.on_workflow.name, "on_workflow.name", 100), body.on_workflow.state)
-    elif body.on_webhook is not None:
-        on = OnWebhook(text(body.on_webhook.secret or secrets.token_urlsafe(32), "on_webhook.secret"))
+    on = _event(body, watch)
     rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every, on=on))
     if on is not None and (extra := {"zone", "catch_up"} & body.model_fields_set):
         field = min(extra)
@@ -79,7 +75,31 @@ def _rule(body: ScheduleIn) -> Rule:
     return rule
 
 
-async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any]:
+def _event(body: ScheduleIn, watch: Sequence[str]) -> OnWorkflow | OnWebhook | OnFile | None:
+    given = [name for name in ("on_workflow", "on_webhook", "on_file") if getattr(body, name) is not None]
+    if len(given) > 1:
+        raise InvalidValue(given[1], f"beside {given[0]}", "one event; add a schedule for each")
+    if body.on_workflow is not None:
+        return OnWorkflow(word(body.on_workflow.name, "on_workflow.name", 100), body.on_workflow.state)
+    if body.on_webhook is not None:
+        return OnWebhook(text(body.on_webhook.secret or secrets.token_urlsafe(32), "on_webhook.secret"))
+    return None if body.on_file is None else _files(text(body.on_file.path, "on_file.path"), watch)
+
+
+def _files(path: str, watch: Sequence[str]) -> OnFile:
+    """Only where an administrator lets schedules look: names of files are told, and a run may follow for each."""
+    directory, _, pattern = path.rpartition("/")
+    if not path.startswith("/") or not directory or not pattern or set(directory) & set("*?["):
+        raise InvalidValue(
+            "on_file.path", path, "an absolute path whose last part alone may be a pattern, like /in/*.csv"
+        )
+    if not is_below(directory, watch):
+        said = f"below {' or '.join(watch)}" if watch else "below a directory of server.watch, where there is none yet"
+        raise InvalidValue("on_file.path", path, said)
+    return OnFile(directory, pattern)
+
+
+async def _what(context: Context, body: ScheduleIn, rule: Rule, now: float) -> dict[str, Any]:
     """The task or the workflow, checked as a submission is."""
     if (body.task is None) == (body.workflow is None):
         raise InvalidValue("task", "both or neither", "a task or a workflow")
@@ -91,7 +111,7 @@ async def _what(context: Context, body: ScheduleIn, now: float) -> dict[str, Any
     import msgspec
 
     envelope = msgspec.json.encode({"document": body.workflow, "params": body.params})
-    on_event = body.on_workflow is not None or body.on_webhook is not None
+    on_event = rule.on is not None
     return {"workflow": await asyncio.to_thread(compiled, given_of(envelope, ""), rules, on_event)}
 
 

@@ -8,7 +8,7 @@ from jarvis.api.schemas.answers import Answer, Count, Instant
 from jarvis.api.schemas.task_in import Duration, Short, Strict, Word
 from jarvis.api.schemas.task_in import Instant as InstantIn
 from jarvis.api.schemas.values import rfc3339
-from jarvis.core.schedule import EndState, OnWebhook, OnWorkflow, Schedule
+from jarvis.core.schedule import EndState, OnFile, OnWebhook, OnWorkflow, Schedule
 from jarvis.dag.schedules import upcoming
 
 
@@ -25,9 +25,15 @@ class OnWebhookIn(Strict):
     secret: Annotated[str, Field(min_length=16, max_length=200)] | None = None
 
 
+class OnFileIn(Strict):
+    """Files that arrive in a directory of the leader's machine: ``/in/*.csv``. Only the name may be a pattern."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class ScheduleIn(Strict):
-    """A name, a rule (``cron`` with ``zone``, or ``every``, ``on_workflow``, ``on_webhook``), and a ``task`` or a ``workflow``
-    (with ``params``)."""
+    """A name, a rule (``cron`` with ``zone``, ``every``, ``on_workflow``, ``on_webhook`` or ``on_file``), and a ``task`` or a
+    ``workflow`` (with ``params``)."""
 
     name: Word
     cron: Short | None = None
@@ -35,6 +41,7 @@ class ScheduleIn(Strict):
     every: Duration | None = None
     on_workflow: OnWorkflowIn | None = None
     on_webhook: OnWebhookIn | None = None
+    on_file: OnFileIn | None = None
     catch_up: Literal["skip", "last", "all"] = "last"
     overlap: Literal["allow", "skip"] = "allow"
     project: Word | None = None
@@ -68,6 +75,10 @@ class OnWebhookOut(Answer):
     path: str
 
 
+class OnFileOut(Answer):
+    path: str
+
+
 class ScheduleOut(Answer):
     id: int
     name: str
@@ -78,6 +89,7 @@ class ScheduleOut(Answer):
     every: float | None
     on_workflow: OnWorkflowOut | None
     on_webhook: OnWebhookOut | None
+    on_file: OnFileOut | None
     catch_up: str
     overlap: str
     kind: Annotated[str, Field(pattern="^(task|workflow)$")]
@@ -122,6 +134,7 @@ def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
         "every": rule.every,
         "on_workflow": {"name": rule.on.name, "state": rule.on.state} if isinstance(rule.on, OnWorkflow) else None,
         "on_webhook": {"path": hook_path(schedule.id)} if isinstance(rule.on, OnWebhook) else None,
+        "on_file": {"path": f"{rule.on.directory}/{rule.on.pattern}"} if isinstance(rule.on, OnFile) else None,
         "catch_up": schedule.catch_up,
         "overlap": schedule.overlap,
         "kind": "task" if schedule.task is not None else "workflow",

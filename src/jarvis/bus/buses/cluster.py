@@ -14,6 +14,7 @@ from jarvis.core.effects import AckFrame, Effect, ToNode, ToSession, Welcome
 from jarvis.core.event import Event
 from jarvis.core.inputs import (
     CommandsTaken,
+    FilesSeen,
     Input,
     LookAgain,
     NodeConnected,
@@ -88,6 +89,8 @@ class ClusterBus:
     def offer(self, item: Input) -> bool:
         if self._leading:
             return self._local.offer(item)
+        if isinstance(item, FilesSeen):  # of a machine that leads no more
+            return False
         leader = self._leader()
         if isinstance(item, TasksTaken | WorkflowsTaken | CommandsTaken):
             item = LookAgain(item.cause_id)

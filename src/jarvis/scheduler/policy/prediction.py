@@ -49,6 +49,7 @@ LIKE = (
     "runs of its command with the same request",
 )  # fmt: skip
 """What a group has in common, from the widest."""
+OF_ITS_NAME = LIKE[3:]
 
 
 NEEDS_KNOWN = frozenset({3, 4})
