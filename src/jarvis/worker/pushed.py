@@ -40,6 +40,7 @@ class Pushed:
             finally:
                 for maker in makers:
                     maker.cancel()
+                await asyncio.wait(makers)
             if account.switch is not None:
                 await asyncio.to_thread(_give, building, account.switch["uid"], account.switch["gid"])
             building.rename(target)

@@ -69,8 +69,10 @@ async def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_had_starts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, *OPTIONS, "--allow-root") as (server, node):
-        digest = pushed(server, x=b"1", y=b"2")
-        del server.blobs[hashlib.sha256(b"2").hexdigest()]
+        lost = os.urandom(6 * PIECE)
+        digest = pushed(server, x=b"1", y=lost)
+        for at in range(0, len(lost), PIECE):
+            del server.blobs[hashlib.sha256(lost[at : at + PIECE]).hexdigest()]
         await server.assign(
             shell(1, "true", cwd=None, push=(digest,)), shell(2, "true", cwd=None, push=(server.put(b"{}x"),)),
             shell(3, "true", cwd=None, push=(server.put(b'{"files":[["../../x",0,"' + b"0" * 64 + b'",[],false]]}'),)),

@@ -7,6 +7,7 @@ how old a body is, is told by the younger of the two.
 import asyncio
 import hashlib
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from collections.abc import Set as AbstractSet
@@ -26,6 +27,7 @@ BODIES, USED, PARTS = "bodies", "used", "parts"
 SMALL = 8 * 1024 * 1024
 """A stream up to this size is sent in one request; of a longer one, parts of this size."""
 SWEEP_PAGE = 1000
+COUNT_AGAIN_S = 3600.0
 RESOLUTION_S = 1.0
 """S3 tells whole seconds, so that something may seem older than it is."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -45,11 +47,13 @@ class ObjectBlobStore:
 
     def __init__(self, bucket: ObjectStore) -> None:
         self._bucket = bucket
+        self._total, self._counted_at = 0, float("-inf")
 
     async def put(self, project: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         if not await self._touched(project, digest):
             await _asked(obstore.put_async(self._bucket, _key(BODIES, project, digest), data))
+            self._total += len(data)
         return digest
 
     async def put_stream(self, project: str, chunks: AsyncIterator[bytes], limit: int) -> tuple[str, int]:
@@ -71,9 +75,11 @@ class ObjectBlobStore:
                 return await self.put(project, bytes(begun)), size
             await _asked(writer.write(bytes(begun)))
             await _asked(writer.close())
-            key = _key(BODIES, project, hasher.hexdigest())
-            await _asked(obstore.copy_async(self._bucket, part, key))
-            return hasher.hexdigest(), size
+            digest = hasher.hexdigest()
+            if not await self._touched(project, digest):
+                await _asked(obstore.copy_async(self._bucket, part, _key(BODIES, project, digest)))
+                self._total += size
+            return digest, size
         finally:
             if size >= SMALL:
                 await self._drop_part(writer, part)
@@ -130,6 +136,7 @@ class ObjectBlobStore:
                 continue
             await _asked(obstore.delete_async(self._bucket, key))
             freed += size
+        self._total -= freed
         return freed
 
     async def _is_young(self, key: str, before: float) -> bool:
@@ -150,7 +157,7 @@ class ObjectBlobStore:
 
     async def delete(self, project: str, digest: str) -> bool:
         try:
-            await self.size(project, digest)
+            self._total -= await self.size(project, digest)
         except NotFound:
             return False
         await asyncio.gather(*(
@@ -159,7 +166,11 @@ class ObjectBlobStore:
         return True
 
     async def total_bytes(self) -> int:
-        return sum([size async for _, size, _ in self._listed("")])
+        """Counted now and then, because a bucket tells it object by object; what this server did since is known."""
+        now = time.monotonic()
+        if now - self._counted_at > COUNT_AGAIN_S:
+            self._total, self._counted_at = sum([size async for _, size, _ in self._listed("")]), now
+        return self._total
 
 
 def _owner(project: str) -> str:
