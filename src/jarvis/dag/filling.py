@@ -19,8 +19,8 @@ from jarvis.dag.progress import Scope, Vertex
 
 _NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": "", "artifacts": None}
 _WHOLE = re.compile(r"\$\{\{\s*steps(?:\.(\w+)|\['([\w-]+)'\])\.output\s*\}\}")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _READ = re.compile(rb"""steps\s*(?:\.\s*(\w+)|\[\s*\\?["']([\w-]+))""")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 INPUTS_LIMIT = 1024 * 1024
 """Bytes that a function is given of earlier steps."""
 MAX_TEXT = 128 * 1024
