@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from jarvis.dag.progress import Scope, Vertex
 _NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": "", "artifacts": None}
 _WHOLE = re.compile(r"\$\{\{\s*steps(?:\.(\w+)|\['([\w-]+)'\])\.output\s*\}\}")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_READ = re.compile(rb"""steps\s*(?:\.\s*(\w+)|\[\s*\\?["']([\w-]+))""")
 INPUTS_LIMIT = 1024 * 1024
 """Bytes that a function is given of earlier steps."""
 MAX_TEXT = 128 * 1024
@@ -74,7 +76,8 @@ class Filling:
     # ------------------------------------------------------------ tasks
 
     def as_array(self, vertex: Vertex, items: list[Any]) -> bool:
-        """Whether a fan-out can be one task with an array: rising whole numbers, and nothing that differs but the index."""
+        """Whether a fan-out can be one task with an array: rising whole numbers, nothing that differs but the index, and
+        nobody who reads what its elements give."""
         spec = vertex.spec
         if spec.task is None or spec.fail_fast or spec.task.array is not None or spec.task.function is not None:
             return False
@@ -83,7 +86,13 @@ class Filling:
         step = items[1] - items[0]
         if step < 1 or any(b - a != step for a, b in pairwise(items)):
             return False
-        return not {"item", "index"} & self._read_by(spec.task)
+        return not {"item", "index"} & self._read_by(spec.task) and spec.id not in self._read_steps
+
+    @cached_property
+    def _read_steps(self) -> frozenset[str]:
+        """Names of steps that some expression of the workflow may read; rather too many than too few."""
+        found = _READ.findall(msgspec.json.encode(self._workflow.spec))
+        return frozenset((plain or quoted).decode() for plain, quoted in found)
 
     def _read_by(self, task: TaskSpec) -> frozenset[str]:
         """The variables that the task's templates read."""
@@ -149,6 +158,8 @@ class Filling:
                 entry = expressions.to_text(many.items[at.index])
                 if "\0" not in entry and len(entry.encode("utf-8", "replace")) < MAX_TEXT:
                     env.setdefault("JARVIS_ENTRY", entry)
+                if type(many.items[at.index]) is int:  # as in an array, so that a task need not know which it is
+                    env.setdefault("JARVIS_ARRAY_INDEX", entry)
         return env
 
 

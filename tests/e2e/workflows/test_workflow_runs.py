@@ -262,3 +262,20 @@ def test_what_a_step_gave_is_taken_by_the_next_workflow(up: Home, client: Client
     up.jarvis("up", "--cpus", "4")
     run()
     assert ran() == 4, "it is kept"
+
+
+def test_outputs_of_a_fan_out_over_numbers_are_gathered_where_they_are_read(client: Client) -> None:
+    """It is one task with an array only where nobody reads what its elements give."""
+    each = sh("each", "echo $((JARVIS_ARRAY_INDEX * 10)) > $JARVIS_OUTPUT", for_each="range(2, 8, 2)")
+    inner = {
+        "id": "inner",
+        "depends_on": ["each"],
+        "steps": [sh("sum", "echo ${{ sum(steps['each'].output) }} > $JARVIS_OUTPUT")],
+    }
+    inner["output"] = "${{ steps.sum.output }}"
+    handle = client.submit_workflow({"steps": [each, inner], "output": "${{ steps.inner.output }}"})
+    assert handle.result(PATIENCE) == 120
+    assert (handle.step("each") or {})["output"] == [20, 40, 60]
+    handle = client.submit_workflow({"steps": [each, sh("last", "true", depends_on=["each"])]})
+    assert handle.wait(PATIENCE)["state"] == "succeeded"
+    assert client.show((handle.step("each") or {})["task"])["size"] == 3

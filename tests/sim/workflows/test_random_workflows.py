@@ -28,6 +28,15 @@ def drive(seed: int, racing: bool = False, cancel: bool = False) -> Drive:
     return made
 
 
+FOUND = (3420,)
+"""Seeds beyond those of each commit that found something once."""
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once_stays_away(seed: int) -> None:
+    drive(seed)
+
+
 def test_every_end_is_that_of_the_reference() -> None:
     takeovers = sum(drive(seed).takeovers for seed in range(SEEDS))
     assert takeovers > SEEDS / 2, "leaders did end"
