@@ -57,6 +57,16 @@ class PortInUse(OSError):
 
 
 def open_store(settings: Settings) -> tuple[Store, BlobStore]:
+    """The store, and where bodies are kept: beside it unless the settings name a bucket."""
+    store, blobs = _open_database(settings)
+    if settings.store.blobs:
+        from jarvis.state.blob_stores.objects import ObjectBlobStore, open_bucket  # an extra
+
+        blobs = ObjectBlobStore(open_bucket(settings.store.blobs, settings.store.blobs_endpoint))
+    return store, blobs
+
+
+def _open_database(settings: Settings) -> tuple[Store, BlobStore]:
     if settings.store.kind == "memory":
         return MemoryStore(), MemoryBlobStore()
     if settings.store.kind == "postgres":

@@ -9,23 +9,27 @@ from pathlib import Path
 
 import pytest
 from tests.contract.harness import chunks
+from tests.servers import s3
 from tests.servers.postgres import shared
 
 from jarvis.core.errors import InvalidValue, NotFound, StoreUnavailable
 from jarvis.state.blob_store import BlobStore
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.blob_stores.memory import MemoryBlobStore
+from jarvis.state.blob_stores.objects import ObjectBlobStore, open_bucket
 from jarvis.state.blob_stores.postgres import PostgresBlobStore
 from jarvis.state.stores.postgres import PostgresStore
 
 
-@pytest.fixture(params=["memory", "directory", "postgres"])
+@pytest.fixture(params=["memory", "directory", "postgres", "s3"])
 async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
     if request.param == "postgres":
         store = PostgresStore(shared().database())
         await store.open()
         yield PostgresBlobStore(store.postgres)
         await store.close()
+    elif request.param == "s3":
+        yield ObjectBlobStore(open_bucket(s3.shared().bucket(), s3.shared().endpoint))
     else:
         yield MemoryBlobStore() if request.param == "memory" else DirectoryBlobStore(tmp_path / "blobs")
 
@@ -100,6 +104,27 @@ async def test_a_stream_that_breaks_leaves_nothing(blobs: BlobStore) -> None:
     assert await blobs.total_bytes() == 0
 
 
+async def test_a_long_stream_comes_back_and_a_long_one_that_breaks_leaves_nothing(blobs: BlobStore) -> None:
+    block = os.urandom(1 << 20)
+
+    async def stream(breaks: bool) -> AsyncIterator[bytes]:
+        for number in range(10):
+            yield block[number:]
+        if breaks:
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await blobs.put_stream("p", stream(True), 1 << 30)
+    with pytest.raises(InvalidValue):
+        await blobs.put_stream("p", stream(False), 9 << 20)
+    assert await blobs.total_bytes() == 0
+    whole = b"".join([piece async for piece in stream(False)])
+    for _ in range(2):
+        assert await blobs.put_stream("p", stream(False), 1 << 30) == (hashlib.sha256(whole).hexdigest(), len(whole))
+    assert await blobs.get("p", hashlib.sha256(whole).hexdigest()) == whole
+    assert await blobs.total_bytes() == len(whole)
+
+
 @pytest.mark.parametrize("project", ["..", "../../x", "/etc", "a/b", "", "\x00", "ü", "x" * 500, "\ud800"])
 async def test_any_project_name_is_only_a_name(blobs: BlobStore, project: str) -> None:
     digest = await blobs.put(project, b"abc")
@@ -136,6 +161,14 @@ async def test_a_touch_makes_young_and_says_what_is_missing(blobs: BlobStore) ->
     assert await blobs.sweep(before, {}) == 0
     with pytest.raises(NotFound):
         await blobs.touch("q", digest)
+
+
+async def test_a_bucket_that_does_not_serve_says_so() -> None:
+    blobs = ObjectBlobStore(open_bucket("s3://no-such-bucket/x", s3.shared().endpoint))
+    with pytest.raises((StoreUnavailable, NotFound)):
+        await blobs.put("p", b"x")
+    with pytest.raises((StoreUnavailable, NotFound)):
+        await blobs.total_bytes()
 
 
 async def test_nothing_is_written_outside(directory: DirectoryBlobStore, tmp_path: Path) -> None:

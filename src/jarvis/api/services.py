@@ -13,6 +13,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
 from jarvis.core.task import TaskSpec
 from jarvis.state.blob_store import BlobStore
+from jarvis.state.manifests import RecentManifests
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
@@ -125,3 +126,7 @@ class Services:
     replica: str = ""
     peers: "Peers | None" = None
     membership: "Membership | None" = None
+    manifests: RecentManifests = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.manifests = RecentManifests(self.blobs)

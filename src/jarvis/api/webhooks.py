@@ -24,23 +24,34 @@ def signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
+def signature_of(headers: Mapping[str, str]) -> str:
+    """What may be one; what cannot costs no look into the store."""
+    match = _SIGNATURE.match(headers.get(SIGNATURE, ""))
+    if match is None:
+        raise _not_signed()
+    return match[1]
+
+
 def signed_for(found: Iterable[Schedule], body: bytes, given: str) -> Schedule:
     """The schedule whose secret signed the body; raises a refusal that is the same whatever is wrong."""
-    match = _SIGNATURE.match(given)
     keys: list[tuple[Schedule | None, bytes]] = [
         (schedule, schedule.rule.on.secret.encode()) for schedule in found if isinstance(schedule.rule.on, OnWebhook)
     ]
     meant = None
     for schedule, secret in keys or [(None, _NOBODY)]:
         wanted = hmac.new(secret, body, hashlib.sha256).hexdigest()
-        if match is not None and hmac.compare_digest(wanted, match[1]):
+        if hmac.compare_digest(wanted, given):
             meant = schedule
     if meant is None:
-        raise Refusal(
-            401, "bad_signature", f"{SIGNATURE} does not sign this body for a schedule of that name",
-            "send sha256= and the hexadecimal HMAC-SHA256 of the body under the schedule's secret",
-        )  # fmt: skip
+        raise _not_signed()
     return meant
+
+
+def _not_signed() -> Refusal:
+    return Refusal(
+        401, "bad_signature", f"{SIGNATURE} does not sign this body for a schedule of that name",
+        "send sha256= and the hexadecimal HMAC-SHA256 of the body under the schedule's secret",
+    )  # fmt: skip
 
 
 def delivery_of(headers: Mapping[str, str]) -> str:

@@ -76,7 +76,7 @@ def add(
         url = client.connection.url
     when = f"first at {local_time(made['next_at'])}" if made["next_at"] else "when that happens"
     click.echo(f"Schedule {made['id']} runs {when}")
-    if hook := made["on_webhook"]:
+    if hook := made.get("on_webhook"):
         click.echo(f"POST {url}{hook['path']}")
         if hook["secret"]:
             click.echo(f"Secret {hook['secret']}")
@@ -91,11 +91,11 @@ def _end(given: str) -> dict[str, str]:
 
 
 def _rule(one: dict[str, Any]) -> str:
-    if (on := one["on_workflow"]) is not None:
+    if (on := one.get("on_workflow")) is not None:
         return f"on workflow {on['name']} {on['state']}"
-    if one["on_webhook"] is not None:
+    if one.get("on_webhook") is not None:
         return "on webhook"
-    if one["on_file"] is not None:
+    if one.get("on_file") is not None:
         return f"on file {one['on_file']['path']}"
     return str(one["cron"] or f"every {one['every']:g}s")
 
@@ -128,7 +128,7 @@ def show(name: str, output: str) -> None:
         print_data(one, output)
         return
     hidden = {"cron", "every", "on_workflow", "on_webhook", "on_file"} | (set() if one["cron"] else {"zone"})
-    hook = one["on_webhook"] or {}
+    hook = one.get("on_webhook") or {}
     told = {"name": one["name"], "rule": _rule(one), "hook": hook.get("path")} | {
         key: one[key] for key in one if key not in hidden
     }

@@ -114,7 +114,7 @@ def main() -> None:
 
 
 EXTRAS = {
-    "asyncpg": "postgres", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker",
+    "asyncpg": "postgres", "obstore": "s3", "redis": "redis", "cryptography": "cluster", "dns": "cluster", "aiodocker": "docker",
     "resvg_py": "png",
 }  # fmt: skip
 """Library → the extra that brings it."""

@@ -41,7 +41,7 @@ def _lines(steps: list[dict[str, Any]], indent: int) -> Iterator[tuple[str, str]
             edge["step"] + ("" if edge["on"] == "success" else f" ({edge['on']})") for edge in step["depends_on"]
         )
         told = [step["state"], duration(_seconds(step)), f"task {step['task']}" if step["task"] else ""]
-        told += [f"reused from workflow {step['reused']}" if step["reused"] else ""]
+        told += [f"reused from workflow {step['reused']}" if step.get("reused") else ""]
         told += [f"after {after}" if after else "", step["reason"]]
         words = "  ".join(part for part in told if part)
         line = f"{'  ' * indent}{click.style(mark, fg=COLOURS.get(mark))} {clean(name):<{max(24 - 2 * indent, 8)}}  {clean(words)}"

@@ -1,6 +1,7 @@
 """What can be set, from flags, environment, a YAML file and defaults, in this order; unknown keys are refused."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,10 @@ class StoreSettings(_Section):
     kind: Literal["sqlite", "memory", "postgres"] = "sqlite"
     url: str = ""
     """Of the PostgreSQL database, as libpq takes it; several hosts may be named."""
+    blobs: str = ""
+    """``s3://BUCKET/PREFIX``: where bodies and files of tasks are kept; default: beside the database, or in it."""
+    blobs_endpoint: str = ""
+    """URL of another provider's S3 than AWS's."""
     keep_days: float = Field(30.0, gt=0)
     keep_events_days: float = Field(30.0, gt=0)
     max_bytes: Size = Field(20 * 1024**3, gt=0)
@@ -64,6 +69,10 @@ class StoreSettings(_Section):
     def _check_url(self) -> "StoreSettings":
         if (self.kind == "postgres") is not bool(self.url):
             raise ValueError("store.kind postgres and store.url postgresql://USER@HOST/DATABASE belong together")
+        if self.blobs and not re.match(r"s3://[^/]+", self.blobs):
+            raise ValueError("store.blobs is s3://BUCKET or s3://BUCKET/PREFIX")
+        if self.blobs_endpoint and (not self.blobs or not re.match(r"https?://[^/]+", self.blobs_endpoint)):
+            raise ValueError("store.blobs_endpoint is http://… or https://…, beside store.blobs")
         return self
 
 

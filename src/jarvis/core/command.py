@@ -13,6 +13,9 @@ Verb = Literal[
 ]  # fmt: skip
 
 
+Args = dict[str, str | int | float | None]
+
+
 class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """``task`` (and ``index`` for one element of an array), ``node``, ``workflow`` or ``schedule`` names the target."""
 
@@ -26,7 +29,7 @@ class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Of a quota; ``args`` may name a ``user`` in it."""
     workflow: int | None = None
     schedule: int | None = None
-    args: dict[str, str | int | float | None] = {}
+    args: Args = {}
 
 
 class Command(msgspec.Struct, gc=False, frozen=True, kw_only=True):

@@ -55,9 +55,9 @@ def build(
     """The model of a draft that :func:`~jarvis.dag.dag_validator.validate` found nothing wrong with. ``on_event``: what
     happened is known later, in the parameter ``event`` if it has one."""
     late = draft.params.get(EVENT) if on_event else None
-    params, problems = bind(draft.params, given if late is None else {EVENT: {}, **given})
     if late is not None and late.type != "object":
-        problems.append(Problem(("params", EVENT), f"params.{EVENT}: takes what happened, so its type is object"))
+        return None, [Problem(("params", EVENT), f"params.{EVENT}: takes what happened, so its type is object")]
+    params, problems = bind(draft.params, given if late is None else {EVENT: {}, **given})
     if problems:
         return None, problems
     builder = _Builder(params, rules, None if late is None else EVENT)

@@ -361,7 +361,7 @@ class Scheduler:
             self._polled_to = max(self._polled_to, rows[-1].id)
             if len(rows) == PAGE:
                 self._next_poll = now
-        await self.schedules.poll()
+        await self.schedules.poll(now)
         workflows = await self.workflows.poll()
         found += [WorkflowsTaken(f"poll-workflow-{workflows[0].id}", workflows)] if workflows else []
         commands = await self.store.command_list_open(PAGE)

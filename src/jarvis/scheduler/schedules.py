@@ -22,6 +22,7 @@ from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
 from jarvis.state.store import Store
 
+ALL_EVERY_S = 60.0
 LOOK_BACK = 64
 """Schedules with lower ids than one that is known may have been acknowledged later, by other servers."""
 
@@ -32,12 +33,16 @@ class Schedules:
     def __init__(self, store: Store, workflows: Workflows) -> None:
         self._store, self._workflows = store, workflows
         self.known: dict[int, Schedule] = {}
+        self._all_at = 0.0
 
     async def rebuild(self) -> None:
         self.known = {schedule.id: schedule for schedule in await self._store.schedule_list()}
 
-    async def poll(self, after: int = 0) -> None:
-        """New ones."""
+    async def poll(self, now: float) -> None:
+        """New ones: among the last ones each time, and now and then among all."""
+        after = max(self.known, default=0) - LOOK_BACK
+        if now >= self._all_at:
+            after, self._all_at = 0, now + ALL_EVERY_S
         for schedule in await self._store.schedule_list(after):
             self.known.setdefault(schedule.id, schedule)
 
@@ -69,7 +74,7 @@ class Schedules:
 
     async def _on_command(self, turn: Turn, command: Command) -> str:
         if command.body.schedule not in self.known:
-            await self.poll()
+            await self.poll(turn.now)
         schedule = self.known.get(command.body.schedule or 0)
         if schedule is None:
             return "no such schedule"
@@ -93,7 +98,7 @@ class Schedules:
         followed = False
         while turn.workflows_ended:
             ended, turn.workflows_ended = turn.workflows_ended, []
-            await self.poll(max(self.known, default=0) - LOOK_BACK)  # one that was acknowledged before must not miss it
+            await self.poll(turn.now)  # one that was acknowledged before must not miss it
             for ident in turn.changes.schedules_removed:
                 self.known.pop(ident, None)
             for workflow in ended:

@@ -12,6 +12,7 @@ from jarvis.sdk.errors import ClientError, NoSuchObject, Unreachable
 if TYPE_CHECKING:
     from jarvis.sdk.connection import Connection
 
+AT_ONCE = 4
 TRIES = 5
 READ = 1024 * 1024
 
@@ -38,12 +39,23 @@ def fetch(
     base = Path(directory)
     base.mkdir(parents=True, exist_ok=True)
     places = [_place(base, item["path"]) for item in items]
-    for item, place in zip(items, places, strict=True):
-        url = f"/tasks/{ident}/artifacts/{item['digest']}"
+    from concurrent.futures import ThreadPoolExecutor
+
+    def bring(item: dict[str, Any], place: Path) -> None:
         if not _is_there(place, item):
             place.parent.mkdir(parents=True, exist_ok=True)
+            url = f"/tasks/{ident}/artifacts/{item['digest']}"
             _download(connection, url, {"attempt": page["attempt"]}, item, _place(base, item["path"]))
-        told(item)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        going = [pool.submit(bring, item, place) for item, place in zip(items, places, strict=True)]
+        try:
+            for item, done in zip(items, going, strict=True):
+                done.result()
+                told(item)
+        finally:
+            for done in going:
+                done.cancel()
     return places
 
 

@@ -92,7 +92,7 @@ class Client:
     ) -> WorkflowHandle:
         """Submit a workflow, as YAML or as an object; durable when it returns. Without ``reuse``, steps with a cache run in any
         case."""
-        body = {"document": document, "params": params or {}, "reuse": reuse}
+        body = {"document": document, "params": params or {}, **({} if reuse else {"reuse": False})}
         return WorkflowHandle(self, int(self.connection.post("/workflows", body, idempotent=True)["id"]))
 
     def validate_workflow(self, document: str | dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:

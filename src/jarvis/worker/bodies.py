@@ -38,8 +38,14 @@ class Bodies:
         if running is None:
             running = asyncio.create_task(self._fetch(task, digest))
             self._fetching[digest] = running
-            running.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            running.add_done_callback(lambda done: self._fetched(digest, done))
         return await asyncio.shield(running)
+
+    def _fetched(self, digest: str, done: asyncio.Task[bytes]) -> None:
+        """Also when those who asked do not wait any more: then nobody else looks at how it failed."""
+        self._fetching.pop(digest, None)
+        if not done.cancelled():
+            done.exception()
 
     async def _fetch(self, task: int, digest: str) -> bytes:
         parts: list[bytes] = []

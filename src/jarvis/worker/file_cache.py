@@ -51,8 +51,14 @@ class FileCache:
         coming = self._coming.get(file.digest)
         if coming is None:
             coming = self._coming[file.digest] = asyncio.create_task(self._take_in(task, file, path))
-            coming.add_done_callback(lambda _: self._coming.pop(file.digest, None))
+            coming.add_done_callback(lambda done: self._taken_in(file.digest, done))
         await asyncio.shield(coming)
+
+    def _taken_in(self, digest: str, done: asyncio.Task[None]) -> None:
+        """Also when those who wanted it do not wait any more."""
+        self._coming.pop(digest, None)
+        if not done.cancelled():
+            done.exception()
 
     async def _take_in(self, task: int, file: File, path: Path) -> None:
         part = path.with_name(f".{uuid.uuid4().hex}")

@@ -40,6 +40,7 @@ class Pushed:
             finally:
                 for maker in makers:
                     maker.cancel()
+                await asyncio.wait(makers)
             if account.switch is not None:
                 await asyncio.to_thread(_give, building, account.switch["uid"], account.switch["gid"])
             building.rename(target)
@@ -51,11 +52,12 @@ class Pushed:
         found: dict[str, File] = {}
         try:
             for digest in manifests:
-                for file in decode(await self._fetch(task, digest)).files:
+                listed = await asyncio.to_thread(decode, await self._fetch(task, digest))
+                for file in listed.files:
                     before = found.setdefault(file.path, file)
                     if before.digest != file.digest:
                         raise OSError(f"{file.path} is pushed twice, with different contents")
-            check(found.values())
+            await asyncio.to_thread(check, list(found.values()))
         except InvalidValue as error:
             raise OSError(str(error)) from None
         return list(found.values())

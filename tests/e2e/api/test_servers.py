@@ -23,6 +23,7 @@ from jarvis.core.inputs import Ended, NodesSeen, Started, decode_facts
 from jarvis.core.node import Node
 from jarvis.core.permissions import Principal
 from jarvis.core.states import Cause
+from jarvis.core.task import TaskSpec
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
@@ -232,6 +233,34 @@ async def test_a_standby_asks_the_leader_why() -> None:
         first.services.why = known
         assert second.services.peers is not None
         assert await second.services.peers.why("a", ElementKey(5)) == {"summary": "5 True"}
+
+
+async def test_a_standby_asks_the_leader_what_to_recommend() -> None:
+    async with pair() as (first, second):
+
+        async def known(project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False) -> dict[str, object]:
+            return {"summary": f"{project} {user} {spec.name} {asked_by_peer}"}
+
+        first.services.recommend = known
+        assert second.services.peers is not None
+        told = await second.services.peers.plan("a", "p", "ann", TaskSpec(name="fit"), "recommend")
+        assert told == {"summary": "p ann fit True"}
+
+
+async def test_a_recommendation_is_for_one_thing_that_the_asker_may_see() -> None:
+    async with running() as server:
+        client = server.client("alice")
+        for query, code, field in (
+            ("", 422, "task"), ("?task=1&name=x", 422, "task"), ("?task=999", 404, None), ("?name=%00", 422, "name"),
+            ("?name=x&user=%1b", 422, "user"), ("?name=x&project=elsewhere", 403, None), ("?name=x", 503, None),
+        ):  # fmt: skip
+            response = await client.get(f"/recommend{query}")
+            said = response.json()
+            assert (response.status_code, (said.get("errors") or [{}])[0].get("path")) == (code, field), (
+                query,
+                said,
+            )
+        assert (await server.client(None).get("/recommend?name=x")).status_code == 401
 
 
 @pytest.mark.parametrize("who", ["alice", "node", None])

@@ -118,6 +118,16 @@ def test_an_upload_that_broke_off_goes_on_where_it_was(
     assert reports == [pushing.Report(1, 6 * PIECE, 3 * PIECE)]
 
 
+def test_what_goes_with_a_task_goes_into_its_project(up: Home, here: Path) -> None:
+    """Its files, its script and its lines alike."""
+    words = ("submit", "-q", "--wait", "-A", "red", "--push", "src", "--pull", "got")
+    (here / "lines").write_text("one\ntwo\n")
+    (here / "script").write_text("#!/bin/sh\necho $JARVIS_ENTRY > got; cat src/a.txt >> got\n")
+    ident = up.jarvis(*words, "--each-line", "lines", "script", cwd=here).stdout.strip()
+    up.jarvis("artifacts", "get", f"{ident}_1", "-o", "there", cwd=here)
+    assert (here / "there" / "got").read_text() == "two\nhello\n"
+
+
 def test_too_much_is_refused_before_anything_is_sent(up: Home, here: Path, client: Client) -> None:
     said = up.jarvis("run", "--push", "big", "--push-limit", "1M", "true", cwd=here, code=6).stderr
     assert "1 file, 2.1 MB: more than the limit of 1.0 MB" in said and "--push-limit" in said

@@ -85,11 +85,30 @@ def test_a_machine_joins_and_runs_tasks(cluster: Cluster, machine: Home) -> None
         task = client.submit(command=["sh", "-c", "echo $JARVIS_NODE"], resources={"cpu": 2})
         assert client.wait(task.id, 60)["state"] == "succeeded"
     assert cluster.made.jarvis("logs", str(task.id)).stdout == "worker\n"
+    there_and_back(cluster, "worker")
     assert "already" in machine.jarvis("join").stdout
     machine.jarvis("down")
     assert machine.jarvis("join").stdout.startswith("worker is node "), "the credentials are kept"
     modes = {path.name: path.stat().st_mode & 0o777 for path in (machine.directory / "credentials").iterdir()}
     assert set(modes.values()) == {0o600}
+
+
+def there_and_back(cluster: Cluster, name: str) -> None:
+    """Files that are sent to a node and left there, over its session."""
+    folder = cluster.made.directory / "files"
+    folder.mkdir()
+    data = os.urandom(3_000_000)
+    (folder / "in").write_bytes(data)
+    with cluster.made.client() as client:
+        pushed = [client.push(folder / "in")]
+        task = client.submit(
+            command="cp in out; pwd", push=pushed, artifacts=["out"], resources={"cpu": 2}, constraints=["zone=b"]
+        )
+        task.check(60)
+        assert task.get_artifacts(folder) == [folder / "out"]
+        assert (folder / "out").read_bytes() == data
+        (attempt,) = client.connection.get(f"/tasks/{task.id}/attempts")["items"]
+        assert attempt["node"] == cluster.nodes()[name]["id"]
 
 
 def test_what_is_wrong_on_this_side_leaves_the_token_unused(cluster: Cluster, machine: Home) -> None:

@@ -6,13 +6,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.e2e.cluster.harness import Home, home, wait_for
 
+from jarvis.scheduler.replay.recording import Deed
 from jarvis.scheduler.replay.replaying import Diverged, Replay
-from jarvis.utils.record_file import segments
+from jarvis.utils.record_file import frames, segments
 
 pytestmark = pytest.mark.timeout(180)
+
+
+def recorded_to(made: Home) -> float:
+    """The last instant at which a turn began that is in the file: a kill cuts off what is not."""
+    (path,) = segments(made.directory / "record")
+    deeds = [msgspec.msgpack.decode(frame, type=Deed) for frame in list(frames(path))[1:]]
+    return max((deed.times[0] for deed in deeds if deed.times), default=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +35,7 @@ def recorded() -> Iterator[tuple[Home, int, float]]:
             wait_for(lambda: first.show()["state"] == "running", "it runs")
             waited_at = time.time()
             client.submit(command=["false"], array="0-9")
+        wait_for(lambda: recorded_to(made) > waited_at, "that instant is in the file")
         os.kill(made.server.pid, signal.SIGKILL)
         made.jarvis("up")
         with made.client() as client:

@@ -32,6 +32,11 @@ def test_run_submit_kill_agent_and_down(up: Home, tmp_path: Path) -> None:
     assert "no-such:1" in up.jarvis("run", "--container", "no-such:1", "--pull", "never", "--", "true", code=125).stderr
     up.jarvis("run", *INSIDE, "-t", "1s", "--", "sleep", "60", code=124)
 
+    files = ("--push", "in", "--pull", "out")
+    done = up.jarvis("run", *INSIDE, *files, "--", "sh", "-c", "pwd; mkdir out; wc -l < in > out/n", cwd=tmp_path)
+    assert done.stdout == "/jarvis/work\n"
+    assert (tmp_path / "out" / "n").read_text() == "2\n"
+
     many = up.jarvis(
         "submit", "-q", "--wait", *INSIDE, "-a", "0-2", "--", "sh", "-c", "echo $JARVIS_ARRAY_INDEX"
     ).stdout

@@ -1,5 +1,6 @@
 """Directories of attempts on a node: made whole or not at all, read as their owner's and nobody else's."""
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.worker.harness import FakeServer, running, shell
 
+from jarvis.bus.messages import BlobGet, BlobPut, FromAgent, ToAgent
 from jarvis.core.effects import Stop
 from jarvis.core.inputs import Ended
 from jarvis.core.manifest import PIECE, File, Manifest, decode, encode
@@ -67,8 +69,10 @@ async def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_had_starts_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, *OPTIONS, "--allow-root") as (server, node):
-        digest = pushed(server, x=b"1", y=b"2")
-        del server.blobs[hashlib.sha256(b"2").hexdigest()]
+        lost = os.urandom(6 * PIECE)
+        digest = pushed(server, x=b"1", y=lost)
+        for at in range(0, len(lost), PIECE):
+            del server.blobs[hashlib.sha256(lost[at : at + PIECE]).hexdigest()]
         await server.assign(
             shell(1, "true", cwd=None, push=(digest,)), shell(2, "true", cwd=None, push=(server.put(b"{}x"),)),
             shell(3, "true", cwd=None, push=(server.put(b'{"files":[["../../x",0,"' + b"0" * 64 + b'",[],false]]}'),)),
@@ -89,6 +93,28 @@ async def test_an_agent_that_dies_on_the_way_collects_again(tmp_path: Path) -> N
         assert server.ends[1][-1].artifacts == first.artifacts
         assert left(server, server.ends[1][-1])[0] == {"x": bytes(3000000)}
         server.record = True
+
+
+@pytest.mark.parametrize("kind", [BlobGet, BlobPut])
+async def test_a_server_that_goes_away_on_the_way_is_waited_for(tmp_path: Path, kind: type) -> None:
+    async with running(tmp_path, *OPTIONS, "--allow-root") as (server, _):
+        data, asked, cut, take = os.urandom(4 * PIECE), 0, asyncio.Event(), server._take_body
+
+        def until_cut(message: FromAgent, answers: list[ToAgent]) -> None:
+            nonlocal asked
+            asked += isinstance(message, kind)
+            if asked > 3:
+                cut.set()
+            else:
+                take(message, answers)
+
+        server._take_body = until_cut  # type: ignore[method-assign]
+        await server.assign(shell(1, "mv x y", cwd=None, push=(pushed(server, x=data),), artifacts=("*",)))
+        await cut.wait()
+        await server.down()
+        server._take_body = take  # type: ignore[method-assign]
+        await server.up()
+        assert left(server, await server.end_of(1)) == ({"y": data}, [])
 
 
 async def test_ends_that_nobody_waits_for_keep_nothing(tmp_path: Path) -> None:

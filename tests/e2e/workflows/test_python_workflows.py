@@ -129,3 +129,19 @@ def test_what_fails_is_raised_with_the_names_of_its_steps(client: Client) -> Non
         breaks()
     with pytest.raises(WorkflowFailed, match=r"failed \(breaks\)"):
         wf.submit(client).result(PATIENCE)
+
+
+def test_what_functions_gave_is_taken_by_the_next_workflow(client: Client) -> None:
+    """Pickled, as it was given: a fraction is one again."""
+
+    def run() -> Any:
+        builder = thirds.build(4, 2)
+        for step in builder.document()["steps"]:
+            step["cache"] = {"key": "thirds", "ttl": "1h"}
+        handle = builder.submit(client)
+        assert handle.result(PATIENCE) == {"sum": "4"}
+        return handle
+
+    first, second = run(), run()
+    paths = {"numbers", "total", *(f"third[{n}]" for n in range(4))}
+    assert {s["path"]: s["reused"] for s in second.steps() if s["path"] in paths} == dict.fromkeys(paths, first.id)

@@ -4,7 +4,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from jarvis.api.problems import Refusal
-from jarvis.api.webhooks import checked_event, delivery_of, signature, signed_for
+from jarvis.api.webhooks import SIGNATURE, checked_event, delivery_of, signature, signature_of, signed_for
 from jarvis.core.errors import InvalidValue
 from jarvis.core.schedule import OnWebhook, Rule, Schedule
 
@@ -13,16 +13,20 @@ def hooked(secret: str, ident: int = 1) -> Schedule:
     return Schedule(id=ident, name="h", project="p", user="u", rule=Rule(on=OnWebhook(secret)), created_at=0.0)
 
 
+def given(secret: str) -> str:
+    return signature_of({SIGNATURE: signature(secret, b"{}")})
+
+
 def test_the_signature_is_the_one_that_others_work_out() -> None:
     """The example of GitHub's documentation on validating deliveries."""
-    given = signature("It's a Secret to Everybody", b"Hello, World!")
-    assert given == "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+    sent = signature("It's a Secret to Everybody", b"Hello, World!")
+    assert sent == "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
 
 
 def test_of_several_of_a_name_the_one_that_signed_is_meant() -> None:
     both = [hooked("first secret", 1), hooked("second secret", 2)]
-    assert signed_for(both, b"{}", signature("second secret", b"{}")).id == 2
-    assert signed_for(both, b"{}", signature("first secret", b"{}")).id == 1
+    assert signed_for(both, b"{}", given("second secret")).id == 2
+    assert signed_for(both, b"{}", given("first secret")).id == 1
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,7 @@ def test_of_several_of_a_name_the_one_that_signed_is_meant() -> None:
 def test_all_else_is_refused_in_the_same_words(given: str, there: bool) -> None:
     nothing = Schedule(id=2, name="h", project="p", user="u", rule=Rule(every=60.0), created_at=0.0)
     with pytest.raises(Refusal) as refused:
-        signed_for([hooked("secret"), nothing] if there else [nothing], b"{}", given)
+        signed_for([hooked("secret"), nothing] if there else [nothing], b"{}", signature_of({SIGNATURE: given}))
     assert (refused.value.status, refused.value.code) == (401, "bad_signature")
     assert str(refused.value) == "X-Hub-Signature-256 does not sign this body for a schedule of that name"
 

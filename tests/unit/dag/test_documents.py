@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 import pytest
 
-from jarvis.api.workflow_documents import InvalidDocument, Rules, compiled, given_of
+from jarvis.api.workflow_documents import Given, InvalidDocument, Rules, compiled, given_of
 from jarvis.core.workflow import WorkflowSpec
 
 HEAD = "name: w\nparams: {n: 3, s: {type: string}}\nsteps:\n"
@@ -266,3 +266,22 @@ def test_whatever_is_changed_is_taken_or_refused_with_the_line_of_the_change() -
     print(f"refused={refused} of 1000, line within one: {near / refused:.1%}")  # noqa: T201 - the figure is the point
     assert refused > 500
     assert near / refused >= 0.95
+
+
+def test_what_happens_is_known_later_than_the_other_parameters() -> None:
+    step = {"id": "a", "command": ["x", "${{ params.event.n }}", "${{ params.n }}"], "when": "params.event.n > 1"}
+    params = {"event": {"type": "object"}, "n": 7}
+    spec = compiled(Given({"steps": [step], "params": params}), Rules(0.0), on_event=True)
+    task = spec.block.steps[0].task
+    assert task is not None
+    assert task.command == ("x", "${{ params.event.n }}", "7")
+    assert spec.params == {"event": {}, "n": 7}
+    by_hand = compiled(Given({"steps": [step], "params": params}, {"event": {"n": 5}}), Rules(0.0), on_event=True)
+    assert by_hand.params["event"] == {"n": 5}, "that is for runs by hand"
+    with pytest.raises(InvalidDocument, match="event: has no default"):
+        compiled(Given({"steps": [step], "params": params}), Rules(0.0))
+    with pytest.raises(InvalidDocument, match="its type is object"):
+        compiled(Given({"steps": [step], "params": params | {"event": ""}}), Rules(0.0), on_event=True)
+    early = {"id": "a", "command": "x", "resources": {"cpu": "${{ params.event.n }}"}}
+    with pytest.raises(InvalidDocument, match="resources: may read"):
+        compiled(Given({"steps": [early], "params": params}), Rules(0.0), on_event=True)

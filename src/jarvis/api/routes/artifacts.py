@@ -16,7 +16,6 @@ from jarvis.core.errors import InvalidValue, NotFound
 from jarvis.core.manifest import PIECE, File, Manifest
 from jarvis.core.task import Task
 from jarvis.state.blob_store import CHUNK
-from jarvis.state.manifests import read_manifest
 
 router = APIRouter(tags=["artifacts"])
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))\Z")
@@ -73,7 +72,7 @@ async def _attempt(context: Context, ident: str, wanted: str | None) -> tuple[Ta
 async def _manifest(context: Context, task: Task, found: Attempt) -> Manifest:
     assert found.artifacts is not None
     try:
-        return await read_manifest(context.services.blobs, task.project, found.artifacts)
+        return await context.services.manifests.get(task.project, found.artifacts)
     except InvalidValue as error:
         raise Refusal(500, "damaged", f"the list of the artifacts of task {task.id} is damaged: {error}") from None
 

@@ -13,6 +13,7 @@ from jarvis.api.auth import authorise
 from jarvis.api.schemas.out import encode
 from jarvis.api.schemas.values import MAX_ID, duration, number
 from jarvis.api.services import Services
+from jarvis.core.command import Args, NewCommand, Verb
 from jarvis.core.errors import CursorTooOld, InvalidValue, NotFound
 from jarvis.core.ids import SOLO, ElementKey, parse_element
 from jarvis.core.permissions import Access, Principal, allowed
@@ -38,6 +39,19 @@ class Context:
 
     def allow(self, access: Access, project: str | None = None, owner: str | None = None) -> Principal:
         return authorise(self.principal, access, project, owner)
+
+    async def wish(
+        self, ident: str, verb: Verb, principal: Principal, args: Args | None = None, *, task: int | None = None,
+        index: int | None = None, workflow: int | None = None, schedule: int | None = None,
+    ) -> Response:  # fmt: skip
+        """Durable when answered; the leader acts on it. The last four as in :class:`~jarvis.core.command.NewCommand`."""
+        command = NewCommand(
+            verb=verb, user=principal.user, admin=principal.role == "admin", args=args or {}, task=task, index=index,
+            workflow=workflow, schedule=schedule,
+        )  # fmt: skip
+        (stored,) = await self.services.state_manager.command([command])
+        told = verb.removeprefix("workflow_").removeprefix("schedule_")
+        return answer({"id": ident, "verb": told, "command": stored.id}, 202)
 
     async def task(self, ident: str, access: Access = "read") -> tuple[Task, ElementKey]:
         """The task that is meant. One that may not be read does not exist for the asker."""

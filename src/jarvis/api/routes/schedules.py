@@ -15,7 +15,7 @@ from jarvis.api.schemas.schedule_in import BackfillIn, ScheduleIn, hook_path, sc
 from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import duration, instant, rfc3339, text, word
 from jarvis.api.submission import refuse_templates
-from jarvis.api.webhooks import DELIVERIES, SIGNATURE, checked_event, delivery_of, signed_for
+from jarvis.api.webhooks import DELIVERIES, SIGNATURE, checked_event, delivery_of, signature_of, signed_for
 from jarvis.api.workflow_documents import Rules, compiled, given_of
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import Conflict, InvalidValue, NotFound
@@ -143,9 +143,7 @@ async def show_schedule(context: Ctx, ident: str) -> Response:
 async def _wish(context: Context, ident: str, verb: Verb, **args: float) -> Response:
     schedule = await _schedule(context, ident, "act")
     principal = context.allow("act", schedule.project, schedule.user)
-    command = NewCommand(verb=verb, user=principal.user, schedule=schedule.id, args={**args})
-    stored = (await context.services.state_manager.command([command]))[0]
-    return answer({"id": str(schedule.id), "verb": verb.removeprefix("schedule_"), "command": stored.id}, 202)
+    return await context.wish(str(schedule.id), verb, principal, {**args}, schedule=schedule.id)
 
 
 @router.delete("/schedules/{ident}", status_code=202)
@@ -195,9 +193,9 @@ _HOOK = {
 async def tell_schedule(request: Request, context: Ctx, ident: str) -> Response:
     """Tell a schedule that something happened. No token: ``X-Hub-Signature-256`` signs the body with the schedule's secret. The
     id of the delivery, in ``Idempotency-Key`` or ``X-GitHub-Delivery``, makes one run however often it is sent."""
-    body = await request.body()
+    body, given = await request.body(), signature_of(request.headers)
     found = [s for s in await context.services.store.schedule_list() if ident in (str(s.id), s.name)]
-    schedule = signed_for(found, body, request.headers.get(SIGNATURE, ""))
+    schedule = signed_for(found, body, given)
     delivery, event = delivery_of(request.headers), checked_event(body)
     command = NewCommand(verb="schedule_event", user=schedule.user, schedule=schedule.id, args={"event": event})
     key = IdempotencyKey(

@@ -13,7 +13,7 @@ from jarvis.api.schemas.out import attempt_out, element_out, element_state, even
 from jarvis.api.schemas.task_in import BatchIn, CancelIn, RetryTaskIn, SignalIn, Strict, TaskIn, schema_of
 from jarvis.api.schemas.values import MAX_ID, duration, instant, number, word
 from jarvis.api.submission import Submitter
-from jarvis.core.command import NewCommand, Verb
+from jarvis.core.command import Verb
 from jarvis.core.errors import Conflict, InvalidValue
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.states import TERMINAL, State
@@ -137,16 +137,8 @@ async def _wish(context: Ctx, ident: str, verb: Verb, args: dict[str, Any] | Non
         raise Conflict(f"task {ident} has ended: {state}", "see 'jarvis retry' to run it again")
     if one and needed is not None and state not in needed:
         raise Conflict(f"task {ident} is {state}", f"{verb} is for what is {' or '.join(sorted(needed))}")
-    command = NewCommand(
-        verb=verb,
-        user=principal.user,
-        admin=principal.role == "admin",
-        task=task.id,
-        index=None if key.index == SOLO else key.index,
-        args=args or {},
-    )
-    stored = (await context.services.state_manager.command([command]))[0]
-    return answer({"id": ident, "verb": verb, "command": stored.id}, 202)
+    index = None if key.index == SOLO else key.index
+    return await context.wish(ident, verb, principal, args, task=task.id, index=index)
 
 
 _NEEDED: dict[str, frozenset[State]] = {

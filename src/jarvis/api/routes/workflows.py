@@ -17,7 +17,7 @@ from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 from jarvis.api.schemas.workflow_out import outline, plan_out, step_out, workflow_out
 from jarvis.api.submission import uuid7_maker
 from jarvis.api.workflow_documents import InvalidDocument, Rules, checked_draft, compiled, given_of, refuse
-from jarvis.core.command import NewCommand, Verb
+from jarvis.core.command import Args, Verb
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError, NotFound
 from jarvis.core.permissions import ANY_PROJECT, Access, allowed
 from jarvis.core.states import TERMINAL, State
@@ -250,16 +250,12 @@ async def retry_workflow(request: Request, context: Ctx, ident: str) -> Response
 # ---------------------------------------------------------------- wishes
 
 
-async def _wish(context: Context, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:
+async def _wish(context: Context, ident: str, verb: Verb) -> Response:
     workflow = await _workflow(context, ident, "act")
     principal = context.allow("act", workflow.project, workflow.user)
     if workflow.state in TERMINAL:
         raise Conflict(f"workflow {ident} has ended: {workflow.state}", "see 'jarvis workflow retry' to run it again")
-    command = NewCommand(
-        verb=verb, user=principal.user, admin=principal.role == "admin", workflow=workflow.id, args=args or {}
-    )
-    stored = (await context.services.state_manager.command([command]))[0]
-    return answer({"id": ident, "verb": verb.removeprefix("workflow_"), "command": stored.id}, 202)
+    return await context.wish(ident, verb, principal, workflow=workflow.id)
 
 
 @router.post("/workflows/{ident}/cancel", status_code=202)
@@ -288,14 +284,6 @@ async def decide_step(request: Request, context: Ctx, ident: str) -> Response:
     step = await context.services.store.step_get(workflow.id, body.step)
     if step is None or step.state != "held":
         raise Conflict(f"step {body.step} of workflow {ident} does not wait for an approval")
-    return await _decided(context, workflow, body)
-
-
-async def _decided(context: Context, workflow: Workflow, body: DecideIn) -> Response:
+    args: Args = {"step": body.step, "yes": int(body.approve)}
     principal = context.allow("submit", workflow.project)
-    command = NewCommand(
-        verb="workflow_decide", user=principal.user, admin=principal.role == "admin", workflow=workflow.id,
-        args={"step": body.step, "yes": int(body.approve)},
-    )  # fmt: skip
-    stored = (await context.services.state_manager.command([command]))[0]
-    return answer({"id": str(workflow.id), "verb": "decide", "command": stored.id}, 202)
+    return await context.wish(str(workflow.id), "workflow_decide", principal, args, workflow=workflow.id)
