@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -216,13 +217,18 @@ def wait(ids: tuple[str, ...], timeout: float | None, exit_code: bool, quiet: bo
 @click.option(
     "--at", help="Why it waited then: RFC 3339, epoch seconds or -10m. On the machine of the server that leads."
 )
+@click.option(
+    "--record", type=click.Path(path_type=Path, exists=True, file_okay=False), help="With --at: a copy of the record."
+)
 @format_option
-def why(ident: str, at: str | None, output: str) -> None:
+def why(ident: str, at: str | None, record: Path | None, output: str) -> None:
     """Say why a task waits: every reason at once, and each node's."""
+    if record is not None and at is None:
+        raise click.UsageError("--record says where to look for what was at an instant: name it with --at")
     if at is not None:
         from jarvis.cli.replay import why_then
 
-        answer = why_then(ident, at, None)
+        answer = why_then(ident, at, record)
     else:
         with Client() as client:
             answer = client.connection.get(f"/tasks/{ident}/why")

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("jarvis.record")
@@ -20,6 +21,10 @@ WAITING_MOST = 20_000
 """Frames that may wait for the thread; beyond, the segment ends."""
 SEGMENTS_MOST = 500
 FLUSH_S = 0.2
+SOON_S, END_S = 0.1, 2.0
+"""How long the leader lets a segment take to end when another begins, and when it resigns."""
+PAUSE_S = 60.0
+"""After a disk that failed or was too slow."""
 PIECE = 1 << 20
 SUFFIX = ".record"
 RECORD = "record"
@@ -38,10 +43,18 @@ class RecordFiles:
         """No segment is at hand: what comes is not kept."""
         self._frames: queue.Queue[bytes | None] = queue.Queue(WAITING_MOST)
         self._thread: threading.Thread | None = None
+        self._not_before = 0.0
+
+    @property
+    def wants_segment(self) -> bool:
+        """Whether it is time for :meth:`begin`: not soon after a disk failed."""
+        return (self.broken or self.written > self.segment_bytes) and time.monotonic() >= self._not_before
 
     def begin(self) -> None:
-        """A new segment; the one before ends."""
-        self.end()
+        """A new segment; the one before ends. Nothing, for a while, where that one cannot be written to its end at once."""
+        if not self.end(SOON_S):
+            self._give_up("the disk is too slow")
+            return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room()
         path = self.directory / f"{time.time_ns():020d}{SUFFIX}"
@@ -61,15 +74,21 @@ class RecordFiles:
         except queue.Full:
             self._give_up("the disk is too slow")
 
-    def end(self) -> None:
-        """What was appended is in the file."""
-        if self._thread is not None:
-            self._frames.put(None)
-            self._thread.join()
-            self._thread, self.broken = None, True
+    def end(self, within: float = END_S) -> bool:
+        """Whether what was appended is in the file, after so many seconds at most."""
+        self.broken = True
+        if self._thread is None:
+            return True
+        with suppress(queue.Full):  # then it is told another time
+            self._frames.put_nowait(None)
+        self._thread.join(within)
+        if self._thread.is_alive():
+            return False
+        self._thread = None
+        return True
 
     def _give_up(self, why: str) -> None:
-        self.broken = True
+        self.broken, self._not_before = True, time.monotonic() + PAUSE_S
         log.warning("the record of decisions has a gap: %s", why)
 
     def _write(self, file: int, frames: "queue.Queue[bytes | None]") -> None:
@@ -91,8 +110,6 @@ class RecordFiles:
                         flushed = time.monotonic()
         except OSError as error:
             self._give_up(str(error))
-            while frames.get() is not None:
-                pass
 
     def _make_room(self) -> None:
         """For one more segment."""

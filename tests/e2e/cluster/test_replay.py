@@ -59,6 +59,9 @@ def test_why_a_task_waited_then(recorded: tuple[Home, int, float]) -> None:
     made, second, waited_at = recorded
     told = made.jarvis("why", str(second), "--at", f"{waited_at}").stdout
     assert "cpu" in told
+    kept = str(made.directory / "record")
+    assert made.jarvis("why", str(second), "--at", f"{waited_at}", "--record", kept).stdout == told
+    assert "name it with --at" in made.jarvis("why", str(second), "--record", kept, code=2).stderr
     after = made.jarvis("why", str(second), "--at", f"{time.time()}", code=1).stderr
     assert f"task {second} did not wait" in after
     early = made.jarvis("why", str(second), "--at", f"{waited_at - 3600}", code=1).stderr

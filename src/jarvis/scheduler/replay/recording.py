@@ -65,7 +65,8 @@ def digest_of_decisions(changes: Changes) -> bytes:
 
 
 def digest_of_rows(changes: Changes) -> bytes:
-    """Every field of every row, too. Three times as dear: written out in full, as who is the same object differs in a replay."""
+    """Every field of every row, too, which costs seven times as much: written out in full, as who is the same object differs
+    in a replay."""
     file = io.BytesIO()
     pickler = pickle.Pickler(file)
     pickler.fast = True
@@ -74,7 +75,7 @@ def digest_of_rows(changes: Changes) -> bytes:
 
 
 DIGESTS: dict[str, Callable[[Changes], bytes]] = {"decisions": digest_of_decisions, "rows": digest_of_rows}
-"""By what the setting ``scheduler.record`` calls them."""
+"""By what the setting ``record.what`` calls them."""
 
 
 class Record:
@@ -198,8 +199,7 @@ class RecordedScheduler(Scheduler):
             await super().rebuild()
 
     async def run_once(self, inputs: list[Input]) -> Plan:
-        files = self._record.files
-        if (files.broken or files.written > files.segment_bytes) and len(self.cluster.tasks) <= SMALL:
+        if self._record.files.wants_segment and len(self.cluster.tasks) <= SMALL:
             self._open()
         with self._record.deed("turn", inputs):
             return await super().run_once(inputs)

@@ -1,6 +1,7 @@
 """A record, decided again by the code that decided it."""
 
 import asyncio
+import logging
 import pickle
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.coordination import Leadership
 from jarvis.utils.clock import Clock
 from jarvis.utils.record_file import frames, segments
+
+log = logging.getLogger("jarvis.record")
 
 
 class Diverged(JarvisError):
@@ -43,12 +46,15 @@ class Told:
         self.where = ""
 
     def load(self, deed: Deed, where: str) -> None:
-        if self.commits:
-            raise self.diverged(f"{len(self.commits)} commits were recorded that did not come")
         self.where, self.reads = where, {}
         for name, raised, value in deed.reads:
             self.reads.setdefault(name, deque()).append((raised, value))
         self.times, self.commits = deque(deed.times), deque(deed.commits)
+
+    def check_done(self) -> None:
+        """All that was committed came."""
+        if self.commits:
+            raise self.diverged(f"{len(self.commits)} commits were recorded that did not come")
 
     def diverged(self, why: str) -> Diverged:
         return Diverged(f"{self.where}: {why}")
@@ -160,8 +166,9 @@ class Replay:
                 await self.scheduler.run_once(pickle.loads(deed.inputs))  # noqa: S301
         except Diverged:
             raise
-        except JarvisError:
-            return  # as it was recorded: the next deed is what followed
+        except JarvisError:  # as it was recorded: the next deed is what followed
+            log.debug("%s ended with an error", self._told.where)
+        self._told.check_done()
 
 
 def check(directory: Path) -> list[Replay]:
