@@ -29,7 +29,7 @@ def test_a_disk_that_stands_still_ends_the_segment_and_keeps_nobody(
 ) -> None:
     """The file is a pipe that nobody reads."""
     read, write = os.pipe()
-    monkeypatch.setattr(record_file.os, "open", lambda *_: write)
+    monkeypatch.setattr("jarvis.utils.record_file.os.open", lambda *_: write)
     monkeypatch.setattr(record_file, "WAITING_MOST", 10)
     files = RecordFiles(tmp_path, 1 << 20)
     files.begin()
@@ -50,7 +50,7 @@ def test_a_disk_that_fails_is_left_alone_for_a_while(tmp_path: Path, monkeypatch
     """The file can only be read."""
     (tmp_path / "x").touch()
     descriptor = os.open(tmp_path / "x", os.O_RDONLY)
-    monkeypatch.setattr(record_file.os, "open", lambda *_: descriptor)
+    monkeypatch.setattr("jarvis.utils.record_file.os.open", lambda *_: descriptor)
     files = RecordFiles(tmp_path, 1 << 20)
     files.begin()
     files.append(b"frame")
