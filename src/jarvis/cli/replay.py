@@ -9,7 +9,7 @@ import click
 from jarvis.api.schemas.values import duration, instant, rfc3339
 from jarvis.cli.output import local_time
 from jarvis.config.sources import state_dir
-from jarvis.core.errors import JarvisError
+from jarvis.core.errors import InvalidValue, JarvisError
 from jarvis.core.ids import parse_element
 from jarvis.scheduler.replay.replaying import Diverged, NoRecord, check, why_at
 from jarvis.scheduler_process import DIRECTORY
@@ -48,6 +48,11 @@ def why_then(ident: str, when: str, record: Path | None) -> dict[str, Any]:
     now = time.time()
     try:
         at = now - duration(when[1:], "--at") if when.startswith("-") else instant(when, "--at", now)
+    except InvalidValue:
+        raise click.UsageError(
+            f"--at: {when!r} is not an instant: RFC 3339 with its offset, seconds since 1970, or -10m"
+        ) from None
+    try:
         found = why_at(record or _of_this_machine(), parse_element(ident), at)
     except JarvisError as error:
         raise click.ClickException(str(error)) from None
