@@ -126,7 +126,7 @@ def supervisor_of(state_dir: Path) -> int | None:
     return pid if os.fsencode(str(state_dir / "node")) in command else None
 
 
-def stop_node(state_dir: Path, timeout_s: float = 20.0) -> bool:
+def stop_node(state_dir: Path, timeout_s: float = 30.0) -> bool:
     """End the node's supervisor with all that runs under it; False when there is none."""
     pid = supervisor_of(state_dir)
     if pid is None:

@@ -89,6 +89,7 @@ class Agent:
         self._speaks = self._version = PROTOCOL_VERSION
         """What the next Hello says, and what was agreed on for this session."""
         self._welcomed, self._over = asyncio.Event(), asyncio.Event()
+        self._anew = False
         self.supervisor = SupervisorClient(self.directory / "supervisor.sock")
         self.credentials = Credentials(Path(options.credentials)) if options.credentials else None
         self.session = self._session()
@@ -155,7 +156,8 @@ class Agent:
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
-        await self.containers.close()
+        if not self._anew:
+            await self.containers.close()
         for task in done:
             task.result()
 
@@ -184,6 +186,7 @@ class Agent:
 
     def _start_anew(self, error: OSError) -> None:
         log.error("%s: the agent starts anew, and adopts what is here", error.strerror)
+        self._anew = True
         self._over.set()
 
     async def _beat(self) -> None:

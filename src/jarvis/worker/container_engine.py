@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROBE_S = 2.0
 MISSING = "the client of the engine is missing: pip install 'jarvis-cluster[docker]'"
+ENDS = "the node ends"
 _INIT_PATH = f"{os.defpath}:/usr/local/bin:/sbin:/usr/sbin:/usr/libexec/docker:/usr/lib/docker"
 _header = struct.Struct(">BxxxL")
 
@@ -87,22 +88,6 @@ async def probe() -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """The client library's errors as ours. It is imported with the first container: it is large, and may be missing."""
-    try:
-        import aiohttp
-        from aiodocker.exceptions import DockerError
-    except ImportError:
-        raise EngineError(0, MISSING) from None
-    try:
-        yield
-    except DockerError as error:
-        raise EngineError(error.status, error.message) from None
-    except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
-        raise EngineError(0, f"the container engine does not answer: {error}") from None
-
-
 class Engine:
     """Requests to the engine; all raise :class:`EngineError`. Containers are named by name or id."""
 
@@ -123,7 +108,7 @@ class Engine:
     async def log_config(self) -> dict[str, Any]:
         """A log that keeps every byte until the container is removed; ``json-file`` spoils what is not UTF-8."""
         if not self._log_drivers:
-            with _told():
+            with self._told():
                 self._log_drivers = (await self._docker().system.info())["Plugins"]["Log"]
         if "local" not in self._log_drivers:
             return {}
@@ -131,14 +116,14 @@ class Engine:
 
     async def list(self, label: str) -> list[dict[str, Any]]:
         """Containers with the label, ended ones too: Id, State, Labels."""
-        with _told():
+        with self._told():
             filters = json.dumps({"label": [label]})
             found = await self._docker().containers.list(all="true", filters=filters)
         return [{"Id": one.id, "State": one["State"], "Labels": one["Labels"]} for one in found]
 
     async def has_image(self, image: str) -> bool:
         try:
-            with _told():
+            with self._told():
                 await self._docker().images.inspect(image)
         except EngineError as error:
             if error.status != 404:
@@ -147,27 +132,27 @@ class Engine:
         return True
 
     async def pull(self, image: str) -> None:
-        with _told():
+        with self._told():
             await self._docker().images.pull(image)
 
     async def create(self, name: str, config: dict[str, Any]) -> str:
         """The id of the new container."""
-        with _told():
+        with self._told():
             return (await self._docker().containers.create(config, name=name)).id
 
     async def start(self, container: str) -> None:
-        with _told():
+        with self._told():
             await self._docker().containers.container(container).start()
 
     async def signal(self, container: str, signum: int) -> None:
-        with _told():
+        with self._told():
             await self._docker().containers.container(container).kill(signal=str(signum))
 
     async def pause(self, container: str, wanted: bool) -> None:
         """Freeze or thaw everything in it; one that is so already is left alone."""
         one = self._docker().containers.container(container)
         try:
-            with _told():
+            with self._told():
                 await (one.pause() if wanted else one.unpause())
         except EngineError as error:
             if error.status not in (409, 500):
@@ -175,17 +160,17 @@ class Engine:
 
     async def wait(self, container: str) -> None:
         """Until it does not run."""
-        with _told():
+        with self._told():
             await self._docker().containers.container(container).wait()
 
     async def inspect(self, container: str) -> dict[str, Any]:
-        with _told():
+        with self._told():
             return await self._docker().containers.container(container).show()
 
     async def remove(self, container: str) -> None:
         """Also if it runs; one that is gone, or on its way, is no error."""
         try:
-            with _told():
+            with self._told():
                 await self._docker().containers.container(container).delete(force=True, v=True)
         except EngineError as error:
             if error.status not in (404, 409):
@@ -195,7 +180,7 @@ class Engine:
         """(1 for stdout or 2 for stderr, bytes) from its first byte to what is there, or (``follow``) until it has ended.
         The client library's own reader decodes text; output is bytes."""
         docker = self._docker()
-        with _told():
+        with self._told():
             url = f"{docker.docker_host}/{docker.api_version}/containers/{container}/logs"
             params = {"stdout": "1", "stderr": "1", "follow": str(int(follow))}
             async with docker.session.get(url, params=params) as response:
@@ -210,7 +195,7 @@ class Engine:
         self, container: str, argv: Sequence[str], env: Mapping[str, str], pty: tuple[int, int] | None
     ) -> ContainerExec:
         """A command in a running container, started; ``pty``: rows and columns of its terminal."""
-        with _told():
+        with self._told():
             tty, variables = pty is not None, dict(env)
             made = (
                 await self._docker()
@@ -232,9 +217,28 @@ class Engine:
             await client.close()
             await client.connector.close()
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """The client library's errors as ours. It is imported with the first container: it is large, and may be missing."""
+        try:
+            import aiohttp
+            from aiodocker.exceptions import DockerError
+        except ImportError:
+            raise EngineError(0, MISSING) from None
+        try:
+            yield
+        except DockerError as error:
+            raise EngineError(error.status, error.message) from None
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise EngineError(0, f"the container engine does not answer: {error}") from None
+        except AssertionError:  # how the client library tells a request that its connections were closed meanwhile
+            if not self._closed:
+                raise
+            raise EngineError(0, ENDS) from None
+
     def _docker(self) -> "Docker":
         if self._closed:
-            raise EngineError(0, "the node ends")
+            raise EngineError(0, ENDS)
         if self._client is None:
             import aiodocker
             import aiohttp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.containers.engine import IMAGE, containers, docker
 from tests.e2e.containers.harness import contained, inspected, until_output
-from tests.e2e.worker.harness import running
+from tests.e2e.worker.harness import limit, running, shell
 
 from jarvis.core.effects import Stop, Welcome
 from jarvis.core.states import Cause
@@ -104,6 +104,29 @@ async def test_the_end_of_the_node_is_the_end_of_its_containers(tmp_path: Path) 
         await node.down()
         assert not containers()
         assert all(end.cause is Cause.SUPERVISOR_LOST for ends in server.ends.values() for end in ends)
+
+
+async def test_the_node_ends_while_ended_containers_are_being_removed(tmp_path: Path) -> None:
+    """The engine refuses to remove one that it is removing already, and lists it until it is gone."""
+    async with running(tmp_path, *OPTIONS) as (server, node):
+        await server.assign(*[contained(number, "echo small") for number in range(1, 13)])
+        for number in range(1, 13):
+            await server.end_of(number)
+        await node.down()
+        assert not containers()
+
+
+async def test_an_agent_without_descriptors_leaves_its_containers_to_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS) as (server, node):
+        await server.assign(contained(1, "echo up; while [ ! -e /jarvis/go ]; do sleep 0.05; done; echo end"))
+        await until_output(node, server, 1, "up")
+        (agent,) = node.agent_pids()
+        limit(agent, 0)
+        await server.assign(shell(2, "seq 10", resources={"cpu": 1000}))
+        await server.until(lambda: agent not in node.agent_pids(), "the agent starts anew")
+        assert inspected(1)["State"]["Running"], "it is not this agent's to end"
+        (node.state / "output/1/task.1.d/go").touch()
+        assert server.text(await server.end_of(1)) == b"up\nend\n"
 
 
 async def test_a_supervisor_that_is_killed_takes_the_containers_along(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -283,6 +284,13 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def limit(pid: int, more: int) -> None:
+    """That process may open so many more files."""
+    used = max(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()) + 1
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + more, hard))
 
 
 @contextlib.asynccontextmanager

@@ -5,20 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.e2e.worker.harness import Node, running, shell
+from tests.e2e.worker.harness import Node, limit, running, shell
 
 from jarvis.core.effects import Stop
 from jarvis.core.states import Cause
 
 OPTIONS = ("--cpus", "100", "--memory", "4G", "--allow-root")
 WAITS = "read x; echo over"
-
-
-def limit(pid: int, more: int) -> None:
-    """It may open so many more."""
-    used = max(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()) + 1
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + more, hard))
 
 
 def lift(pid: int) -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from .protocol import Message
 
-AGENT_PATIENCE = 5.0
+AGENT_PATIENCE = 15.0
+"""What the agent has for its end: it also ends the node's containers, for which the engine may need its time."""
 STOP_GRACE = 10.0
 
 

@@ -47,6 +47,9 @@ LOG_S = 300.0
 """How long the rest of the output may take after the end."""
 STOP_S = 2.0
 """Between the soft signal and the kill when the node itself ends."""
+CLOSE_S = 12.0
+"""How long the engine may take to end and remove all when the node itself ends; its supervisor waits a little longer."""
+LOOK_S = 0.05
 
 
 class Refused(Exception):
@@ -416,9 +419,13 @@ class ContainerExecutor:
         for running in self._running.values():
             self._end(running, "killed", "shutdown", STOP_S)
         try:
-            await asyncio.gather(*(self._stop_and_remove(one["Id"]) for one in await self._ours()))
-        except EngineError as error:
-            log.warning("containers could not be removed: %s", error)
+            async with asyncio.timeout(CLOSE_S):
+                # Until none is left: one may be about to be made, and the engine refuses to remove one that it is removing.
+                while ours := await self._ours():
+                    await asyncio.gather(*(self._ask(self._stop_and_remove(one["Id"])) for one in ours))
+                    await asyncio.sleep(LOOK_S)
+        except (EngineError, TimeoutError) as error:
+            log.warning("containers could not be removed: %s", error or f"the engine took over {CLOSE_S:g} s")
         await self._engine.close()
 
     async def _stop_and_remove(self, container: str) -> None:
