@@ -425,7 +425,7 @@ class ContainerExecutor:
                     await asyncio.gather(*(self._ask(self._stop_and_remove(one["Id"])) for one in ours))
                     await asyncio.sleep(LOOK_S)
         except (EngineError, TimeoutError) as error:
-            log.warning("containers could not be removed: %s", error or f"the engine took over {CLOSE_S:g} s")
+            log.warning("containers could not be removed: %s", str(error) or f"the engine took over {CLOSE_S:g} s")
         await self._engine.close()
 
     async def _stop_and_remove(self, container: str) -> None:
