@@ -38,6 +38,20 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
         ),
         click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
+        click.option("--prefer", multiple=True, help="Label that the node should have: k=v[:WEIGHT].", metavar="LABEL"),
+        click.option("--key", "keys", multiple=True, help="By which --near and --apart of others find it."),
+        click.option(
+            "--near",
+            multiple=True,
+            metavar="KEY[@LABEL][:WEIGHT]",
+            help="Where a task with the key is: its node, or those with the same value of a label; with a weight, if possible.",
+        ),
+        click.option(
+            "--apart",
+            multiple=True,
+            metavar="KEY[@LABEL][:WEIGHT]",
+            help="Where no other task with the key is; it carries the key itself.",
+        ),
         click.option(
             "-L", "--licenses", "--licences", help="Licences of the cluster: matlab:2,ansys.", metavar="NAME[:N],…"
         ),
@@ -112,7 +126,7 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
     if given.get("after"):
         fields["after"] = [part.strip() for part in given["after"].split(",")]
-    for name in ("constraints", "tolerations", "mounts"):
+    for name in ("constraints", "tolerations", "mounts", "keys", "near", "apart", "prefer"):
         if given.get(name):
             fields[name] = list(given[name])
     if given.get("licenses"):
