@@ -20,20 +20,9 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> object
     return value
 
 
-def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Everything that describes a task, Slurm's spelling first."""
-    options = [
-        click.option("-n", "--name", help="Name of the task."),
-        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
-        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
-        click.option("--gpus", help="GPUs.", metavar="N"),
-        click.option("-t", "--time", "time_limit", help="Time limit: minutes, MM:SS, HH:MM:SS, D-HH or 2h30m."),
-        click.option("--timeout-soft", "soft_limit", help="Soft limit: a SIGTERM comes first.", metavar="TIME"),
-        click.option("-p", "--queue", help="Queue."),
-        click.option("-A", "--project", help="Project that it counts for."),
-        click.option("--priority", help="critical, high, normal, low or a number."),
-        click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
-        click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
+def _where() -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """Which nodes it may go to, and what of the whole cluster it takes."""
+    return [
         click.option(
             "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
         ),
@@ -55,6 +44,24 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-L", "--licenses", "--licences", help="Licences of the cluster: matlab:2,ansys.", metavar="NAME[:N],…"
         ),
+    ]
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Everything that describes a task, Slurm's spelling first."""
+    options = [
+        click.option("-n", "--name", help="Name of the task."),
+        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
+        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
+        click.option("--gpus", help="GPUs.", metavar="N"),
+        click.option("-t", "--time", "time_limit", help="Time limit: minutes, MM:SS, HH:MM:SS, D-HH or 2h30m."),
+        click.option("--timeout-soft", "soft_limit", help="Soft limit: a SIGTERM comes first.", metavar="TIME"),
+        click.option("-p", "--queue", help="Queue."),
+        click.option("-A", "--project", help="Project that it counts for."),
+        click.option("--priority", help="critical, high, normal, low or a number."),
+        click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
+        click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
+        *_where(),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
