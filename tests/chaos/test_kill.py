@@ -47,7 +47,9 @@ def test_nothing_is_lost_or_doubled(kill: Callable[[Home], None], tmp_path: Path
     rng = random.Random(seed)
     with home() as made:
         made.jarvis("up", "--cpus", "64")
-        count = f"i=0; while [ ! -e {stop} ]; do i=$((i+1)); echo $i; sleep 0.5; done; echo $JARVIS_TASK_ID $i >> {said}"
+        count = (
+            f"i=0; while [ ! -e {stop} ]; do i=$((i+1)); echo $i; sleep 0.5; done; echo $JARVIS_TASK_ID $i >> {said}"
+        )
         script = f"echo $JARVIS_TASK_ID >> {long}; {count}"
         with made.client() as client:
             tasks = [client.submit(command=["sh", "-c", script]).id for _ in range(LONG_TASKS)]
@@ -70,7 +72,9 @@ def test_nothing_is_lost_or_doubled(kill: Callable[[Home], None], tmp_path: Path
         with made.client() as client:
             assert set(ends(client, tasks + load.acknowledged).values()) == {"succeeded"}
             told = {int(task): int(last) for task, last in map(str.split, said.read_text().splitlines())}
-            spoilt = [task for task in tasks if client.logs(task).split() != [b"%d" % i for i in range(1, told[task] + 1)]]
+            spoilt = [
+                task for task in tasks if client.logs(task).split() != [b"%d" % i for i in range(1, told[task] + 1)]
+            ]
     ran = Counter(map(int, short.read_text().split()))
     starts = Counter(map(int, long.read_text().split()))
     lost = [i for i in load.acknowledged if i not in ran]
