@@ -18,6 +18,7 @@ from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
 from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
+from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
@@ -47,6 +48,8 @@ class Policy:
     """Queues with a higher figure go first, whatever the order within them."""
     fairness: Fairness = field(default_factory=Fairness)
     backfill: Backfill = field(default_factory=Backfill)
+    licenses: dict[str, int] = field(default_factory=dict)
+    """Licences and other counters of the whole cluster: how many there are of each."""
 
 
 class Decision(NamedTuple):
@@ -100,6 +103,7 @@ class _Cycle:
         self.looked = 0
         self.by_prediction = policy.backfill.times == "predicted"
         self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
+        self.licenses = Spare(cluster.licenses)
 
     def run(self) -> Plan:
         heads = self._open_heads()
@@ -218,6 +222,8 @@ class _Cycle:
         self.choice.account(pool, task, node, is_ahead, until)
         if self.headroom is not None:
             self.headroom.give(task.project, task.user, pool.need)
+        if pool.licenses:
+            self.licenses.give(pool.licenses)
         if task.spec.array is not None:
             self.running[task.id] = self.running.get(task.id, 0) + 1
         return True
@@ -274,7 +280,9 @@ class _Cycle:
                 self._place(pool, task, position)
 
     def _within(self, task: Task, pool: Pool) -> bool:
-        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
+        if self.headroom is not None and self.headroom.over(task.project, task.user, pool.need) is not None:
+            return False
+        return not pool.licenses or self.licenses.has(pool.licenses)
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec
