@@ -20,7 +20,7 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> object
     return value
 
 
-def _where() -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+def _where() -> list[Callable[..., Any]]:
     """Which nodes it may go to, and what of the whole cluster it takes."""
     return [
         click.option(
@@ -49,7 +49,7 @@ def _where() -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Everything that describes a task, Slurm's spelling first."""
-    options = [
+    options: list[Callable[..., Any]] = [
         click.option("-n", "--name", help="Name of the task."),
         click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
         click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
