@@ -35,6 +35,7 @@ _FIELDS = (
     "constraints",
     "tolerations",
     "on_lost",
+    "preemptible",
     "balancer",
     "name",
     "after",
