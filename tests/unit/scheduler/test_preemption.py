@@ -8,8 +8,11 @@ from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
+from jarvis.core.task import TaskSpec
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.preemption import Claim, Preemption
+from jarvis.scheduler.whatif import plan_task
 
 RULES = Preemption(by=500, grace=7.0, protect=60.0, times=2)
 
@@ -290,3 +293,34 @@ def test_a_claim_says_where_and_whom() -> None:
     (low,) = running(case, 4)
     urgent = case.submit(cpus=4, priority=500)
     assert case.cluster.claims == {ElementKey(urgent): Claim(1, ((ElementKey(low), 1),))}
+
+
+def test_why_says_who_stops_for_whom() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    (low,) = running(case, 4)
+    urgent = case.submit(cpus=4, priority=500)
+    told = why(case.cluster, ElementKey(urgent), case.now, case.policy)
+    assert told is not None
+    assert told["reasons"][0] == {"reason": "WaitingForPreempted", "text": f"task {low} on n1 stops for it"}
+    stopping = why(case.cluster, ElementKey(low), case.now)
+    assert stopping is not None
+    assert stopping["summary"] == f"task {low} is cancelling: it stops for task {urgent}, and goes on later"
+    case.ends(low, cause=Cause.PREEMPTED)
+    waiting = why(case.cluster, ElementKey(low), case.now, case.policy)
+    assert waiting is not None
+    assert waiting["reasons"][0]["reason"] == "Preempted"
+
+
+def test_plan_says_who_would_stop() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    (low,) = running(case, 4)
+    said = plan_task(
+        case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 4000}, priority=500), ("p", "u"), case.now
+    )
+    assert said["verdict"] == "wait"
+    assert said["reasons"][0] == {"reason": "WaitingForPreempted", "text": f"task {low} on n1 would stop for it"}
+    case.expect(low, "running")
+    said = plan_task(case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 4000}), ("p", "u"), case.now)
+    assert said["reasons"][0]["reason"] == "Resources"
