@@ -38,11 +38,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
         ),
         click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
-        click.option(
-            "--preemptible/--no-preemptible",
-            default=None,
-            help="Whether it may be stopped for what is more urgent, and run again.",
-        ),
+        click.option("--preemptible/--no-preemptible", default=None, help="Whether what is more urgent may stop it."),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),

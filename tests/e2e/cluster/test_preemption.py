@@ -28,13 +28,17 @@ def shown(home: Home, ident: str) -> dict[str, Any]:
     return found
 
 
+def events(home: Home, ident: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in home.jarvis("events", "--task", ident, "--json").stdout.splitlines()]
+
+
 def test_a_long_one_makes_room_and_goes_on_from_its_checkpoint(fresh: Home, tmp_path: Path) -> None:
     configure(fresh, CONFIG)
     os.mkfifo(tmp_path / "gate")
     fresh.jarvis("up", "--cpus", "1")
     low = fresh.jarvis("submit", "-q", "-c", "1", "--", "sh", "-c", LONG, cwd=tmp_path).stdout.strip()
     stubborn = fresh.jarvis("submit", "-q", "-c", "1", "--no-preemptible", "sleep", "60", cwd=tmp_path).stdout.strip()
-    wait_for(lambda: (tmp_path / "begun").exists(), "the long one begins")
+    wait_for((tmp_path / "begun").exists, "the long one begins")
     urgent = fresh.jarvis("submit", "-q", "-c", "1", "--priority", "high", "sh", "-c", "read x < gate", cwd=tmp_path)
     urgent_id = urgent.stdout.strip()
     wait_for(lambda: shown(fresh, urgent_id)["state"] == "running", "the urgent one runs")
@@ -47,10 +51,10 @@ def test_a_long_one_makes_room_and_goes_on_from_its_checkpoint(fresh: Home, tmp_
     element = shown(fresh, low)
     assert (element["state"], element["failures"], element["preemptions"]) == ("succeeded", 0, 1), element
     assert (tmp_path / "story").read_text().splitlines() == ["1 reason= from=nothing", "2 reason=preempted from=half"]
-    history = fresh.jarvis("history", low).stdout
-    assert "Preempted" in history, history
-    assert "preempts" in fresh.jarvis("history", urgent_id).stdout
-    print(history, fresh.jarvis("history", urgent_id).stdout, told)
+    assert [e["detail"] for e in events(fresh, low) if e["kind"] == "cancelling"] == [
+        {"reason": "Preempted", "by": urgent_id}
+    ]
+    assert [e["detail"] for e in events(fresh, urgent_id) if e["kind"] == "preempts"] == [{"victims": low}]
 
 
 def test_rules_that_cannot_be_meant(fresh: Home) -> None:
