@@ -34,11 +34,12 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--priority", help="critical, high, normal, low or a number."),
         click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
         click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
-        click.option(
-            "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
-        ),
+        click.option("-C", "--constraint", "constraints", multiple=True, help="Label of its node: k=v, k!=v or k."),
         click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
         click.option("--preemptible/--no-preemptible", default=None, help="Whether what is more urgent may stop it."),
+        click.option(
+            "-L", "--licenses", "--licences", help="Licences of the cluster: matlab:2,ansys.", metavar="NAME[:N],…"
+        ),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
@@ -114,6 +115,8 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
     for name in ("constraints", "tolerations", "mounts"):
         if given.get(name):
             fields[name] = list(given[name])
+    if given.get("licenses"):
+        fields["licenses"] = _licenses(given["licenses"])
     fields |= _pulls(given)
     fields["resources"] = _resources(given)
     retry = _retry(given)
@@ -174,6 +177,19 @@ def _resources(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("gpus"):
         resources["gpu"] = given["gpus"].rpartition(":")[2]
     return resources
+
+
+def _licenses(given: str) -> dict[str, int]:
+    """Slurm's form: ``matlab:2,ansys``."""
+    found: dict[str, int] = {}
+    for part in given.split(","):
+        name, colon, count = part.strip().partition(":")
+        if not name or name in found or (colon and not (count.isascii() and count.isdigit())):
+            raise click.UsageError(
+                f"--licenses {given}: expected NAME or NAME:COUNT, each name once, with commas between"
+            )
+        found[name] = int(count or 1)
+    return found
 
 
 def _binary(text: str) -> str:

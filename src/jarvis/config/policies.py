@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jarvis.config.section import Section
 from jarvis.config.windows import WindowSettings
+from jarvis.core.task import LICENSE
 from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
 from jarvis.scheduler.load_balancer import Balancer
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
@@ -94,6 +95,7 @@ def _on_or_off(value: object) -> object:
 
 
 PreemptionField = Annotated[PreemptionSettings | None, BeforeValidator(_on_or_off)]
+LicenseName = Annotated[str, Field(pattern=LICENSE)]
 
 
 class QueueSettings(Section):
@@ -117,6 +119,8 @@ class SchedulerSettings(WindowSettings):
     ahead_seconds: float = Field(AHEAD_SECONDS, ge=0, le=60)
     """Estimated work that a node is given ahead of free room."""
     queues: dict[str, Annotated[QueueSettings, BeforeValidator(_balanced)]] = {}
+    licenses: dict[LicenseName, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
+    """Counters of the whole cluster: never are more in use than are named here."""
 
     @model_validator(mode="before")
     @classmethod
@@ -165,6 +169,7 @@ def policy_of(settings: SchedulerSettings) -> Policy:
             backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look, backfill.times
         ),
         preemption=_preemption(settings),
+        licenses=dict(settings.licenses),
     )  # fmt: skip
 
 

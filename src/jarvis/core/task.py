@@ -15,6 +15,8 @@ from jarvis.core.states import State
 PRIORITIES = {"critical": 1000, "high": 500, "normal": 0, "low": -500}
 MAX_PRIORITY = 1_000_000
 MAX_ARRAY = 1_000_000
+LICENSE = r"^[a-z][a-z0-9_.-]{0,62}$"
+"""Names of licences."""
 INLINE_LIMIT = 64 * 1024
 """Specs, arguments and results up to this many bytes travel and are stored inline."""
 
@@ -199,6 +201,8 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     hold: bool = False
     constraints: tuple[Constraint, ...] = ()
     tolerations: tuple[str, ...] = ()
+    licenses: dict[str, int] = {}
+    """Of the whole cluster, held from assignment to the end of an attempt."""
     balancer: str | None = None
     env: dict[str, str] = {}
     cwd: str | None = None

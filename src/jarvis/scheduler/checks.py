@@ -23,6 +23,7 @@ def check_cluster(cluster: Cluster) -> None:
             attempt = cluster.attempts.get(placed.key)
             require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")
     _check_queue(cluster)
+    _check_licenses(cluster)
     _check_ledger(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
@@ -41,6 +42,15 @@ def _check_ledger(cluster: Cluster) -> None:
         counted = {name: amount for name, amount in mine.items() if amount}
         summed = {name: amount for name, amount in held.get(owner, {}).items() if amount}
         require(counted == summed, f"{owner} holds {summed}, counted {counted}")
+
+
+def _check_licenses(cluster: Cluster) -> None:
+    """What is in use is what the attempts there are have."""
+    held: dict[str, int] = {}
+    for key in cluster.attempts:
+        held = vector.add(held, cluster.tasks[key.task].spec.licenses)
+    used = {name: count for name, count in cluster.licenses.used.items() if count}
+    require(used == held, f"licences {held} are in use, counted {used}")
 
 
 def _check_queue(cluster: Cluster) -> None:

@@ -23,6 +23,7 @@ from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
+from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
@@ -236,6 +237,7 @@ class Cluster:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
+    licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
     shapes: dict[Shape, int] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.guarantees import Guarantees
+from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
@@ -52,6 +53,8 @@ class Policy:
     fairness: Fairness = field(default_factory=Fairness)
     backfill: Backfill = field(default_factory=Backfill)
     preemption: Preemption | None = None
+    licenses: dict[str, int] = field(default_factory=dict)
+    """Licences and other counters of the whole cluster: how many there are of each."""
 
 
 class Decision(NamedTuple):
@@ -109,6 +112,7 @@ class Cycle:
         self.by_prediction = policy.backfill.times == "predicted"
         self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
         self.guarantees = Guarantees(cluster.quotas, cluster.ledger) if cluster.quotas else None
+        self.licenses = Spare(cluster.licenses)
 
     def run(self) -> Plan:
         if self.cluster.claims:
@@ -245,6 +249,8 @@ class Cycle:
             self.headroom.give(task.project, task.user, pool.need)
         if self.guarantees:
             self.guarantees.give(task.project, pool.need)
+        if pool.licenses:
+            self.licenses.give(pool.licenses)
         if task.spec.array is not None:
             self.running[task.id] = self.running.get(task.id, 0) + 1
 
@@ -304,7 +310,9 @@ class Cycle:
         return self.guarantees is not None and self.guarantees.covers(task.project, task.spec.resources)
 
     def within(self, task: Task, pool: Pool) -> bool:
-        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
+        if self.headroom is not None and self.headroom.over(task.project, task.user, pool.need) is not None:
+            return False
+        return not pool.licenses or self.licenses.has(pool.licenses)
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec

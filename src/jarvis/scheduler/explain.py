@@ -9,7 +9,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import foresight, preempted, whatif
+from jarvis.scheduler import foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.quotas import Headroom
@@ -120,6 +120,8 @@ def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = No
         over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
         if over is not None:
             reasons.insert(0, over)
+    if spec.licenses:
+        reasons[:0] = licenses.reasons(cluster, task)
     if not reasons and cluster.reservations:
         key, (node, _) = next(iter(cluster.reservations.items()))
         if key.task != task.id and node in cluster.nodes:
@@ -174,9 +176,11 @@ def _ahead(cluster: Cluster, task: Task, position: int) -> int:
 
 
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
-    """The refusal of a request that no registered node type can meet, lost ones included; None when one can."""
-    if not cluster.nodes:
-        return None
+    """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
+    are not; None when it can be met."""
+    refused = licenses.refused(cluster, spec)
+    if refused is not None or not cluster.nodes:
+        return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
     for view in cluster.nodes.values():

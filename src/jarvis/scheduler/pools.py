@@ -52,6 +52,7 @@ class Pool:
         "gpu",
         "group",
         "heap",
+        "licenses",
         "need",
         "order",
         "owner",
@@ -62,6 +63,7 @@ class Pool:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
         self.gpu = self.need.get("gpu", 0)
+        self.licenses = placement_class.licenses
         self.balancer, self.group, self.owner = balancer, group, owner
         self.heap: list[tuple[float, int]] = []
         self.best: dict[int, float] = {}

@@ -161,6 +161,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.weights = policy.fairness.weights
     cluster.ledger.half_life = policy.fairness.half_life
+    cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"
 
 
 def place(turn: Turn, policy: Policy) -> Plan:
@@ -205,6 +206,7 @@ def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
     view, task = cluster.nodes.get(attempt.node), cluster.tasks[attempt.task]
     spec = task.spec
     cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
+    cluster.licenses.take(spec.licenses)
     if view is not None:
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
         key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None

@@ -24,6 +24,7 @@ class PlacementClass(NamedTuple):
     kind: str
     queue: str
     balancer: str
+    licenses: tuple[tuple[str, int], ...] = ()
 
     @property
     def need(self) -> Resources:
@@ -44,6 +45,7 @@ def class_of(spec: TaskSpec) -> PlacementClass:
         spec.kind,
         spec.queue,
         spec.balancer or "",
+        tuple(sorted(spec.licenses.items())) if spec.licenses else (),
     )
 
 

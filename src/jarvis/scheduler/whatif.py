@@ -20,6 +20,7 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
@@ -161,6 +162,11 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
             f"without the constraint {said} it starts now on {{node}}",
             msgspec.structs.replace(spec, constraints=rest),
         )
+    for name in licenses.short(cluster.licenses, spec.licenses):
+        left = max(cluster.licenses.free(name), 0)
+        fewer = {**spec.licenses, name: left} if left else {n: c for n, c in spec.licenses.items() if n != name}
+        text = f"with {left} {name} instead of {spec.licenses[name]} it starts now on {{node}}"
+        yield text, msgspec.structs.replace(spec, licenses=fewer)
     for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
         more = (*spec.tolerations, taint)
         yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)

@@ -34,6 +34,7 @@ _FIELDS = (
     "time_limit",
     "constraints",
     "tolerations",
+    "licenses",
     "on_lost",
     "preemptible",
     "balancer",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
 from jarvis.core.globs import LONGEST, MAX_GLOBS
-from jarvis.core.task import BALANCERS, MAX_PRIORITY, PRIORITIES
+from jarvis.core.task import BALANCERS, LICENSE, MAX_PRIORITY, PRIORITIES
 
 MAX_PUSHES = 100
 MAX_ASKED = 5000
@@ -59,6 +59,10 @@ Glob = Annotated[
 FailureClass = Annotated[Short, _shown(type="string", pattern=_CLASSES)]
 Resources = Annotated[
     dict[str, Amount], Field(json_schema_extra={"propertyNames": {"pattern": r"^[a-z][a-z0-9_.-]{0,62}$"}})
+]
+Licenses = Annotated[
+    dict[str, Annotated[int, Field(ge=1, le=1_000_000)]],
+    Field(json_schema_extra={"propertyNames": {"pattern": LICENSE}}),
 ]
 Env = Annotated[dict[str, Text], Field(json_schema_extra={"propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}})]
 
@@ -122,6 +126,7 @@ class TaskIn(Strict):
     hold: bool = False
     constraints: list[Label] = []
     tolerations: list[Word] = []
+    licenses: Licenses = {}
     balancer: Annotated[str, _shown(enum=sorted(BALANCERS))] | None = None
     env: Env = {}
     cwd: PathText | None = None
@@ -187,6 +192,7 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     hold: bool = False
     constraints: list[str] = []
     tolerations: list[str] = []
+    licenses: dict[str, int] = {}
     balancer: str | None = None
     env: dict[str, str] = {}
     cwd: str | None = None

@@ -17,6 +17,7 @@ from jarvis.core.states import Cause
 from jarvis.core.task import (
     BALANCERS,
     INLINE_LIMIT,
+    LICENSE,
     MAX_PRIORITY,
     PRIORITIES,
     AfterKind,
@@ -34,6 +35,7 @@ MAX_ITEMS = 1000
 _AFTER: dict[str, AfterKind] = {"afterok": "afterok", "afterany": "afterany", "afternotok": "afternotok"}
 _CONSTRAINT = re.compile(r"([A-Za-z0-9._/-]{1,100})(?:(!?=)(.{0,200}))?\Z")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LICENSE = re.compile(LICENSE + r"\Z")
 _INTEGER = re.compile(r"-?\d{1,7}\Z")
 _CLASS = re.compile(r"exit:\d{1,3}|signal:\d{1,2}|exception:[\w.]{1,200}")
 _CLASSES = frozenset({"any", *Cause})
@@ -71,6 +73,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         hold=task.hold,
         constraints=tuple([_constraint(c, i) for i, c in enumerate(_few(task.constraints, "constraints"))]),
         tolerations=tuple([word(t, f"tolerations.{i}") for i, t in enumerate(_few(task.tolerations, "tolerations"))]),
+        licenses=_licenses(task.licenses) if task.licenses else {},
         balancer=None if task.balancer is None else _balancer(task.balancer),
         env=_env(task.env) if task.env else {},
         cwd=_path(task.cwd, "cwd"),
@@ -253,6 +256,17 @@ def _constraint(given: str, position: int) -> Constraint:
     if op is None:
         return Constraint(label, "exists")
     return Constraint(label, "=" if op == "=" else "!=", value)
+
+
+def _licenses(given: Mapping[str, int]) -> dict[str, int]:
+    if len(given) > 100:
+        raise InvalidValue("licenses", len(given), "at most 100 kinds")
+    for name, count in given.items():
+        if not _LICENSE.match(name):
+            raise InvalidValue("licenses", name, "a name of small letters, digits, '_', '.' and '-'")
+        if not 1 <= count <= 1_000_000:
+            raise InvalidValue(f"licenses.{name}", count, "a whole number from 1 to 1,000,000")
+    return dict(given)
 
 
 def _env(given: Mapping[str, str]) -> dict[str, str]:
