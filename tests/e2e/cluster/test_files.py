@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,35 @@ def test_run_sends_files_along_and_brings_results_back(up: Home, here: Path) -> 
     again = up.jarvis("run", "--push", ".", "--pull", "out/**/*.csv", "--", "./go.sh", cwd=here)
     assert "5 files, 4.2 MB, 4.2 MB of them there already" in again.stderr
     assert not list(here.rglob(".*.part"))
+
+
+def test_a_thousand_small_files_are_few_bodies(up: Home, client: Client, here: Path) -> None:
+    (here / "in").mkdir()
+    for number in range(1000):
+        (here / "in" / f"{number:04}").write_bytes(os.urandom(1024))
+    blobs = up.directory / "blobs"
+
+    def bodies() -> int:
+        return sum(path.is_file() for path in blobs.rglob("*"))
+
+    assert bodies() > 0
+    before, begun = bodies(), time.monotonic()
+    client.push("in")
+    print(f"1,000 files of 1 KiB pushed in {time.monotonic() - begun:.2f} s")  # noqa: T201 - the figure is the point
+    assert bodies() - before < 50
+    before = bodies()
+    (here / "in" / "0500").write_bytes(b"another")
+    done = up.jarvis("run", "--push", "in", "--pull", "out", "--", "mv", "in", "out", cwd=here)
+    assert "pull: 1,000 files, 1.0 MB" in done.stderr
+    assert bodies() - before < 10, "those that did not change are there, in both directions"
+    for path in (here / "in").iterdir():
+        assert (here / "out" / path.name).read_bytes() == path.read_bytes()
+    (here / "out" / "0007").write_bytes(b"damaged here")
+    (here / "out" / "0008").unlink()
+    ident = client.connection.get("/tasks", limit=1)["items"][0]["id"]
+    up.jarvis("artifacts", "get", str(ident), cwd=here)
+    for name in ("0007", "0008"):
+        assert (here / "out" / name).read_bytes() == (here / "in" / name).read_bytes()
 
 
 def test_what_a_failure_left_comes_back_too(up: Home, here: Path) -> None:
