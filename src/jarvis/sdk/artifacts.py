@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,15 @@ READ = 1024 * 1024
 def listed(connection: "Connection", ident: int | str, attempt: int | None = None) -> dict[str, Any]:
     """``attempt``, ``items`` with path, size, digest, ``left_out``: of the newest attempt that left any, or of one."""
     return dict(connection.get(f"/tasks/{ident}/artifacts", attempt=attempt))
+
+
+def elements(connection: "Connection", ident: int | str) -> Iterator[str]:
+    """Ids of the elements of an array that have begun, by index."""
+    cursor = "-1"
+    while cursor:
+        page = connection.get(f"/tasks/{ident}/elements", cursor=cursor, limit=1000)
+        yield from (item["id"] for item in page["items"])
+        cursor = page["next"]
 
 
 def fetch(

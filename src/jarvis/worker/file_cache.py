@@ -153,7 +153,8 @@ def _copy(source: Path, target: Path, file: File) -> bool:
         source.unlink(missing_ok=True)
         target.unlink()
         return False
-    os.utime(source)
+    with suppress(FileNotFoundError):  # it had to go while it was copied
+        os.utime(source)
     return True
 
 

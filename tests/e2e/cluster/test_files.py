@@ -216,6 +216,45 @@ def test_bad_fields_are_named(client: Client, given: dict[str, object], field: s
     assert client.connection.get("/stats")["tasks"] == before
 
 
+def test_submit_waits_and_brings_back_each_elements_own(up: Home, here: Path) -> None:
+    script = "echo $JARVIS_ARRAY_INDEX > got; [ $JARVIS_ARRAY_INDEX != 2 ] || : > two"
+    done = up.jarvis(
+        "submit", "-q", "--wait", "--array", "1-3", "--pull", "got", "--pull", "two", "--", "sh", "-c", script, cwd=here
+    )
+    ident = done.stdout.strip()
+    for index in (1, 2, 3):
+        assert (here / f"{ident}_{index}" / "got").read_text() == f"{index}\n"
+    assert done.stderr.count("pull: 1 file") == 2
+    again = up.jarvis("artifacts", "get", ident, "two", "-o", "again", cwd=here)
+    assert again.stdout == f"{ident}_2/two\n"
+    assert [path.name for path in (here / "again").iterdir()] == [f"{ident}_2"]
+    up.jarvis("artifacts", "get", f"{ident}_3", "-o", "third", cwd=here)
+    assert (here / "third" / "got").read_text() == "3\n"
+    alone = up.jarvis("submit", "-q", "--wait", "--pull", "alone", "--", "touch", "alone", cwd=here)
+    assert "pull: 1 file, 0 B" in alone.stderr
+    assert (here / "alone").exists()
+
+
+def test_tasks_of_a_file_push_and_pull(up: Home, here: Path) -> None:
+    (here / "tasks.yaml").write_text(
+        "- {command: cp src/a.txt one, push: src, pull: one}\n"
+        "- {command: 'cp big two; echo x > three', push: [big], pull: [two], artifacts: [three]}\n"
+    )
+    done = up.jarvis("submit", "-q", "--wait", "tasks.yaml", cwd=here)
+    first, second = done.stdout.split()
+    assert (here / first / "one").read_text() == "hello\n"
+    assert (here / second / "two").read_bytes() == (here / "big").read_bytes()
+    assert (here / second / "three").exists()
+    assert "push: 1 file, 2.1 MB" in done.stderr
+    for bad, said in (
+        ("push: 7", "entry 1: push: 7"), ("pull: {a: b}", "entry 1: pull"), ("pull: ../x", "--pull"),
+        ("push: nope", "no such file"),
+    ):  # fmt: skip
+        (here / "bad.yaml").write_text(f"command: ['true']\n{bad}\n")
+        refused = up.jarvis("submit", "bad.yaml", cwd=here, code=None)
+        assert refused.returncode in (1, 2) and said in refused.stderr, refused.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
