@@ -157,11 +157,11 @@ def _pulls(given: dict[str, Any]) -> dict[str, Any]:
     """Globs of artifacts; beside an image, the words of its engine's ``--pull`` mean what they mean there."""
     pulls = list(given.get("pulls") or ())
     policy = [pull for pull in pulls if given.get("image") is not None and pull in PULL_POLICIES]
-    globs = [_glob(pull) for pull in pulls if pull not in policy]
+    globs = [glob(pull) for pull in pulls if pull not in policy]
     return ({"pull": policy[-1]} if policy else {}) | ({"artifacts": globs} if globs else {})
 
 
-def _glob(pattern: str) -> str:
+def glob(pattern: str) -> str:
     """Before anything is sent."""
     from jarvis.core.errors import InvalidValue
     from jarvis.core.globs import safe_glob
