@@ -62,6 +62,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
         click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
         *_where(),
+        click.option("--preemptible/--no-preemptible", default=None, help="Whether what is more urgent may stop it."),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
@@ -120,6 +121,7 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         "network",
         "container_user",
         "on_lost",
+        "preemptible",
         "balancer",
         "hold",
     ):
@@ -155,11 +157,11 @@ def _pulls(given: dict[str, Any]) -> dict[str, Any]:
     """Globs of artifacts; beside an image, the words of its engine's ``--pull`` mean what they mean there."""
     pulls = list(given.get("pulls") or ())
     policy = [pull for pull in pulls if given.get("image") is not None and pull in PULL_POLICIES]
-    globs = [_glob(pull) for pull in pulls if pull not in policy]
+    globs = [glob(pull) for pull in pulls if pull not in policy]
     return ({"pull": policy[-1]} if policy else {}) | ({"artifacts": globs} if globs else {})
 
 
-def _glob(pattern: str) -> str:
+def glob(pattern: str) -> str:
     """Before anything is sent."""
     from jarvis.core.errors import InvalidValue
     from jarvis.core.globs import safe_glob

@@ -216,6 +216,8 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     grace: float = 10.0
     retry: RetryPolicy = RetryPolicy()
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
+    """Whether it may be stopped and run again later for something more urgent, where the policy knows preemption."""
     hold: bool = False
     constraints: tuple[Constraint, ...] = ()
     tolerations: tuple[str, ...] = ()
@@ -321,6 +323,8 @@ class Element(msgspec.Struct, gc=False, kw_only=True):
     node: int | None = None
     failures: int = 0
     infra_losses: int = 0
+    preemptions: int = 0
+    """Attempts that made room for something more urgent."""
     lost_on: tuple[int, ...] = ()
     """Nodes that attempts of it were lost on: three different ones make it poison."""
     eligible_at: float | None = None
@@ -329,7 +333,8 @@ class Element(msgspec.Struct, gc=False, kw_only=True):
     signal: int | None = None
     cause: str | None = None
     wish: str = ""
-    """What a command asked of the current attempt: ``cancel``, ``requeue`` or ``hold``."""
+    """What was asked of the current attempt: ``cancel``, ``requeue``, ``hold`` or ``withdraw`` by a command, ``expire`` by its
+    deadline, ``preempt`` by something more urgent."""
 
     @property
     def key(self) -> ElementKey:

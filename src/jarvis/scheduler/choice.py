@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jarvis.core.gpus import pick
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources, fits
+from jarvis.core.resources import Resources, fits, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
@@ -75,6 +75,8 @@ class Choice:
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
         self.horizons: dict[int, Horizon] = {}
         self.placed: dict[int, list[tuple[float, Resources]]] = {}
+        self.kept: dict[int, list[Resources]] = {}
+        """Node → what is kept there for what others were stopped for."""
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
@@ -180,6 +182,12 @@ class Choice:
     def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
         return in_the_way(self.booked[node], owner, self.now, latest) is not None
 
+    def bars(self, node: int, pool: Pool, task: Task, seconds: float) -> bool:
+        """Whether something other than room keeps a task from a node that suits its class."""
+        if pool.affine and self.around.refusal(self.nodes[node], pool.placement_class) is not None:
+            return True
+        return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
+
     def _draw(self, pool: Pool) -> None:
         """Take over what the shared order has before the heap."""
         heap, order, best = pool.heap, pool.order, pool.best
@@ -222,7 +230,7 @@ class Choice:
                 if used.get(name, 0) + amount > capacity.get(name, 0):
                     break
             else:
-                if not pool.gpu or pick(self._gpus(node), pool.gpu) is not None:
+                if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
         if pool.placement_class not in self.cluster.estimates:
             return None
@@ -251,20 +259,18 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
-        if pool.wishes and not ahead:  # wishes choose among nodes with room, and let nothing wait behind others
-            step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
-            wished = self.around.wished(self.nodes[node], pool.placement_class)
-            return self._balanced(pool, node, task, 0) - step * wished
-        return self._balanced(pool, node, task, ahead)
-
-    def _balanced(self, pool: Pool, node: int, task: int, ahead: int) -> float:
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return SCORES[balancer](self._candidate(pool, node, task, ahead))
-        score = self.scores.get(node)
-        if score is None:
-            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return score if balancer == "least_loaded" else -score
+            score = SCORES[balancer](self._candidate(pool, node, task, ahead))
+        else:
+            used = self.scores.get(node)
+            if used is None:
+                used = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
+            score = used if balancer == "least_loaded" else -used
+        if pool.wishes and not ahead:  # wishes choose among nodes with room, and let nothing wait behind others
+            step = STEP_OF_RANDOM if balancer == "random" else STEP
+            score -= step * self.around.wished(self.nodes[node], pool.placement_class)
+        return score
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -274,11 +280,11 @@ class Choice:
         if pool.balancer not in EXACT:
             return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
         return Candidate(
-            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self._gpus(node),
+            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self.gpus_of(node),
             view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost,
         )  # fmt: skip
 
-    def _gpus(self, node: int) -> tuple[int, ...]:
+    def gpus_of(self, node: int) -> tuple[int, ...]:
         gpus = self.gpus.get(node)
         if gpus is None:
             gpus = self.gpus[node] = self.nodes[node].gpus_free
@@ -298,7 +304,7 @@ class Choice:
             for name, amount in need.items():
                 used[name] = used.get(name, 0) + amount
             if pool.gpu:
-                free = list(self._gpus(node))
+                free = list(self.gpus_of(node))
                 for index, amount in pick(free, pool.gpu) or ():
                     free[index] -= amount
                 self.gpus[node] = tuple(free)
@@ -333,7 +339,7 @@ class Choice:
         if best is None:
             return None
         start, node = best
-        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken}
+        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
         self._horizon(node).take(pool.need, start, start + seconds)
         return node, start
 
@@ -343,6 +349,29 @@ class Choice:
         while start != NEVER and (other := in_the_way(bookings, owner, start, start + seconds)) is not None:
             start = horizon.earliest(need, seconds, other.end)
         return start
+
+    def keep(self, node: int, need: Resources, seconds: float) -> None:
+        """Nobody else is given this room on the node, from now on; where GPUs are among it, none of its GPUs."""
+        if "gpu" in need:
+            need = {**need, "gpu": self.nodes[node].node.resources.get("gpu", 0)}
+        self._horizon(node).take(need, self.now, self.now + seconds)
+        self.kept.setdefault(node, []).append(need)
+        self._refused.clear()
+
+    def give_back(self, node: int, seconds: float) -> None:
+        """What was kept first on a node is no longer."""
+        _, *rest = self.kept.pop(node)
+        self.horizons.pop(node)
+        self._refused.clear()
+        for need in rest:
+            self.keep(node, need, seconds)
+
+    def free(self, node: int) -> Resources:
+        """What nobody has and nothing is kept for, as the cycle stands; below 0 where what is kept is still taken."""
+        free = subtract(self.nodes[node].node.resources, self.used.get(node) or self.nodes[node].used)
+        for need in self.kept.get(node, ()):
+            free = subtract(free, need)
+        return free
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
         """The node that it had before, else those that are large enough."""

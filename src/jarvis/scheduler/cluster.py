@@ -28,6 +28,7 @@ from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
+from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
@@ -56,6 +57,8 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    saved_at: float | None = None
+    """When it was last sent a signal on which programs write a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -254,6 +257,10 @@ class Cluster:
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    claims: dict[ElementKey, Claim] = field(default_factory=dict)
+    """What waits for the end of attempts that were stopped for it."""
+    victims_looked_at: float = 0.0
+    """When it was last asked whom what waits could preempt."""
 
     def add_timer(self, timer: Timer) -> None:
         heappush(self.timers, timer)

@@ -10,7 +10,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import bookings, foresight, licenses, whatif
+from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.affinity import Around
@@ -100,6 +100,8 @@ def _reasons(
         return [Reason("Backoff", f"attempt {element.attempt} ended {element.cause}; the next one in {wait:.0f} s")], []
     if state is State.WAITING:
         return _waiting(cluster, task, now), []
+    if state is State.CANCELLING:
+        return [*preempted.stopping_for(cluster, task.key_at(position))], []
     if state is not State.QUEUED:
         return [], []
     reasons, nodes = _queued(cluster, class_of(spec), bookings.refuser(cluster, task, now))
@@ -109,7 +111,7 @@ def _reasons(
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
     if reasons and (ahead := _ahead(cluster, task, position)):
         reasons.append(Reason("Priority", f"{ahead} task{'s' if ahead > 1 else ''} of its shape go first"))
-    return reasons, nodes
+    return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
 def queued_reasons(cluster: Cluster, task: Task, now: float, found: list[Reason] | None = None) -> list[Reason]:

@@ -73,7 +73,7 @@ def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | No
     before = _before(cluster, policy)
     before.pop(task.id, None)
     asked = question(cluster, [*before.values(), task])
-    policy = replace(policy, ahead_seconds=0.0)
+    policy = replace(policy, ahead_seconds=0.0, preemption=None)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
             return decision.node
@@ -226,7 +226,9 @@ def start_in(
 ) -> float | None:  # fmt: skip
     """When a task starts in a cluster to ask; None where what is known does not tell."""
     asked.reservations = {}
-    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=asked.last_seq)
+    asked.claims = {}
+    policy = replace(policy, backfill=backfill, ahead_seconds=0.0, preemption=None)
+    plan = plan_cycle(asked, policy, now, seed=asked.last_seq)
     for decision in plan.decisions:
         if decision.key.task == task.id:
             return now
@@ -239,6 +241,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
+    from jarvis.scheduler.preempted import would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -260,6 +263,8 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "earliest": now,
         }  # fmt: skip
     reasons = queued_reasons(cluster, task, now)
+    if policy.preemption is not None and (preempts := would_preempt(cluster, policy, task, now)) is not None:
+        reasons.insert(0, preempts)
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,

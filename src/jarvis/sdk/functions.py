@@ -40,6 +40,7 @@ _FIELDS = (
     "prefer",
     "licenses",
     "on_lost",
+    "preemptible",
     "balancer",
     "name",
     "after",

@@ -126,6 +126,7 @@ class TaskIn(Strict):
     grace: Duration = 10.0
     retry: RetryIn = Field(default_factory=RetryIn)
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
     hold: bool = False
     constraints: list[Label] = []
     tolerations: list[Word] = []
@@ -195,6 +196,7 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     grace: int | float | str = 10.0
     retry: RetryFast = _ONCE
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
     hold: bool = False
     constraints: list[str] = []
     tolerations: list[str] = []

@@ -75,6 +75,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         grace=10.0 if task.grace == 10.0 else duration(task.grace, "grace"),
         retry=_retry(task.retry),
         on_lost=task.on_lost,
+        preemptible=task.preemptible,
         hold=task.hold,
         constraints=tuple([_constraint(c, i) for i, c in enumerate(_few(task.constraints, "constraints"))]),
         tolerations=tuple([word(t, f"tolerations.{i}") for i, t in enumerate(_few(task.tolerations, "tolerations"))]),
