@@ -14,6 +14,7 @@ from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.affinity import Around
+from jarvis.scheduler.policy.plugged import WORD, refusal
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -159,6 +160,7 @@ def _queued(
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
             or (refused(view) if cluster.bookings else None)
+            or refusal(view, placement_class, cluster.pools.filters)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:
@@ -166,7 +168,7 @@ def _queued(
             found[reason.word] = found.get(reason.word, 0) + 1
     if len(rows) < len(cluster.nodes):
         return [], rows
-    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     return [
         Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
         for word in order

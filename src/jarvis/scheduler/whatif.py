@@ -57,8 +57,8 @@ def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
 def _copy(cluster: Cluster) -> Cluster:
     """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
     return replace(
-        cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
-        by_task={}, named_ahead={}, timers=[],
+        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters), tasks=dict(cluster.tasks),
+        shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={}, timers=[],
     )  # fmt: skip
 
 
