@@ -14,7 +14,7 @@ from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
-from jarvis.scheduler.heads import Head
+from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.order import weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
@@ -85,6 +85,27 @@ def _live_claims(cycle: "Cycle") -> Iterator[tuple[ElementKey, tuple[Claim, Task
         pool = cycle.pool(class_of(task.spec))
         if claim.node in pool.group.members:
             yield key, (claim, task, position, pool)
+
+
+# ---------------------------------------------------------------- what is guaranteed
+
+
+def place_covered(cycle: "Cycle", heads: list[Head]) -> None:
+    """What projects are guaranteed comes before what others would get, by rank alone, as far as there is room."""
+    guarantees = cycle.guarantees
+    line = RankLine([head for head in heads if guarantees and head.lane.project in guarantees.of])
+    while (head := line.first()) is not None and len(cycle.plan.decisions) < cycle.policy.budget:
+        task = head.task
+        assert task is not None
+        if not cycle.covers(task) or not cycle.within(task, head.pool):
+            line.drop()
+        elif cycle.throttled(task) or task.key_at(head.position) in cycle.taken:
+            cycle.skip(line, head)
+        elif cycle.place(head.pool, task, head.position):
+            head.advance()
+            line.again(placed=True)
+        else:
+            line.drop()
 
 
 # ---------------------------------------------------------------- whom what waits may preempt
