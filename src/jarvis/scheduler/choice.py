@@ -239,20 +239,19 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
-        if pool.wishes and not ahead:  # wishes choose among nodes with room, and let nothing wait behind others
-            step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
-            wished = self.around.wished(self.nodes[node], pool.placement_class)
-            return self._balanced(pool, node, task, 0) - step * wished
-        return self._balanced(pool, node, task, ahead)
-
-    def _balanced(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return SCORES[balancer](self._candidate(pool, node, task, ahead))
+            return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
         score = self.scores.get(node)
         if score is None:
             score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return score if balancer == "least_loaded" else -score
+        return (score if balancer == "least_loaded" else -score) - wish
+
+    def _wish(self, pool: Pool, node: int) -> float:
+        """Wishes choose among nodes with room, and let nothing wait behind others."""
+        step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
+        return step * self.around.wished(self.nodes[node], pool.placement_class)
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
