@@ -15,6 +15,7 @@ from jarvis.core.states import State
 PRIORITIES = {"critical": 1000, "high": 500, "normal": 0, "low": -500}
 MAX_PRIORITY = 1_000_000
 MAX_ARRAY = 1_000_000
+MOST_WEIGHT = 100
 LICENSE = r"^[a-z][a-z0-9_.-]{0,62}$"
 """Names of licences."""
 INLINE_LIMIT = 64 * 1024
@@ -102,6 +103,25 @@ class Constraint(msgspec.Struct, gc=False, frozen=True, array_like=True, order=T
     label: str
     op: Literal["=", "!=", "exists"]
     value: str = ""
+
+
+class Preference(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
+    """A constraint that nodes should meet, and how much that is worth beside others: 1 to 100."""
+
+    label: str
+    op: Literal["=", "!=", "exists"]
+    value: str = ""
+    weight: int = MOST_WEIGHT
+
+
+class Affinity(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
+    """Where others with a key are, or where none of them is: on the same node, or on those that have the same value of ``label``.
+    Weight 0: it must be so; 1 to 100: it should."""
+
+    kind: Literal["near", "apart"]
+    key: str
+    label: str = ""
+    weight: int = 0
 
 
 BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"})
@@ -201,6 +221,10 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     hold: bool = False
     constraints: tuple[Constraint, ...] = ()
     tolerations: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """By which the ``affinities`` of others find it."""
+    affinities: tuple[Affinity, ...] = ()
+    preferences: tuple[Preference, ...] = ()
     licenses: dict[str, int] = {}
     """Of the whole cluster, held from assignment to the end of an attempt."""
     balancer: str | None = None

@@ -15,6 +15,7 @@ from jarvis.core.resources import Resources, fits, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
+from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
 from jarvis.scheduler.pools import Pool
@@ -72,11 +73,15 @@ class Choice:
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self.around = Around(cluster.carriers, cluster.nodes)
 
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
-        return self.pools.pool(placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0))
+        return self.pools.pool(
+            placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0),
+            self.cluster.carriers.version,
+        )  # fmt: skip
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -111,7 +116,7 @@ class Choice:
 
     def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
         search = _Search(task, until, peek, [])
-        exact = pool.balancer in EXACT
+        exact = pool.wishes or pool.balancer in EXACT
         while True:
             self._catch_up(pool, task, EVERYTHING if exact else PULL)
             found = self._first(pool, search, EVERYTHING if exact else LOOK)
@@ -196,6 +201,8 @@ class Choice:
     def _room(self, view: NodeView, pool: Pool) -> bool | None:
         """False: fits now; True: may be assigned ahead; None: neither."""
         node = view.node.id
+        if pool.affine and self.around.refusal(view, pool.placement_class) is not None:
+            return None
         if not view.ahead:
             used = self.used.get(node) or view.used
             capacity = view.node.resources
@@ -232,13 +239,19 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return SCORES[balancer](self._candidate(pool, node, task, ahead))
+            return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
         score = self.scores.get(node)
         if score is None:
             score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return score if balancer == "least_loaded" else -score
+        return (score if balancer == "least_loaded" else -score) - wish
+
+    def _wish(self, pool: Pool, node: int) -> float:
+        """Wishes choose among nodes with room, and let nothing wait behind others."""
+        step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
+        return step * self.around.wished(self.nodes[node], pool.placement_class)
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -280,6 +293,9 @@ class Choice:
                 insort(self.placed.setdefault(node, []), (until, need), key=_when)
             if node in self.horizons:
                 self.horizons[node].take(need, self.now, until)
+        if pool.affine:
+            for better in self.around.add(pool.placement_class, node):
+                self.pools.touch(better)
         if pool.balancer in IMPROVES:
             self.pools.touch(node)
         elif pool.balancer != "least_loaded":
@@ -333,8 +349,10 @@ class Choice:
         before = self.cluster.reservations.get(key)
         if before is not None and before[0] in pool.group.members:
             return [before[0]]
-        large = [n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources)]
-        return sorted(large)[:RESERVE_NODES]
+        large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
+        if pool.affine:
+            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
+        return large[:RESERVE_NODES]
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)

@@ -21,6 +21,7 @@ from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
@@ -237,6 +238,7 @@ class Cluster:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
+    carriers: Carriers = field(default_factory=Carriers)
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
@@ -309,6 +311,7 @@ class Cluster:
     def look_at_nodes(self, closely: bool = True) -> None:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
         if self.pools.sweep(self.nodes, closely):
+            self.carriers.version += 1
             capacity: Resources = {}
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:

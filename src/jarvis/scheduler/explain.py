@@ -12,6 +12,7 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -147,14 +148,20 @@ def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Rea
         return [Reason("NoNodes", "no node is registered")], []
     rows: list[dict[str, str]] = []
     found: dict[str, int] = {}
+    around = Around(cluster.carriers, cluster.nodes)
+    related = placement_class.keys or placement_class.affinities
     for view in cluster.nodes.values():
-        reason = eligible_reason(view, placement_class) or room_reason(placement_class.need, view.free)
+        reason = (
+            eligible_reason(view, placement_class)
+            or (around.refusal(view, placement_class) if related else None)
+            or room_reason(placement_class.need, view.free)
+        )
         if reason is not None:
             rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
             found[reason.word] = found.get(reason.word, 0) + 1
     if len(rows) < len(cluster.nodes):
         return [], rows
-    order = ("Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     return [
         Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
         for word in order

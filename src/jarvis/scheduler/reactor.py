@@ -207,6 +207,7 @@ def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
     spec = task.spec
     cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
     cluster.licenses.take(spec.licenses)
+    cluster.carriers.add(spec, attempt.node)
     if view is not None:
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
         key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None

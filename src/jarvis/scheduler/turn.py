@@ -194,6 +194,8 @@ class Turn:
         cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
         if task.spec.licenses:
             cluster.licenses.take(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            cluster.carriers.add(task.spec, view.node.id)
         self.move(task, element, State.ASSIGNED)
         self.send_assignment(task, element, attempt, decision.position, restart)
 
@@ -233,6 +235,8 @@ class Turn:
         self.cluster.ledger.release(task.project, task.user, task.spec.resources, self.now)
         if task.spec.licenses:
             self.cluster.licenses.give_back(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            self.cluster.carriers.add(task.spec, attempt.node, -1)
         attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
         self.touch_attempt(attempt)
         return attempt

@@ -162,6 +162,12 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
             f"without the constraint {said} it starts now on {{node}}",
             msgspec.structs.replace(spec, constraints=rest),
         )
+    for affinity in spec.affinities:
+        if not affinity.weight:
+            others = tuple(a for a in spec.affinities if a != affinity)
+            said = f"{affinity.kind} {affinity.key}" + (f"@{affinity.label}" if affinity.label else "")
+            text = f"without being {said} it starts now on {{node}}"
+            yield text, msgspec.structs.replace(spec, affinities=others)
     for name in licenses.short(cluster.licenses, spec.licenses):
         left = max(cluster.licenses.free(name), 0)
         fewer = {**spec.licenses, name: left} if left else {n: c for n, c in spec.licenses.items() if n != name}
