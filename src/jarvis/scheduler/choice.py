@@ -349,10 +349,15 @@ class Choice:
         before = self.cluster.reservations.get(key)
         if before is not None and before[0] in pool.group.members:
             return [before[0]]
+        return self.large(pool)[:RESERVE_NODES]
+
+    def large(self, pool: Pool) -> list[int]:
+        """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
         large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
-        if pool.affine:
-            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
-        return large[:RESERVE_NODES]
+        return [node for node in large if self.suits(pool, node)] if pool.affine else large
+
+    def suits(self, pool: Pool, node: int) -> bool:
+        return not pool.affine or self.around.refusal(self.nodes[node], pool.placement_class) is None
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)

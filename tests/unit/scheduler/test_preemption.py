@@ -8,7 +8,7 @@ from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
-from jarvis.core.task import TaskSpec
+from jarvis.core.task import Affinity, TaskSpec
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
@@ -313,6 +313,26 @@ def test_what_waits_for_something_else_than_room_stops_nobody() -> None:
     case.wait(5)
     case.expect(first, "running")
     assert not case.stops()
+
+
+def test_where_it_may_not_be_nobody_is_stopped() -> None:
+    """It keeps apart from what is there, or near to the very one that would have to go."""
+    for affinity in (Affinity("apart", "db"), Affinity("near", "db")):
+        case = case_of()
+        case.node(cpus=4)
+        running(case, 4, keys=("db",))
+        case.submit(cpus=4, priority=500, affinities=(affinity,))
+        case.wait(5)
+        assert not case.stops(), affinity
+
+
+def test_near_to_what_stays_another_is_stopped() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    running(case, 2, keys=("db",))
+    (other,) = running(case, 2)
+    case.submit(cpus=2, priority=500, affinities=(Affinity("near", "db"),))
+    case.expect(other, "cancelling")
 
 
 def test_a_claim_says_where_and_whom() -> None:
