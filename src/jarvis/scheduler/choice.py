@@ -182,10 +182,8 @@ class Choice:
     def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
         return in_the_way(self.booked[node], owner, self.now, latest) is not None
 
-    def bars(self, node: int, pool: Pool, task: Task, seconds: float) -> bool:
-        """Whether something other than room keeps a task from a node that suits its class."""
-        if pool.affine and self.around.refusal(self.nodes[node], pool.placement_class) is not None:
-            return True
+    def books_out(self, node: int, task: Task, seconds: float) -> bool:
+        """Whether a task would run into a time that is not its own, if it started there now."""
         return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
 
     def _draw(self, pool: Pool) -> None:
@@ -259,18 +257,19 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            score = SCORES[balancer](self._candidate(pool, node, task, ahead))
-        else:
-            used = self.scores.get(node)
-            if used is None:
-                used = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-            score = used if balancer == "least_loaded" else -used
-        if pool.wishes and not ahead:  # wishes choose among nodes with room, and let nothing wait behind others
-            step = STEP_OF_RANDOM if balancer == "random" else STEP
-            score -= step * self.around.wished(self.nodes[node], pool.placement_class)
-        return score
+            return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
+        score = self.scores.get(node)
+        if score is None:
+            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
+        return (score if balancer == "least_loaded" else -score) - wish
+
+    def _wish(self, pool: Pool, node: int) -> float:
+        """Wishes choose among nodes with room, and let nothing wait behind others."""
+        step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
+        return step * self.around.wished(self.nodes[node], pool.placement_class)
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -378,10 +377,15 @@ class Choice:
         before = self.cluster.reservations.get(key)
         if before is not None and before[0] in pool.group.members:
             return [before[0]]
+        return self.large(pool)[:RESERVE_NODES]
+
+    def large(self, pool: Pool) -> list[int]:
+        """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
         large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
-        if pool.affine:
-            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
-        return large[:RESERVE_NODES]
+        return [node for node in large if self.suits(pool, node)] if pool.affine else large
+
+    def suits(self, pool: Pool, node: int) -> bool:
+        return not pool.affine or self.around.refusal(self.nodes[node], pool.placement_class) is None
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)
