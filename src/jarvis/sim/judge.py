@@ -13,6 +13,7 @@ from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.sim.history import History
+from jarvis.sim.scarcity import Scarcity
 from jarvis.worker.machine import Work
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Judge:
         self.ran: dict[At, tuple[Cause, int | None] | None] = {}
         """Everything that was ever started, with its end."""
         self.overlaps = 0
+        self.scarcity = Scarcity(self._require)
         self.released: set[int] = set()
         """Tasks that somebody asked to release."""
         self.touched: set[int] = set()
@@ -94,12 +96,13 @@ class Judge:
             self._seq = event.seq
         for node in changes.nodes.values():
             self._node_ids[node.id] = node.name
+        self.scarcity.committed(changes)
         done = {command for command, refusal in changes.commands_done.items() if not refusal}
         self._barred.update(self._cancels[command] for command in sorted(done & self._cancels.keys()))
-        for attempt in changes.attempts_new.values():
-            self._attempt_made(attempt, changes)
         for attempt in changes.attempts.values():
             self._attempt_changed(attempt)
+        for attempt in changes.attempts_new.values():
+            self._attempt_made(attempt, changes)
         for key, element in changes.elements.items():
             self._element_changed(key, element)
         for task in changes.tasks.values():
@@ -138,6 +141,7 @@ class Judge:
             self._require(
                 other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
             )
+        self.scarcity.made(attempt, changes.tasks[key.task], self._node_ids[attempt.node])
         if attempt.cause is not None:
             self._attempt_ended(attempt)
         self.attempts[at] = _copy(attempt)
@@ -153,6 +157,7 @@ class Judge:
     def _attempt_ended(self, attempt: Attempt) -> None:
         """The end that is recorded is the one that happened."""
         at, cause = _at(attempt), attempt.cause
+        self.scarcity.ended(attempt)
         node = self._node_ids[attempt.node]
         if cause is Cause.NODE_LOST:
             decided = attempt.ended_at or self.now()

@@ -13,6 +13,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.task import AfterKind, ArraySpec, Dependency, NewTask, TaskSpec
+from jarvis.sim.scarcity import scarce
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Load:
     """Much of it is long, and must not run beside itself."""
     owners: bool = False
     """Each client has a project of its own, and the first one is guaranteed a share; some tasks may not be preempted."""
+    scarce: bool = False
+    """There are licences, bookings of nodes, and tasks that keep apart or together."""
 
 
 class Client:
@@ -49,6 +52,7 @@ class Client:
         self._count = 0
         self._fence = world.random(f"fence {name}")
         self._spare = world.random(f"spare {name}")
+        self._scarcity = world.random(f"scarcity {name}")
         self.project = name if load.owners else "p"
 
     async def run(self) -> None:
@@ -100,6 +104,8 @@ class Client:
         return msgspec.structs.replace(spec, on_lost="fence", command=(kind, long, *codes), deadline=None)
 
     def _spared(self, spec: TaskSpec) -> TaskSpec:
+        if self.load.scarce:
+            return scarce(spec, self._scarcity)
         if not self.load.owners:
             return spec
         return msgspec.structs.replace(spec, preemptible=self._spare.random() > 0.2)
