@@ -17,6 +17,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
+from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -106,6 +107,30 @@ class Choice:
         if self.too_long:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
+
+    def choose_gang(self, pool: Pool, task: Task, until: float) -> tuple[int, ...] | None:
+        """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
+        self.too_long = False
+        if until >= self._refused.get(pool.placement_class, float("inf")):
+            self.too_long = True
+            return None
+        room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
+        kept = self.horizons
+        free = [node for node in room if node not in kept or self._leaves_reserved(node, pool.need, until)]
+        nodes = best_nodes(free, pool.nodes, lambda node: self._score(pool, node, task.id, 0))
+        self.too_long = nodes is None and len(room) >= pool.nodes
+        if self.too_long:
+            self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
+        return nodes
+
+    def _fits_now(self, view: NodeView, pool: Pool) -> bool:
+        if view.ahead or not fits(pool.need, self._left(view)):
+            return False
+        return not pool.gpu or pick(self._gpus(view.node.id), pool.gpu) is not None
+
+    def _left(self, view: NodeView) -> Resources:
+        used = self.used.get(view.node.id) or view.used
+        return {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
 
     def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
         search = _Search(task, until, peek, [])
@@ -287,10 +312,14 @@ class Choice:
     # ------------------------------------------------------------ reservations
 
     def ever_fits(self, pool: Pool) -> bool:
-        return any(fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        large = (fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        return sum(islice(filter(None, large), pool.nodes)) == pool.nodes
 
-    def reserve(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float] | None:
-        """The node and instant of the earliest start that the expected ends allow; from then on its room is spoken for."""
+    def reserve(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float, tuple[int, ...]] | None:
+        """The node and instant of the earliest start that the expected ends allow, and the nodes of a gang's other ranks; from then
+        on that room is spoken for."""
+        if pool.nodes > 1:
+            return self._reserve_gang(pool, key, seconds)
         best: tuple[float, int] | None = None
         for node in self._reservable(pool, key):
             start = self._horizon(node).earliest(pool.need, seconds)
@@ -301,22 +330,35 @@ class Choice:
         start, node = best
         self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken}
         self._horizon(node).take(pool.need, start, start + seconds)
-        return node, start
+        return node, start, ()
+
+    def _reserve_gang(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float, tuple[int, ...]] | None:
+        horizons = {node: self._horizon(node) for node in self._reservable(pool, key)}
+        found = earliest_together(horizons, pool.nodes, pool.need, seconds)
+        if found is None:
+            return None
+        start, nodes = found
+        self.horizons = {n: h for n, h in self.horizons.items() if n in nodes or h.is_taken}
+        for node in nodes:
+            self.horizons[node].take(pool.need, start, start + seconds)
+        return nodes[0], start, nodes[1:]
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
-        """The node that it had before, else those that are large enough."""
+        """The nodes that it had before, else those that are large enough."""
+        members = pool.group.members
         before = self.cluster.reservations.get(key)
-        if before is not None and before[0] in pool.group.members:
-            return [before[0]]
-        large = [n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources)]
-        return sorted(large)[:RESERVE_NODES]
+        if before is not None:
+            nodes = [before[0], *self.cluster.reserved_others.get(key, ())]
+            if members.issuperset(nodes) and len(nodes) == pool.nodes:
+                return nodes
+        large = [n for n in members if fits(pool.need, self.nodes[n].node.resources)]
+        return sorted(large)[: RESERVE_NODES + pool.nodes - 1]
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)
         if horizon is None:
             view, soon = self.nodes[node], self.now + SOON
-            used = self.used.get(node) or view.used
-            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+            free = self._left(view)
             ends = _ends(view, soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)

@@ -53,6 +53,7 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    rank: int = 0
 
 
 @dataclass(slots=True)
@@ -245,6 +246,8 @@ class Cluster:
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    reserved_others: dict[ElementKey, tuple[int, ...]] = field(default_factory=dict)
+    """Of those that are gangs: the nodes of their ranks from 1 on."""
 
     def add_timer(self, timer: Timer) -> None:
         heappush(self.timers, timer)

@@ -60,6 +60,8 @@ class Decision(NamedTuple):
     until: float = NEVER
     """When it is expected to end."""
     latest: float = NEVER
+    others: tuple[int, ...] = ()
+    """Of a gang: the nodes of its ranks from 1 on; all of them are decided together."""
 
 
 class Reservation(NamedTuple):
@@ -68,6 +70,8 @@ class Reservation(NamedTuple):
     key: ElementKey
     node: int
     start: float
+    others: tuple[int, ...] = ()
+    """Of a gang, as in a decision."""
 
 
 @dataclass(slots=True)
@@ -120,7 +124,8 @@ class _Cycle:
         found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before = self.cluster.reservations
         if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
-            self.plan.reservations = [Reservation(key, *there) for key, there in before.items()]
+            others = self.cluster.reserved_others
+            self.plan.reservations = [Reservation(k, *there, others.get(k, ())) for k, there in before.items()]
             return []
         wanted = found if self.policy.backfill.name == "skip" else pools
         self.heads = [Head(self.cluster, lane, pools[c]) for c in pools if c in wanted for lane in queue.lanes(c)]
@@ -209,15 +214,23 @@ class _Cycle:
         if self.policy.backfill.reserves:
             latest = self.now + seconds_of(self.policy.order, task.spec)
             until = self.now + self._seconds(task) if self.by_prediction else latest
-        chosen = self.choice.choose(pool, task, until)
+        others: tuple[int, ...] = ()
+        if pool.nodes > 1:
+            nodes = self.choice.choose_gang(pool, task, until)
+            chosen = None if nodes is None else (nodes[0], False)
+            others = () if nodes is None else nodes[1:]
+        else:
+            chosen = self.choice.choose(pool, task, until)
         if chosen is None:
             return False
         node, is_ahead = chosen
         key = task.key_at(position)
-        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest))
+        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest, others))
         self.choice.account(pool, task, node, is_ahead, until)
+        for other in others:
+            self.choice.account(pool, task, other, False, until)
         if self.headroom is not None:
-            self.headroom.give(task.project, task.user, pool.need)
+            self.headroom.give(task.project, task.user, pool.whole)
         if task.spec.array is not None:
             self.running[task.id] = self.running.get(task.id, 0) + 1
         return True
@@ -274,7 +287,7 @@ class _Cycle:
                 self._place(pool, task, position)
 
     def _within(self, task: Task, pool: Pool) -> bool:
-        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
+        return self.headroom is None or self.headroom.over(task.project, task.user, pool.whole) is None
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec

@@ -29,6 +29,7 @@ class GroupKey(NamedTuple):
     constraints: tuple[Constraint, ...]
     tolerations: tuple[str, ...]
     kind: str
+    gang: bool
 
 
 class Group:
@@ -53,14 +54,17 @@ class Pool:
         "group",
         "heap",
         "need",
+        "nodes",
         "order",
         "owner",
         "placement_class",
+        "whole",
     )
 
     def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
+        self.nodes, self.whole = placement_class.nodes, placement_class.whole
         self.gpu = self.need.get("gpu", 0)
         self.balancer, self.group, self.owner = balancer, group, owner
         self.heap: list[tuple[float, int]] = []
@@ -135,7 +139,9 @@ class Pools:
         self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
 
     def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
-        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind)
+        key = GroupKey(
+            placement_class.constraints, placement_class.tolerations, placement_class.kind, placement_class.nodes > 1
+        )
         group = self.groups.get(key)
         if group is None:
             members = {ident for ident, view in nodes.items() if unsuitable(view, *key) is None}

@@ -12,6 +12,7 @@ from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal,
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
+from jarvis.core.task import ADDRESS_LABEL
 from jarvis.worker.fence import Fence
 from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
 from jarvis.worker.session import Session, Socket
@@ -295,7 +296,7 @@ class Agent:
         self._hello_at = asyncio.get_running_loop().time()
         return Hello(
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
-            boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={},
+            boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={ADDRESS_LABEL: self.node.name},
             known=self.machine.known(), incarnation=incarnation, epoch=epoch,
             ordinal=int(asyncio.get_running_loop().time() * 1e9),
         )  # fmt: skip

@@ -82,7 +82,7 @@ async def _fits(context: Context) -> Any:
     known: dict[tuple[Any, ...], JarvisError | None] = {}
 
     def fits(spec: TaskSpec) -> JarvisError | None:
-        shape = (tuple(sorted(spec.resources.items())), spec.constraints, spec.tolerations, spec.kind)
+        shape = (tuple(sorted(spec.resources.items())), spec.constraints, spec.tolerations, spec.kind, spec.nodes)
         if shape not in known:
             known[shape] = context.services.node_fits(spec)
         return known[shape]
