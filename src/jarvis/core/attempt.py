@@ -50,6 +50,8 @@ class Rank(msgspec.Struct, gc=False, kw_only=True, array_like=True):
     usage: Usage | None = None
     stdout: Output | None = None
     stderr: Output | None = None
+    failed_first: bool = False
+    """Whether it is the one on whose end the others were stopped."""
 
     @property
     def went_well(self) -> bool:

@@ -111,7 +111,8 @@ class Choice:
     def choose_gang(self, pool: Pool, task: Task, until: float) -> tuple[int, ...] | None:
         """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
         self.too_long = False
-        if until >= self._refused.get(pool.placement_class, float("inf")):
+        refused = self._refused.get(pool.placement_class)
+        if refused is not None and until >= refused:
             self.too_long = True
             return None
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]

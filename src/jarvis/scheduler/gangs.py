@@ -19,6 +19,8 @@ from jarvis.scheduler.turn import Turn
 
 PORTS = range(20_000, 30_000)
 """Of which rank 0 gets one: below those that systems give to outgoing connections."""
+NODE_STEP = 997
+"""Between ports of nodes for the same number: several nodes may be one machine, and a prime spreads them."""
 
 
 def assign(turn: Turn, decision: Decision) -> None:
@@ -57,7 +59,7 @@ def say(turn: Turn, task: Task, element: Element, attempt: Attempt, rank: int) -
 def told_to(cluster: Cluster, attempt: Attempt, rank: int) -> Gang:
     """What a rank is told of the others. The port hangs on rank 0's number, so that no two attempts of a node have the same one
     soon, and one whose port was taken gets another with its next attempt."""
-    port = PORTS[attempt.number % len(PORTS)]
+    port = PORTS[(attempt.number + NODE_STEP * attempt.node) % len(PORTS)]
     return Gang(rank, tuple(_address(cluster, at.node) for at in attempt.ranks), port)
 
 
@@ -67,29 +69,37 @@ def _address(cluster: Cluster, node: int) -> str:
 
 
 def on_rank_started(turn: Turn, placed: Placed, attempt: Attempt, fact: Started) -> None:
-    """It is ``starting`` while some ranks run, ``running`` when all have begun."""
-    rank, element = attempt.ranks[placed.rank], turn.cluster.elements[placed.key]
-    if rank.started_at is None:
-        rank.started_at = max(turn.now - fact.age, attempt.assigned_at)
-    if attempt.started_at is None:
-        attempt.started_at = rank.started_at
+    """The element is ``starting`` while some ranks run, ``running`` when all have begun."""
+    _begun(turn, placed, attempt, max(turn.now - fact.age, attempt.assigned_at))
+    _follow(turn, placed, attempt, fact.state)
+
+
+def _begun(turn: Turn, placed: Placed, attempt: Attempt, at: float) -> None:
+    rank = attempt.ranks[placed.rank]
+    rank.started_at = at if rank.started_at is None else rank.started_at
+    attempt.started_at = rank.started_at if attempt.started_at is None else attempt.started_at
     turn.touch_attempt(attempt)
-    all_run = fact.state is State.RUNNING and all(other.started_at is not None for other in attempt.ranks)
-    after = State.RUNNING if all_run else State.STARTING
+
+
+def _follow(turn: Turn, placed: Placed, attempt: Attempt, said: State) -> None:
+    element = turn.cluster.elements[placed.key]
+    all_run = said is State.RUNNING and all(rank.started_at is not None for rank in attempt.ranks)
     if element.state is State.ASSIGNED or (element.state is State.STARTING and all_run):
-        attempt.state = after
-        turn.move(turn.cluster.tasks[placed.key.task], element, after)
+        attempt.state = State.RUNNING if all_run else State.STARTING
+        turn.move(turn.cluster.tasks[placed.key.task], element, attempt.state)
 
 
 def note_end(turn: Turn, placed: Placed, attempt: Attempt, fact: Ended) -> None:
     """What the node says of the rank's end; of rank 0 the attempt's outputs are those that people see."""
     rank = attempt.ranks[placed.rank]
-    if rank.started_at is None and fact.usage is not None:
-        rank.started_at = max(turn.now - fact.age - fact.usage.wall_s, attempt.assigned_at)
     rank.usage, rank.stdout, rank.stderr = fact.usage, fact.stdout, fact.stderr
     if placed.rank == 0:
         attempt.stdout, attempt.stderr = fact.stdout, fact.stderr
         attempt.output, attempt.artifacts = fact.output, fact.artifacts
+    if fact.usage is not None:
+        _begun(turn, placed, attempt, max(turn.now - fact.age - fact.usage.wall_s, attempt.assigned_at))
+        if any(other.cause is None for other in attempt.ranks if other is not rank):
+            _follow(turn, placed, attempt, State.RUNNING)
 
 
 def rank_over(turn: Turn, placed: Placed, ending: Ending, message: str = "") -> Ending | None:
@@ -104,6 +114,7 @@ def rank_over(turn: Turn, placed: Placed, ending: Ending, message: str = "") -> 
         cluster.pools.touch(rank.node)
     turn.touch_attempt(attempt)
     if not rank.went_well:
+        rank.failed_first = not any(other.failed_first for other in attempt.ranks)
         _stop_others(turn, placed, attempt)
     if any(other.cause is None for other in attempt.ranks):
         return None
@@ -173,10 +184,9 @@ def _whole_end(turn: Turn, placed: Placed, attempt: Attempt) -> Ending:
 
 def _decisive(attempt: Attempt) -> int:
     """The rank by whose end that of the attempt is judged."""
-    ranks = range(len(attempt.ranks))
-    failed = [at for at in ranks if not attempt.ranks[at].went_well]
-    lost = [at for at in failed if attempt.ranks[at].cause in INFRA_CAUSES]
-    return min(lost or failed or ranks, key=lambda at: attempt.ranks[at].ended_at or 0.0)
+    lost = [at for at, rank in enumerate(attempt.ranks) if rank.cause in INFRA_CAUSES]
+    first = [at for at, rank in enumerate(attempt.ranks) if rank.failed_first]
+    return next(iter(lost + first), 0)
 
 
 def _sum(usages: list[Usage]) -> Usage:
