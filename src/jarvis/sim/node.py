@@ -106,7 +106,7 @@ class Node:
             self._over(process, Cause.START_FAILED, 127)
             return
         self.judge.process_started(self.name, work)
-        code = codes[min(work.assignment.attempt, len(codes)) - 1]
+        code = codes[min(work.assignment.attempt, len(codes)) - 1] if _decides(work) else "0"
         limit = work.spec.time_limit
         wall = seconds * self.rate
         if limit is not None and limit < wall:
@@ -165,6 +165,12 @@ class Node:
         agent = self.agent
         if agent is not None:
             asyncio.get_running_loop().call_later(REPORT_S, agent.reported, number)
+
+
+def _decides(work: Work) -> bool:
+    """Of a gang one rank alone ends as the plan says, another one each time."""
+    gang = work.assignment.gang
+    return gang is None or gang.rank == work.assignment.token % len(gang.hosts)
 
 
 def _plan(work: Work) -> tuple[str, float, *tuple[str, ...]]:

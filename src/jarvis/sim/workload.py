@@ -23,6 +23,8 @@ NEEDS: tuple[Resources, ...] = (
     {"cpu": 1000}, {"cpu": 1000}, {"cpu": 500}, {"cpu": 2000, "memory": GIB}, {"cpu": 4000}, {"cpu": 500, "gpu": 500},
     {"gpu": 1000},
 )  # fmt: skip
+RANK_NEEDS: tuple[Resources, ...] = ({"cpu": 500}, {"cpu": 1000}, {"cpu": 2000, "memory": GIB})
+"""What every node can hold."""
 VERBS = ("cancel", "cancel", "hold", "hold", "release", "requeue", "suspend", "resume", "signal")
 NODE_VERBS = ("node_cordon", "node_uncordon", "node_drain", "node_drain", "node_resume")
 
@@ -37,6 +39,8 @@ class Load:
     command_share: float = 0.35
     fenced: bool = False
     """Much of it is long, and must not run beside itself."""
+    gangs: bool = False
+    """Much of it runs on several nodes at once."""
 
 
 class Client:
@@ -46,6 +50,7 @@ class Client:
         self.world, self.name, self.random, self.load = world, name, random, load
         self._count = 0
         self._fence = world.random(f"fence {name}")
+        self._gang = world.random(f"gang {name}")
 
     async def run(self) -> None:
         for _ in range(self.load.requests):
@@ -62,7 +67,7 @@ class Client:
         """Until it is acknowledged or refused; then now and then once more, as a retry would."""
         self._count += 1
         key = f"{self.name}-{self._count}"
-        specs = [self._fenced(self._spec(known)) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
+        specs = [self._together(self._fenced(self._spec(known))) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
         tasks = [NewTask(uuid=f"{key}-{at}", project="p", user=self.name, spec=spec) for at, spec in enumerate(specs)]
         submission = Submission(tasks, IdempotencyKey(self.name, "p", "tasks", key, str(len(specs))))
         while True:
@@ -91,6 +96,13 @@ class Client:
         as_it_was = float(seconds) < 0 or spec.array is not None
         long = seconds if as_it_was else str(round(self._fence.uniform(5.0, 250.0), 4))
         return msgspec.structs.replace(spec, on_lost="fence", command=(kind, long, *codes), deadline=None)
+
+    def _together(self, spec: TaskSpec) -> TaskSpec:
+        """As it was drawn, or a gang of as many ranks as the cluster can hold."""
+        if not self.load.gangs or self._gang.random() < 0.4:
+            return spec
+        nodes, need = self._gang.randint(2, len(self.world.nodes)), self._gang.choice(RANK_NEEDS)
+        return msgspec.structs.replace(spec, nodes=nodes, resources=need)
 
     def _spec(self, known: list[int]) -> TaskSpec:
         draw = self.random.random
