@@ -110,7 +110,7 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
         if command_line:
             command += [f"--{option}={command_line}"]
     command += [f"--health-interval={worker.health_interval_s}", f"--hook-timeout={worker.hook_timeout_s}"]
-    command += [f"--file-cache={worker.file_cache}"]
+    command += [f"--file-cache={worker.file_cache}", *(f"--watch={directory}" for directory in worker.watch)]
     if mounts is not None:
         command += [f"--container-mounts={os.pathsep.join(mounts)}"]
     return command + (["--allow-root"] if worker.allow_root else [])

@@ -192,8 +192,11 @@ class Server:
         if self.apart is not None:
             self._spawn(self.apart.run(), "scheduler")
         self._spawn(self.election.run(), "election")
-        if self.decides and (watch := self.settings.server.watch):
-            arrivals = Arrivals(self.scheduler.schedules, self.bus, watch, lambda: self.election.leads)
+        if self.decides:
+            scheduler, watch = self.scheduler, self.settings.server.watch
+            arrivals = Arrivals(
+                scheduler.schedules, self.bus, watch, lambda: self.election.leads, lambda: scheduler.cluster
+            )
             self._spawn(arrivals.run(), "arrivals")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)

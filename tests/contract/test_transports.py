@@ -17,7 +17,7 @@ from jarvis.bus.transport import Transport, TransportDown
 from jarvis.bus.transports.postgres import PostgresTransport
 from jarvis.bus.transports.redis_streams import PREFIX, RedisTransport
 from jarvis.core.effects import Stop, ToNode, ToSession, Welcome
-from jarvis.core.inputs import Input, LookAgain, NodesSeen, TasksTaken
+from jarvis.core.inputs import FilesSeen, Input, LookAgain, NodesSeen, TasksTaken
 from jarvis.core.states import Cause
 from jarvis.state.stores.postgres import PostgresStore
 
@@ -259,6 +259,9 @@ async def test_the_leader_hears_what_a_standby_is_told(cluster: Cluster) -> None
     seen = NodesSeen("seen-1", {7: {"load": 0.5}}, {7: 3})
     assert await cluster.heard(seen, NodesSeen) == seen
     assert isinstance(await cluster.heard(TasksTaken("taken-1", []), LookAgain), LookAgain)
+    found = FilesSeen("files-1", 1, frozenset({"a.csv"}), {"a.csv": (5, 1)}, node=7, mark="m")
+    assert await cluster.heard(found, FilesSeen) == found
+    assert not cluster.buses["b"].offer(FilesSeen("files-1", 1, frozenset(), {})), "of a machine that does not lead"
 
 
 async def test_orders_go_where_the_nodes_session_was_welcomed(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ from jarvis.api.problems import Refusal, printable
 from jarvis.api.services import Services
 from jarvis.api.session import Held, Session, StreamHandle
 from jarvis.bus.messages import (
+    LOOK_VERSION,
     OLDEST_VERSION,
     PROTOCOL_VERSION,
     BlobData,
@@ -24,6 +25,7 @@ from jarvis.bus.messages import (
     ChunkStored,
     FromAgent,
     Heartbeat,
+    Looked,
     OutputChunk,
     StreamData,
     StreamOpen,
@@ -31,10 +33,11 @@ from jarvis.bus.messages import (
     agreed,
     decode_from_agent,
 )
-from jarvis.core.effects import AckFrame, Assign, Recorded, ToNode, ToSession, Welcome
+from jarvis.core.effects import AckFrame, Assign, Look, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
 from jarvis.core.inputs import (
     Ended,
+    FilesSeen,
     Hello,
     Input,
     NodeConnected,
@@ -46,6 +49,7 @@ from jarvis.core.inputs import (
     encode_facts,
 )
 from jarvis.core.permissions import Principal
+from jarvis.utils.directory_listing import FILES_MOST
 
 log = logging.getLogger(__name__)
 BLOB_READ = 256 * 1024
@@ -59,7 +63,7 @@ LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
 REMOVED_RETRY_S = 30.0
-UNFIT_MOST = 200
+UNFIT_MOST, MARK_MOST = 200, 64
 
 
 class BadFrame(Exception):
@@ -107,7 +111,8 @@ class Gateway:
 
     def _route(self, item: ToNode | ToSession | AckFrame) -> None:
         if isinstance(item, ToNode):
-            if (session := self._by_node.get(item.node)) is not None:
+            session = self._by_node.get(item.node)
+            if session is not None and (session.version >= LOOK_VERSION or not isinstance(item.message, Look)):
                 _note(session, item.message)
                 session.post(item.message)
             return
@@ -280,6 +285,8 @@ class Gateway:
             await self._blob_get(session, item)
         elif isinstance(item, BlobPut):
             await self._blob_put(session, item)
+        elif isinstance(item, Looked):
+            self.services.bus.offer(files_seen(session.node, item))
         elif isinstance(item, StreamData) and (handle := session.streams.get(item.stream)) is not None:
             handle.arrived(item)
         elif isinstance(item, StreamTaken) and (handle := session.streams.get(item.stream)) is not None:
@@ -400,6 +407,20 @@ class Gateway:
         handle = session.open_stream()
         session.post(msgspec.structs.replace(request, stream=handle.stream))
         return handle
+
+
+def files_seen(node: int, item: Looked) -> FilesSeen:
+    """What a node says is not believed to be names of files, nor few of them."""
+    if (
+        len(item.files) > FILES_MOST
+        or len(item.mark) > MARK_MOST
+        or any("/" in name or not name for name in item.files)
+    ):
+        raise BadFrame("these are not the files of one directory")
+    moving = set(item.moving)
+    settled = {name: stamp for name, stamp in item.files.items() if name not in moving}
+    problem = printable(item.problem)[:UNFIT_MOST]
+    return FilesSeen(f"files-{item.schedule}", item.schedule, frozenset(item.files), settled, node, item.mark, problem)
 
 
 def _no_common_version(hello: Hello) -> str:

@@ -10,15 +10,17 @@ is a new version. Each side speaks the version before its newest, too, so that a
 
 1. everything but what follows
 2. ``Heartbeat.beat`` and Seen: what is ``on_lost=fence`` ends on a node whose leader does not answer
+3. Look and Looked: files that schedules wait for, on a node
 """
 
 import msgspec
 
-from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
+from jarvis.core.schedule import Stamp
 
-PROTOCOL_VERSION, OLDEST_VERSION = 2, 1
-FENCE_VERSION = 2
+PROTOCOL_VERSION, OLDEST_VERSION = 3, 1
+FENCE_VERSION, LOOK_VERSION = 2, 3
 MAX_FRAME = 8 * 1024 * 1024
 
 
@@ -64,6 +66,17 @@ class BlobPut(NodeMessage, tag="blob!"):
     number: int
     token: int
     data: bytes
+
+
+class Looked(NodeMessage, tag="looked"):
+    """What a Look found: files by name, ``moving`` those that the look before did not find the same. ``mark`` stands for all of
+    it; ``problem``: why there was nothing to be seen."""
+
+    schedule: int
+    files: dict[str, Stamp] = {}
+    moving: list[str] = []
+    mark: str = ""
+    problem: str = ""
 
 
 class StreamData(NodeMessage, tag="stream"):
@@ -127,9 +140,11 @@ class StreamResize(NodeMessage, tag="resize"):
     columns: int
 
 
-FromAgent = Hello | Heartbeat | Started | Ended | Returned | OutputChunk | BlobGet | BlobPut | StreamData | StreamTaken
+FromAgent = (
+    Hello | Heartbeat | Started | Ended | Returned | OutputChunk | BlobGet | BlobPut | Looked | StreamData | StreamTaken
+)
 ToAgent = (
-    Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen | ChunkStored | BlobData | BlobStored
+    Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen | Look | ChunkStored | BlobData | BlobStored
     | StreamOpen | StreamData | StreamTaken | StreamResize
 )  # fmt: skip
 

@@ -10,6 +10,9 @@ from jarvis.cli.output import clean, format_option, local_time, print_data, prin
 from jarvis.cli.workflow import document_of, values_of
 from jarvis.sdk.client import Client
 
+ENDS = ("succeeded", "failed", "any")
+"""Of a workflow, that a schedule may wait for."""
+
 
 @click.group()
 def cron() -> None:
@@ -31,7 +34,9 @@ def cron() -> None:
     "--on-webhook", is_flag=True, help="Instead of --cron: at each signed request; its path and secret are told."
 )
 @click.option(
-    "--on-file", metavar="PATH", help="Instead of --cron: when a file arrives on the server, like '/in/*.csv'."
+    "--on-file",
+    metavar="[NODE:]PATH",
+    help="Instead of --cron: when a file arrives on the server, or on a node, like 'n1:/in/*.csv'.",
 )
 @click.option(
     "--secret-file",
@@ -60,7 +65,7 @@ def add(
     secret = None if secret_file is None else {"secret": secret_file.read_text(encoding="utf-8").strip()}
     rules = {
         "cron": rule, "every": every, "on_workflow": None if on_workflow is None else _end(on_workflow),
-        "on_webhook": (secret or {}) if on_webhook else None, "on_file": None if on_file is None else {"path": on_file},
+        "on_webhook": (secret or {}) if on_webhook else None, "on_file": None if on_file is None else _place(on_file),
     }  # fmt: skip
     if len(rules) - list(rules.values()).count(None) != 1:
         raise click.UsageError("give one of --cron, --every, --on-workflow, --on-webhook, --on-file")
@@ -85,9 +90,17 @@ def add(
 
 def _end(given: str) -> dict[str, str]:
     name, colon, state = given.rpartition(":")
-    if colon and state in ("succeeded", "failed", "any"):
-        return {"name": name, "state": state}
-    return {"name": given, "state": "succeeded"}
+    if not colon:
+        return {"name": given, "state": "succeeded"}
+    if state not in ENDS:
+        raise click.UsageError(f"--on-workflow {given}: the end {state!r} is not one of {', '.join(ENDS)}")
+    return {"name": name, "state": state}
+
+
+def _place(given: str) -> dict[str, str]:
+    """A path, behind the name of a node where it is not on the server."""
+    node, colon, path = given.partition(":/")
+    return {"node": node, "path": f"/{path}"} if colon and not given.startswith("/") else {"path": given}
 
 
 def _rule(one: dict[str, Any]) -> str:
@@ -96,7 +109,8 @@ def _rule(one: dict[str, Any]) -> str:
     if one.get("on_webhook") is not None:
         return "on webhook"
     if one.get("on_file") is not None:
-        return f"on file {one['on_file']['path']}"
+        node, path = one["on_file"]["node"], one["on_file"]["path"]
+        return f"on file {node}:{path}" if node else f"on file {path}"
     return str(one["cron"] or f"every {one['every']:g}s")
 
 

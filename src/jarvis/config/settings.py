@@ -25,6 +25,11 @@ Size = Annotated[int, BeforeValidator(_bytes)]
 """Bytes, also written like 512Mi or 4G."""
 
 
+def _check_absolute(name: str, paths: tuple[str, ...]) -> None:
+    if wrong := [path for path in paths if not path.startswith("/")]:
+        raise ValueError(f"{name}: {wrong[0]!r} is not an absolute path")
+
+
 class ServerSettings(_Section):
     name: str = ""
     """Of this server among several; default: host and process id."""
@@ -48,8 +53,7 @@ class ServerSettings(_Section):
 
     @model_validator(mode="after")
     def _check_watch(self) -> "ServerSettings":
-        if wrong := [path for path in self.watch if not path.startswith("/")]:
-            raise ValueError(f"server.watch: {wrong[0]!r} is not an absolute path")
+        _check_absolute("server.watch", self.watch)
         return self
 
 
@@ -98,10 +102,17 @@ class WorkerSettings(_Section):
     """How long each of the three may take."""
     file_cache: Size = Field(10 * 1024**3, ge=0)
     """Bytes on its disk for files that were sent along with tasks and may be wanted again."""
+    watch: tuple[str, ...] = ()
+    """Directories of this node in which, and below which, schedules may wait for files."""
     proxy: str = ""
     """URL of an HTTP proxy on the way to the servers, before HTTPS_PROXY of the environment; NO_PROXY is respected."""
     allow_root: bool = True
     """Whether tasks of root may run as root on this node."""
+
+    @model_validator(mode="after")
+    def _check_watch(self) -> "WorkerSettings":
+        _check_absolute("worker.watch", self.watch)
+        return self
 
 
 class ContainerSettings(_Section):

@@ -93,6 +93,15 @@ class Signal(NodeMessage, tag="signal"):
     signum: int
 
 
+class Look(NodeMessage, tag="look"):
+    """Look for files whose names match ``pattern``, for a schedule; answered with Looked unless the leader has ``seen`` that."""
+
+    schedule: int
+    directory: str
+    pattern: str
+    seen: str = ""
+
+
 class Recorded(NodeMessage, tag="recorded"):
     """Ends with these numbers are committed: forget them. ``floor`` as in Welcome."""
 
@@ -100,7 +109,7 @@ class Recorded(NodeMessage, tag="recorded"):
     floor: int = 0
 
 
-ToNodeMessage = Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen
+ToNodeMessage = Welcome | Refused | Assign | Recall | Stop | Signal | Recorded | Seen | Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class ToNode:
     """Send to the node's session; nothing is lost if there is none."""
 
     node: int
-    message: Assign | Recall | Stop | Signal | Recorded | Seen
+    message: Assign | Recall | Stop | Signal | Recorded | Seen | Look
     cause_id: str
 
 

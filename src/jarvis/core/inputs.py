@@ -37,6 +37,8 @@ class Hello(NodeMessage, tag="hello"):
     resources: Resources
     labels: dict[str, str]
     taints: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
+    """Directories below which schedules may wait for files here."""
     known: list[Known] = []
     incarnation: int = 0
     epoch: int = 0
@@ -178,12 +180,18 @@ class NodesSeen:
 
 @dataclass(frozen=True, slots=True)
 class FilesSeen:
-    """What lies in the directory that a schedule waits for: ``settled`` are files that were the same at two looks."""
+    """What lies in the directory that a schedule waits for: ``settled`` are files that were the same at two looks.
+
+    ``node``: who looked, 0 is the leader's own machine. ``mark`` is the node's word for what it found, and told to it at the
+    next look; ``problem``: why it could not look."""
 
     cause_id: str
     schedule: int
     present: frozenset[str]
     settled: dict[str, Stamp]
+    node: int = 0
+    mark: str = ""
+    problem: str = ""
 
 
 Input = (

@@ -53,6 +53,8 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     resources: Resources = {}
     labels: dict[str, str] = {}
     taints: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
+    """Directories below which schedules may wait for files there."""
     cordoned: bool = False
     draining: bool = False
     drain_deadline: float | None = None

@@ -29,11 +29,13 @@ class OnWebhook(msgspec.Struct, frozen=True, tag="webhook", tag_field="kind"):
     secret: str
 
 
-class OnFile(msgspec.Struct, frozen=True, tag="file", tag_field="kind"):
-    """The arrival of files in a directory of the leader's machine whose names match ``pattern``, as shells do it."""
+class OnFile(msgspec.Struct, frozen=True, omit_defaults=True, tag="file", tag_field="kind"):
+    """The arrival of files in a directory whose names match ``pattern``, as shells do it: on the node of that name, or on the
+    machine of the leader when none is named."""
 
     directory: str
     pattern: str
+    node: str = ""
 
 
 Stamp = tuple[int, int]
@@ -76,3 +78,5 @@ class Schedule(msgspec.Struct, kw_only=True):
     """Nominal times, or events, without a run."""
     files: dict[str, Stamp] = {}
     """By name: the files that made runs, or were left out."""
+    problem: str = ""
+    """Why nobody can look for files at present."""

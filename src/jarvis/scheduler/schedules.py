@@ -17,6 +17,7 @@ from jarvis.core.schedule import OnFile, Schedule
 from jarvis.core.task import Task
 from jarvis.core.workflow import EVENT, Workflow, WorkflowSpec
 from jarvis.dag.schedules import arrived, can_be_kept, circle, due, follows, next_after, times
+from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.placement import on_task_taken
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
@@ -33,9 +34,12 @@ class Schedules:
     def __init__(self, store: Store, workflows: Workflows) -> None:
         self._store, self._workflows = store, workflows
         self.known: dict[int, Schedule] = {}
+        self.marks: dict[int, str] = {}
+        """Of schedules that wait for files on a node: what that said last."""
         self._all_at = 0.0
 
     async def rebuild(self) -> None:
+        self.marks.clear()
         self.known = {schedule.id: schedule for schedule in await self._store.schedule_list()}
 
     async def poll(self, now: float) -> None:
@@ -63,14 +67,23 @@ class Schedules:
 
     async def _on_files(self, turn: Turn, item: FilesSeen) -> None:
         schedule = self.known.get(item.schedule)
-        if schedule is None or schedule.paused or not isinstance(schedule.rule.on, OnFile):
+        if schedule is None or schedule.paused or not _may_tell(turn.cluster, schedule, item):
             return
+        on = schedule.rule.on
+        assert isinstance(on, OnFile)
         turn.cause_id = item.cause_id
+        if item.node:
+            self.marks[schedule.id] = item.mark
+        if schedule.problem != item.problem:
+            schedule.problem = item.problem
+            turn.changes.schedules[schedule.id] = schedule
+            turn.event(
+                "schedule.blocked" if item.problem else "schedule.unblocked", schedule=schedule.id, reason=item.problem
+            )
         for name in arrived(schedule, item.present, item.settled):
             changed, size = item.settled[name]
-            path = f"{schedule.rule.on.directory}/{name}"
-            event = {"path": path, "name": name, "size": size, "changed_at": changed / 1e9}
-            await self._happened(turn, schedule, event)
+            event = {"path": f"{on.directory}/{name}", "name": name, "size": size, "changed_at": changed / 1e9}
+            await self._happened(turn, schedule, event | ({"node": on.node} if on.node else {}))
 
     async def _on_command(self, turn: Turn, command: Command) -> str:
         if command.body.schedule not in self.known:
@@ -167,6 +180,7 @@ class Schedules:
 
     async def remove(self, turn: Turn, schedule: Schedule, body: NewCommand) -> str:
         del self.known[schedule.id]
+        self.marks.pop(schedule.id, None)
         turn.changes.schedules.pop(schedule.id, None)
         turn.changes.schedules_removed.append(schedule.id)
         return ""
@@ -190,6 +204,14 @@ class Schedules:
             await self._run(turn, schedule, nominal, anyway=True)
         turn.changes.schedules[schedule.id] = schedule
         return ""
+
+
+def _may_tell(cluster: Cluster, schedule: Schedule, item: FilesSeen) -> bool:
+    """Whether the schedule waits for files just there. That a node cannot look is also told by the leader's own machine."""
+    on, view = schedule.rule.on, cluster.nodes.get(item.node)
+    if not isinstance(on, OnFile) or (item.node and view is None):
+        return False
+    return on.node == (view.node.name if view else "") or bool(item.problem and not item.node)
 
 
 def end_event(workflow: Workflow) -> dict[str, Any]:

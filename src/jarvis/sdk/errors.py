@@ -51,9 +51,9 @@ _BY_STATUS = {401: Forbidden, 403: Forbidden, 404: NoSuchObject, 409: WrongState
 def from_problem(status: int, body: object) -> ClientError:
     """The error for an RFC 9457 body (or for whatever came instead of one)."""
     problem = body if isinstance(body, dict) else {}
-    message = str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
-    for field in problem.get("errors") or ():
-        if isinstance(field, dict) and field.get("path"):
-            message += f"\n  {field['path']}: {field.get('message', '')}"
+    detail = str(problem.get("detail") or problem.get("title") or f"the server answered {status}")
+    fields = [field for field in problem.get("errors") or () if isinstance(field, dict) and field.get("path")]
+    lines = [f"{one['path']}: {str(one.get('message', '')).removeprefix(one['path'] + ': ')}" for one in fields]
+    message = "\n  ".join([detail, *(line for line in lines if line != detail)])
     kind = _BY_STATUS.get(status, ClientError)
     return kind(message, str(problem.get("code") or status), str(problem.get("hint") or ""), status)

@@ -36,7 +36,7 @@ from jarvis.bus.messages import (
     StreamTaken,
     ToAgent,
 )
-from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
+from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, TaskSpec
@@ -51,6 +51,7 @@ from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
 from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
+from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.resource_monitor import ResourceMonitor, address_towards, boot_id, detect_labels, detect_resources
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
@@ -100,6 +101,7 @@ class Agent:
         self.hooks = HookRunner(hooks, self.name, self.spawn, self._welcomed.set)
         self.shipper = Shipper(self.session.say)
         self.bodies = Bodies(self.session)
+        self.looking = Looking(options.watch, self.session.say)
         self.heartbeat_s = 2.0
         self._identity = identity.load(self.directory)
         self._background: set[asyncio.Task[None]] = set()
@@ -380,7 +382,7 @@ class Agent:
         return Hello(
             version=self._speaks, oldest=OLDEST_VERSION, software=__version__, name=self.name, node=self._identity.node,
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
-            taints=tuple(self.options.taint), known=self.machine.known(),
+            taints=tuple(self.options.taint), watch=tuple(self.options.watch), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
         )  # fmt: skip
 
@@ -450,6 +452,8 @@ class Agent:
             self.bodies.answered(message)
         elif isinstance(message, ChunkStored):
             self.shipper.stored(message)
+        elif isinstance(message, Look):
+            self.spawn(self.looking.look(message))
         elif isinstance(message, StreamOpen):
             self.streams.opened(message)
         elif isinstance(message, StreamData):

@@ -41,5 +41,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epilog", default="")
     parser.add_argument("--hook-timeout", type=float, default=30.0)
     parser.add_argument("--file-cache", type=parse_bytes, default=10 * 1024**3, help="for files that tasks are sent")
+    parser.add_argument(
+        "--watch", action="append", default=[], help="directory below which schedules may wait for files"
+    )
     parser.add_argument("--container-mounts", help=f"host paths that containers may mount, separated by {os.pathsep!r}")
     return parser.parse_args(argv)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from jarvis.api.admission import LONGEST_S, Admission
 from jarvis.bus.messages import (
+    LOOK_VERSION,
     OLDEST_VERSION,
     PROTOCOL_VERSION,
     AgentFrame,
@@ -24,6 +25,7 @@ from jarvis.bus.messages import (
     ChunkStored,
     FromAgent,
     Heartbeat,
+    Looked,
     OutputChunk,
     StreamData,
     StreamOpen,
@@ -32,8 +34,18 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.attempt import Attempt, Output
 from jarvis.core.changes import Changes
-from jarvis.core.effects import AckFrame, Assign, Assignment, Recorded, Refused, ToNode, ToSession, Welcome
-from jarvis.core.inputs import Ended, Hello, Input, NodeConnected, NodeDisconnected, NodeReported, NodesSeen, Started
+from jarvis.core.effects import AckFrame, Assign, Assignment, Look, Recorded, Refused, ToNode, ToSession, Welcome
+from jarvis.core.inputs import (
+    Ended,
+    FilesSeen,
+    Hello,
+    Input,
+    NodeConnected,
+    NodeDisconnected,
+    NodeReported,
+    NodesSeen,
+    Started,
+)
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element
 
@@ -54,7 +66,7 @@ class FakeAgent:
         await self.socket.send(encode(AgentFrame(self.seq, 0, list(messages))))
         return self.seq
 
-    async def receive(self, kind: type[Any]) -> Any:
+    async def receive(self, kind: Any) -> Any:
         """The next message of a kind."""
         while True:
             for message in self._got:
@@ -89,10 +101,11 @@ async def taken(server: Running, kind: type[Any]) -> Any:
                     return item
 
 
-async def welcomed(server: Running, joined: FakeAgent, node: int = 7) -> str:
-    await joined.send(HELLO)
+async def welcomed(server: Running, joined: FakeAgent, node: int = 7, version: int = 1) -> str:
+    hello = msgspec.structs.replace(HELLO, version=version)
+    await joined.send(hello)
     connected: NodeConnected = await taken(server, NodeConnected)
-    assert connected.hello == HELLO
+    assert connected.hello == hello
     message = Welcome(node=node, incarnation=1, epoch=1, heartbeat_s=1, fence_s=10)
     server.bus.dispatch([ToSession(connected.session, message, "c")])
     assert (await joined.receive(Welcome)).node == node
@@ -151,6 +164,21 @@ async def test_facts_reach_the_leader_and_are_acknowledged_after_its_commit(serv
         assert (await taken(server, NodesSeen)).seen == {7: {"cpu_ratio": 0.5}}
     gone: NodeDisconnected = await taken(server, NodeDisconnected)
     assert (gone.session, gone.node) == (session, 7)
+
+
+async def test_files_are_looked_for_by_nodes_that_know_how(server: Running) -> None:
+    look = ToNode(7, Look(schedule=1, directory="/in", pattern="*"), "c")
+    async with agent(server) as joined:
+        await welcomed(server, joined, version=LOOK_VERSION)
+        server.bus.dispatch([look])
+        assert (await joined.receive(Look)).directory == "/in"
+        await joined.send(Looked(schedule=1, files={"a": (5, 1), "b": (6, 1)}, moving=["b"], mark="m"))
+        seen: FilesSeen = await taken(server, FilesSeen)
+        assert (seen.node, seen.present, seen.settled, seen.mark) == (7, frozenset("ab"), {"a": (5, 1)}, "m")
+    async with agent(server) as older:
+        await welcomed(server, older, version=LOOK_VERSION - 1)
+        server.bus.dispatch([look, ToNode(7, Recorded(numbers=[1]), "c")])
+        assert isinstance(await older.receive(Recorded | Look), Recorded), "it would not know what that is"
 
 
 async def test_a_full_bus_delays_and_loses_nothing(server: Running) -> None:

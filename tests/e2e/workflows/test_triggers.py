@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 from tests.e2e.cluster.harness import Home, home, wait_for
+from tests.servers.postgres import free_port
 
 from jarvis.api.webhooks import signature
 from jarvis.sdk.client import Client
@@ -130,3 +131,53 @@ def test_files_that_arrive_make_one_run_each(tmp_path: Path) -> None:
         with made.client() as client:
             assert client.connection.get("/schedules/load")["runs"] == 2
         assert f"on file {inbox}/*.csv" in made.jarvis("cron", "ls").stdout
+
+
+def test_files_that_arrive_on_a_node_make_one_run_each_whoever_is_killed(tmp_path: Path) -> None:
+    inbox, ledger = tmp_path / "inbox", tmp_path / "ledger"
+    inbox.mkdir()
+    (tmp_path / "way").symlink_to(inbox)
+    command = ("sh", "-c", f'echo "$JARVIS_EVENT" >> {ledger}')
+    with home() as made, home() as far:
+        made.env["JARVIS_SERVER__LISTEN"] = f"127.0.0.1:{free_port()}"
+        made.jarvis("up", "--cpus", "4")
+        line = made.jarvis("token", "create", "--join").stdout.split()
+        far.jarvis(*line[1:], "--name", "far", "--watch", str(inbox), code=0)
+        name = made.jarvis("node", "ls", "-o", "name").stdout.split()[0]
+        for place, said in (
+            (f"nowhere:{inbox}/*.csv", "on_file.node: 'nowhere' is not the name of a node"),
+            (f"far:{tmp_path}/*.csv", f"on_file.path: '{tmp_path}/*.csv' is not below {inbox}"),
+            (f"far:{inbox}/../*.csv", "on_file.path"),
+            (f"far:{inbox}*/x.csv", "on_file.path"),
+            (f"{name}:{inbox}/*.csv", f"worker.watch of node {name}, where there is none yet"),
+        ):
+            refused = made.jarvis("cron", "add", "--on-file", place, "bad", "--", "true", code=1).stderr
+            assert said in refused
+            assert refused.count("on_file.") == 1, refused
+        made.jarvis("cron", "add", "--on-file", f"far:{inbox}/*.csv", "load", "--", *command)
+
+        def arrives(file: str, count: int) -> None:
+            (inbox / file).write_text(file)
+            wait_for(lambda: len(lines(ledger)) == count, f"{file} is told")
+
+        arrives("a.csv", 1)
+        agent = far.agent()
+        assert agent is not None
+        os.kill(agent, signal.SIGKILL)
+        arrives("b.csv", 2)
+        agent = wait_for(far.agent, "there is another agent")
+        os.kill(made.server.pid, signal.SIGKILL)
+        os.kill(agent, signal.SIGKILL)
+        (inbox / "c.csv").write_text("c")
+        made.jarvis("up", "--cpus", "4")
+        wait_for(lambda: len(lines(ledger)) == 3, "the one that came meanwhile is told")
+        found = [json.loads(line) for line in lines(ledger)]
+        assert [(one["node"], one["path"]) for one in found] == [("far", f"{inbox}/{n}.csv") for n in "abc"]
+        assert f"on file far:{inbox}/*.csv" in made.jarvis("cron", "ls").stdout
+        far.jarvis("down")
+        wait_for(lambda: "far is not connected" in made.jarvis("cron", "show", "load").stdout, "it says why it waits")
+
+
+def test_an_end_that_no_workflow_has_is_refused(up: Home) -> None:
+    refused = up.jarvis("cron", "add", "--on-workflow", "a:maybe", "bad", "--", "true", code=2).stderr
+    assert "the end 'maybe' is not one of succeeded, failed, any" in refused

@@ -1,7 +1,5 @@
 """Schedules that wait for something to happen: one run for each time that it does, whoever leads."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +9,11 @@ from jarvis.api.workflow_documents import Given, Rules, compiled
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import StoreUnavailable
-from jarvis.core.schedule import EndState, OnFile, OnWebhook, OnWorkflow, Overlap, Rule, Schedule
+from jarvis.core.schedule import EndState, OnWebhook, OnWorkflow, Overlap, Rule, Schedule
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import NewWorkflow, Workflow, WorkflowSpec
-from jarvis.dag.schedules import FILES_KEPT, arrived, circle
-from jarvis.scheduler.arrivals import Arrivals
+from jarvis.dag.schedules import circle
 from jarvis.scheduler.schedules import end_event
 from jarvis.state.coordination import Leadership
 from jarvis.state.stores.memory import MemoryStore
@@ -294,148 +291,3 @@ def test_an_output_that_cannot_be_kept_is_left_out_of_the_event() -> None:
     assert end_event(one)["output"] is None
     one.output = b"[1]"
     assert end_event(one)["output"] == [1]
-
-
-def filed(directory: Path, overlap: Overlap = "allow", makes: WorkflowSpec | None = None) -> Schedule:
-    return Schedule(
-        id=0, name="files", project="p", user="bob", rule=Rule(on=OnFile(str(directory), "*.csv")), overlap=overlap,
-        workflow=makes or spec("then", AT_ONCE, params={"event": {"type": "object"}}), created_at=0.0,
-    )  # fmt: skip
-
-
-class Looks:
-    """A directory, and the one who looks into it beside the leader of a bed."""
-
-    def __init__(self, bed: Bed, directory: Path, allowed: Path | None = None) -> None:
-        self.bed, self.directory, self.allowed = bed, directory, str(allowed or directory)
-        self.began()
-
-    def began(self) -> None:
-        scheduler = self.bed.leader.scheduler
-        self.arrivals = Arrivals(scheduler.schedules, scheduler.bus, [self.allowed], lambda: True)
-
-    def put(self, name: str, text: str = "", changed: float = 5.0) -> None:
-        (self.directory / name).write_text(text)
-        os.utime(self.directory / name, (changed, changed))
-
-    async def look(self) -> list[str]:
-        """The names of all that made runs so far, oldest first."""
-        await self.arrivals.look()
-        await self.bed.leader.scheduler.run_once(await self.bed.leader.bus.take(0))
-        made = await self.bed.made("then")
-        return [workflow.spec.params["event"]["name"] for workflow in reversed(made)]
-
-
-async def test_a_file_makes_one_run_when_two_looks_find_it_the_same(bed: Bed, tmp_path: Path) -> None:
-    await bed.store.schedule_insert(filed(tmp_path))
-    await bed.turn()
-    looks = Looks(bed, tmp_path)
-    looks.put("a.csv", "1")
-    assert await looks.look() == []
-    looks.put("a.csv", "12")
-    assert await looks.look() == [], "it grows"
-    assert await looks.look() == ["a.csv"]
-    assert await looks.look() == ["a.csv"]
-    (made,) = await bed.made("then")
-    wanted = {"path": f"{tmp_path}/a.csv", "name": "a.csv", "size": 2, "changed_at": 5.0}
-    assert made.spec.params["event"] == wanted
-    looks.put("a.csv", "12", changed=6.0)
-    looks.put("b.csv", changed=4.0)
-    await looks.look()
-    assert await looks.look() == ["a.csv", "b.csv", "a.csv"], (
-        "in the order of their age; one that is changed is another"
-    )
-
-
-async def test_another_leader_knows_which_files_made_runs(bed: Bed, tmp_path: Path) -> None:
-    await bed.store.schedule_insert(filed(tmp_path))
-    await bed.turn()
-    looks = Looks(bed, tmp_path)
-    looks.put("a.csv")
-    await looks.look()
-    bed.store.fails = True
-    with pytest.raises(StoreUnavailable):
-        await looks.look()
-    for _ in range(2):
-        await bed.lead()
-        await bed.turn()
-        looks.began()
-        await looks.look()
-        assert await looks.look() == ["a.csv"]
-
-
-async def test_what_is_no_plain_file_of_that_name_makes_no_run(bed: Bed, tmp_path: Path) -> None:
-    inner = tmp_path / "in"
-    inner.mkdir()
-    await bed.store.schedule_insert(filed(inner))
-    await bed.turn()
-    looks = Looks(bed, inner)
-    for name in ("a.txt", ".hidden.csv", "a.csv.part"):
-        looks.put(name)
-    (inner / "folder.csv").mkdir()
-    (tmp_path / "secret.csv").write_text("")
-    (inner / "link.csv").symlink_to(tmp_path / "secret.csv")
-    (Path(os.fsencode(inner).decode()) / os.fsdecode(b"\xff.csv")).write_text("")
-    await looks.look()
-    assert await looks.look() == []
-
-
-async def test_a_directory_that_a_link_leads_out_of_is_not_looked_into(bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "allowed").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "allowed" / "way").symlink_to(tmp_path / "other")
-    way = tmp_path / "allowed" / "way"
-    await bed.store.schedule_insert(filed(way))
-    await bed.turn()
-    looks = Looks(bed, way, tmp_path / "allowed")
-    looks.put("a.csv")
-    await looks.look()
-    assert await looks.look() == []
-    looks.allowed = str(tmp_path)
-    looks.began()
-    await looks.look()
-    assert await looks.look() == ["a.csv"]
-
-
-async def test_files_wait_while_a_schedule_is_paused_or_their_directory_is_away(bed: Bed, tmp_path: Path) -> None:
-    inner = tmp_path / "in"
-    ident, *_ = (await bed.store.schedule_insert(filed(inner))).ids
-    await bed.command("schedule_pause", schedule=ident)
-    looks = Looks(bed, inner)
-    inner.mkdir()
-    looks.put("a.csv")
-    await looks.look()
-    assert await looks.look() == []
-    await bed.command("schedule_resume", schedule=ident)
-    await looks.look()
-    assert await looks.look() == ["a.csv"]
-    inner.rename(tmp_path / "away")
-    await looks.look()
-    (tmp_path / "away").rename(inner)
-    await looks.look()
-    assert await looks.look() == ["a.csv"], "it is the same one"
-
-
-async def test_a_file_that_comes_beside_a_run_is_left_out_if_that_is_wanted(bed: Bed, tmp_path: Path) -> None:
-    await bed.store.schedule_insert(filed(tmp_path, "skip", spec("then", ASK, params={"event": {"type": "object"}})))
-    await bed.turn()
-    looks = Looks(bed, tmp_path)
-    for name in ("a.csv", "b.csv"):
-        looks.put(name)
-    await looks.look()
-    assert await looks.look() == ["a.csv"]
-    await bed.decide((await bed.made("then"))[0].id, yes=True)
-    assert await looks.look() == ["a.csv"]
-    assert (await bed.store.schedule_list())[0].skipped == 1
-
-
-def test_only_so_many_names_are_remembered_and_those_that_lie_there_first() -> None:
-    schedule = filed(Path("/in"))
-    first = {f"{n}.csv": (n, 1) for n in range(FILES_KEPT)}
-    assert len(arrived(schedule, set(first), first)) == FILES_KEPT
-    lying = {name for name in first if name.endswith("1.csv")}
-    more = {f"new{n}.csv": (n, 1) for n in range(100)}
-    assert arrived(schedule, lying | set(more), more) == list(more)
-    assert len(schedule.files) == FILES_KEPT
-    assert lying | set(more) <= set(schedule.files)
-    assert arrived(schedule, lying, {name: first[name] for name in lying}) == []

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from fastapi import APIRouter
@@ -38,7 +40,7 @@ async def add_schedule(request: Request, context: Ctx) -> Response:
     project = body.project or (own[0] if own else context.services.settings.default_project)
     context.allow("submit", word(project, "project", 100))
     now = context.services.clock.now()
-    rule = _rule(body, context.services.settings.watch)
+    rule = _rule(body, await _places(context, body))
     schedule = Schedule(
         id=0, name=word(body.name, "name", 100), project=project, user=principal.user, rule=rule, catch_up=body.catch_up,
         overlap=body.overlap, created_at=now, next_at=next_after(rule, now), **await _what(context, body, rule, now),
@@ -65,9 +67,20 @@ def _added(schedule: Schedule, body: ScheduleIn, replayed: bool) -> Response:
     return answer(told, 200 if replayed else 201, headers)
 
 
-def _rule(body: ScheduleIn, watch: Sequence[str]) -> Rule:
+async def _places(context: Context, body: ScheduleIn) -> Sequence[str]:
+    """Where files may be waited for: on the node that is named, or on the leader's machine."""
+    if body.on_file is None or body.on_file.node is None:
+        return context.services.settings.watch
+    known = {node.name: node for node in await context.services.store.node_list()}
+    if (node := known.get(body.on_file.node)) is None:
+        there = f"the name of a node: {', '.join(sorted(known)[:20]) or 'there are none'}"
+        raise InvalidValue("on_file.node", body.on_file.node, there)
+    return node.watch
+
+
+def _rule(body: ScheduleIn, places: Sequence[str]) -> Rule:
     every = None if body.every is None else duration(body.every, "every")
-    on = _event(body, watch)
+    on = _event(body, places)
     rule = checked(Rule(None if body.cron is None else text(body.cron, "cron"), body.zone, every, on=on))
     if on is not None and (extra := {"zone", "catch_up"} & body.model_fields_set):
         field = min(extra)
@@ -75,7 +88,7 @@ def _rule(body: ScheduleIn, watch: Sequence[str]) -> Rule:
     return rule
 
 
-def _event(body: ScheduleIn, watch: Sequence[str]) -> OnWorkflow | OnWebhook | OnFile | None:
+def _event(body: ScheduleIn, places: Sequence[str]) -> OnWorkflow | OnWebhook | OnFile | None:
     given = [name for name in ("on_workflow", "on_webhook", "on_file") if getattr(body, name) is not None]
     if len(given) > 1:
         raise InvalidValue(given[1], f"beside {given[0]}", "one event; add a schedule for each")
@@ -83,20 +96,29 @@ def _event(body: ScheduleIn, watch: Sequence[str]) -> OnWorkflow | OnWebhook | O
         return OnWorkflow(word(body.on_workflow.name, "on_workflow.name", 100), body.on_workflow.state)
     if body.on_webhook is not None:
         return OnWebhook(text(body.on_webhook.secret or secrets.token_urlsafe(32), "on_webhook.secret"))
-    return None if body.on_file is None else _files(text(body.on_file.path, "on_file.path"), watch)
+    if body.on_file is None:
+        return None
+    return _files(text(body.on_file.path, "on_file.path"), body.on_file.node or "", places)
 
 
-def _files(path: str, watch: Sequence[str]) -> OnFile:
-    """Only where an administrator lets schedules look: names of files are told, and a run may follow for each."""
+def _files(path: str, node: str, places: Sequence[str]) -> OnFile:
+    """Only where an administrator lets schedules look: names of files are told, and a run may follow for each. Where links of
+    a node lead is for that node to say, whenever it looks."""
     directory, _, pattern = path.rpartition("/")
     if not path.startswith("/") or not directory or not pattern or set(directory) & set("*?["):
         raise InvalidValue(
             "on_file.path", path, "an absolute path whose last part alone may be a pattern, like /in/*.csv"
         )
-    if not is_below(directory, watch):
-        said = f"below {' or '.join(watch)}" if watch else "below a directory of server.watch, where there is none yet"
+    if not (_is_named_below if node else is_below)(directory, places):
+        setting = f"worker.watch of node {node}" if node else "server.watch"
+        said = f"below {' or '.join(places)}" if places else f"below a directory of {setting}, where there is none yet"
         raise InvalidValue("on_file.path", path, said)
-    return OnFile(directory, pattern)
+    return OnFile(directory, pattern, node)
+
+
+def _is_named_below(directory: str, places: Sequence[str]) -> bool:
+    plain = PurePosixPath(os.path.normpath(directory))
+    return any(plain.is_relative_to(os.path.normpath(one)) for one in places)
 
 
 async def _what(context: Context, body: ScheduleIn, rule: Rule, now: float) -> dict[str, Any]:

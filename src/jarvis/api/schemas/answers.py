@@ -225,6 +225,7 @@ class NodeOut(Answer):
     resources: dict[str, Any]
     labels: dict[str, str]
     taints: list[str]
+    watch: list[str]
     health: Any
     version: str
     registered_at: Instant

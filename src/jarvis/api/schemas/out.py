@@ -166,6 +166,7 @@ def node_out(node: Node) -> dict[str, Any]:
         "resources": {name: format_amount(name, amount) for name, amount in node.resources.items()},
         "labels": node.labels,
         "taints": list(node.taints),
+        "watch": list(node.watch),
         "health": node.health,
         "version": node.version,
         "registered_at": rfc3339(node.registered_at),

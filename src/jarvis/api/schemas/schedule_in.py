@@ -26,9 +26,11 @@ class OnWebhookIn(Strict):
 
 
 class OnFileIn(Strict):
-    """Files that arrive in a directory of the leader's machine: ``/in/*.csv``. Only the name may be a pattern."""
+    """Files that arrive in a directory: ``/in/*.csv``. Only the name may be a pattern. ``node``: on which node, by its name;
+    without one on the leader's machine."""
 
     path: Annotated[str, Field(min_length=1, max_length=1000)]
+    node: Word | None = None
 
 
 class ScheduleIn(Strict):
@@ -77,6 +79,7 @@ class OnWebhookOut(Answer):
 
 class OnFileOut(Answer):
     path: str
+    node: str | None
 
 
 class ScheduleOut(Answer):
@@ -96,6 +99,7 @@ class ScheduleOut(Answer):
     paused: bool
     created_at: Instant
     next_at: Instant
+    problem: str
     upcoming: list[str]
     last_at: Instant
     last_run: int | None
@@ -122,6 +126,10 @@ def hook_path(ident: int) -> str:
     return f"/api/v1/schedules/{ident}/hook"
 
 
+def _file_out(on: OnFile) -> dict[str, Any]:
+    return {"path": f"{on.directory}/{on.pattern}", "node": on.node or None}
+
+
 def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
     rule = schedule.rule
     return {
@@ -134,13 +142,14 @@ def schedule_out(schedule: Schedule, now: float) -> dict[str, Any]:
         "every": rule.every,
         "on_workflow": {"name": rule.on.name, "state": rule.on.state} if isinstance(rule.on, OnWorkflow) else None,
         "on_webhook": {"path": hook_path(schedule.id)} if isinstance(rule.on, OnWebhook) else None,
-        "on_file": {"path": f"{rule.on.directory}/{rule.on.pattern}"} if isinstance(rule.on, OnFile) else None,
+        "on_file": _file_out(rule.on) if isinstance(rule.on, OnFile) else None,
         "catch_up": schedule.catch_up,
         "overlap": schedule.overlap,
         "kind": "task" if schedule.task is not None else "workflow",
         "paused": schedule.paused,
         "created_at": rfc3339(schedule.created_at),
         "next_at": None if schedule.paused else rfc3339(schedule.next_at),
+        "problem": schedule.problem,
         "upcoming": [rfc3339(at) for at in upcoming(rule, now, 3)],
         "last_at": rfc3339(schedule.last_at),
         "last_run": schedule.last_run,

@@ -37,7 +37,17 @@ OUT_LIMIT = 20_000
 """Items that may wait for one server before what is new is refused or lost."""
 _TYPES: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (NodeConnected, NodeDisconnected, NodeReported, NodesSeen, LookAgain, ToNode, ToSession, AckFrame)
+    for kind in (
+        NodeConnected,
+        NodeDisconnected,
+        NodeReported,
+        NodesSeen,
+        FilesSeen,
+        LookAgain,
+        ToNode,
+        ToSession,
+        AckFrame,
+    )
 }
 _EFFECTS = (ToNode, ToSession, AckFrame)
 _encoder = msgspec.msgpack.Encoder()
@@ -89,7 +99,7 @@ class ClusterBus:
     def offer(self, item: Input) -> bool:
         if self._leading:
             return self._local.offer(item)
-        if isinstance(item, FilesSeen):  # of a machine that leads no more
+        if isinstance(item, FilesSeen) and not item.node:  # of a machine that leads no more
             return False
         leader = self._leader()
         if isinstance(item, TasksTaken | WorkflowsTaken | CommandsTaken):
