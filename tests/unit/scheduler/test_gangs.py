@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from tests.unit.scheduler.harness import Case
 
 from jarvis.core.attempt import Usage
 from jarvis.core.effects import Assign, Gang, Recall, Signal, Stop, ToNode
@@ -15,7 +16,6 @@ from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.reactor import adopt, rebuild
-from tests.unit.scheduler.harness import Case
 
 EASY = Policy(backfill=Backfill("easy"))
 
