@@ -24,16 +24,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Everything that describes a task, Slurm's spelling first."""
     options = [
         click.option("-n", "--name", help="Name of the task."),
-        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
-        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
-        click.option("--gpus", help="GPUs.", metavar="N"),
-        click.option(
-            "-N",
-            "--nodes",
-            type=click.IntRange(1, 10_000),
-            metavar="N",
-            help="Nodes: a rank on each, all or none, with CPUs, memory and GPUs for each of them.",
-        ),
+        *_size_options(),
         click.option("-t", "--time", "time_limit", help="Time limit: minutes, MM:SS, HH:MM:SS, D-HH or 2h30m."),
         click.option("--timeout-soft", "soft_limit", help="Soft limit: a SIGTERM comes first.", metavar="TIME"),
         click.option("-p", "--queue", help="Queue."),
@@ -87,6 +78,22 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _size_options() -> list[Callable[[Any], Any]]:
+    """How much it needs, on how many nodes."""
+    return [
+        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
+        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
+        click.option("--gpus", help="GPUs.", metavar="N"),
+        click.option(
+            "-N",
+            "--nodes",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            help="Nodes: a rank on each, all or none, with CPUs, memory and GPUs for each of them.",
+        ),
+    ]
 
 
 def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) -> dict[str, Any]:

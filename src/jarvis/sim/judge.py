@@ -131,7 +131,8 @@ class Judge:
 
     def _placed(self, attempt: Attempt, wanted: int) -> None:
         """On as many nodes as are wanted, under numbers that nothing else has there: a gang is never partial."""
-        at, ranks = _at(attempt), attempt.ranks or (attempt,)
+        at = _at(attempt)
+        ranks: Sequence[Attempt | Rank] = attempt.ranks or (attempt,)
         nodes = {rank.node for rank in ranks}
         self._require(len(nodes) == len(ranks) == wanted, f"{at} is on {len(nodes)} nodes, {wanted} are wanted")
         for rank, place in enumerate(ranks):
