@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jarvis.cli.files import pushed
+from jarvis.cli.files import bring_all_back, pushed, with_files
 from jarvis.cli.options import task_fields, task_options
 from jarvis.sdk.client import Client
 
@@ -42,7 +42,11 @@ def submit(
         for ident in ids:
             click.echo(ident if quiet else f"Submitted task {ident}")
         if wait or progress:
-            return wait_for(client, ids, progress)
+            code = wait_for(client, ids, progress)
+            for ident, spec in zip(ids, specs, strict=True):
+                if spec.get("artifacts"):
+                    bring_all_back(client, ident, list(spec["artifacts"]), apart=len(ids) > 1)
+            return code
     return 0
 
 
@@ -74,7 +78,9 @@ def specs_of(
             raise click.UsageError(f"there is no file {first}")
         if options.get("pushes") or options.get("pulls"):
             raise click.UsageError(f"--push and --pull are for commands and scripts, not for the tasks of {first}")
-        return read_specs(first)
+        return [
+            with_files(client, spec, f"{first}: entry {number}") for number, spec in enumerate(read_specs(first), 1)
+        ]
     script = _script(first)
     if script is not None:
         options = {**directives(script.decode("utf-8", "replace"), first), **_given(options)}
@@ -165,7 +171,8 @@ def read_specs(path: Path) -> list[dict[str, Any]]:
     if not specs or not all(isinstance(spec, dict) for spec in specs):
         raise click.ClickException(f"{path}: give a task (keys and values) or a list of tasks")
     for spec in specs:
-        spec.setdefault("cwd", os.getcwd())
+        if not any(spec.get(field) for field in ("push", "pull", "artifacts")):
+            spec.setdefault("cwd", os.getcwd())
     return specs
 
 

@@ -88,3 +88,8 @@ class Attempt(msgspec.Struct, gc=False, kw_only=True):
     """Digest of the manifest of the files that it left; None where none were asked for, or none could be kept."""
     ranks: tuple[Rank, ...] = ()
     """Of a gang; ``node``, ``number``, outputs and artifacts are then those of rank 0. Any other attempt has none."""
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All that it was assigned to."""
+        return tuple(rank.node for rank in self.ranks) or (self.node,)

@@ -6,6 +6,7 @@ from jarvis.core.invariants import require
 from jarvis.core.states import State
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.gangs import alive
+from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.task_queue import class_of
 
 
@@ -32,6 +33,8 @@ def check_cluster(cluster: Cluster) -> None:
             there = cluster.nodes[node].placed.get(number)
             require(there is not None and there.key == key, f"a rank of {key} has no place on node {node}")
     _check_queue(cluster)
+    _check_licenses(cluster)
+    _check_carriers(cluster)
     _check_ledger(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
@@ -50,6 +53,28 @@ def _check_ledger(cluster: Cluster) -> None:
         counted = {name: amount for name, amount in mine.items() if amount}
         summed = {name: amount for name, amount in held.get(owner, {}).items() if amount}
         require(counted == summed, f"{owner} holds {summed}, counted {counted}")
+
+
+def _check_licenses(cluster: Cluster) -> None:
+    """What is in use is what the attempts there are have."""
+    held: dict[str, int] = {}
+    for key in cluster.attempts:
+        held = vector.add(held, cluster.tasks[key.task].spec.licenses)
+    used = {name: count for name, count in cluster.licenses.used.items() if count}
+    require(used == held, f"licences {held} are in use, counted {used}")
+
+
+def _check_carriers(cluster: Cluster) -> None:
+    """Who carries which key is where the attempts are."""
+    found = Carriers()
+    for key, attempt in cluster.attempts.items():
+        for node in attempt.nodes:
+            found.add(cluster.tasks[key.task].spec, node)
+    known = cluster.carriers
+    require(found.of == known.of, f"keys are at {found.of}, counted {known.of}")
+    guards = [{k: {label: n for label, n in g.items() if n} for k, g in c.guards.items()} for c in (found, known)]
+    guarded = [{k: g for k, g in c.items() if g} for c in guards]
+    require(guarded[0] == guarded[1], f"guards are at {guarded[0]}, counted {guarded[1]}")
 
 
 def _check_queue(cluster: Cluster) -> None:

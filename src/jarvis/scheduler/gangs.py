@@ -40,6 +40,8 @@ def assign(turn: Turn, decision: Decision) -> None:
             latest=decision.latest, rank=rank,
         )  # fmt: skip
         view.place(number, placed)
+        if task.spec.keys:
+            cluster.carriers.add(task.spec, node)
     attempt.ranks = tuple(ranks)
     attempt.placements = tuple(Placement(at, rank.node, task.spec.resources) for at, rank in enumerate(ranks))
     element = cluster.elements[decision.key]

@@ -12,7 +12,7 @@ from heapq import merge
 from typing import NamedTuple
 
 from jarvis.core.resources import Resources, times
-from jarvis.core.task import Constraint, TaskSpec
+from jarvis.core.task import Affinity, Constraint, Preference, TaskSpec
 
 
 class PlacementClass(NamedTuple):
@@ -25,6 +25,10 @@ class PlacementClass(NamedTuple):
     queue: str
     balancer: str
     nodes: int = 1
+    licenses: tuple[tuple[str, int], ...] = ()
+    keys: tuple[str, ...] = ()
+    affinities: tuple[Affinity, ...] = ()
+    preferences: tuple[Preference, ...] = ()
 
     @property
     def need(self) -> Resources:
@@ -51,6 +55,10 @@ def class_of(spec: TaskSpec) -> PlacementClass:
         spec.queue,
         spec.balancer or "",
         spec.nodes,
+        tuple(sorted(spec.licenses.items())) if spec.licenses else (),
+        spec.keys,
+        spec.affinities,
+        spec.preferences,
     )
 
 

@@ -194,6 +194,10 @@ class Turn:
         )
         need = task.spec.whole if decision.others else task.spec.resources
         cluster.ledger.hold(task.project, task.user, need, self.now)
+        if task.spec.licenses:
+            cluster.licenses.take(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            cluster.carriers.add(task.spec, view.node.id)
         self.move(task, element, State.ASSIGNED)
         if not decision.others:
             self.send_assignment(task, element, attempt, decision.position, restart)
@@ -238,6 +242,11 @@ class Turn:
             self.cluster.pools.touch(view.node.id)
         need = task.spec.whole if attempt.ranks else task.spec.resources
         self.cluster.ledger.release(task.project, task.user, need, self.now)
+        if task.spec.licenses:
+            self.cluster.licenses.give_back(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            for node in attempt.nodes:
+                self.cluster.carriers.add(task.spec, node, -1)
         attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
         self.touch_attempt(attempt)
         return attempt

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,15 @@ READ = 1024 * 1024
 def listed(connection: "Connection", ident: int | str, attempt: int | None = None) -> dict[str, Any]:
     """``attempt``, ``items`` with path, size, digest, ``left_out``: of the newest attempt that left any, or of one."""
     return dict(connection.get(f"/tasks/{ident}/artifacts", attempt=attempt))
+
+
+def elements(connection: "Connection", ident: int | str) -> Iterator[str]:
+    """Ids of the elements of an array that have begun, by index."""
+    cursor = "-1"
+    while cursor:
+        page = connection.get(f"/tasks/{ident}/elements", cursor=cursor, limit=1000)
+        yield from (item["id"] for item in page["items"])
+        cursor = page["next"]
 
 
 def fetch(
@@ -41,22 +50,74 @@ def fetch(
     places = [_place(base, item["path"]) for item in items]
     from concurrent.futures import ThreadPoolExecutor
 
-    def bring(item: dict[str, Any], place: Path) -> None:
-        if not _is_there(place, item):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            url = f"/tasks/{ident}/artifacts/{item['digest']}"
-            _download(connection, url, {"attempt": page["attempt"]}, item, _place(base, item["path"]))
+    def bring(items: list[dict[str, Any]]) -> None:
+        lacking = [item for item in items if not _is_there(_place(base, item["path"]), item)]
+        for item in lacking:
+            _place(base, item["path"]).parent.mkdir(parents=True, exist_ok=True)
+        query, url = {"attempt": page["attempt"]}, f"/tasks/{ident}/artifacts"
+        if len(lacking) > 1:
+            _unpack(connection, f"{url}/{lacking[0]['pack']}", query, lacking, base)
+        elif lacking:
+            _download(connection, f"{url}/{lacking[0]['digest']}", query, lacking[0], _place(base, lacking[0]["path"]))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        going = [pool.submit(bring, item, place) for item, place in zip(items, places, strict=True)]
+        together = _together(items)
+        going = [pool.submit(bring, some) for some in together]
         try:
-            for item, done in zip(items, going, strict=True):
+            for some, done in zip(together, going, strict=True):
                 done.result()
-                told(item)
+                for item in some:
+                    told(item)
         finally:
             for done in going:
                 done.cancel()
     return places
+
+
+def _together(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Those of one pack come at once, all others each by itself. A server of before has no packs."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, item in enumerate(items):
+        found.setdefault(item.get("pack") or str(number), []).append(item)
+    return list(found.values())
+
+
+def _unpack(connection: "Connection", url: str, query: dict[str, Any], items: list[dict[str, Any]], base: Path) -> None:
+    """Several small files at once: a pack is no larger than a piece."""
+    data = _whole(connection, url, query)
+    for item in items:
+        own = data[item["offset"] : item["offset"] + item["size"]]
+        if hashlib.sha256(own).hexdigest() != item["digest"]:
+            raise _damaged(item)
+        place = _place(base, item["path"])
+        part = place.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            part.write_bytes(own)
+            _name(part, place, item)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _whole(connection: "Connection", url: str, query: dict[str, Any]) -> bytes:
+    for left in reversed(range(TRIES)):
+        try:
+            with connection.stream(url, **query) as blocks:
+                return b"".join(blocks)
+        except Unreachable:
+            if not left:
+                raise
+    raise AssertionError("it has answered or failed")
+
+
+def _damaged(item: dict[str, Any]) -> ClientError:
+    return ClientError(f"{item['path']}: other bytes came than the task left", "damaged", "get it again")
+
+
+def _name(part: Path, place: Path, item: dict[str, Any]) -> None:
+    """What is whole gets its mode and its name."""
+    if item.get("executable"):
+        part.chmod(part.stat().st_mode | (part.stat().st_mode & 0o444) >> 2)
+    part.replace(place)
 
 
 def _place(base: Path, path: str) -> Path:
@@ -106,9 +167,7 @@ def _download(connection: "Connection", url: str, query: dict[str, Any], item: d
                     if tries >= TRIES:
                         raise
         if got != item["size"] or whole.hexdigest() != item["digest"]:
-            raise ClientError(f"{item['path']}: other bytes came than the task left", "damaged", "get it again")
-        if item.get("executable"):
-            part.chmod(part.stat().st_mode | (part.stat().st_mode & 0o444) >> 2)
-        part.replace(place)
+            raise _damaged(item)
+        _name(part, place, item)
     finally:
         part.unlink(missing_ok=True)

@@ -68,14 +68,15 @@ def push(
             "push less, or raise the limit with --push-limit or JARVIS_PUSH_LIMIT",
         )  # fmt: skip
     try:
-        files = [_described(name, named[name]) for name in sorted(named)]
+        files = _described_all(named)
         m.check(files)
         listed = m.encode(m.Manifest(tuple(files)))
     except InvalidValue as error:
         raise ClientError(f"cannot push: {error}", "bad_push", error.hint) from None
     sender = _Sender(connection, project, {file.path: named[file.path] for file in files})
     lacking = sender.lacking(files)
-    tell(Report(len(files), sum(file.size for file in files), sum(size for _, _, size in lacking.values())))
+    missing = sum(size for parts in lacking.values() for _, _, size in parts)
+    tell(Report(len(files), sum(file.size for file in files), missing))
     for _ in range(ROUNDS):
         sender.send(lacking)
         if not (lacking := sender.lacking(files)):
@@ -160,23 +161,42 @@ def _walked(top: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(links + names))
 
 
-def _described(name: str, source: Path) -> "File":
+def _described_all(named: dict[str, Path]) -> "list[File]":
+    """By rising path; small ones in packs."""
+    from jarvis.core.manifest import SMALL, Packer
+
+    packer, files = Packer(), []
+    for name in sorted(named):
+        file, data = _described(name, named[name])
+        pack = packer.add(file, data) if 0 < file.size <= SMALL else None
+        files += [] if 0 < file.size <= SMALL else [file]
+        files += pack.files if pack else ()
+    files += last.files if (last := packer.finish()) else ()
+    return sorted(files, key=lambda file: file.path)
+
+
+def _described(name: str, source: Path) -> "tuple[File, bytes]":
+    """With the bytes of its last piece."""
     from jarvis.core.manifest import PIECE, File, safe_path
 
     try:
         safe_path(name.encode().decode())
-        whole, pieces, size = hashlib.sha256(), [], 0
+        whole, pieces, size, last = hashlib.sha256(), [], 0, b""
         with source.open("rb") as data:
             while piece := data.read(PIECE):
                 whole.update(piece)
                 pieces.append(hashlib.sha256(piece).hexdigest())
-                size += len(piece)
+                size, last = size + len(piece), piece
             executable = bool(os.fstat(data.fileno()).st_mode & stat.S_IXUSR)
     except UnicodeEncodeError:
         raise ClientError(f"--push: the name {name!r} is not UTF-8", "bad_push") from None
     except OSError as error:
         raise ClientError(f"--push: {source}: {error.strerror}", "bad_push") from None
-    return File(name, size, whole.hexdigest(), tuple(pieces), executable)
+    return File(name, size, whole.hexdigest(), tuple(pieces), executable), last
+
+
+Part = tuple[str, int, int]
+"""Of a file: its path, where it begins and how long it is."""
 
 
 class _Sender:
@@ -185,14 +205,17 @@ class _Sender:
     def __init__(self, connection: "Connection", project: str | None, sources: dict[str, Path]) -> None:
         self._connection, self._project, self._sources = connection, project, sources
 
-    def lacking(self, files: "Iterable[File]") -> dict[str, tuple[str, int, int]]:
-        """Where each piece is to be found that the server has not got: digest → path, offset, size."""
-        from jarvis.core.manifest import PIECE
+    def lacking(self, files: "Iterable[File]") -> dict[str, list[Part]]:
+        """What each piece is made of that the server has not got, by its digest."""
+        from jarvis.core.manifest import PIECE, packs
 
-        places: dict[str, tuple[str, int, int]] = {}
+        files = list(files)
+        places: dict[str, list[Part]] = {}
         for file in files:
             for number, piece in enumerate(file.pieces):
-                places[piece] = file.path, number * PIECE, min(PIECE, file.size - number * PIECE)
+                places[piece] = [(file.path, number * PIECE, min(PIECE, file.size - number * PIECE))]
+        for pack, inside in packs(files).items():
+            places[pack] = [(file.path, 0, file.size) for file in sorted(inside, key=lambda file: file.within or 0)]
         asked, out = list(places), {}
         for start in range(0, len(asked), ASK):
             body = {"digests": asked[start : start + ASK]} | ({"project": self._project} if self._project else {})
@@ -200,11 +223,11 @@ class _Sender:
                 out[digest] = places[digest]
         return out
 
-    def send(self, lacking: dict[str, tuple[str, int, int]]) -> None:
+    def send(self, lacking: dict[str, list[Part]]) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            going = [pool.submit(self._send_one, digest, *place) for digest, place in lacking.items()]
+            going = [pool.submit(self._send_one, digest, parts) for digest, parts in lacking.items()]
             try:
                 for sent in going:
                     sent.result()
@@ -212,13 +235,18 @@ class _Sender:
                 for sent in going:
                     sent.cancel()
 
-    def _send_one(self, digest: str, path: str, offset: int, size: int) -> None:
+    def _send_one(self, digest: str, parts: list[Part]) -> None:
+        piece = b"".join(self._read(*part) for part in parts)
+        if hashlib.sha256(piece).hexdigest() != digest:
+            first = self._sources[parts[0][0]]
+            which = f"{first}" if len(parts) == 1 else f"{first}, or another of {len(parts)} files after it,"
+            raise ClientError(f"{which} changed while it was pushed", "changed", "push it again")
+        self.put(piece)
+
+    def _read(self, path: str, offset: int, size: int) -> bytes:
         with self._sources[path].open("rb") as data:
             data.seek(offset)
-            piece = data.read(size)
-        if hashlib.sha256(piece).hexdigest() != digest:
-            raise ClientError(f"{self._sources[path]} changed while it was pushed", "changed", "push it again")
-        self.put(piece)
+            return data.read(size)
 
     def put(self, piece: bytes) -> str:
         answer = self._connection.request("PUT", "/blobs", content=piece, params={"project": self._project}).json()

@@ -30,6 +30,8 @@ class FileCache:
         directory.mkdir(mode=0o700, exist_ok=True)
         for part in directory.glob(".*"):
             part.unlink()
+        self._size = _make_room(directory, most, "")
+        """Bytes that are kept, or more: it is counted again when it seems too much."""
 
     async def put(self, task: int, file: File, target: Path) -> None:
         """Make ``target``, a new file with these bytes. Raises OSError when they cannot be had."""
@@ -42,6 +44,43 @@ class FileCache:
                 if await asyncio.to_thread(_copy, self._directory / file.digest, target, file):
                     return
         raise OSError(f"{file.path}: this node's copy goes bad again and again")
+
+    async def put_pack(self, task: int, files: list[File], building: Path) -> None:
+        """Make files that lie in one pack, below ``building``. Raises OSError when they cannot be had."""
+        lacking = await asyncio.to_thread(self._copied, files, building)
+        if lacking:
+            data = await self._fetch(task, lacking[0].pieces[0])
+            await asyncio.to_thread(self._cut, data, lacking, building)
+            await self._added(sum(file.size for file in lacking), "")
+
+    def _copied(self, files: list[File], building: Path) -> list[File]:
+        """Those that are not kept here."""
+        lacking = []
+        for file in files:
+            done = False
+            with suppress(FileNotFoundError):
+                done = _copy(self._directory / file.digest, building / file.path, file)
+            if not done:
+                lacking.append(file)
+        return lacking
+
+    def _cut(self, data: bytes, files: list[File], building: Path) -> None:
+        for file in files:
+            assert file.within is not None
+            own = data[file.within : file.within + file.size]
+            if hashlib.sha256(own).hexdigest() != file.digest:
+                raise _wrong(file)
+            part = self._directory / f".{uuid.uuid4().hex}"
+            for path in (part, building / file.path):
+                with path.open("xb") as out:
+                    os.fchmod(out.fileno(), EXECUTABLE if file.executable else PLAIN)
+                    out.write(own)
+            part.rename(self._directory / file.digest)
+
+    async def _added(self, size: int, digest: str) -> None:
+        self._size += size
+        if self._size > self._most:
+            self._size = await asyncio.to_thread(_make_room, self._directory, self._most, digest)
 
     async def _here(self, task: int, file: File) -> None:
         """Those who want the same at the same time share the download."""
@@ -67,7 +106,7 @@ class FileCache:
             part.rename(path)
         finally:
             part.unlink(missing_ok=True)
-        await asyncio.to_thread(_make_room, self._directory, self._most, file.digest)
+        await self._added(file.size, file.digest)
 
     async def _download(self, task: int, file: File, target: Path) -> None:
         whole = hashlib.sha256()
@@ -76,7 +115,7 @@ class FileCache:
             async for data in self._pieces(task, file):
                 await asyncio.to_thread(_write, out, whole, data)
             if out.tell() != file.size or whole.hexdigest() != file.digest:
-                raise OSError(f"{file.path}: its pieces do not make up the file that was meant")
+                raise _wrong(file)
 
     async def _pieces(self, task: int, file: File) -> AsyncIterator[bytes]:
         """In order, a few of them on their way at once."""
@@ -92,6 +131,10 @@ class FileCache:
         finally:
             for future in coming:
                 future.cancel()
+
+
+def _wrong(file: File) -> OSError:
+    return OSError(f"{file.path}: its pieces do not make up the file that was meant")
 
 
 def _write(out: BinaryIO, whole: "hashlib._Hash", data: bytes) -> None:
@@ -110,12 +153,13 @@ def _copy(source: Path, target: Path, file: File) -> bool:
         source.unlink(missing_ok=True)
         target.unlink()
         return False
-    os.utime(source)
+    with suppress(FileNotFoundError):  # it had to go while it was copied
+        os.utime(source)
     return True
 
 
-def _make_room(directory: Path, most: int, but: str) -> None:
-    """``but`` has only just come and stays."""
+def _make_room(directory: Path, most: int, but: str) -> int:
+    """``but`` has only just come and stays; the bytes that are left."""
     found = []
     for entry in os.scandir(directory):
         with suppress(FileNotFoundError):
@@ -124,7 +168,8 @@ def _make_room(directory: Path, most: int, but: str) -> None:
     total = sum(size for _, size, _ in found)
     for _, size, name in sorted(found):
         if total <= most:
-            return
+            break
         if name != but and not name.startswith("."):
             (directory / name).unlink(missing_ok=True)
             total -= size
+    return total

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from jarvis.core.errors import InvalidValue
 from jarvis.core.globs import matcher
-from jarvis.core.manifest import PIECE, File, Manifest, encode, safe_path
+from jarvis.core.manifest import PIECE, SMALL, File, Manifest, Pack, Packer, encode, safe_path
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import PutBlob
 
@@ -52,6 +52,7 @@ class Pulled:
 
         rest = iter(found.paths)
         keepers = [asyncio.create_task(keep(rest)) for _ in range(FILES_AT_ONCE)]
+        keepers.append(asyncio.create_task(self._keep_small(work, directory, owner, found, files)))
         try:
             await asyncio.gather(*keepers)
         finally:
@@ -63,6 +64,16 @@ class Pulled:
         except InvalidValue as error:
             raise OSError(str(error)) from None
         return await self._store(work, data)
+
+    async def _keep_small(
+        self, work: Work, directory: str, owner: int | None, found: "_Found", files: dict[str, File]
+    ) -> None:
+        """Pack by pack, each gathered beside the event loop."""
+        gathered = _packed(directory, owner, found)
+        while (pack := await asyncio.to_thread(next, gathered, None)) is not None:
+            if pack.data:
+                await self._store(work, pack.data)
+            files.update((file.path, file) for file in pack.files)
 
     async def _file(self, work: Work, path: str, descriptor: int) -> File:
         """Its digests are of what was read, whatever happens to it meanwhile."""
@@ -105,6 +116,7 @@ class Pulled:
 @dataclass
 class _Found:
     paths: list[str] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def leave_out(self, path: str, why: str) -> None:
@@ -127,15 +139,34 @@ def _find(directory: str, globs: tuple[str, ...]) -> _Found:
             if not matches(path):
                 continue
             try:
-                mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             except FileNotFoundError:  # something that the task left running removes files
                 continue
-            if why := _unfit(path, mode):
+            if why := _unfit(path, status.st_mode):
                 found.leave_out(path, why)
             else:
-                found.paths.append(path)
+                (found.small if status.st_size <= SMALL else found.paths).append(path)
     found.paths.sort()
+    found.small.sort()
     return found
+
+
+def _packed(directory: str, owner: int | None, found: _Found) -> Iterator[Pack]:
+    """Small files in packs; empty ones, and what has grown meanwhile as far as it was small, are in there as they are."""
+    packer = Packer()
+    for path in found.small:
+        try:
+            with _opened(directory, path, owner) as descriptor:
+                data = _read(descriptor, SMALL, 0)
+                executable = bool(os.fstat(descriptor).st_mode & stat.S_IXUSR)
+        except _LeftOut as error:
+            found.leave_out(path, str(error))
+            continue
+        file = File(path, len(data), hashlib.sha256(data).hexdigest(), (), executable)
+        if (pack := packer.add(file, data) if data else Pack(b"", (file,))) is not None:
+            yield pack
+    if (last := packer.finish()) is not None:
+        yield last
 
 
 def _unfit(path: str, mode: int) -> str:
@@ -175,10 +206,14 @@ def _opened(directory: str, path: str, owner: int | None) -> Iterator[int]:
 
 
 def _read_piece(descriptor: int, offset: int, whole: "hashlib._Hash") -> bytes:
-    parts, left = [], PIECE
-    while left and (data := os.pread(descriptor, left, offset)):
-        parts.append(data)
-        left, offset = left - len(data), offset + len(data)
-    piece = b"".join(parts)
+    piece = _read(descriptor, PIECE, offset)
     whole.update(piece)
     return piece
+
+
+def _read(descriptor: int, most: int, offset: int) -> bytes:
+    parts = []
+    while most and (data := os.pread(descriptor, most, offset)):
+        parts.append(data)
+        most, offset = most - len(data), offset + len(data)
+    return b"".join(parts)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jarvis.core.errors import InvalidValue
-from jarvis.core.manifest import File, check, decode
+from jarvis.core.manifest import File, check, decode, packs
 from jarvis.worker.account import Account
 from jarvis.worker.file_cache import FileCache
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import FetchBlob
 
 AT_ONCE = 4
-"""Files that are made at once for an attempt."""
+"""Files, or packs of small ones, that are made at once for an attempt."""
 
 
 class Pushed:
@@ -33,7 +33,8 @@ class Pushed:
         files = await self._files(task, work.spec.push)
         try:
             await asyncio.to_thread(_make_folders, building, files)
-            rest = iter(files)
+            packed = packs(files)
+            rest = iter([*packed.values(), *([file] for file in files if file.within is None)])
             makers = [asyncio.create_task(self._make(task, rest, building)) for _ in range(AT_ONCE)]
             try:
                 await asyncio.gather(*makers)
@@ -62,9 +63,12 @@ class Pushed:
             raise OSError(str(error)) from None
         return list(found.values())
 
-    async def _make(self, task: int, files: Iterator[File], building: Path) -> None:
-        for file in files:
-            await self._cache.put(task, file, building / file.path)
+    async def _make(self, task: int, together: Iterator[list[File]], building: Path) -> None:
+        for files in together:
+            if files[0].within is None:
+                await self._cache.put(task, files[0], building / files[0].path)
+            else:
+                await self._cache.put_pack(task, files, building)
 
 
 def _make_folders(building: Path, files: list[File]) -> None:

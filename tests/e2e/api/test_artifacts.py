@@ -35,7 +35,9 @@ async def test_they_are_listed_for_those_who_may_read_the_task(server: Running) 
     ident = await with_artifacts(server)
     page = (await server.client("bob").get(f"/tasks/{ident}/artifacts")).json()
     assert (page["attempt"], page["size"], page["left_out"]) == (2, len(DATA), ["'y': no"])
-    assert page["items"][0] == {"path": "d/x", "size": len(DATA), "digest": DIGEST, "executable": False}
+    assert page["items"][0] == {
+        "path": "d/x", "size": len(DATA), "digest": DIGEST, "executable": False, "pack": None, "offset": None,
+    }  # fmt: skip
     first = (await server.client("bob").get(f"/tasks/{ident}/artifacts", params={"attempt": 1})).json()
     assert (first["attempt"], first["items"]) == (None, [])
     for path in ("", f"/{DIGEST}"):
@@ -103,3 +105,29 @@ async def test_a_project_says_what_it_lacks(server: Running) -> None:
     ]  # fmt: skip
     for body in bad:
         assert (await eve.post("/blobs/missing", json=body)).status_code == 422
+
+
+async def test_small_files_are_given_alone_and_by_the_pack(server: Running) -> None:
+    alice, pack = server.client("alice"), b"onetwothree"
+    ident = int((await alice.post("/tasks", json={"command": ["true"], "artifacts": ["x"]})).json()["id"])
+    piece = await server.services.blobs.put("red", pack)
+    words = [(b"one", 0), (b"two", 3), (b"three", 6)]
+    files = tuple(
+        File(w.decode(), len(w), hashlib.sha256(w).hexdigest(), (piece,), within=at) for w, at in sorted(words)
+    )
+    manifest = await server.services.blobs.put("red", encode(Manifest(files)))
+    await server.commit(
+        Changes(attempts_new={(ident, SOLO, 1): attempt(ident, artifacts=manifest)}), kind="x", task=ident
+    )
+    items = (await alice.get(f"/tasks/{ident}/artifacts")).json()["items"]
+    assert [(item["path"], item["pack"], item["offset"]) for item in items] == [
+        ("one", piece, 0), ("three", piece, 6), ("two", piece, 3),
+    ]  # fmt: skip
+    assert (await alice.get(f"/tasks/{ident}/artifacts/{items[1]['digest']}")).content == b"three"
+    part = await alice.get(f"/tasks/{ident}/artifacts/{items[1]['digest']}", headers={"Range": "bytes=2-3"})
+    assert (part.status_code, part.content) == (206, b"re")
+    assert (await alice.get(f"/tasks/{ident}/artifacts/{piece}")).content == pack
+    assert (await server.client("eve").get(f"/tasks/{ident}/artifacts/{piece}")).status_code == 404
+    await server.services.blobs.delete("red", piece)
+    for digest in (piece, items[0]["digest"]):
+        assert (await alice.get(f"/tasks/{ident}/artifacts/{digest}")).status_code == 404

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,35 @@ def test_run_sends_files_along_and_brings_results_back(up: Home, here: Path) -> 
     again = up.jarvis("run", "--push", ".", "--pull", "out/**/*.csv", "--", "./go.sh", cwd=here)
     assert "5 files, 4.2 MB, 4.2 MB of them there already" in again.stderr
     assert not list(here.rglob(".*.part"))
+
+
+def test_a_thousand_small_files_are_few_bodies(up: Home, client: Client, here: Path) -> None:
+    (here / "in").mkdir()
+    for number in range(1000):
+        (here / "in" / f"{number:04}").write_bytes(os.urandom(1024))
+    blobs = up.directory / "blobs"
+
+    def bodies() -> int:
+        return sum(path.is_file() for path in blobs.rglob("*"))
+
+    assert bodies() > 0
+    before, begun = bodies(), time.monotonic()
+    client.push("in")
+    print(f"1,000 files of 1 KiB pushed in {time.monotonic() - begun:.2f} s")  # noqa: T201 - the figure is the point
+    assert bodies() - before < 50
+    before = bodies()
+    (here / "in" / "0500").write_bytes(b"another")
+    done = up.jarvis("run", "--push", "in", "--pull", "out", "--", "mv", "in", "out", cwd=here)
+    assert "pull: 1,000 files, 1.0 MB" in done.stderr
+    assert bodies() - before < 10, "those that did not change are there, in both directions"
+    for path in (here / "in").iterdir():
+        assert (here / "out" / path.name).read_bytes() == path.read_bytes()
+    (here / "out" / "0007").write_bytes(b"damaged here")
+    (here / "out" / "0008").unlink()
+    ident = client.connection.get("/tasks", limit=1)["items"][0]["id"]
+    up.jarvis("artifacts", "get", str(ident), cwd=here)
+    for name in ("0007", "0008"):
+        assert (here / "out" / name).read_bytes() == (here / "in" / name).read_bytes()
 
 
 def test_what_a_failure_left_comes_back_too(up: Home, here: Path) -> None:
@@ -184,6 +214,45 @@ def test_bad_fields_are_named(client: Client, given: dict[str, object], field: s
     with pytest.raises(ClientError, match=field):
         client.submit(command=["true"], **given)
     assert client.connection.get("/stats")["tasks"] == before
+
+
+def test_submit_waits_and_brings_back_each_elements_own(up: Home, here: Path) -> None:
+    script = "echo $JARVIS_ARRAY_INDEX > got; [ $JARVIS_ARRAY_INDEX != 2 ] || : > two"
+    done = up.jarvis(
+        "submit", "-q", "--wait", "--array", "1-3", "--pull", "got", "--pull", "two", "--", "sh", "-c", script, cwd=here
+    )
+    ident = done.stdout.strip()
+    for index in (1, 2, 3):
+        assert (here / f"{ident}_{index}" / "got").read_text() == f"{index}\n"
+    assert done.stderr.count("pull: 1 file") == 2
+    again = up.jarvis("artifacts", "get", ident, "two", "-o", "again", cwd=here)
+    assert again.stdout == f"{ident}_2/two\n"
+    assert [path.name for path in (here / "again").iterdir()] == [f"{ident}_2"]
+    up.jarvis("artifacts", "get", f"{ident}_3", "-o", "third", cwd=here)
+    assert (here / "third" / "got").read_text() == "3\n"
+    alone = up.jarvis("submit", "-q", "--wait", "--pull", "alone", "--", "touch", "alone", cwd=here)
+    assert "pull: 1 file, 0 B" in alone.stderr
+    assert (here / "alone").exists()
+
+
+def test_tasks_of_a_file_push_and_pull(up: Home, here: Path) -> None:
+    (here / "tasks.yaml").write_text(
+        "- {command: cp src/a.txt one, push: src, pull: one}\n"
+        "- {command: 'cp big two; echo x > three', push: [big], pull: [two], artifacts: [three]}\n"
+    )
+    done = up.jarvis("submit", "-q", "--wait", "tasks.yaml", cwd=here)
+    first, second = done.stdout.split()
+    assert (here / first / "one").read_text() == "hello\n"
+    assert (here / second / "two").read_bytes() == (here / "big").read_bytes()
+    assert (here / second / "three").exists()
+    assert "push: 1 file, 2.1 MB" in done.stderr
+    for bad, said in (
+        ("push: 7", "entry 1: push: 7"), ("pull: {a: b}", "entry 1: pull"), ("pull: ../x", "--pull"),
+        ("push: nope", "no such file"),
+    ):  # fmt: skip
+        (here / "bad.yaml").write_text(f"command: ['true']\n{bad}\n")
+        refused = up.jarvis("submit", "bad.yaml", cwd=here, code=None)
+        assert refused.returncode in (1, 2) and said in refused.stderr, refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.e2e.worker.harness import FakeServer, running, shell
 
 from jarvis.bus.messages import BlobGet, BlobPut, FromAgent, ToAgent
 from jarvis.core.effects import Stop
 from jarvis.core.inputs import Ended
-from jarvis.core.manifest import PIECE, File, Manifest, decode, encode
+from jarvis.core.manifest import PIECE, File, Manifest, Packer, decode, encode
 from jarvis.core.states import Cause
 
 OPTIONS = ("--cpus", "2", "--memory", "2G")
@@ -35,7 +36,8 @@ def left(server: FakeServer, end: Ended) -> tuple[dict[str, bytes], list[str]]:
     manifest = decode(server.blobs[end.artifacts])
     out = {}
     for file in manifest.files:
-        out[file.path] = b"".join(server.blobs[piece] for piece in file.pieces)
+        whole = b"".join(server.blobs[piece] for piece in file.pieces)
+        out[file.path] = whole if file.within is None else whole[file.within : file.within + file.size]
         assert hashlib.sha256(out[file.path]).hexdigest() == file.digest
     return out, list(manifest.left_out)
 
@@ -56,6 +58,33 @@ async def test_many_at_once_share_what_they_fetch(tmp_path: Path) -> None:
             "too large a file is not kept"
         )
         assert not list((node.state / "staging").iterdir())
+
+
+async def test_small_files_come_and_go_in_packs(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS, "--allow-root", "--file-cache", "100K") as (server, node):
+        contents = {f"d/{n:03}": b"%d\n" % n * 100 for n in range(300)}
+        packer = Packer()
+        found = [packer.add(File(p, len(d), hashlib.sha256(d).hexdigest(), ()), d) for p, d in contents.items()]
+        made = [pack for pack in (*found, packer.finish()) if pack is not None]
+        for pack in made:
+            server.put(pack.data)
+        listed = Manifest(tuple(file for pack in made for file in pack.files))
+        digest, before = server.put(encode(listed)), len(server.blobs)
+        script = "mv d e; cp e/001 x; chmod +x x; : > empty"
+        for number in (1, 2):
+            await server.assign(shell(number, script, cwd=None, push=(digest,), artifacts=("**",)))
+            end = await server.end_of(number)
+            there = {path.replace("d/", "e/"): data for path, data in contents.items()}
+            assert left(server, end) == (there | {"x": contents["d/001"], "empty": b""}, [])
+            assert end.artifacts is not None
+            assert [f.path for f in decode(server.blobs[end.artifacts]).files if f.executable] == ["x"]
+        assert len(server.blobs) - before < 30, "packs, too"
+        kept = [path.stat().st_size for path in (node.state / "files").iterdir()]
+        assert 0 < sum(kept) <= 100_000
+        wrong = msgspec.structs.replace(listed.files[0], digest="0" * 64)
+        bad = server.put(encode(Manifest((wrong, *listed.files[1:]))))
+        await server.assign(shell(3, "true", cwd=None, push=(bad,)))
+        assert "do not make up" in (await server.end_of(3)).message
 
 
 async def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:

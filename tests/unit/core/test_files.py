@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 
 from jarvis.core.errors import InvalidValue
 from jarvis.core.globs import matcher, safe_glob
-from jarvis.core.manifest import MAX_MANIFEST, PIECE, File, Manifest, decode, encode, matches_digest, safe_path
+from jarvis.core.manifest import (
+    MAX_MANIFEST,
+    PIECE,
+    SMALL,
+    File,
+    Manifest,
+    Pack,
+    Packer,
+    decode,
+    encode,
+    matches_digest,
+    packs,
+    safe_path,
+)
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 SOME = "ab" * 32
@@ -74,12 +87,55 @@ def test_a_manifest_comes_back_as_it_was() -> None:
         ([File("a", -1, EMPTY, ())], "size"),
         ([File("a", 5, SOME, (SOME, SOME))], "size"),
         ([File("a", 5, SOME, ("x",))], "sha256"),
+        ([File("a", 5, SOME, (SOME,), within=-1)], "size"),
+        ([File("a", 5, SOME, (SOME,), within=PIECE - 4)], "size"),
+        ([File("a", 5, SOME, (SOME, SOME), within=0)], "size"),
+        ([File("a", 0, SOME, (SOME,), within=0)], "size"),
         ([File("a", 0, SOME.upper(), ())], "sha256"),
     ],
 )
 def test_a_manifest_that_cannot_be_meant_is_refused(files: list[File], word: str) -> None:
     with pytest.raises(InvalidValue, match=word):
         decode(encode(Manifest(tuple(files))))
+
+
+def packed(contents: dict[str, bytes]) -> list[Pack]:
+    packer = Packer()
+    found = [packer.add(File(path, len(d), hashlib.sha256(d).hexdigest(), ()), d) for path, d in contents.items()]
+    return [pack for pack in (*found, packer.finish()) if pack is not None]
+
+
+def test_small_files_share_packs_that_hold_them_as_they_are() -> None:
+    contents = {f"{n:04}": bytes([n % 251]) * (n % 40 + 1) + b"%d" % n for n in range(1000)}
+    found = packed(contents)
+    assert len(found) < 40
+    files = [file for pack in found for file in pack.files]
+    assert decode(encode(Manifest(tuple(files)))).files == tuple(files)
+    for pack in found:
+        for file in pack.files:
+            assert matches_digest(pack.data, file.pieces[0])
+            at = file.within or 0
+            assert pack.data[at : at + file.size] == contents[file.path]
+    together = [pack for pack in found if len(pack.files) > 1]
+    assert packs(files) == {pack.files[0].pieces[0]: list(pack.files) for pack in together}
+
+
+def test_a_file_that_changes_changes_few_packs() -> None:
+    contents = {f"{n:04}": b"%d" % n for n in range(1000)}
+    before = {pack.data for pack in packed(contents)}
+    after = {pack.data for pack in packed(contents | {"0500": b"another", "0500a": b"one more"})}
+    assert len(after - before) <= 3
+    assert len(before & after) > 5
+
+
+def test_packs_are_no_larger_than_pieces_and_one_alone_is_a_plain_file() -> None:
+    found = packed({f"{n}": b"%d" % n * (SMALL // len(b"%d" % n)) for n in range(100)})
+    assert max(len(pack.data) for pack in found) <= PIECE
+    assert len(found) < 15
+    (alone,) = packed({"a": b"x"})
+    (file,) = alone.files
+    assert (file.within, file.pieces) == (None, (file.digest,))
+    assert packed({}) == []
 
 
 @given(st.binary(max_size=200))

@@ -204,6 +204,7 @@ def test_cancel_hold_and_signals_reach_every_rank() -> None:
     case.all_start(task)
     case.command("signal", task, signum=10)
     assert sorted(case.said(Signal)) == [1, 2, 3]
+    assert all(p.saved_at == case.now for v in case.cluster.nodes.values() for p in v.placed.values())
     case.command("suspend", task)
     case.command("resume", task)
     case.take()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from jarvis.api.schemas.values import digest as read_digest
 from jarvis.api.schemas.values import number
 from jarvis.core.attempt import Attempt
 from jarvis.core.errors import InvalidValue, NotFound
-from jarvis.core.manifest import PIECE, File, Manifest
+from jarvis.core.manifest import PIECE, File, Manifest, packs
 from jarvis.core.task import Task
 from jarvis.state.blob_store import CHUNK
 
@@ -28,26 +29,37 @@ async def artifacts(context: Ctx, ident: str, attempt: str | None = None) -> Res
     """Files that the newest attempt left, or the one that is asked for."""
     task, found = await _attempt(context, ident, attempt)
     manifest = await _manifest(context, task, found) if found is not None else Manifest()
-    items = [{"path": f.path, "size": f.size, "digest": f.digest, "executable": f.executable} for f in manifest.files]
+    items = [_item(file) for file in manifest.files]
     return answer({
         "attempt": None if found is None else found.attempt, "items": items, "size": manifest.size,
         "left_out": list(manifest.left_out),
     })  # fmt: skip
 
 
+def _item(file: File) -> dict[str, Any]:
+    shared = file.within is not None
+    return {
+        "path": file.path, "size": file.size, "digest": file.digest, "executable": file.executable,
+        "pack": file.pieces[0] if shared else None, "offset": file.within,
+    }  # fmt: skip
+
+
 @router.get("/tasks/{ident}/artifacts/{digest}")
 async def artifact(request: Request, context: Ctx, ident: str, digest: str, attempt: str | None = None) -> Response:
-    """The bytes of one of them; ``Range`` asks for a part, so that a broken transfer goes on."""
+    """The bytes of one of them, or of a pack that several small ones lie in; ``Range`` asks for a part, so that a broken transfer
+    goes on."""
     task, found = await _attempt(context, ident, attempt)
     name = read_digest(digest, "digest")
     manifest = await _manifest(context, task, found) if found is not None else Manifest()
     file = next((file for file in manifest.files if file.digest == name), None)
+    if file is None and name in packs(manifest.files):
+        file = File("a pack", await context.services.blobs.size(task.project, name), name, (name,), within=0)
     if file is None:
         raise NotFound("artifact", f"{digest} of task {ident}")
     span = _span(request.headers.get("range"), file.size)
     start, end = span or (0, file.size)
     if start < end:
-        await context.services.blobs.size(task.project, file.pieces[start // PIECE])
+        await context.services.blobs.size(task.project, _place(file, start)[0])
     headers = {"Content-Length": str(end - start), "ETag": f'"{name}"', "Accept-Ranges": "bytes"}
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
@@ -92,11 +104,16 @@ def _span(header: str | None, size: int) -> Span | None:
     return start, end
 
 
+def _place(file: File, at: int) -> tuple[str, int]:
+    """The piece that holds a byte, and where in it."""
+    return (file.pieces[0], file.within + at) if file.within is not None else (file.pieces[at // PIECE], at % PIECE)
+
+
 async def _bytes(context: Context, project: str, file: File, start: int, end: int) -> AsyncIterator[bytes]:
     """From the pieces that hold them, a little at a time."""
     at = start
     while at < end:
-        piece, offset = file.pieces[at // PIECE], at % PIECE
+        piece, offset = _place(file, at)
         data = await context.services.blobs.read(project, piece, offset, min(CHUNK, end - at, PIECE - offset))
         if not data:
             raise NotFound("blob", f"{piece}: a piece of {file.path} is too short")

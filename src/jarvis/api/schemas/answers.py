@@ -25,6 +25,7 @@ class LastTry(Answer):
     signal: int | None
     failures: Count
     infra_losses: Count
+    preemptions: Count
     eligible_at: Instant
 
 
@@ -255,6 +256,9 @@ class ArtifactOut(Answer):
     size: Count
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     executable: bool
+    pack: str | None
+    """The body that holds it and others, from ``offset`` on; it is given as one of them is."""
+    offset: int | None
 
 
 class ArtifactPage(Answer):
