@@ -26,7 +26,8 @@ LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """``old`` stands once in the file and becomes ``new``; ``seed`` is the first that noticed, in a world of so many servers."""
+    """``old`` stands once in the file and becomes ``new``; ``seed`` is the first that noticed, in a world of so many
+    servers, with ``gangs`` in one of tasks on several nodes."""
 
     name: str
     file: str
@@ -34,6 +35,7 @@ class Mutant:
     new: str
     seed: int
     servers: int = 0
+    gangs: bool = False
 
 
 MUTANTS = [Mutant(**entry) for entry in tomllib.loads((HERE / "mutants.toml").read_text(encoding="utf-8"))["mutant"]]
@@ -58,7 +60,7 @@ def killer(mutant: Mutant, seeds: range) -> int | None:
     with mutated(mutant) as source:
         which = f"{seeds[0]}..{seeds[-1]}"
         command = [sys.executable, "-m", "jarvis.sim", "--seeds", which, "--steps", str(STEPS), "--first"]
-        command += ["--servers", str(mutant.servers)]
+        command += ["--servers", str(mutant.servers), *(["--gangs"] if mutant.gangs else [])]
         environment = {**os.environ, "PYTHONPATH": str(source)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
