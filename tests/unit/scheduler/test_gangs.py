@@ -10,11 +10,12 @@ from jarvis.core.effects import Assign, Gang, Recall, Signal, Stop, ToNode
 from jarvis.core.inputs import Ended, Known, Returned, Started
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause
-from jarvis.core.task import ADDRESS_LABEL
+from jarvis.core.task import ADDRESS_LABEL, Affinity
 from jarvis.scheduler import explain, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.backfill import Backfill
+from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.scheduler.reactor import adopt, rebuild
 
 EASY = Policy(backfill=Backfill("easy"))
@@ -411,6 +412,45 @@ def test_with_no_backfill_one_that_can_fit_holds_up_the_others_and_one_that_cann
     case.expect(behind, "assigned")
     case.submit(cpus=4, nodes=2)
     case.expect(case.submit(cpus=1), "queued")
+
+
+def test_one_that_is_preempted_stops_on_all_nodes_and_preempts_nobody_itself() -> None:
+    case = Gangs(Policy(preemption=Preemption(by=500, grace=7.0)))
+    case.nodes(3)
+    task = case.submit(cpus=3, nodes=2)
+    case.all_start(task)
+    case.submit(cpus=4, preemptible=False)
+    case.now += 100
+    case.take()
+    urgent = case.submit(cpus=4, priority=500)
+    stops = case.said(Stop)
+    assert {node: stop.cause for node, stop in stops.items()} == dict.fromkeys((1, 2), Cause.PREEMPTED)  # type: ignore[attr-defined]
+    told = explain.why(case.cluster, next(iter(_keys(task))), case.now)
+    assert told is not None
+    assert f"it stops for task {urgent}" in told["summary"]
+    case.rank_ends(task, 0, 0, Cause.PREEMPTED)
+    case.expect(urgent, "assigned")
+    case.expect(task, "cancelling")
+    case.rank_ends(task, 1, 0, Cause.PREEMPTED)
+    case.expect(task, "queued")
+    assert case.cluster.elements[next(iter(_keys(task)))].preemptions == 1
+    case.now += 100
+    case.take()
+    case.expect(case.submit(cpus=4, nodes=2, priority=1000), "queued")
+    assert not case.said(Stop)
+
+
+def test_what_is_apart_from_a_gang_stays_off_all_of_its_nodes() -> None:
+    case = Gangs()
+    case.nodes(3)
+    gang = case.submit(nodes=2, keys=("db",))
+    other = case.submit(affinities=(Affinity("apart", "db"),))
+    assert case.attempt(other).node == 3
+    again = case.submit(nodes=3, keys=("db",))
+    case.expect(again, "queued")
+    case.all_start(gang)
+    case.ends(other)
+    case.expect(again, "assigned")
 
 
 def _keys(task: int):  # type: ignore[no-untyped-def]
