@@ -132,9 +132,7 @@ class Choice:
         return nodes
 
     def _fits_now(self, view: NodeView, pool: Pool) -> bool:
-        if view.ahead or not fits(pool.need, self._left(view)):
-            return False
-        if pool.affine and self.around.refusal(view, pool.placement_class) is not None:
+        if view.ahead or not fits(pool.need, self._left(view)) or not self.suits(pool, view.node.id):
             return False
         return not pool.gpu or pick(self.gpus_of(view.node.id), pool.gpu) is not None
 
@@ -267,20 +265,19 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
-        if pool.wishes and not ahead:  # wishes choose among nodes with room, and let nothing wait behind others
-            step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
-            wished = self.around.wished(self.nodes[node], pool.placement_class)
-            return self._balanced(pool, node, task, 0) - step * wished
-        return self._balanced(pool, node, task, ahead)
-
-    def _balanced(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return SCORES[balancer](self._candidate(pool, node, task, ahead))
+            return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
         score = self.scores.get(node)
         if score is None:
             score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return score if balancer == "least_loaded" else -score
+        return (score if balancer == "least_loaded" else -score) - wish
+
+    def _wish(self, pool: Pool, node: int) -> float:
+        """Wishes choose among nodes with room, and let nothing wait behind others."""
+        step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
+        return step * self.around.wished(self.nodes[node], pool.placement_class)
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -396,10 +393,15 @@ class Choice:
             nodes = [before[0], *self.cluster.reserved_others.get(key, ())]
             if members.issuperset(nodes) and len(nodes) == pool.nodes:
                 return nodes
-        large = sorted(n for n in members if fits(pool.need, self.nodes[n].node.resources))
-        if pool.affine:
-            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
-        return large[: RESERVE_NODES + pool.nodes - 1]
+        return self.large(pool)[: RESERVE_NODES + pool.nodes - 1]
+
+    def large(self, pool: Pool) -> list[int]:
+        """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
+        large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
+        return [node for node in large if self.suits(pool, node)] if pool.affine else large
+
+    def suits(self, pool: Pool, node: int) -> bool:
+        return not pool.affine or self.around.refusal(self.nodes[node], pool.placement_class) is None
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)

@@ -12,12 +12,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]
 
 
 class QuotaIn(Strict):
-    """Hard limits; what is not named has none."""
+    """Hard limits; what is not named has none. ``guaranteed``: what others give back to the project when it wants it."""
 
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=False)] | None = None
     running: Limit | None = None
     tasks: Limit | None = None
     resources: Annotated[dict[Name, str | int | float], Field(max_length=50)] = {}
+    guaranteed: Annotated[dict[Name, str | int | float], Field(max_length=50)] = {}
 
 
 class QuotaOut(Answer):
@@ -27,6 +28,7 @@ class QuotaOut(Answer):
     running: Count | None
     tasks: Count | None
     resources: dict[str, str]
+    guaranteed: dict[str, str]
 
 
 class QuotaWish(QuotaOut):
