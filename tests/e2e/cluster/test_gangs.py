@@ -64,6 +64,12 @@ def attempts(client: Client, ident: int) -> list[dict[str, Any]]:
     return list(client.connection.get(f"/tasks/{ident}/attempts")["items"])
 
 
+def name_of(client: Client, attempt: dict[str, Any], rank: int) -> str:
+    """Of the node of a rank."""
+    ident = attempt["placements"][rank]["node"]
+    return next(str(node["name"]) for node in client.connection.get("/nodes")["items"] if node["id"] == ident)
+
+
 def states(client: Client, ident: int) -> str:
     return str(client.show(ident)["state"])
 
@@ -87,7 +93,7 @@ def test_one_that_fails_ends_all_and_says_which(three: tuple[Client, Path]) -> N
     ended = client.wait(task.id, 60)
     assert (ended["state"], ended["exit_code"]) == ("failed", 3)
     (attempt,) = attempts(client, task.id)
-    assert attempt["message"] == "rank 1 on node-2: it ended with exit code 3"
+    assert attempt["message"] == f"rank 1 on {name_of(client, attempt, 1)}: it ended with exit code 3"
     assert [place["cause"] for place in attempt["placements"]] == ["cancelled", "exit", "cancelled"]
     assert log(client, task.id, rank=2) == "here\n"
 
@@ -122,8 +128,7 @@ def test_the_node_of_a_rank_dies_and_all_run_again_elsewhere(three: tuple[Client
     )
     wait_for(lambda: states(client, task.id) == "running", "it runs")
     (attempt,) = attempts(client, task.id)
-    second = attempt["placements"][1]["node"]
-    name = next(n["name"] for n in client.connection.get("/nodes")["items"] if n["id"] == second)
+    name = name_of(client, attempt, 1)
     for pid in pids(directory / name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,76 +1,19 @@
 """Gangs: all ranks start together or none, end together, and nothing partial stays, whatever happens on the way."""
 
-from random import Random
-
 import pytest
-from tests.unit.scheduler.harness import Case
+from tests.unit.scheduler.gang_harness import Gangs, successor
 
-from jarvis.core.attempt import Usage
-from jarvis.core.effects import Assign, Gang, Recall, Signal, Stop, ToNode
-from jarvis.core.inputs import Ended, Known, Returned, Started
+from jarvis.core.effects import Assign, Gang, Recall, Signal, Stop
+from jarvis.core.inputs import Known
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL, Affinity
 from jarvis.scheduler import explain, whatif
-from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.preemption import Preemption
-from jarvis.scheduler.reactor import adopt, rebuild
 
 EASY = Policy(backfill=Backfill("easy"))
-
-
-class Gangs(Case):
-    """A cluster whose nodes can hold ranks."""
-
-    def nodes(self, count: int, cpus: float = 4) -> list[int]:
-        return [self.able(cpus) for _ in range(count)]
-
-    def able(self, cpus: float = 4, **more: object) -> int:
-        name = f"n{len(self.cluster.nodes) + 1}"
-        return self.node(name, cpus=cpus, labels={ADDRESS_LABEL: f"10.0.0.{name[1:]}"}, **more)  # type: ignore[arg-type]
-
-    def rank_started(self, task: int, rank: int) -> None:
-        attempt = self.attempt(task)
-        at = attempt.ranks[rank]
-        self._report(at.node, Started(number=at.number, token=attempt.token))
-
-    def all_start(self, task: int) -> None:
-        for rank in range(len(self.attempt(task).ranks)):
-            self.rank_started(task, rank)
-
-    def rank_ends(self, task: int, rank: int, exit_code: int | None = 0, cause: Cause = Cause.EXIT) -> None:
-        attempt = self.attempt(task)
-        at = attempt.ranks[rank]
-        self._report(
-            at.node,
-            Ended(
-                number=at.number, token=attempt.token, cause=cause, exit_code=exit_code, usage=Usage(wall_s=1.0 + rank)
-            ),
-        )
-
-    def rank_returned(self, task: int, rank: int) -> None:
-        at = self.attempt(task).ranks[rank]
-        self._report(at.node, Returned(numbers=[at.number]))
-
-    def lose(self, node: int) -> None:
-        from jarvis.scheduler.nodes import on_node_lost
-        from jarvis.scheduler.turn import Turn
-
-        turn = Turn(self.cluster, self.now, "lost")
-        on_node_lost(turn, self.cluster.nodes[node])
-        self.effects += turn.finish()
-        self.turns.append(turn)
-        self.step()
-
-    def said(self, kind: type) -> dict[int, object]:
-        """Node → what it was told of that kind since the last look."""
-        return {e.node: e.message for e in self.take() if isinstance(e, ToNode) and isinstance(e.message, kind)}
-
-    def ended_attempt(self, task: int, attempt: int = 1):  # type: ignore[no-untyped-def]
-        rows = [r for t in self.turns for (i, _, n), r in t.changes.attempts.items() if i == task and n == attempt]
-        return rows[-1]
 
 
 def test_every_rank_has_a_node_of_its_own_and_knows_the_others() -> None:
@@ -260,7 +203,7 @@ def test_a_new_leader_goes_on_with_a_gang_that_was_half_said() -> None:
     task = case.submit(nodes=3, grace=1.0)
     case.rank_started(task, 0)
     before = case.attempt(task)
-    case.cluster = _successor(case)
+    case.cluster = successor(case)
     known = [Known(before.number, before.token, "running")]
     case.take()
     case.node("n1", labels={ADDRESS_LABEL: "a"}, known=known)
@@ -284,22 +227,6 @@ def test_a_rank_that_ran_and_is_not_known_any_more_ends_all() -> None:
     case.node("n2", labels={ADDRESS_LABEL: "b"})
     case.rank_ends(task, 0, None, Cause.CANCELLED)
     assert case.ended_attempt(task).cause is Cause.SUPERVISOR_LOST
-
-
-def _successor(case: Case) -> Cluster:
-    """What a leader that reads the store knows: the rows alone."""
-    old = case.cluster
-    cluster = Cluster(incarnation=1, epoch=2)
-    cluster.last_seq, cluster.next_node, cluster.node_names = old.last_seq, old.next_node, dict(old.node_names)
-    for ident, view in old.nodes.items():
-        cluster.nodes[ident] = type(view)(view.node)
-    for element in old.elements.values():
-        cluster.add_element(element)
-    cluster.attempts = dict(old.attempts)
-    adopt(cluster, case.policy)
-    for _ in rebuild(cluster, list(old.tasks.values())):
-        pass
-    return cluster
 
 
 # ---------------------------------------------------------------- room
@@ -457,64 +384,3 @@ def _keys(task: int):  # type: ignore[no-untyped-def]
     from jarvis.core.ids import ElementKey
 
     yield ElementKey(task)
-
-
-# ---------------------------------------------------------------- property
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_gang_is_never_partial(seed: int) -> None:
-    """Random clusters, random requests, random ends, losses and commands; the invariants are derived anew after each step."""
-    random = Random(seed)
-    backfill = random.choice(("none", "skip", "easy", "conservative"))
-    case = Gangs(Policy(balancer=random.choice(("least_loaded", "bin_pack", "spread")), backfill=Backfill(backfill)))
-    case.nodes(random.randint(2, 6), cpus=random.choice((2, 4)))
-    for _ in range(60):
-        _something(case, random)
-    for attempt in list(case.cluster.attempts.values()):
-        assert len({p.node for p in attempt.placements}) == case.cluster.tasks[attempt.task].spec.nodes
-
-
-def _something(case: Gangs, random: Random) -> None:
-    case.now += random.choice((0.0, 1.0, 30.0))
-    gangs = [a for a in case.cluster.attempts.values() if a.ranks]
-    roll = random.random()
-    if roll < 0.35 or not gangs:
-        case.submit(
-            cpus=random.choice((1, 1, 2)), nodes=random.choice((1, 2, 2, 3)), time_limit=random.choice((None, 60.0)),
-            retry=RetryPolicy(max_attempts=2, base=1.0),
-        )  # fmt: skip
-        return
-    attempt = random.choice(gangs)
-    task, alive = attempt.task, [at for at, rank in enumerate(attempt.ranks) if rank.cause is None]
-    rank = random.choice(alive)
-    if roll < 0.55:
-        case.rank_started(task, rank)
-    elif roll < 0.75:
-        case.rank_ends(task, rank, random.choice((0, 0, 0, 1)))
-    elif roll < 0.8:
-        case.rank_returned(task, rank)
-    elif roll < 0.88:
-        case.command(random.choice(("cancel", "hold", "requeue", "suspend", "resume")), task)
-    elif roll < 0.93:
-        case.lose(attempt.ranks[rank].node)
-        case.able(cpus=4)
-    elif roll < 0.96:
-        _another_leader(case, random)
-    else:
-        single = [a for a in case.cluster.attempts.values() if not a.ranks]
-        if single:
-            case.ends(single[0].task)
-
-
-def _another_leader(case: Gangs, random: Random) -> None:
-    """It reads the rows and hears every node, of which some do not know what they were just told, or have been started anew."""
-    case.cluster = _successor(case)
-    for view in list(case.cluster.nodes.values()):
-        known = []
-        for number, placed in view.placed.items():
-            if placed.begun or random.random() < 0.7:
-                token = case.cluster.attempts[placed.key].token
-                known.append(Known(number, token, "running" if placed.begun else "assigned"))
-        boot = "another" if random.random() < 0.1 else view.node.boot_id
-        case.node(view.node.name, labels=view.node.labels, known=[] if boot == "another" else known, boot=boot)
