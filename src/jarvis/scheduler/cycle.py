@@ -217,6 +217,9 @@ class Cycle:
             elif self.place(head.pool, task, head.position):
                 head.advance()
                 line.again(placed=True)
+            elif self.choice.booked and self.choice.too_long and not backfill.reserves and self.looked < backfill.look:
+                self.looked += 1
+                self.skip(line, head)
             elif backfill.name == "skip":
                 line.drop()
             elif backfill.name == "none":
@@ -242,13 +245,14 @@ class Cycle:
         if self.policy.backfill.reserves:
             latest = self.now + seconds_of(self.policy.order, task.spec)
             until = self.now + self.seconds(task) if self.by_prediction else latest
+        ends = self.now + seconds_of(self.policy.order, task.spec) if self.choice.booked else NEVER
         others: tuple[int, ...] = ()
         if pool.nodes > 1:
-            nodes = self.choice.choose_gang(pool, task, until)
+            nodes = self.choice.choose_gang(pool, task, until, ends)
             chosen = None if nodes is None else (nodes[0], False)
             others = () if nodes is None else nodes[1:]
         else:
-            chosen = self.choice.choose(pool, task, until)
+            chosen = self.choice.choose(pool, task, until, ends)
         if chosen is None:
             return False
         node, is_ahead = chosen
@@ -303,7 +307,7 @@ class Cycle:
                 return False
             self.plan.reservations.append(Reservation(key, 0, NEVER))
             return True
-        found = self.choice.reserve(pool, key, self.seconds(task))
+        found = self.choice.reserve(pool, key, self.seconds(task), (task.project, task.user))
         if found is not None:
             self.plan.reservations.append(Reservation(key, *found))
         return found is not None

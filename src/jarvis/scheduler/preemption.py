@@ -16,7 +16,7 @@ from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
-from jarvis.scheduler.policy.order import weight_of
+from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
     Best,
@@ -235,7 +235,7 @@ class Look:
     def _cheapest(self, waiting: Preemptor) -> tuple[int, tuple[Candidate, ...]] | None:
         """The node and the victims; None too where it fits without any: then it is not room that it waits for."""
         asked: list[tuple[Best, int, Question]] = []
-        for node in self.choice.large(waiting.pool)[:NODES_MOST]:
+        for node in self._nodes(waiting.pool, waiting.task):
             question = Question(self, waiting, node)
             if question.enough(()) and not self.cluster.nodes[node].ahead:
                 return None
@@ -250,6 +250,13 @@ class Look:
             if found.victims and found < best:
                 best, at = found, node
         return (at, best.victims) if best.victims else None
+
+    def _nodes(self, pool: Pool, task: Task) -> list[int]:
+        large = self.choice.large(pool)
+        if self.choice.booked:
+            seconds = seconds_of(self.cycle.policy.order, task.spec)
+            large = [n for n in large if not self.choice.bars(n, pool, task, seconds)]
+        return large[:NODES_MOST]
 
     def candidates_on(self, node: int) -> list[Candidate]:
         """What may be stopped there at all, the least loss first."""

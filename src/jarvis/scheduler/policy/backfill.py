@@ -70,7 +70,7 @@ class Horizon:
         """The first instant, not before ``after``, from which ``need`` is free for ``seconds``; NEVER when the known ends do not
         make room."""
         begin: float | None = None
-        step = self._step_at(after) if after > self.times[0] else 0
+        step = self._cut(after) if after > self.times[0] else 0
         while True:
             at = self.times[step]
             if begin is not None and at >= begin + seconds:
@@ -78,7 +78,7 @@ class Horizon:
             if not vector.fits(need, self.free[step]):
                 begin = None
             elif begin is None:
-                begin = max(at, after)
+                begin = at
             if begin is not None and at >= self.taken_to:
                 return begin
             step += 1

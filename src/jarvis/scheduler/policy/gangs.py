@@ -1,10 +1,9 @@
 """PURE: where a gang goes: all of its ranks at once, each on a node of its own, or nowhere; and when it could at the earliest."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from heapq import nsmallest
 
-from jarvis.core.resources import Resources
-from jarvis.scheduler.policy.backfill import NEVER, Horizon
+from jarvis.scheduler.policy.backfill import NEVER
 
 
 def best_nodes(nodes: Collection[int], count: int, score: Callable[[int], float]) -> tuple[int, ...] | None:
@@ -15,19 +14,20 @@ def best_nodes(nodes: Collection[int], count: int, score: Callable[[int], float]
 
 
 def earliest_together(
-    horizons: Mapping[int, Horizon], count: int, need: Resources, seconds: float
+    nodes: Collection[int], count: int, earliest: Callable[[int, float], float]
 ) -> tuple[float, tuple[int, ...]] | None:
-    """The first instant from which ``count`` of the nodes have ``need`` free for ``seconds``, and those nodes; None where the known
-    ends do not make room. That all of them could at some time is not enough: what is reserved takes room away again."""
-    starts = {node: horizon.earliest(need, seconds) for node, horizon in horizons.items()}
-    while True:
-        soonest = nsmallest(count, starts.items(), key=lambda start: (start[1], start[0]))
-        if len(soonest) < count or soonest[-1][1] == NEVER:
+    """The first instant at which ``count`` of the nodes can begin, and those nodes; None where the known ends do not make room.
+
+    ``earliest``: when a node could, not before an instant. That all of them could at some time is not enough: what is reserved
+    takes room away again, so each is asked anew about the instant at which the last of them could.
+    """
+    at, starts = 0.0, {node: earliest(node, 0.0) for node in nodes}
+    while len(starts) >= count:
+        last = nsmallest(count, starts.values())[-1]
+        if last == at:
+            return at, tuple(sorted(node for node, start in starts.items() if start == at)[:count])
+        if last == NEVER:
             return None
-        at = soonest[-1][1]
-        if all(start == at or horizons[node].fits(need, at, at + seconds) for node, start in soonest):
-            return at, tuple(sorted(node for node, _ in soonest))
-        starts = {
-            node: start if start >= at else horizons[node].earliest(need, seconds, after=at)
-            for node, start in starts.items()
-        }
+        at = last
+        starts = {node: start if start >= at else earliest(node, at) for node, start in starts.items()}
+    return None
