@@ -58,6 +58,7 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    rank: int = 0
     saved_at: float | None = None
     """When it was last sent a signal on which programs write a checkpoint."""
 
@@ -260,6 +261,8 @@ class Cluster:
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    reserved_others: dict[ElementKey, tuple[int, ...]] = field(default_factory=dict)
+    """Of those that are gangs: the nodes of their ranks from 1 on."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
     victims_looked_at: float = 0.0

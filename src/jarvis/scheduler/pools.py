@@ -32,6 +32,7 @@ class GroupKey(NamedTuple):
     kind: str
     asked: PlacementClass | None = None
     """The whole class, where filters of other packages look at it."""
+    gang: bool = False
 
 
 class Group:
@@ -58,16 +59,19 @@ class Pool:
         "heap",
         "licenses",
         "need",
+        "nodes",
         "order",
         "owner",
         "placement_class",
         "version",
+        "whole",
         "wishes",
     )
 
     def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
+        self.nodes, self.whole = placement_class.nodes, placement_class.whole
         self.gpu = self.need.get("gpu", 0)
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
@@ -138,7 +142,7 @@ class Pools:
                 group.members.discard(ident)
 
     def _suits(self, view: "NodeView", key: GroupKey) -> bool:
-        if unsuitable(view, key.constraints, key.tolerations, key.kind) is not None:
+        if unsuitable(view, key.constraints, key.tolerations, key.kind, key.gang) is not None:
             return False
         return key.asked is None or refusal(view, key.asked, self.filters) is None
 
@@ -154,8 +158,8 @@ class Pools:
         self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
 
     def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
-        asked = placement_class if self.filters else None
-        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked)
+        asked, gang = placement_class if self.filters else None, placement_class.nodes > 1
+        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked, gang)
         group = self.groups.get(key)
         if group is None:
             members = {ident for ident, view in nodes.items() if self._suits(view, key)}

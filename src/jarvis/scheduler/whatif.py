@@ -134,7 +134,7 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
     spec = task.spec
     views = [
         view for view in cluster.nodes.values()
-        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind) is None
+        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
     ]  # fmt: skip
     for name in sorted(spec.resources):
         most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]

@@ -50,12 +50,12 @@ class Verdict:
         return f"seed {self.seed}: {self.error or 'good'} ({figures}) {self.digest}"
 
 
-def plan_of(seed: int, steps: int, servers: int = 0, scarce: bool = False) -> Plan:
+def plan_of(seed: int, steps: int, servers: int = 0, scarce: bool = False, gangs: bool = False) -> Plan:
     """``steps`` is how much each client asks for; the time for faults grows with it."""
     fenced = seed % FENCED_EVERY == FENCED_AT
     seconds = (60.0 if fenced else 5.0) * steps
     preempting = seed % PREEMPTING_EVERY == PREEMPTING_AT and not fenced
-    load = Load(requests=steps, fenced=fenced, owners=preempting, scarce=scarce)
+    load = Load(requests=steps, fenced=fenced, owners=preempting, scarce=scarce, gangs=gangs)
     backfill = Backfill(BACKFILLS[seed % len(BACKFILLS)] if scarce else "skip")
     policy = Policy(preemption=RULES if preempting else None, licenses=LICENSES if scarce else {}, backfill=backfill)
     return Plan(seconds, calm=seed % CALM_EVERY == 0, servers=servers, fenced=fenced, policy=policy, load=load)
@@ -63,12 +63,14 @@ def plan_of(seed: int, steps: int, servers: int = 0, scarce: bool = False) -> Pl
 
 def simulate(
     seed: int, steps: int = 10, parts: Parts | None = None, echo: Callable[[str], None] | None = None, servers: int = 0,
-    *, scarce: bool = False,
+    *, scarce: bool = False, gangs: bool = False,
 ) -> Verdict:  # fmt: skip
     """The whole life of one world; the same arguments give the same verdict, to the last digit of its digest."""
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(_live(seed, plan_of(seed, steps, servers, scarce), parts or Parts(), echo))
+        return loop.run_until_complete(
+            _live(seed, plan_of(seed, steps, servers, scarce, gangs), parts or Parts(), echo)
+        )
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
@@ -107,6 +109,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="what each client asks for (default 10)")
     parser.add_argument("--servers", type=int, default=0, help="so many at once, instead of one after the other")
     parser.add_argument("--scarce", action="store_true", help="with licences, booked nodes, and tasks that keep apart")
+    parser.add_argument("--gangs", action="store_true", help="much of what is asked for runs on several nodes at once")
     parser.add_argument("--first", action="store_true", help="end with the first seed that goes wrong")
     parser.add_argument("--trace", action="store_true", help="tell everything that happens")
     options = parser.parse_args()
@@ -115,7 +118,9 @@ def main() -> None:
     seeds = [options.seed] if options.seed is not None else options.seeds
     bad = 0
     for seed in seeds:
-        verdict = simulate(seed, options.steps, echo=echo, servers=options.servers, scarce=options.scarce)
+        verdict = simulate(
+            seed, options.steps, echo=echo, servers=options.servers, scarce=options.scarce, gangs=options.gangs
+        )
         bad += bool(verdict.error)
         if verdict.error or options.seed is not None:
             _say(str(verdict))

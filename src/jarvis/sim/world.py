@@ -80,7 +80,8 @@ class World:
         self.disk = Disk(self.store, self.random("disk"), self.judge.committed)
         size = self.random("size")
         self.nodes = [
-            self._node(f"n{at}", SIZES[at % len(SIZES)]) for at in range(size.randint(2 if plan.fenced else 1, 4))
+            self._node(f"n{at}", SIZES[at % len(SIZES)])
+            for at in range(size.randint(3 if plan.load.gangs else 2 if plan.fenced else 1, 4))
         ]
         self.faults = (SeveralFaults if plan.servers else Faults)(self, self.random("faults"))
         self.server: Server | Team | None = None
