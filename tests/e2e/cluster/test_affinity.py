@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from tests.e2e.cluster.harness import Home
+
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_apart_by_the_command_line(up: Home) -> None:

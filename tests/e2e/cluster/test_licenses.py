@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from tests.e2e.cluster.harness import Home
+
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_the_life_of_a_licence(fresh: Home) -> None:

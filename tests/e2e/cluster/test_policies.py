@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.cluster.harness import Home, wait_for
 
+pytestmark = pytest.mark.timeout(180)
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "policies"
 
 
