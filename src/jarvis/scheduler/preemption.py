@@ -4,7 +4,7 @@ A claim keeps the room on its node until its victims have ended and what it is f
 alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +32,7 @@ from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import Entry, class_of
 
 if TYPE_CHECKING:
+    from jarvis.core.resources import Resources
     from jarvis.scheduler.cycle import Cycle
 
 LOOK_S = 1.0
@@ -40,7 +41,7 @@ LANE_LOOK = 8
 """Entries of a lane that are looked at: an old task may stand before an urgent one."""
 PREEMPTORS_MOST = 32
 """Tasks a look for which victims are sought, those of the highest standing."""
-NODES_MOST = 512
+NODES_MOST = 256
 """Nodes a task on which victims are sought."""
 TRIED_MOST = 32
 """Of them on which the cheapest set is sought, those where it may be cheapest."""
@@ -191,7 +192,7 @@ class Look:
         self.cycle, self.cluster, self.choice, self.rules = cycle, cycle.cluster, cycle.choice, rules
         self.left = rules.most
         self._standings = _standings(cycle)
-        self._on: dict[int, list[Candidate]] = {}
+        self._on: dict[int, OnNode] = {}
         self._in_vain: set[Kind] = set()
         self._floors: dict[Kind, dict[int, float]] = {}
         """What preempting on a node costs a kind at least, where it would make room."""
@@ -230,8 +231,9 @@ class Look:
                 if self.guarantees:
                     self.guarantees.give(victim.project, victim.need, -1)
         gone = {victim.key for victim in victims}
-        self._on[node] = sorted(
-            c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.candidates_on(node)
+        self._on[node] = OnNode(
+            (c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.on(node).candidates),
+            bool(self.guarantees),
         )  # fmt: skip
 
     def changed(self, node: int) -> None:
@@ -249,11 +251,14 @@ class Look:
                 if not self._set_floor(kind, floors, node):
                     floors.clear()
                     break
-        best, at, steps = NOTHING_FOUND, 0, STEPS_MOST
-        for floor, node in nsmallest(TRIED_MOST, ((floor, node) for node, floor in floors.items())):
-            if floor > best.loss:
+        best, at, steps, tried = NOTHING_FOUND, 0, STEPS_MOST, 0
+        for floor, node in sorted((floor, node) for node, floor in floors.items()):
+            if floor > best.loss or tried >= TRIED_MOST:
                 break
             question = Question(self, kind, node)
+            if not question.enough(question.candidates):
+                continue
+            tried += 1
             quick = some_set(question.candidates, question.enough, question.permitted)
             search = Search(question.enough, question.permitted, steps)
             found = search.run(question.candidates, min(best, quick))
@@ -264,20 +269,25 @@ class Look:
 
     def _set_floor(self, kind: "Kind", floors: dict[int, float], node: int) -> bool:
         """False where it would fit without victims."""
-        question = Question(self, kind, node)
-        if question.enough(()):
+        short = self.short(kind.pool, node)
+        if not short and (not kind.pool.gpu or pick(self.choice.gpus_of(node), kind.pool.gpu) is not None):
             return bool(self.cluster.nodes[node].ahead)
-        if question.candidates and question.enough(question.candidates):
-            floors[node] = question.candidates[0].loss
+        floor = self.on(node).floor(kind, short)
+        if floor is not None:
+            floors[node] = floor
         return True
 
-    def candidates_on(self, node: int) -> list[Candidate]:
-        """What may be stopped there at all, the least loss first."""
+    def short(self, pool: Pool, node: int) -> list[tuple[str, int]]:
+        """How much of what is missing there."""
+        free = self.choice.free(node)
+        return [(name, less) for name, amount in pool.need.items() if (less := amount - free.get(name, 0)) > 0]
+
+    def on(self, node: int) -> "OnNode":
         found = self._on.get(node)
         if found is None:
             placed = self.cluster.nodes[node].placed
             every = (self._candidate(number, one) for number, one in placed.items() if not one.ahead)
-            found = self._on[node] = sorted(one for one in every if one is not None)
+            found = self._on[node] = OnNode((one for one in every if one is not None), bool(self.guarantees))
         return found
 
     def _candidate(self, number: int, placed: Placed) -> Candidate | None:
@@ -307,6 +317,28 @@ def _standings(cycle: "Cycle") -> set[Standing]:
     return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}
 
 
+class OnNode:
+    """What may be stopped on a node at all, the least loss first, with sums by which most nodes are passed quickly."""
+
+    __slots__ = ("_groups", "candidates")
+
+    def __init__(self, candidates: Iterable[Candidate], by_project: bool) -> None:
+        self.candidates = sorted(candidates)
+        self._groups: dict[tuple[Standing, str], tuple[float, Resources]] = {}
+        """(standing, project) → the least loss, and what they have together."""
+        for one in self.candidates:
+            _, needs = self._groups.setdefault((one.standing, one.project if by_project else ""), (one.loss, {}))
+            for name, amount in one.need.items():
+                needs[name] = needs.get(name, 0) + amount
+
+    def floor(self, kind: "Kind", short: list[tuple[str, int]]) -> float | None:
+        """What is lost at least; None where all together do not make room."""
+        groups = [group for at, group in self._groups.items() if kind.may_take(*at)]
+        if not groups or any(sum(needs.get(name, 0) for _, needs in groups) < less for name, less in short):
+            return None
+        return min(least for least, _ in groups)
+
+
 class Kind(NamedTuple):
     """What decides which victims are right: equal ones find the same. ``beaten``: the standings that it may preempt;
     ``project`` matters where shares are guaranteed."""
@@ -316,23 +348,24 @@ class Kind(NamedTuple):
     covered: bool
     project: str
 
+    def may_take(self, standing: Standing, project: str) -> bool:
+        return standing in self.beaten or (self.covered and project != self.project)
+
 
 class Question:
     """What a kind needs on a node, and whom it may stop there."""
 
     def __init__(self, look: Look, kind: Kind, node: int) -> None:
         self.look, self.kind = look, kind
-        self.need, self.gpu = kind.pool.need, kind.pool.gpu
+        self.gpu = kind.pool.gpu
         self.gpus = look.choice.gpus_of(node) if self.gpu else ()
-        free = look.choice.free(node)
-        self.short = [(name, less) for name, amount in self.need.items() if (less := amount - free.get(name, 0)) > 0]
+        self.short = look.short(kind.pool, node)
         affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
-        self.candidates = [c for c in look.candidates_on(node) if self._may_take(c) and self._helps(c)]
+        self.candidates = [c for c in look.on(node).candidates if self._may_take(c) and self._helps(c)]
 
     def _may_take(self, candidate: Candidate) -> bool:
-        kind = self.kind
-        if candidate.standing not in kind.beaten and (not kind.covered or candidate.project == kind.project):
+        if not self.kind.may_take(candidate.standing, candidate.project):
             return False
         return not self.near or not self.near & carried(self.look.cluster.tasks[candidate.key.task].spec)
 
