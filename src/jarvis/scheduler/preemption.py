@@ -39,7 +39,7 @@ LOOK_S = 1.0
 """How often it is asked whom what waits could preempt."""
 LANE_LOOK = 8
 """Entries of a lane that are looked at: an old task may stand before an urgent one."""
-PREEMPTORS_MOST = 32
+PREEMPTORS_MOST = 16
 """Tasks a look for which victims are sought, those of the highest standing."""
 NODES_MOST = 256
 """Nodes a task on which victims are sought."""
