@@ -17,7 +17,9 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
+from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
+from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -48,6 +50,12 @@ class _Search(NamedTuple):
     until: float
     peek: bool
     aside: list[tuple[float, int]]
+    owner: tuple[str, str]
+    latest: float
+    """When its limit ends it, if it starts now."""
+
+
+_ANYTHING = _Search(0, NEVER, True, [], ("", ""), NEVER)
 
 
 class Choice:
@@ -73,6 +81,7 @@ class Choice:
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
 
     # ------------------------------------------------------------ pools
@@ -87,7 +96,7 @@ class Choice:
         """Whether some node has room for the class, or may be given work ahead."""
         if not pool.is_open:
             return False
-        return pool.balancer == "spread" or self._best(pool, 0, NEVER, peek=True) is not None
+        return pool.balancer == "spread" or self._best(pool, _ANYTHING) is not None
 
     def _spread_pool(self, pool: Pool, task: int) -> Pool:
         at = (pool.placement_class, task)
@@ -100,8 +109,9 @@ class Choice:
 
     # ------------------------------------------------------------ the best node
 
-    def choose(self, pool: Pool, task: Task, until: float) -> tuple[int, bool] | None:
-        """The best node with room, and whether it is assigned ahead of room there; None when there is none."""
+    def choose(self, pool: Pool, task: Task, until: float, latest: float = NEVER) -> tuple[int, bool] | None:
+        """The best node with room, and whether it is assigned ahead of room there; None when there is none. ``until``: when it is
+        expected to end; ``latest``: when its limit ends it."""
         self.too_long = False
         refused = self._refused.get(pool.placement_class)
         if refused is not None and until >= refused:
@@ -109,16 +119,45 @@ class Choice:
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
-        found = self._best(pool, task.id, until)
-        if self.too_long:
+        found = self._best(pool, _Search(task.id, until, False, [], (task.project, task.user), latest))
+        if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
 
-    def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
-        search = _Search(task, until, peek, [])
+    def choose_gang(self, pool: Pool, task: Task, until: float, latest: float) -> tuple[int, ...] | None:
+        """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
+        self.too_long = False
+        refused = self._refused.get(pool.placement_class)
+        if refused is not None and until >= refused:
+            self.too_long = True
+            return None
+        owner = task.project, task.user
+        room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
+        free = [node for node in room if not self._is_spoken_for(node, pool.need, until, latest, owner)]
+        nodes = best_nodes(free, pool.nodes, lambda node: self._score(pool, node, task.id, 0))
+        self.too_long = nodes is None and len(room) >= pool.nodes
+        if self.too_long and not self.booked:
+            self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
+        return nodes
+
+    def _fits_now(self, view: NodeView, pool: Pool) -> bool:
+        if view.ahead or not fits(pool.need, self._left(view)) or not self.suits(pool, view.node.id):
+            return False
+        return not pool.gpu or pick(self.gpus_of(view.node.id), pool.gpu) is not None
+
+    def _is_spoken_for(self, node: int, need: Resources, until: float, latest: float, owner: tuple[str, str]) -> bool:
+        if node in self.booked and self._runs_into(node, owner, latest):
+            return True
+        return node in self.horizons and not self._leaves_reserved(node, need, until)
+
+    def _left(self, view: NodeView) -> Resources:
+        used = self.used.get(view.node.id) or view.used
+        return {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+
+    def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
         exact = pool.wishes or pool.balancer in EXACT
         while True:
-            self._catch_up(pool, task, EVERYTHING if exact else PULL)
+            self._catch_up(pool, search.task, EVERYTHING if exact else PULL)
             found = self._first(pool, search, EVERYTHING if exact else LOOK)
             if found is not None or pool.cursor >= len(self.pools.log):
                 break
@@ -130,7 +169,7 @@ class Choice:
     def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members = pool.heap, pool.best, pool.group.members
-        task, until, peek, aside = search
+        task, until, peek, aside, owner, latest = search
         seen: tuple[float, int, bool] | None = None
         while True:
             if pool.at < len(pool.order):
@@ -148,6 +187,9 @@ class Choice:
                 continue
             if peek:
                 return node, room
+            if node in self.booked and self._runs_into(node, owner, latest + MARGIN_S if room else latest):
+                aside.append(heappop(heap))
+                continue
             if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
                 aside.append(heappop(heap))
                 continue
@@ -167,6 +209,13 @@ class Choice:
         if not self.extra and horizon.is_taken:
             return until < horizon.taken_to
         return horizon.fits(need, self.now, until)
+
+    def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
+        return in_the_way(self.booked[node], owner, self.now, latest) is not None
+
+    def books_out(self, node: int, task: Task, seconds: float) -> bool:
+        """Whether a task would run into a time that is not its own, if it started there now."""
+        return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
 
     def _draw(self, pool: Pool) -> None:
         """Take over what the shared order has before the heap."""
@@ -305,13 +354,19 @@ class Choice:
     # ------------------------------------------------------------ reservations
 
     def ever_fits(self, pool: Pool) -> bool:
-        return any(fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        large = (fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        return sum(islice(filter(None, large), pool.nodes)) == pool.nodes
 
-    def reserve(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float] | None:
-        """The node and instant of the earliest start that the expected ends allow; from then on its room is spoken for."""
+    def reserve(
+        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str] = ("", "")
+    ) -> tuple[int, float, tuple[int, ...]] | None:
+        """The node and instant of the earliest start that the expected ends and bookings allow, and the nodes of a gang's other
+        ranks; from then on that room is spoken for."""
+        if pool.nodes > 1:
+            return self._reserve_gang(pool, key, seconds, owner)
         best: tuple[float, int] | None = None
         for node in self._reservable(pool, key):
-            start = self._horizon(node).earliest(pool.need, seconds)
+            start = self._earliest(node, pool.need, seconds, owner)
             if start != NEVER and (best is None or (start, node) < best):
                 best = start, node
         if best is None:
@@ -319,7 +374,31 @@ class Choice:
         start, node = best
         self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
         self._horizon(node).take(pool.need, start, start + seconds)
-        return node, start
+        return node, start, ()
+
+    def _reserve_gang(
+        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str]
+    ) -> tuple[int, float, tuple[int, ...]] | None:
+        def earliest(node: int, after: float) -> float:
+            return self._earliest(node, pool.need, seconds, owner, after)
+
+        found = earliest_together(self._reservable(pool, key), pool.nodes, earliest)
+        if found is None:
+            return None
+        start, nodes = found
+        self.horizons = {n: h for n, h in self.horizons.items() if n in nodes or h.is_taken or n in self.kept}
+        for node in nodes:
+            self.horizons[node].take(pool.need, start, start + seconds)
+        return nodes[0], start, nodes[1:]
+
+    def _earliest(
+        self, node: int, need: Resources, seconds: float, owner: tuple[str, str], after: float = 0.0
+    ) -> float:  # fmt: skip
+        horizon, bookings = self._horizon(node), self.booked.get(node, ())
+        start = horizon.earliest(need, seconds, after)
+        while start != NEVER and (other := in_the_way(bookings, owner, start, start + seconds)) is not None:
+            start = horizon.earliest(need, seconds, other.end)
+        return start
 
     def keep(self, node: int, need: Resources, seconds: float) -> None:
         """Nobody else is given this room on the node, from now on; where GPUs are among it, none of its GPUs."""
@@ -345,11 +424,14 @@ class Choice:
         return free
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
-        """The node that it had before, else those that are large enough."""
+        """The nodes that it had before, else those that are large enough."""
+        members = pool.group.members
         before = self.cluster.reservations.get(key)
-        if before is not None and before[0] in pool.group.members:
-            return [before[0]]
-        return self.large(pool)[:RESERVE_NODES]
+        if before is not None:
+            nodes = [before[0], *self.cluster.reserved_others.get(key, ())]
+            if members.issuperset(nodes) and len(nodes) == pool.nodes:
+                return nodes
+        return self.large(pool)[: RESERVE_NODES + pool.nodes - 1]
 
     def large(self, pool: Pool) -> list[int]:
         """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
@@ -363,8 +445,7 @@ class Choice:
         horizon = self.horizons.get(node)
         if horizon is None:
             view, soon = self.nodes[node], self.now + SOON
-            used = self.used.get(node) or view.used
-            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+            free = self._left(view)
             ends = _ends(view, soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)

@@ -14,6 +14,7 @@ import msgspec
 
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt, Usage
+from jarvis.core.booking import Booking
 from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
@@ -26,6 +27,7 @@ from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
@@ -56,6 +58,7 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    rank: int = 0
     saved_at: float | None = None
     """When it was last sent a signal on which programs write a checkpoint."""
 
@@ -85,13 +88,15 @@ class NodeView:
     ends: list[tuple[float, int]] = field(default_factory=list)
     """(expected end, number) of what has one, ascending."""
     gpus_taken: dict[int, int] = field(default_factory=dict)
+    closed: str = ""
+    """Why it takes no work for a time: it is under maintenance."""
 
     @property
     def signature(self) -> tuple[object, ...]:
         """Room first, then all that decides whether it suits: two that are equal need no second look."""
         node = self.node
         return (
-            self.used, node.state, node.cordoned, node.draining, node.unfit, self.session is not None, node.resources,
+            self.used, node.state, node.cordoned, node.draining, node.unfit, self.closed, self.session is not None, node.resources,
             node.taints, tuple(node.labels.items()),
         )  # fmt: skip
 
@@ -238,6 +243,8 @@ class Cluster:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
+    bookings: dict[int, Booking] = field(default_factory=dict)
+    """Maintenance and reservations that have not ended, by id."""
     carriers: Carriers = field(default_factory=Carriers)
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
@@ -248,10 +255,14 @@ class Cluster:
     """As many since it was last learned what is usual."""
     fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
     pools: Pools = field(default_factory=Pools)
+    plugged: tuple[Plugged, ...] = ()
+    """Policies of other packages that it is led by."""
     nodes_changed: bool = True
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    reserved_others: dict[ElementKey, tuple[int, ...]] = field(default_factory=dict)
+    """Of those that are gangs: the nodes of their ranks from 1 on."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
     victims_looked_at: float = 0.0

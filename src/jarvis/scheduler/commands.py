@@ -7,7 +7,9 @@ from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.bookings import on_booking
 from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
@@ -19,13 +21,15 @@ CHECKPOINT_SIGNALS = frozenset({10, 12})
 """SIGUSR1 and SIGUSR2, on which programs write a checkpoint: less is lost when they are preempted afterwards."""
 
 
-def on_command(turn: Turn, command: NewCommand) -> str:
-    """Act on one command."""
+def on_command(turn: Turn, command: NewCommand, ident: int = 0) -> str:
+    """Act on one command, stored under a number if anybody asked for it."""
     if command.verb.startswith("node_"):
         view = turn.cluster.nodes.get(command.node or 0)
         return "no such node" if view is None else _NODE_VERBS[command.verb](turn, view, command)
     if command.verb.startswith("quota_"):
         return on_quota(turn, command)
+    if command.verb.startswith("booking_"):
+        return on_booking(turn, command, ident)
     task = turn.cluster.tasks.get(command.task or 0)
     if task is None:
         return "already ended"
@@ -104,7 +108,8 @@ def _recall(turn: Turn, element: Element, wish: str) -> None:
     element.wish = wish
     turn.changes.elements[element.key] = element
     attempt = turn.cluster.attempts[element.key]
-    turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+    for node, number in alive(attempt):
+        turn.effects.append(ToNode(node, Recall(numbers=[number]), turn.cause_id))
 
 
 def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
@@ -133,14 +138,15 @@ def _signal(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
         return f"task {element.key} is {element.state}: signals go to running tasks"
     signum = int(command.args.get("signum") or 15)
     if signum in CHECKPOINT_SIGNALS:
-        attempt = turn.cluster.attempts[element.key]
-        turn.cluster.nodes[attempt.node].placed[attempt.number].saved_at = turn.now
+        for node, number in alive(turn.cluster.attempts[element.key]):
+            turn.cluster.nodes[node].placed[number].saved_at = turn.now
     return _send_signal(turn, element, signum)
 
 
 def _send_signal(turn: Turn, element: Element, signum: int) -> str:
     attempt = turn.cluster.attempts[element.key]
-    turn.effects.append(ToNode(attempt.node, Signal(number=attempt.number, signum=signum), turn.cause_id))
+    for node, number in alive(attempt):
+        turn.effects.append(ToNode(node, Signal(number=number, signum=signum), turn.cause_id))
     return ""
 
 

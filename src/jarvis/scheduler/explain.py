@@ -1,18 +1,21 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
+from collections.abc import Callable
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from jarvis.core.errors import JarvisError, NeverFits
+from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import foresight, licenses, preempted, whatif
-from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Around
+from jarvis.scheduler.policy.plugged import WORD, refusal
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -80,7 +83,8 @@ def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
     attempt = cluster.attempts.get(task.key_at(position))
     if attempt is not None and state in ON_NODE:
-        return f"attempt {attempt.attempt} is on node {cluster.nodes[attempt.node].node.name}"
+        names = [cluster.nodes[node].node.name for node, _ in alive(attempt)]
+        return f"attempt {attempt.attempt} is on node{'s' if len(names) > 1 else ''} {', '.join(names)}"
     return "it can start in the next cycle"
 
 
@@ -103,8 +107,8 @@ def _reasons(
         return [*preempted.stopping_for(cluster, task.key_at(position))], []
     if state is not State.QUEUED:
         return [], []
-    reasons, nodes = _queued(cluster, class_of(spec))
-    reasons = [*queued_reasons(cluster, task, reasons)]
+    reasons, nodes = _queued(cluster, class_of(spec), bookings.refuser(cluster, task, now))
+    reasons = [*queued_reasons(cluster, task, now, reasons)]
     array = spec.array
     if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
@@ -113,12 +117,13 @@ def _reasons(
     return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
-def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = None) -> list[Reason]:
+def queued_reasons(cluster: Cluster, task: Task, now: float, found: list[Reason] | None = None) -> list[Reason]:
     """Of what is queued: its owner's quota, what nodes say, and what room is kept for."""
     spec = task.spec
-    reasons = _queued(cluster, class_of(spec))[0] if found is None else list(found)
+    refused = bookings.refuser(cluster, task, now)
+    reasons = _queued(cluster, class_of(spec), refused)[0] if found is None else list(found)
     if cluster.quotas:
-        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
+        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.whole)
         if over is not None:
             reasons.insert(0, over)
     if spec.licenses:
@@ -142,7 +147,9 @@ def _waiting(cluster: Cluster, task: Task, now: float) -> list[Reason]:
     return reasons
 
 
-def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Reason], list[dict[str, str]]]:
+def _queued(
+    cluster: Cluster, placement_class: PlacementClass, refused: Callable[[NodeView], Reason | None]
+) -> tuple[list[Reason], list[dict[str, str]]]:
     """What each node says, and the words that sum it up: what is nearest to being met comes first."""
     if not cluster.nodes:
         return [Reason("NoNodes", "no node is registered")], []
@@ -154,19 +161,30 @@ def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Rea
         reason = (
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
+            or (refused(view) if cluster.bookings else None)
+            or (refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:
             rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
             found[reason.word] = found.get(reason.word, 0) + 1
-    if len(rows) < len(cluster.nodes):
+    able = len(cluster.nodes) - len(rows)
+    if able >= placement_class.nodes:
         return [], rows
-    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
-    return [
-        Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
+    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    gang = [_incomplete(able, placement_class.nodes)] if placement_class.nodes > 1 else []
+    return gang + [
+        Reason(
+            word, f"{found[word]} of {len(cluster.nodes)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}"
+        )
         for word in order
         if word in found
     ], rows
+
+
+def _incomplete(able: int, wanted: int) -> Reason:
+    have = "1 node has" if able == 1 else f"{able} nodes have"
+    return Reason("GangIncomplete", f"{have} room for a rank, {wanted} are wanted at once")
 
 
 def _ahead(cluster: Cluster, task: Task, position: int) -> int:
@@ -190,10 +208,15 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
         return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
+    able = 0
     for view in cluster.nodes.values():
         reason = static_reason(view, placement_class)
         if reason is None or reason.word != "NeverFits":
-            return None
+            able += 1
+            if able == spec.nodes:
+                return None
+    if able or spec.nodes > len(cluster.nodes):
+        return TooFewNodes(spec.nodes, able, len(cluster.nodes))
     for name, wanted in placement_class.resources:
         largest = max(view.node.resources.get(name, 0) for view in cluster.nodes.values())
         if wanted > largest:

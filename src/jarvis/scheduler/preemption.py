@@ -15,7 +15,7 @@ from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
-from jarvis.scheduler.policy.order import weight_of
+from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
     Best,
@@ -151,12 +151,15 @@ def standing_of(cycle: "Cycle", task: Task) -> Standing:
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
-    """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
+    """The first of each lane that wait after all that the cycle placed; one element of a task at a time. Gangs wait for room that
+    others leave."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
     claimed = {key.task for key in plan.claims}
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
+        if placement_class.nodes > 1:
+            continue
         pool = cycle.pool(placement_class)
         for lane in queue.lanes(placement_class):
             head = Head(cycle.cluster, lane, pool)
@@ -206,12 +209,12 @@ class Look:
         for key, element in self.cluster.elements.items():
             if element.state is State.CANCELLING:
                 task = self.cluster.tasks[key.task]
-                self.guarantees.give(task.project, task.spec.resources, -1)
+                self.guarantees.give(task.project, task.spec.whole, -1)
 
     def kind_of(self, waiting: Preemptor) -> "Kind":
         beaten = frozenset(other for other in self._standings if beats(self.rules, waiting.standing, other))
         project = waiting.task.project if self.guarantees else ""
-        return Kind(waiting.pool, beaten, waiting.covered, project)
+        return Kind(waiting.pool, beaten, waiting.covered, project, waiting.task.id if self.choice.booked else 0)
 
     def claim_for(self, waiting: Preemptor) -> Claim | None:
         kind = self.kind_of(waiting)
@@ -229,7 +232,7 @@ class Look:
             if not victim.stopping:
                 self.left -= 1
                 if self.guarantees:
-                    self.guarantees.give(victim.project, victim.need, -1)
+                    self.guarantees.give(victim.project, victim.whole, -1)
         gone = {victim.key for victim in victims}
         self._on[node] = OnNode(
             (c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.on(node).candidates),
@@ -237,17 +240,17 @@ class Look:
         )  # fmt: skip
 
     def changed(self, node: int) -> None:
-        """Room is kept there that was not."""
+        """Room is kept there that was not: who found none there before finds none now."""
         for kind, floors in self._floors.items():
-            floors.pop(node, None)
-            self._set_floor(kind, floors, node)
+            if floors.pop(node, None) is not None:
+                self._set_floor(kind, floors, node)
 
     def _cheapest(self, kind: "Kind") -> tuple[Best, int]:
         """The victims and their node; none too where it fits without any: then it is not room that it waits for."""
         floors = self._floors.get(kind)
         if floors is None:
             floors = self._floors[kind] = {}
-            for node in self.choice.large(kind.pool)[:NODES_MOST]:
+            for node in self._nodes(kind):
                 if not self._set_floor(kind, floors, node):
                     floors.clear()
                     break
@@ -266,6 +269,14 @@ class Look:
             if found.victims and found < best:
                 best, at = found, node
         return best, at
+
+    def _nodes(self, kind: "Kind") -> list[int]:
+        large = self.choice.large(kind.pool)
+        if kind.task:
+            task = self.cluster.tasks[kind.task]
+            seconds = seconds_of(self.cycle.policy.order, task.spec)
+            large = [n for n in large if not self.choice.books_out(n, task, seconds)]
+        return large[:NODES_MOST]
 
     def _set_floor(self, kind: "Kind", floors: dict[int, float], node: int) -> bool:
         """False where it would fit without victims."""
@@ -294,7 +305,7 @@ class Look:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
         candidate = Candidate(
-            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True
+            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True, task.spec.whole
         )  # fmt: skip
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
@@ -341,12 +352,13 @@ class OnNode:
 
 class Kind(NamedTuple):
     """What decides which victims are right: equal ones find the same. ``beaten``: the standings that it may preempt;
-    ``project`` matters where shares are guaranteed."""
+    ``project`` matters where shares are guaranteed, and which ``task`` it is where nodes are booked."""
 
     pool: Pool
     beaten: frozenset[Standing]
     covered: bool
     project: str
+    task: int = 0
 
     def may_take(self, standing: Standing, project: str) -> bool:
         return standing in self.beaten or (self.covered and project != self.project)
@@ -395,4 +407,4 @@ class Question:
         if not guarantees:
             return True
         others = {victim.project for victim in new} - {mine}
-        return all(guarantees.spares(p, (v.need for v in new if v.project == p)) for p in others)
+        return all(guarantees.spares(p, (v.whole for v in new if v.project == p)) for p in others)

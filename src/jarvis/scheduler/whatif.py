@@ -57,8 +57,8 @@ def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
 def _copy(cluster: Cluster) -> Cluster:
     """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
     return replace(
-        cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
-        by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
+        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters), tasks=dict(cluster.tasks),
+        shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
     spec = task.spec
     views = [
         view for view in cluster.nodes.values()
-        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind) is None
+        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
     ]  # fmt: skip
     for name in sorted(spec.resources):
         most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]
@@ -176,7 +176,8 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
     for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
         more = (*spec.tolerations, taint)
         yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)
-    for start in sorted({start for _, start in cluster.reservations.values() if now < start < NEVER}, reverse=True):
+    begins = {start for _, start in cluster.reservations.values()} | {b.begin for b in cluster.bookings.values()}
+    for start in sorted({start for start in begins if now < start < NEVER}, reverse=True):
         seconds = float(int(start - now) - 1)
         if seconds >= 1 and (spec.time_limit is None or seconds < spec.time_limit):
             text = f"with a time limit of {seconds:.0f} s it starts now on {{node}}"
@@ -260,7 +261,7 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "verdict": "now", "node": name, "summary": f"it starts now on {name}", "reasons": [], "changes": [],
             "earliest": now,
         }  # fmt: skip
-    reasons = queued_reasons(cluster, task)
+    reasons = queued_reasons(cluster, task, now)
     preempts = would_preempt(cluster, policy, task, now)
     if preempts is not None:
         reasons.insert(0, preempts)

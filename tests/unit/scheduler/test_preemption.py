@@ -4,11 +4,13 @@ from typing import Any
 
 from tests.unit.scheduler.harness import Case
 
+from jarvis.core.booking import Booking
 from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
-from jarvis.core.task import Affinity, TaskSpec
+from jarvis.core.task import Affinity, Constraint, TaskSpec
+from jarvis.scheduler.bookings import load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
@@ -51,6 +53,27 @@ def test_the_victim_with_the_least_lost_work_makes_room() -> None:
     element = case.cluster.elements[ElementKey(new)]
     assert (element.failures, element.preemptions, element.reason) == (0, 1, "Preempted")
     assert not case.cluster.claims
+
+
+def test_nobody_stops_where_something_else_keeps_it_away() -> None:
+    """A node with room that it may not have does not keep it from looking elsewhere, and no victim stops there."""
+    case = case_of()
+    for _ in range(2):
+        case.node(cpus=4)
+    running(case, 3, 3)
+    here = case.attempt(1).node
+    booking = Booking(
+        id=9, nodes=(case.cluster.nodes[here].node.name,), begin=case.now + 5, end=case.now + 500, project="q"
+    )
+    load(case.cluster, [booking])
+    case.submit(cpus=1, priority=500)
+    assert not case.stops()
+    case.expect(3, "assigned")
+    case.wait(2)
+    urgent = case.submit(cpus=1, priority=500)
+    case.expect(2, "cancelling")
+    case.expect(1, "running")
+    case.expect(urgent, "queued")
 
 
 def test_off_means_off() -> None:
@@ -333,6 +356,23 @@ def test_near_to_what_stays_another_is_stopped() -> None:
     (other,) = running(case, 2)
     case.submit(cpus=2, priority=500, affinities=(Affinity("near", "db"),))
     case.expect(other, "cancelling")
+
+
+def test_in_one_look_each_is_asked_about_its_own_nodes() -> None:
+    case = case_of()
+    case.node(cpus=4, labels={"kind": "x"})
+    running(case, 1, 1, 1, 1)
+    case.node(cpus=4)
+    running(case, 1, 1, 1, 1)
+    case.submit(cpus=5, priority=500)  # a look in vain: the next one is a second later
+    labelled = (Constraint("kind", "=", "x"),)
+    first = case.submit(cpus=2, priority=900, constraints=labelled)
+    other = case.submit(cpus=2, priority=800)
+    second = case.submit(cpus=2, priority=700, constraints=labelled)
+    case.wait(2)
+    nodes = {key.task: claim.node for key, claim in case.cluster.claims.items()}
+    assert nodes == {first: 1, other: 2, second: 1}
+    assert len(case.stops()) == 6
 
 
 def test_a_claim_says_where_and_whom() -> None:

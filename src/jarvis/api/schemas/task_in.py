@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
 from jarvis.core.globs import LONGEST, MAX_GLOBS
-from jarvis.core.task import BALANCERS, LICENSE, MAX_PRIORITY, PRIORITIES
+from jarvis.core.task import BALANCERS, LICENSE, MAX_NODES, MAX_PRIORITY, PRIORITIES
 
 MAX_PUSHES = 100
 MAX_ASKED = 5000
@@ -113,6 +113,7 @@ class TaskIn(Strict):
     script: Digest | None = None
     function: FunctionIn | None = None
     resources: Resources = {}
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
     project: Word | None = None
     queue: Word = "default"
     priority: Priority = 0
@@ -183,6 +184,7 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     script: str | None = None
     function: FunctionFast | None = None
     resources: dict[str, int | float | str] = {}
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=MAX_NODES)] = 1
     project: str | None = None
     queue: str = "default"
     priority: int | str = 0
@@ -300,9 +302,21 @@ _KINDS = [
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
-    from jarvis.api.schemas.quotas import QuotaIn  # which builds on this module
+    from jarvis.api.schemas.quotas import BookingIn, QuotaIn  # which builds on this module
 
-    for model in (QuotaIn, BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, MissingIn, TokenIn):
+    for model in (
+        QuotaIn,
+        BookingIn,
+        BackupIn,
+        BatchIn,
+        CancelIn,
+        SignalIn,
+        DrainIn,
+        RemoveIn,
+        RetryTaskIn,
+        MissingIn,
+        TokenIn,
+    ):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema
