@@ -1,7 +1,7 @@
 """Worlds in which things are scarce: licences, booked nodes, tasks that keep apart or together; and what must hold in them."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ class Scarcity:
                 self.bookings += ident not in self._booked
                 self._booked[ident] = booking
 
-    def made(self, attempt: Attempt, task: Task, node: str) -> None:
+    def made(self, attempt: Attempt, task: Task, nodes: Sequence[str]) -> None:
         spec = task.spec
         for name, count in spec.licenses.items():
             self._used[name] = used = self._used.get(name, 0) + count
@@ -83,9 +83,11 @@ class Scarcity:
         self._check_apart(attempt, spec)
         ends = attempt.assigned_at + (UNLIMITED_S if spec.time_limit is None else spec.time_limit)
         for booking in self._booked.values():
-            foreign = node in booking.nodes and not booking.admits(task.project, task.user)
+            foreign = not booking.admits(task.project, task.user) and not set(nodes).isdisjoint(booking.nodes)
             free = booking.end <= attempt.assigned_at or booking.begin >= ends
-            self._require(not foreign or free, f"task {task.id} is assigned to {node}, which is booked: {booking}")
+            self._require(
+                not foreign or free, f"task {task.id} is assigned to {nodes}, of which one is booked: {booking}"
+            )
         self._live[attempt.task, attempt.index, attempt.attempt] = spec, attempt.node
 
     def _check_apart(self, attempt: Attempt, spec: TaskSpec) -> None:
