@@ -26,8 +26,8 @@ LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """``old`` stands once in the file and becomes ``new``; ``seed`` is the first that noticed, in a world of so many
-    servers, with ``gangs`` in one of tasks on several nodes."""
+    """``old`` stands once in the file and becomes ``new``; ``seed`` is the first that noticed, in a world of so many servers,
+    ``scarce`` one in which licences and nodes are, with ``gangs`` one of tasks on several nodes."""
 
     name: str
     file: str
@@ -36,6 +36,7 @@ class Mutant:
     seed: int
     servers: int = 0
     gangs: bool = False
+    scarce: bool = False
 
 
 MUTANTS = [Mutant(**entry) for entry in tomllib.loads((HERE / "mutants.toml").read_text(encoding="utf-8"))["mutant"]]
@@ -60,7 +61,8 @@ def killer(mutant: Mutant, seeds: range) -> int | None:
     with mutated(mutant) as source:
         which = f"{seeds[0]}..{seeds[-1]}"
         command = [sys.executable, "-m", "jarvis.sim", "--seeds", which, "--steps", str(STEPS), "--first"]
-        command += ["--servers", str(mutant.servers), *(["--gangs"] if mutant.gangs else [])]
+        more = [f"--{name}" for name in ("scarce", "gangs") if getattr(mutant, name)]
+        command += ["--servers", str(mutant.servers), *more]
         environment = {**os.environ, "PYTHONPATH": str(source)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -213,10 +213,8 @@ class Choice:
     def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
         return in_the_way(self.booked[node], owner, self.now, latest) is not None
 
-    def bars(self, node: int, pool: Pool, task: Task, seconds: float) -> bool:
-        """Whether something other than room keeps a task from a node that suits its class."""
-        if pool.affine and self.around.refusal(self.nodes[node], pool.placement_class) is not None:
-            return True
+    def books_out(self, node: int, task: Task, seconds: float) -> bool:
+        """Whether a task would run into a time that is not its own, if it started there now."""
         return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
 
     def _draw(self, pool: Pool) -> None:

@@ -27,6 +27,7 @@ from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
@@ -254,6 +255,8 @@ class Cluster:
     """As many since it was last learned what is usual."""
     fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
     pools: Pools = field(default_factory=Pools)
+    plugged: tuple[Plugged, ...] = ()
+    """Policies of other packages that it is led by."""
     nodes_changed: bool = True
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.guarantees import Guarantees
 from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
+from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
@@ -54,6 +55,10 @@ class Policy:
     backfill: Backfill = field(default_factory=Backfill)
     preemption: Preemption | None = None
     """None: nothing is preempted, unless a project is guaranteed what others have borrowed."""
+    filters: tuple[str, ...] = ()
+    """Of other packages, which are asked which nodes a class may have."""
+    plugged: tuple[Plugged, ...] = ()
+    """All policies of other packages that are named here."""
     licenses: dict[str, int] = field(default_factory=dict)
     """Licences and other counters of the whole cluster: how many there are of each."""
 

@@ -15,6 +15,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Around
+from jarvis.scheduler.policy.plugged import WORD, refusal
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -161,6 +162,7 @@ def _queued(
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
             or (refused(view) if cluster.bookings else None)
+            or refusal(view, placement_class, cluster.pools.filters)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:
@@ -169,7 +171,7 @@ def _queued(
     able = len(cluster.nodes) - len(rows)
     if able >= placement_class.nodes:
         return [], rows
-    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     gang = [_incomplete(able, placement_class.nodes)] if placement_class.nodes > 1 else []
     return gang + [
         Reason(

@@ -255,7 +255,7 @@ class Look:
         large = self.choice.large(pool)
         if self.choice.booked:
             seconds = seconds_of(self.cycle.policy.order, task.spec)
-            large = [n for n in large if not self.choice.bars(n, pool, task, seconds)]
+            large = [n for n in large if not self.choice.books_out(n, task, seconds)]
         return large[:NODES_MOST]
 
     def candidates_on(self, node: int) -> list[Candidate]:

@@ -162,6 +162,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.weights = policy.fairness.weights
     cluster.ledger.half_life = policy.fairness.half_life
+    cluster.pools.filters, cluster.plugged = policy.filters, policy.plugged
     cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"
 
 

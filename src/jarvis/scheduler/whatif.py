@@ -57,8 +57,8 @@ def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
 def _copy(cluster: Cluster) -> Cluster:
     """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
     return replace(
-        cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
-        by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
+        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters), tasks=dict(cluster.tasks),
+        shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
     )  # fmt: skip
 
 
@@ -117,6 +117,7 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
     taint more tolerated, a shorter limit."""
     found: list[Change] = []
     found += _smaller(cluster, policy, task, now)
+    found += _on_fewer_nodes(cluster, policy, task, now)
     for text, spec in _candidates(cluster, task.spec, now):
         node = _starts_with(cluster, policy, task, spec, now)
         if node is not None:
@@ -152,6 +153,21 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
             amount, less, node = best
             text = f"{format_amount(name, amount)} {name} instead of {format_amount(name, wanted)} starts now on "
             yield Change(text + cluster.nodes[node].node.name, less, node)
+
+
+def _on_fewer_nodes(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+    """The most nodes on which a gang would start, likewise by halving."""
+    low, high, best = 0, task.spec.nodes - 1, None
+    while low < high:
+        nodes = (low + high + 1) // 2
+        fewer = msgspec.structs.replace(task.spec, nodes=nodes)
+        node = _starts_with(cluster, policy, task, fewer, now)
+        if node is None:
+            high = nodes - 1
+        else:
+            low, best = nodes, (fewer, node)
+    if best is not None:
+        yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {task.spec.nodes} it starts now", *best)
 
 
 def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:

@@ -13,6 +13,7 @@ from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.sim.history import History
+from jarvis.sim.scarcity import Scarcity
 from jarvis.worker.machine import Work
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Judge:
         self.ran: dict[Run, tuple[Cause, int | None] | None] = {}
         """Everything that was ever started, with its end."""
         self.overlaps = 0
+        self.scarcity = Scarcity(self._require)
         self.released: set[int] = set()
         """Tasks that somebody asked to release."""
         self.touched: set[int] = set()
@@ -96,12 +98,13 @@ class Judge:
             self._seq = event.seq
         for node in changes.nodes.values():
             self._node_ids[node.id] = node.name
+        self.scarcity.committed(changes)
         done = {command for command, refusal in changes.commands_done.items() if not refusal}
         self._barred.update(self._cancels[command] for command in sorted(done & self._cancels.keys()))
-        for attempt in changes.attempts_new.values():
-            self._attempt_made(attempt, changes)
         for attempt in changes.attempts.values():
             self._attempt_changed(attempt)
+        for attempt in changes.attempts_new.values():
+            self._attempt_made(attempt, changes)
         for key, element in changes.elements.items():
             self._element_changed(key, element)
         for task in changes.tasks.values():
@@ -138,6 +141,7 @@ class Judge:
             self._require(
                 other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
             )
+        self.scarcity.made(attempt, changes.tasks[key.task], [self._node_ids[node] for node in attempt.nodes])
         self._ends(attempt, None)
         self.attempts[at] = _copy(attempt)
 
@@ -155,6 +159,8 @@ class Judge:
 
     def _ends(self, attempt: Attempt, before: Attempt | None) -> None:
         """What is said to have ended in it since: the attempt, or some of its ranks and then itself with all of them."""
+        if attempt.cause is not None:
+            self.scarcity.ended(attempt)
         if not attempt.ranks:
             if attempt.cause is not None:
                 self._run_ended((*_at(attempt), 0), attempt)

@@ -13,6 +13,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.task import AfterKind, ArraySpec, Dependency, NewTask, TaskSpec
+from jarvis.sim.scarcity import scarce
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Load:
     """Much of it runs on several nodes at once."""
     owners: bool = False
     """Each client has a project of its own, and the first one is guaranteed a share; some tasks may not be preempted."""
+    scarce: bool = False
+    """There are licences, bookings of nodes, and tasks that keep apart or together."""
 
 
 class Client:
@@ -54,6 +57,7 @@ class Client:
         self._fence = world.random(f"fence {name}")
         self._gang = world.random(f"gang {name}")
         self._spare = world.random(f"spare {name}")
+        self._scarcity = world.random(f"scarcity {name}")
         self.project = name if load.owners else "p"
 
     async def run(self) -> None:
@@ -112,9 +116,11 @@ class Client:
         if not self.load.gangs or self._gang.random() < 0.4:
             return spec
         nodes, need = self._gang.randint(2, len(self.world.nodes)), self._gang.choice(RANK_NEEDS)
-        return msgspec.structs.replace(spec, nodes=nodes, resources=need)
+        return msgspec.structs.replace(spec, nodes=nodes, resources=need, affinities=())
 
     def _spared(self, spec: TaskSpec) -> TaskSpec:
+        if self.load.scarce:
+            return scarce(spec, self._scarcity)
         if not self.load.owners:
             return spec
         return msgspec.structs.replace(spec, preemptible=self._spare.random() > 0.2)

@@ -35,6 +35,8 @@ def test_the_life_of_a_maintenance(fresh: Home) -> None:
     assert kept not in fresh.jarvis("reservation", "ls").stdout
     fresh.jarvis("wait", fresh.jarvis("submit", "-q", "true").stdout.strip())
     assert kinds(fresh, "")[:2] == ["maintenance.set", "maintenance.removed"]
+    fresh.jarvis("down", "--keep")
+    assert "all the same" in fresh.jarvis("replay").stdout
 
 
 def test_what_cannot_be_meant(up: Home) -> None:
