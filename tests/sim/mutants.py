@@ -35,8 +35,8 @@ class Mutant:
     new: str
     seed: int
     servers: int = 0
-    gangs: bool = False
     scarce: bool = False
+    gangs: bool = False
 
 
 MUTANTS = [Mutant(**entry) for entry in tomllib.loads((HERE / "mutants.toml").read_text(encoding="utf-8"))["mutant"]]
@@ -61,8 +61,8 @@ def killer(mutant: Mutant, seeds: range) -> int | None:
     with mutated(mutant) as source:
         which = f"{seeds[0]}..{seeds[-1]}"
         command = [sys.executable, "-m", "jarvis.sim", "--seeds", which, "--steps", str(STEPS), "--first"]
-        more = [f"--{name}" for name in ("scarce", "gangs") if getattr(mutant, name)]
-        command += ["--servers", str(mutant.servers), *more]
+        command += ["--servers", str(mutant.servers)]
+        command += ["--scarce"] * mutant.scarce + ["--gangs"] * mutant.gangs
         environment = {**os.environ, "PYTHONPATH": str(source)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:

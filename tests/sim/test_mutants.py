@@ -17,9 +17,10 @@ def test_there_are_enough_of_them() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
-@pytest.mark.parametrize("world", sorted({(m.seed, m.servers, m.scarce, m.gangs) for m in MUTANTS}), ids=str)
-def test_without_the_defect_the_seed_is_good(world: tuple[int, int, bool, bool]) -> None:
-    seed, servers, scarce, gangs = world
+@pytest.mark.parametrize(
+    ("seed", "servers", "scarce", "gangs"), sorted({(m.seed, m.servers, m.scarce, m.gangs) for m in MUTANTS})
+)
+def test_without_the_defect_the_seed_is_good(seed: int, servers: int, scarce: bool, gangs: bool) -> None:
     assert not simulate(seed, STEPS, servers=servers, scarce=scarce, gangs=gangs).error
 
 

@@ -162,7 +162,7 @@ def _queued(
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
             or (refused(view) if cluster.bookings else None)
-            or refusal(view, placement_class, cluster.pools.filters)
+            or (refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:

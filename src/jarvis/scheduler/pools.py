@@ -30,9 +30,9 @@ class GroupKey(NamedTuple):
     constraints: tuple[Constraint, ...]
     tolerations: tuple[str, ...]
     kind: str
-    gang: bool
     asked: PlacementClass | None = None
     """The whole class, where filters of other packages look at it."""
+    gang: bool = False
 
 
 class Group:
@@ -158,9 +158,8 @@ class Pools:
         self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
 
     def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
-        asked = placement_class if self.filters else None
-        gang = placement_class.nodes > 1
-        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, gang, asked)
+        asked, gang = placement_class if self.filters else None, placement_class.nodes > 1
+        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked, gang)
         group = self.groups.get(key)
         if group is None:
             members = {ident for ident, view in nodes.items() if self._suits(view, key)}

@@ -50,7 +50,7 @@ class Verdict:
         return f"seed {self.seed}: {self.error or 'good'} ({figures}) {self.digest}"
 
 
-def plan_of(seed: int, steps: int, servers: int = 0, *, scarce: bool = False, gangs: bool = False) -> Plan:
+def plan_of(seed: int, steps: int, servers: int = 0, scarce: bool = False, gangs: bool = False) -> Plan:
     """``steps`` is how much each client asks for; the time for faults grows with it."""
     fenced = seed % FENCED_EVERY == FENCED_AT
     seconds = (60.0 if fenced else 5.0) * steps
@@ -68,8 +68,9 @@ def simulate(
     """The whole life of one world; the same arguments give the same verdict, to the last digit of its digest."""
     loop = VirtualLoop()
     try:
-        plan = plan_of(seed, steps, servers, scarce=scarce, gangs=gangs)
-        return loop.run_until_complete(_live(seed, plan, parts or Parts(), echo))
+        return loop.run_until_complete(
+            _live(seed, plan_of(seed, steps, servers, scarce, gangs), parts or Parts(), echo)
+        )
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
@@ -107,8 +108,8 @@ def main() -> None:
     which.add_argument("--seeds", type=_range, help="A..B: all of them; only what went wrong is told singly")
     parser.add_argument("--steps", type=int, default=10, help="what each client asks for (default 10)")
     parser.add_argument("--servers", type=int, default=0, help="so many at once, instead of one after the other")
-    parser.add_argument("--gangs", action="store_true", help="much of what is asked for runs on several nodes at once")
     parser.add_argument("--scarce", action="store_true", help="with licences, booked nodes, and tasks that keep apart")
+    parser.add_argument("--gangs", action="store_true", help="much of what is asked for runs on several nodes at once")
     parser.add_argument("--first", action="store_true", help="end with the first seed that goes wrong")
     parser.add_argument("--trace", action="store_true", help="tell everything that happens")
     options = parser.parse_args()

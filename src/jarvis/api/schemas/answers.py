@@ -223,6 +223,7 @@ class NodeOut(Answer):
     drain_deadline: Instant
     reason: str
     unfit: str
+    maintenance: str
     resources: dict[str, Any]
     labels: dict[str, str]
     taints: list[str]

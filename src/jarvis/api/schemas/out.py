@@ -152,18 +152,19 @@ def event_out(event: Event, incarnation: int) -> dict[str, Any]:
     }
 
 
-def node_out(node: Node) -> dict[str, Any]:
-    """One node."""
+def node_out(node: Node, maintenance: str = "") -> dict[str, Any]:
+    """One node; ``maintenance``: until when it is under maintenance, and why."""
     return {
         "id": node.id,
         "name": node.name,
         "state": node.state,
-        "schedulable": node.schedulable,
+        "schedulable": node.schedulable and not maintenance,
         "cordoned": node.cordoned,
         "draining": node.draining,
         "drain_deadline": rfc3339(node.drain_deadline),
         "reason": node.reason,
         "unfit": node.unfit,
+        "maintenance": maintenance,
         "resources": {name: format_amount(name, amount) for name, amount in node.resources.items()},
         "labels": node.labels,
         "taints": list(node.taints),
