@@ -120,7 +120,15 @@ class Agent:
         )
         launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
-            self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn
+            self.supervisor,
+            self,
+            self.shipper,
+            launcher,
+            accounts,
+            self.bodies.fetch,
+            self.bodies.put,
+            self.spawn,
+            files,
         )
         self.streams = Streams(
             self.machine,
