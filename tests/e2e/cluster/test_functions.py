@@ -87,7 +87,7 @@ def summary(name: str) -> str:
     return name
 
 
-def breaks_off() -> None:
+def breaks_off() -> str:
     Path("why").write_text("because")
     raise ValueError("no")
 
@@ -104,9 +104,9 @@ def test_files_go_with_calls_and_come_back(up: Home, tmp_path: Path, monkeypatch
         assert {path.name: path.read_text() for path in (tmp_path / "back" / "out").iterdir()} == {
             "a": "SOME WORDS", "b": "SOME WORDS",
         }  # fmt: skip
-        future = pool.submit(breaks_off)
-        assert future.get_artifacts("back") == [Path("back", "why")]
-        assert isinstance(future.exception(), ValueError)
+        failing = pool.submit(breaks_off)
+        assert failing.get_artifacts("back") == [Path("back", "why")]
+        assert isinstance(failing.exception(), ValueError)
     with up.client() as client, Executor(client=client, push="nothing") as pool:
         with pytest.raises(ClientError, match="no such file"):
             pool.submit(summary, "c").result(60)

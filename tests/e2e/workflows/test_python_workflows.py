@@ -159,7 +159,7 @@ def test_files_go_from_step_to_step(client: Client, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     with WorkflowBuilder("files") as wf:
         first = makes("one")
-        second = wf.command("read", "printf '\"%s\"' $(cat made/one) > $JARVIS_OUTPUT", push=[first.artifacts])  # type: ignore[attr-defined]
+        second = wf.command("read", "printf '\"%s\"' $(cat made/one) > $JARVIS_OUTPUT", push=[first.artifacts])
         wf.returns(second)
     (read,) = [step for step in wf.document()["steps"] if step["id"] == "read"]
     assert read["depends_on"] == [{"step": "makes"}]
