@@ -1,8 +1,13 @@
-"""How tests share two workers: a file stays together, because its fixtures are dear, and so does what shares one engine."""
+"""How tests share two workers: a file stays together, because its fixtures are dear, and so does what shares one engine. And
+that a busy machine fails no test: timings never decide one."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("jarvis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("jarvis")
 
 ONE_ENGINE = {"containers"}
 """Folders whose files use one server of the whole machine."""

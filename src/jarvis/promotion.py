@@ -26,7 +26,7 @@ _TASK = "id, uuid, project, user, name, queue, retry_of, submitted_at, spec"
 _NOW = "id, state, base, counts, next_position, reason, started_at, ended_at"
 _ELEMENT = (
     "task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, "
-    "cause, wish"
+    "cause, wish, preemptions"
 )
 _ATTEMPT = (
     "task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, "

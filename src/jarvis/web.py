@@ -23,7 +23,7 @@ from jarvis.core.permissions import Principal
 from jarvis.core.task import TaskSpec
 from jarvis.monitor import health
 from jarvis.monitor.metrics_collector import MetricsCollector, decided
-from jarvis.scheduler import explain, quotas, whatif
+from jarvis.scheduler import explain, licenses, quotas, whatif
 from jarvis.scheduler.recommend import recommend
 from jarvis.state.coordination import Token
 from jarvis.state.state_manager import StateManager
@@ -72,7 +72,7 @@ class Web:
             store=server.store, blobs=server.blobs, bus=server.bus,
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
-            why=self._why, plan=self._plan, recommend=self._recommend,
+            why=self._why, plan=self._plan, recommend=self._recommend, licenses=self._licenses,
             node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
             quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
             queues=lambda: queues_out(server.settings.scheduler),
@@ -111,6 +111,14 @@ class Web:
             task = whatif.as_task(spec, project, user, server.clock.now(), ident=0)
             return recommend(server.scheduler.cluster.predictor, task)
         return await peers.plan(holder, project, user, spec, "recommend")
+
+    async def _licenses(self, asked_by_peer: bool = False) -> dict[str, Any]:
+        server, peers = self._server, self.services.peers
+        holder = server.election.leader.holder if server.election.leader else ""
+        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
+            return {"items": licenses.listed(server.scheduler.cluster), "next": None}
+        told: dict[str, Any] = await peers.ask(holder, "licenses")
+        return told
 
     def _near(self, name: str) -> str | None:
         """Where the process is reached that decides for this one."""

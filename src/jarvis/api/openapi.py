@@ -74,6 +74,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/usage"): (200, q.UsagePage),
     ("get", "/projects"): (200, q.ProjectPage),
     ("get", "/queues"): (200, q.QueuePage),
+    ("get", "/licenses"): (200, q.LicensePage),
     ("post", "/plan"): (200, q.PlanOut),
     ("get", "/recommend"): (200, q.RecommendOut),
     ("get", "/metrics"): (200, TEXT),

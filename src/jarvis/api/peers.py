@@ -64,16 +64,20 @@ class Peers:
 
     async def why(self, leader: str, key: ElementKey) -> dict[str, Any] | None:
         """What the leader knows of a pending element."""
-        url = f"{await self._url(leader)}/why/{key.task}/{key.index}"
+        told: dict[str, Any] | None = await self.ask(leader, f"why/{key.task}/{key.index}")
+        return told
+
+    async def ask(self, leader: str, door: str) -> Any:
+        """What the leader answers at a door that takes no body."""
+        url = f"{await self._url(leader)}/{door}"
         try:
             async with httpx.AsyncClient(headers=self._headers, timeout=ASK_S, verify=self._tls or True) as client:
                 response = await client.get(url)
             if response.status_code != 200:
                 raise unreachable(leader)
-            told: dict[str, Any] | None = response.json()
+            return response.json()
         except (httpx.HTTPError, ValueError):
             raise unreachable(leader) from None
-        return told
 
     async def plan(
         self, leader: str, project: str, user: str, spec: TaskSpec, door: str = "plan"

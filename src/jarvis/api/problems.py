@@ -17,6 +17,7 @@ from jarvis.core.errors import (
     InvalidValue,
     JarvisError,
     NeverFits,
+    NoLicense,
     NotAllowed,
     NotFound,
     OverQuota,
@@ -28,6 +29,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[JarvisError], int], ...] = (
     (InvalidValue, 422),
     (NeverFits, 422),
+    (NoLicense, 422),
     (OverQuota, 429),
     (NotFound, 404),
     (NotAllowed, 403),
@@ -68,7 +70,7 @@ def problem_of(error: JarvisError) -> dict[str, Any]:
     """The problem that an error of the core is."""
     status = error.status if isinstance(error, Refusal) else next((s for t, s in _STATUS if isinstance(error, t)), 500)
     errors: list[dict[str, Any]] = list(getattr(error, "errors", ()))
-    if isinstance(error, InvalidValue):
+    if isinstance(error, InvalidValue | NoLicense):
         errors = [{"path": error.field, "message": str(error)}]
     elif isinstance(error, NeverFits):
         errors = [{"path": f"resources.{error.dimension}", "message": str(error)}]

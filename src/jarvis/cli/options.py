@@ -20,9 +20,36 @@ def _refuse(ctx: click.Context, param: click.Parameter, value: object) -> object
     return value
 
 
+def _where() -> list[Callable[..., Any]]:
+    """Which nodes it may go to, and what of the whole cluster it takes."""
+    return [
+        click.option(
+            "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
+        ),
+        click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
+        click.option("--prefer", multiple=True, help="Label that the node should have: k=v[:WEIGHT].", metavar="LABEL"),
+        click.option("--key", "keys", multiple=True, help="By which --near and --apart of others find it."),
+        click.option(
+            "--near",
+            multiple=True,
+            metavar="KEY[@LABEL][:WEIGHT]",
+            help="Where a task with the key is: its node, or those with the same value of a label; with a weight, if possible.",
+        ),
+        click.option(
+            "--apart",
+            multiple=True,
+            metavar="KEY[@LABEL][:WEIGHT]",
+            help="Where no other task with the key is; it carries the key itself.",
+        ),
+        click.option(
+            "-L", "--licenses", "--licences", help="Licences of the cluster: matlab:2,ansys.", metavar="NAME[:N],…"
+        ),
+    ]
+
+
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Everything that describes a task, Slurm's spelling first."""
-    options = [
+    options: list[Callable[..., Any]] = [
         click.option("-n", "--name", help="Name of the task."),
         click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
         click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
@@ -34,10 +61,8 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--priority", help="critical, high, normal, low or a number."),
         click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
         click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
-        click.option(
-            "-C", "--constraint", "constraints", multiple=True, help="Label that the node must have: k=v, k!=v or k."
-        ),
-        click.option("--tolerate", "tolerations", multiple=True, help="Taint that is tolerated."),
+        *_where(),
+        click.option("--preemptible/--no-preemptible", default=None, help="Whether what is more urgent may stop it."),
         click.option("--begin", help="Not before: RFC 3339, epoch seconds or +10m."),
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
@@ -96,6 +121,7 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         "network",
         "container_user",
         "on_lost",
+        "preemptible",
         "balancer",
         "hold",
     ):
@@ -109,9 +135,11 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
     if given.get("after"):
         fields["after"] = [part.strip() for part in given["after"].split(",")]
-    for name in ("constraints", "tolerations", "mounts"):
+    for name in ("constraints", "tolerations", "mounts", "keys", "near", "apart", "prefer"):
         if given.get(name):
             fields[name] = list(given[name])
+    if given.get("licenses"):
+        fields["licenses"] = _licenses(given["licenses"])
     fields |= _pulls(given)
     fields["resources"] = _resources(given)
     retry = _retry(given)
@@ -172,6 +200,19 @@ def _resources(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("gpus"):
         resources["gpu"] = given["gpus"].rpartition(":")[2]
     return resources
+
+
+def _licenses(given: str) -> dict[str, int]:
+    """Slurm's form: ``matlab:2,ansys``."""
+    found: dict[str, int] = {}
+    for part in given.split(","):
+        name, colon, count = part.strip().partition(":")
+        if not name or name in found or (colon and not (count.isascii() and count.isdigit())):
+            raise click.UsageError(
+                f"--licenses {given}: expected NAME or NAME:COUNT, each name once, with commas between"
+            )
+        found[name] = int(count or 1)
+    return found
 
 
 def _binary(text: str) -> str:

@@ -1,4 +1,4 @@
-"""quota, project, queue, usage: what owners may have and what they used."""
+"""quota, project, queue, license, usage: what owners may have and what they used."""
 
 import time
 from typing import Any
@@ -156,6 +156,24 @@ def list_queues(output: str) -> None:
         return
     rows = [(q["queue"], q["tier"], q["order"], q["balancer"]) for q in found]
     print_table(("QUEUE", "TIER", "ORDER", "BALANCER"), rows)
+
+
+@click.group()
+def license_() -> None:
+    """Show licences and other counters of the cluster."""
+
+
+@license_.command("ls")
+@format_option
+def list_licenses(output: str) -> None:
+    """List how many there are, are in use and are free, and which tasks have them."""
+    with Client() as client:
+        found = client.connection.get("/licenses")["items"]
+    if output in ("json", "yaml"):
+        print_data(found, output)
+        return
+    rows = [(i["license"], i["total"], i["used"], i["free"], ",".join(map(str, i["tasks"]))) for i in found]
+    print_table(("LICENSE", "TOTAL", "USED", "FREE", "TASKS"), rows)
 
 
 @click.command()

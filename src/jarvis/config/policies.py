@@ -7,11 +7,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jarvis.config.section import Section
 from jarvis.config.windows import WindowSettings
+from jarvis.core.task import LICENSE
 from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
 from jarvis.scheduler.load_balancer import Balancer
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName, Times
+from jarvis.scheduler.policy.preemption import Preemption
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -72,11 +74,37 @@ BackfillField = Annotated[BackfillSettings, BeforeValidator(_named)]
 FairnessField = Annotated[FairnessSettings, BeforeValidator(_by)]
 
 
+class PreemptionSettings(Section):
+    by: int | None = Field(1000, ge=1)
+    """Within a tier, what has a priority that is higher by so much preempts; null: priorities preempt nothing."""
+    tiers: bool = True
+    """Whether queues of a higher tier preempt those of lower ones."""
+    grace: float = Field(30.0, ge=0, le=86_400)
+    """Seconds from the soft signal, at which a program may write a checkpoint, to the kill."""
+    protect: float = Field(60.0, ge=0)
+    """Seconds for which an attempt is left alone after its start."""
+    times: int = Field(3, ge=1)
+    """How often an element is preempted at most."""
+    most: int = Field(100, ge=1, le=100_000)
+    """Victims a cycle."""
+
+
+def _on_or_off(value: object) -> object:
+    """``preemption: on`` is short for ``preemption: {}``."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+PreemptionField = Annotated[PreemptionSettings | None, BeforeValidator(_on_or_off)]
+LicenseName = Annotated[str, Field(pattern=LICENSE)]
+
+
 class QueueSettings(Section):
     balancer: Balancer | None = None
     order: OrderField | None = None
     tier: int = Field(0, ge=-1000, le=1000)
     """Queues with a higher one go first, whatever the order within them."""
+    preemptible: bool = True
+    """Whether its tasks may be preempted, as far as they allow it themselves."""
 
 
 class SchedulerSettings(WindowSettings):
@@ -87,9 +115,12 @@ class SchedulerSettings(WindowSettings):
     order: OrderField = OrderSettings()
     fairness: FairnessField = FairnessSettings()
     backfill: BackfillField = BackfillSettings()
+    preemption: PreemptionField = None
     ahead_seconds: float = Field(AHEAD_SECONDS, ge=0, le=60)
     """Estimated work that a node is given ahead of free room."""
     queues: dict[str, Annotated[QueueSettings, BeforeValidator(_balanced)]] = {}
+    licenses: dict[LicenseName, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
+    """Counters of the whole cluster: never are more in use than are named here."""
 
     @model_validator(mode="before")
     @classmethod
@@ -137,7 +168,14 @@ def policy_of(settings: SchedulerSettings) -> Policy:
         backfill=Backfill(
             backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look, backfill.times
         ),
+        preemption=_preemption(settings),
+        licenses=dict(settings.licenses),
     )  # fmt: skip
+
+
+def _preemption(settings: SchedulerSettings) -> Preemption | None:
+    spared = frozenset(name for name, queue in settings.queues.items() if not queue.preemptible)
+    return None if settings.preemption is None else Preemption(**settings.preemption.model_dump(), spared=spared)
 
 
 def _order(settings: OrderSettings) -> Order:

@@ -75,6 +75,17 @@ class NeverFits(JarvisError):
         self.hint = f"ask for at most {largest} of {dimension}, or add a larger node"
 
 
+class NoLicense(JarvisError):
+    """A licence that the settings do not name, or more of one than there are."""
+
+    code = "no_license"
+
+    def __init__(self, name: str, text: str, known: list[str]) -> None:
+        super().__init__(f"licenses.{name}: {text}")
+        self.field = f"licenses.{name}"
+        self.hint = f"ask for no more than there are of: {', '.join(known)}" if known else "name them in the settings"
+
+
 class OverQuota(JarvisError):
     """Its owner may not have this, or no more of it now."""
 

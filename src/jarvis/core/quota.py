@@ -14,6 +14,8 @@ class Quota(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=T
     """Of the project among projects, instead of what the settings say; not for users."""
     resources: Resources = {}
     """At most so much on nodes at once; a name that is absent has no limit."""
+    guaranteed: Resources = {}
+    """Of the project, not of users: so much others give back when its tasks wait; what it does not use, they may borrow."""
     running: int | None = None
     """Elements on nodes at once."""
     tasks: int | None = None

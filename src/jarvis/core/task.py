@@ -15,6 +15,9 @@ from jarvis.core.states import State
 PRIORITIES = {"critical": 1000, "high": 500, "normal": 0, "low": -500}
 MAX_PRIORITY = 1_000_000
 MAX_ARRAY = 1_000_000
+MOST_WEIGHT = 100
+LICENSE = r"^[a-z][a-z0-9_.-]{0,62}$"
+"""Names of licences."""
 INLINE_LIMIT = 64 * 1024
 """Specs, arguments and results up to this many bytes travel and are stored inline."""
 
@@ -100,6 +103,25 @@ class Constraint(msgspec.Struct, gc=False, frozen=True, array_like=True, order=T
     label: str
     op: Literal["=", "!=", "exists"]
     value: str = ""
+
+
+class Preference(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
+    """A constraint that nodes should meet, and how much that is worth beside others: 1 to 100."""
+
+    label: str
+    op: Literal["=", "!=", "exists"]
+    value: str = ""
+    weight: int = MOST_WEIGHT
+
+
+class Affinity(msgspec.Struct, gc=False, frozen=True, array_like=True, order=True):
+    """Where others with a key are, or where none of them is: on the same node, or on those that have the same value of ``label``.
+    Weight 0: it must be so; 1 to 100: it should."""
+
+    kind: Literal["near", "apart"]
+    key: str
+    label: str = ""
+    weight: int = 0
 
 
 BALANCERS = frozenset({"least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"})
@@ -194,9 +216,17 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     grace: float = 10.0
     retry: RetryPolicy = RetryPolicy()
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
+    """Whether it may be stopped and run again later for something more urgent, where the policy knows preemption."""
     hold: bool = False
     constraints: tuple[Constraint, ...] = ()
     tolerations: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """By which the ``affinities`` of others find it."""
+    affinities: tuple[Affinity, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    licenses: dict[str, int] = {}
+    """Of the whole cluster, held from assignment to the end of an attempt."""
     balancer: str | None = None
     env: dict[str, str] = {}
     cwd: str | None = None
@@ -293,6 +323,8 @@ class Element(msgspec.Struct, gc=False, kw_only=True):
     node: int | None = None
     failures: int = 0
     infra_losses: int = 0
+    preemptions: int = 0
+    """Attempts that made room for something more urgent."""
     lost_on: tuple[int, ...] = ()
     """Nodes that attempts of it were lost on: three different ones make it poison."""
     eligible_at: float | None = None
@@ -301,7 +333,8 @@ class Element(msgspec.Struct, gc=False, kw_only=True):
     signal: int | None = None
     cause: str | None = None
     wish: str = ""
-    """What a command asked of the current attempt: ``cancel``, ``requeue`` or ``hold``."""
+    """What was asked of the current attempt: ``cancel``, ``requeue``, ``hold`` or ``withdraw`` by a command, ``expire`` by its
+    deadline, ``preempt`` by something more urgent."""
 
     @property
     def key(self) -> ElementKey:

@@ -23,7 +23,8 @@ TYPES: dict[str, tuple[type, ...]] = {
 TASK_FIELDS = frozenset({
     "name", "command", "image", "pull", "mounts", "network", "entrypoint", "container_user", "script", "function",
     "resources", "queue", "priority", "array", "entries", "time_limit", "soft_limit", "grace", "retry", "on_lost",
-    "constraints", "tolerations", "balancer", "env", "cwd", "stdout", "stderr", "stdin", "output_limit", "login_shell",
+    "preemptible", "constraints", "tolerations", "keys", "near", "apart", "prefer", "licenses", "balancer",
+    "env", "cwd", "stdout", "stderr", "stdin", "output_limit", "login_shell",
     "push", "artifacts",
 })  # fmt: skip
 """Of ``POST /tasks``, that a step may have."""

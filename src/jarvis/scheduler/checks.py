@@ -5,6 +5,7 @@ from jarvis.core import resources as vector
 from jarvis.core.invariants import require
 from jarvis.core.states import State
 from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.task_queue import class_of
 
 
@@ -23,6 +24,8 @@ def check_cluster(cluster: Cluster) -> None:
             attempt = cluster.attempts.get(placed.key)
             require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")
     _check_queue(cluster)
+    _check_licenses(cluster)
+    _check_carriers(cluster)
     _check_ledger(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
@@ -41,6 +44,27 @@ def _check_ledger(cluster: Cluster) -> None:
         counted = {name: amount for name, amount in mine.items() if amount}
         summed = {name: amount for name, amount in held.get(owner, {}).items() if amount}
         require(counted == summed, f"{owner} holds {summed}, counted {counted}")
+
+
+def _check_licenses(cluster: Cluster) -> None:
+    """What is in use is what the attempts there are have."""
+    held: dict[str, int] = {}
+    for key in cluster.attempts:
+        held = vector.add(held, cluster.tasks[key.task].spec.licenses)
+    used = {name: count for name, count in cluster.licenses.used.items() if count}
+    require(used == held, f"licences {held} are in use, counted {used}")
+
+
+def _check_carriers(cluster: Cluster) -> None:
+    """Who carries which key is where the attempts are."""
+    found = Carriers()
+    for key, attempt in cluster.attempts.items():
+        found.add(cluster.tasks[key.task].spec, attempt.node)
+    known = cluster.carriers
+    require(found.of == known.of, f"keys are at {found.of}, counted {known.of}")
+    guards = [{k: {label: n for label, n in g.items() if n} for k, g in c.guards.items()} for c in (found, known)]
+    guarded = [{k: g for k, g in c.items() if g} for c in guards]
+    require(guarded[0] == guarded[1], f"guards are at {guarded[0]}, counted {guarded[1]}")
 
 
 def _check_queue(cluster: Cluster) -> None:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from jarvis.core.gpus import pick
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources, fits
+from jarvis.core.resources import Resources, fits, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
+from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
 from jarvis.scheduler.pools import Pool
@@ -67,14 +68,20 @@ class Choice:
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
         self.horizons: dict[int, Horizon] = {}
         self.placed: dict[int, list[tuple[float, Resources]]] = {}
+        self.kept: dict[int, list[Resources]] = {}
+        """Node → what is kept there for what others were stopped for."""
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self.around = Around(cluster.carriers, cluster.nodes)
 
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
-        return self.pools.pool(placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0))
+        return self.pools.pool(
+            placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0),
+            self.cluster.carriers.version,
+        )  # fmt: skip
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -109,7 +116,7 @@ class Choice:
 
     def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
         search = _Search(task, until, peek, [])
-        exact = pool.balancer in EXACT
+        exact = pool.wishes or pool.balancer in EXACT
         while True:
             self._catch_up(pool, task, EVERYTHING if exact else PULL)
             found = self._first(pool, search, EVERYTHING if exact else LOOK)
@@ -194,6 +201,8 @@ class Choice:
     def _room(self, view: NodeView, pool: Pool) -> bool | None:
         """False: fits now; True: may be assigned ahead; None: neither."""
         node = view.node.id
+        if pool.affine and self.around.refusal(view, pool.placement_class) is not None:
+            return None
         if not view.ahead:
             used = self.used.get(node) or view.used
             capacity = view.node.resources
@@ -201,7 +210,7 @@ class Choice:
                 if used.get(name, 0) + amount > capacity.get(name, 0):
                     break
             else:
-                if not pool.gpu or pick(self._gpus(node), pool.gpu) is not None:
+                if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
         if pool.placement_class not in self.cluster.estimates:
             return None
@@ -230,13 +239,19 @@ class Choice:
         return allowed
 
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
-            return SCORES[balancer](self._candidate(pool, node, task, ahead))
+            return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
         score = self.scores.get(node)
         if score is None:
             score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return score if balancer == "least_loaded" else -score
+        return (score if balancer == "least_loaded" else -score) - wish
+
+    def _wish(self, pool: Pool, node: int) -> float:
+        """Wishes choose among nodes with room, and let nothing wait behind others."""
+        step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
+        return step * self.around.wished(self.nodes[node], pool.placement_class)
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -246,11 +261,11 @@ class Choice:
         if pool.balancer not in EXACT:
             return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
         return Candidate(
-            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self._gpus(node),
+            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self.gpus_of(node),
             view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost,
         )  # fmt: skip
 
-    def _gpus(self, node: int) -> tuple[int, ...]:
+    def gpus_of(self, node: int) -> tuple[int, ...]:
         gpus = self.gpus.get(node)
         if gpus is None:
             gpus = self.gpus[node] = self.nodes[node].gpus_free
@@ -270,7 +285,7 @@ class Choice:
             for name, amount in need.items():
                 used[name] = used.get(name, 0) + amount
             if pool.gpu:
-                free = list(self._gpus(node))
+                free = list(self.gpus_of(node))
                 for index, amount in pick(free, pool.gpu) or ():
                     free[index] -= amount
                 self.gpus[node] = tuple(free)
@@ -278,6 +293,9 @@ class Choice:
                 insort(self.placed.setdefault(node, []), (until, need), key=_when)
             if node in self.horizons:
                 self.horizons[node].take(need, self.now, until)
+        if pool.affine:
+            for better in self.around.add(pool.placement_class, node):
+                self.pools.touch(better)
         if pool.balancer in IMPROVES:
             self.pools.touch(node)
         elif pool.balancer != "least_loaded":
@@ -299,17 +317,42 @@ class Choice:
         if best is None:
             return None
         start, node = best
-        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken}
+        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
         self._horizon(node).take(pool.need, start, start + seconds)
         return node, start
+
+    def keep(self, node: int, need: Resources, seconds: float) -> None:
+        """Nobody else is given this room on the node, from now on; where GPUs are among it, none of its GPUs."""
+        if "gpu" in need:
+            need = {**need, "gpu": self.nodes[node].node.resources.get("gpu", 0)}
+        self._horizon(node).take(need, self.now, self.now + seconds)
+        self.kept.setdefault(node, []).append(need)
+        self._refused.clear()
+
+    def give_back(self, node: int, seconds: float) -> None:
+        """What was kept first on a node is no longer."""
+        _, *rest = self.kept.pop(node)
+        self.horizons.pop(node)
+        self._refused.clear()
+        for need in rest:
+            self.keep(node, need, seconds)
+
+    def free(self, node: int) -> Resources:
+        """What nobody has and nothing is kept for, as the cycle stands; below 0 where what is kept is still taken."""
+        free = subtract(self.nodes[node].node.resources, self.used.get(node) or self.nodes[node].used)
+        for need in self.kept.get(node, ()):
+            free = subtract(free, need)
+        return free
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
         """The node that it had before, else those that are large enough."""
         before = self.cluster.reservations.get(key)
         if before is not None and before[0] in pool.group.members:
             return [before[0]]
-        large = [n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources)]
-        return sorted(large)[:RESERVE_NODES]
+        large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
+        if pool.affine:
+            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
+        return large[:RESERVE_NODES]
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)

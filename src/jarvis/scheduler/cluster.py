@@ -21,10 +21,13 @@ from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
+from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
+from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
 
@@ -53,6 +56,8 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    saved_at: float | None = None
+    """When it was last sent a signal on which programs write a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -233,6 +238,8 @@ class Cluster:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
+    carriers: Carriers = field(default_factory=Carriers)
+    licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
     shapes: dict[Shape, int] = field(default_factory=dict)
@@ -245,6 +252,10 @@ class Cluster:
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    claims: dict[ElementKey, Claim] = field(default_factory=dict)
+    """What waits for the end of attempts that were stopped for it."""
+    victims_looked_at: float = 0.0
+    """When it was last asked whom what waits could preempt."""
 
     def add_timer(self, timer: Timer) -> None:
         heappush(self.timers, timer)
@@ -300,6 +311,7 @@ class Cluster:
     def look_at_nodes(self, closely: bool = True) -> None:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
         if self.pools.sweep(self.nodes, closely):
+            self.carriers.version += 1
             capacity: Resources = {}
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:

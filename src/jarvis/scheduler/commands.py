@@ -15,6 +15,8 @@ from jarvis.scheduler.quotas import on_quota
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
+CHECKPOINT_SIGNALS = frozenset({10, 12})
+"""SIGUSR1 and SIGUSR2, on which programs write a checkpoint: less is lost when they are preempted afterwards."""
 
 
 def on_command(turn: Turn, command: NewCommand) -> str:
@@ -129,7 +131,11 @@ def _requeue(turn: Turn, task: Task, element: Element, command: NewCommand) -> s
 def _signal(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
     if element.state not in (State.RUNNING, State.SUSPENDED):
         return f"task {element.key} is {element.state}: signals go to running tasks"
-    return _send_signal(turn, element, int(command.args.get("signum") or 15))
+    signum = int(command.args.get("signum") or 15)
+    if signum in CHECKPOINT_SIGNALS:
+        attempt = turn.cluster.attempts[element.key]
+        turn.cluster.nodes[attempt.node].placed[attempt.number].saved_at = turn.now
+    return _send_signal(turn, element, signum)
 
 
 def _send_signal(turn: Turn, element: Element, signum: int) -> str:

@@ -2,7 +2,8 @@
 
 The same function places in production, in simulation and in what-if. Its phases: 1 which classes may find room; 2 who is next
 (fairness between owners, then rank); 3 place what is first; 4 what is first and does not fit: stop, pass it over, or reserve
-its start and fill the time until then; 5 what the queue can forget.
+its start and fill the time until then; 5 what the queue can forget. Before them goes what others were stopped for, and after them
+what still waits may preempt.
 """
 
 from collections.abc import Iterator
@@ -18,9 +19,13 @@ from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
 from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
+from jarvis.scheduler.policy.guarantees import Guarantees
+from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
+from jarvis.scheduler.policy.preemption import Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.preemption import look_for_victims, place_claimed
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
 AHEAD_SECONDS = 0.1
@@ -47,6 +52,9 @@ class Policy:
     """Queues with a higher figure go first, whatever the order within them."""
     fairness: Fairness = field(default_factory=Fairness)
     backfill: Backfill = field(default_factory=Backfill)
+    preemption: Preemption | None = None
+    licenses: dict[str, int] = field(default_factory=dict)
+    """Licences and other counters of the whole cluster: how many there are of each."""
 
 
 class Decision(NamedTuple):
@@ -77,16 +85,19 @@ class Plan:
     decisions: list[Decision] = field(default_factory=list)
     consumed: list[tuple[Lane, int]] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
+    claims: dict[ElementKey, Claim] = field(default_factory=dict)
+    """What waits for the end of attempts that are stopped for it, those of before included."""
+    looked_for_victims: bool = False
     exhausted: bool = False
     """The budget ended it: there may be more to place at once."""
 
 
 def plan_cycle(cluster: Cluster, policy: Policy, now: float, seed: int = 0) -> Plan:
     """Place what is queued, in order, as far as room and budget go."""
-    return _Cycle(cluster, policy, now, seed).run()
+    return Cycle(cluster, policy, now, seed).run()
 
 
-class _Cycle:
+class Cycle:
     """One run."""
 
     def __init__(self, cluster: Cluster, policy: Policy, now: float, seed: int) -> None:
@@ -100,8 +111,12 @@ class _Cycle:
         self.looked = 0
         self.by_prediction = policy.backfill.times == "predicted"
         self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
+        self.guarantees = Guarantees(cluster.quotas, cluster.ledger) if cluster.quotas else None
+        self.licenses = Spare(cluster.licenses)
 
     def run(self) -> Plan:
+        if self.cluster.claims:
+            place_claimed(self)
         heads = self._open_heads()
         if heads and self.policy.backfill.keep and not self._kept_first():
             heads = []
@@ -109,6 +124,8 @@ class _Cycle:
             if not self._go_through(self._line(tier)):
                 break
         self.plan.consumed = [(head.lane, head.consumed) for head in self.heads if head.consumed]
+        if self.policy.preemption is not None and not self.plan.exhausted:
+            look_for_victims(self, self.policy.preemption)
         return self.plan
 
     # ------------------------------------------------------------ 1. which classes may find room
@@ -116,7 +133,7 @@ class _Cycle:
     def _open_heads(self) -> list[Head]:
         """The lanes of classes that some node may take; all lanes where what is first may hold up others."""
         queue, choice = self.cluster.queue, self.choice
-        pools = {c: choice.pool(c, self._balancer(c)) for c in queue.classes()}
+        pools = {c: self.pool(c) for c in queue.classes()}
         found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before = self.cluster.reservations
         if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
@@ -125,6 +142,9 @@ class _Cycle:
         wanted = found if self.policy.backfill.name == "skip" else pools
         self.heads = [Head(self.cluster, lane, pools[c]) for c in pools if c in wanted for lane in queue.lanes(c)]
         return self.heads
+
+    def pool(self, placement_class: PlacementClass) -> Pool:
+        return self.choice.pool(placement_class, self._balancer(placement_class))
 
     def _balancer(self, placement_class: PlacementClass) -> str:
         if placement_class.balancer in SCORES:
@@ -151,17 +171,21 @@ class _Cycle:
         """What had a reservation comes before everything. False when it holds up all others."""
         for key in self.cluster.reservations:
             task = self.cluster.tasks.get(key.task)
-            position = 0 if task is None or task.spec.array is None else task.spec.array.position_of(key.index) or 0
-            if task is None or self.cluster.state_at(task, position) is not State.QUEUED:
+            position = None if task is None else self.position_of(task, key)
+            if task is None or position is None or key in self.taken:
                 continue
-            placement_class = class_of(task.spec)
-            pool = self.choice.pool(placement_class, self._balancer(placement_class))
-            if not self._within(task, pool):
+            pool = self.pool(class_of(task.spec))
+            if not self.within(task, pool):
                 continue
             self.taken.add(key)
-            if not self._place(pool, task, position):
+            if not self.place(pool, task, position):
                 return self._reserve(pool, task, position) and self.policy.backfill.reserves
         return True
+
+    def position_of(self, task: Task, key: ElementKey) -> int | None:
+        """Of an element that is queued."""
+        position = 0 if task.spec.array is None else task.spec.array.position_of(key.index) or 0
+        return position if self.cluster.state_at(task, position) is State.QUEUED else None
 
     # ------------------------------------------------------------ 3. place what is first
 
@@ -177,11 +201,11 @@ class _Cycle:
             if len(self.plan.decisions) >= self.policy.budget:
                 self.plan.exhausted = True
                 return False
-            if not self._within(task, head.pool):
+            if not self.within(task, head.pool):
                 line.drop()
-            elif self._throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
+            elif self.throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
                 self._skip(line, head)
-            elif self._place(head.pool, task, head.position):
+            elif self.place(head.pool, task, head.position):
                 head.advance()
                 line.again(placed=True)
             elif backfill.name == "skip":
@@ -197,18 +221,18 @@ class _Cycle:
                     return True
         return True
 
-    def _throttled(self, task: Task) -> bool:
+    def throttled(self, task: Task) -> bool:
         array = task.spec.array
         if array is None or array.throttle is None:
             return False
         return self.cluster.on_nodes.get(task.id, 0) + self.running.get(task.id, 0) >= array.throttle
 
-    def _place(self, pool: Pool, task: Task, position: int) -> bool:
+    def place(self, pool: Pool, task: Task, position: int) -> bool:
         """Place an element; False when no node takes it."""
         until = latest = NEVER
         if self.policy.backfill.reserves:
             latest = self.now + seconds_of(self.policy.order, task.spec)
-            until = self.now + self._seconds(task) if self.by_prediction else latest
+            until = self.now + self.seconds(task) if self.by_prediction else latest
         chosen = self.choice.choose(pool, task, until)
         if chosen is None:
             return False
@@ -216,11 +240,19 @@ class _Cycle:
         key = task.key_at(position)
         self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest))
         self.choice.account(pool, task, node, is_ahead, until)
+        self.will_have(task, pool)
+        return True
+
+    def will_have(self, task: Task, pool: Pool) -> None:
+        """It counts for its owner and its array from now on."""
         if self.headroom is not None:
             self.headroom.give(task.project, task.user, pool.need)
+        if self.guarantees:
+            self.guarantees.give(task.project, pool.need)
+        if pool.licenses:
+            self.licenses.give(pool.licenses)
         if task.spec.array is not None:
             self.running[task.id] = self.running.get(task.id, 0) + 1
-        return True
 
     # ------------------------------------------------------------ 4. what is first and does not fit
 
@@ -254,7 +286,7 @@ class _Cycle:
                 return False
             self.plan.reservations.append(Reservation(key, 0, NEVER))
             return True
-        found = self.choice.reserve(pool, key, self._seconds(task))
+        found = self.choice.reserve(pool, key, self.seconds(task))
         if found is not None:
             self.plan.reservations.append(Reservation(key, *found))
         return found is not None
@@ -270,11 +302,17 @@ class _Cycle:
             self._skip(line, head)
         waiting.sort(key=lambda candidate: candidate[:3])
         for _, _, position, pool, task in waiting:
-            if task.key_at(position) not in self.taken and not self._throttled(task) and self._within(task, pool):
-                self._place(pool, task, position)
+            if task.key_at(position) not in self.taken and not self.throttled(task) and self.within(task, pool):
+                self.place(pool, task, position)
 
-    def _within(self, task: Task, pool: Pool) -> bool:
-        return self.headroom is None or self.headroom.over(task.project, task.user, pool.need) is None
+    def covers(self, task: Task) -> bool:
+        """Whether its project is guaranteed what it asks for."""
+        return self.guarantees is not None and self.guarantees.covers(task.project, task.spec.resources)
+
+    def within(self, task: Task, pool: Pool) -> bool:
+        if self.headroom is not None and self.headroom.over(task.project, task.user, pool.need) is not None:
+            return False
+        return not pool.licenses or self.licenses.has(pool.licenses)
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec
@@ -284,7 +322,7 @@ class _Cycle:
         seconds = seconds_of(order, spec, None if said is None else said.seconds)
         return seconds if self.policy.backfill.order == "shortest" else seconds * weight_of(order, spec)
 
-    def _seconds(self, task: Task) -> float:
+    def seconds(self, task: Task) -> float:
         """How long its room is thought to be taken: the upper bound of what is predicted, where predictions are asked for."""
         said = self.cluster.predict(task) if self.by_prediction else None
         foreseen = None if said is None else getattr(said, self.policy.backfill.bound)

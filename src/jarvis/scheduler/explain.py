@@ -9,9 +9,10 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import foresight, whatif
+from jarvis.scheduler import foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -98,6 +99,8 @@ def _reasons(
         return [Reason("Backoff", f"attempt {element.attempt} ended {element.cause}; the next one in {wait:.0f} s")], []
     if state is State.WAITING:
         return _waiting(cluster, task, now), []
+    if state is State.CANCELLING:
+        return [*preempted.stopping_for(cluster, task.key_at(position))], []
     if state is not State.QUEUED:
         return [], []
     reasons, nodes = _queued(cluster, class_of(spec))
@@ -107,7 +110,7 @@ def _reasons(
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
     if reasons and (ahead := _ahead(cluster, task, position)):
         reasons.append(Reason("Priority", f"{ahead} task{'s' if ahead > 1 else ''} of its shape go first"))
-    return reasons, nodes
+    return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
 def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = None) -> list[Reason]:
@@ -118,6 +121,8 @@ def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = No
         over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
         if over is not None:
             reasons.insert(0, over)
+    if spec.licenses:
+        reasons[:0] = licenses.reasons(cluster, task)
     if not reasons and cluster.reservations:
         key, (node, _) = next(iter(cluster.reservations.items()))
         if key.task != task.id and node in cluster.nodes:
@@ -143,14 +148,20 @@ def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Rea
         return [Reason("NoNodes", "no node is registered")], []
     rows: list[dict[str, str]] = []
     found: dict[str, int] = {}
+    around = Around(cluster.carriers, cluster.nodes)
+    related = placement_class.keys or placement_class.affinities
     for view in cluster.nodes.values():
-        reason = eligible_reason(view, placement_class) or room_reason(placement_class.need, view.free)
+        reason = (
+            eligible_reason(view, placement_class)
+            or (around.refusal(view, placement_class) if related else None)
+            or room_reason(placement_class.need, view.free)
+        )
         if reason is not None:
             rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
             found[reason.word] = found.get(reason.word, 0) + 1
     if len(rows) < len(cluster.nodes):
         return [], rows
-    order = ("Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     return [
         Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
         for word in order
@@ -172,9 +183,11 @@ def _ahead(cluster: Cluster, task: Task, position: int) -> int:
 
 
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
-    """The refusal of a request that no registered node type can meet, lost ones included; None when one can."""
-    if not cluster.nodes:
-        return None
+    """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
+    are not; None when it can be met."""
+    refused = licenses.refused(cluster, spec)
+    if refused is not None or not cluster.nodes:
+        return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
     for view in cluster.nodes.values():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jarvis.core import resources as vector
 from jarvis.core.node import NodeState
 from jarvis.core.resources import Resources, format_amount
-from jarvis.core.task import CONTAINER_LABEL, Constraint
+from jarvis.core.task import CONTAINER_LABEL, Constraint, Preference
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _because(reason: str) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _holds(constraint: Constraint, labels: dict[str, str]) -> bool:
+def holds(constraint: Constraint | Preference, labels: dict[str, str]) -> bool:
     value = labels.get(constraint.label)
     if constraint.op == "exists":
         return value is not None
@@ -47,7 +47,7 @@ def _holds(constraint: Constraint, labels: dict[str, str]) -> bool:
 
 def _labels(view: "NodeView", constraints: tuple[Constraint, ...]) -> Reason | None:
     for constraint in constraints:
-        if not _holds(constraint, view.node.labels):
+        if not holds(constraint, view.node.labels):
             have = view.node.labels.get(constraint.label, "none")
             wanted = constraint.label + constraint.op.replace("exists", "") + constraint.value
             return Reason("NoMatchingLabel", f"label {constraint.label} is {have}, wanted {wanted}")

@@ -31,7 +31,9 @@ NUMBER_JUMP = 1_000_000
 """More than a node can have been told in the time by which a standby may be late."""
 LOST_MESSAGE_S = 6.0
 """A message that a node has not received by then, while it is heard, was lost on the way."""
-_WISH_CAUSES = {"cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED}
+_WISH_CAUSES = {
+    "cancel": Cause.CANCELLED, "requeue": Cause.REQUEUED, "expire": Cause.EXPIRED, "preempt": Cause.PREEMPTED,
+}  # fmt: skip
 
 
 def on_node_connected(turn: Turn, item: NodeConnected) -> None:

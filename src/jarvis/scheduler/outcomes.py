@@ -14,6 +14,8 @@ from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.turn import Turn
 
+PREEMPTED = "Preempted"
+"""Why something stops, or waits again, that made room for what is more urgent."""
 _WISHED = {Cause.CANCELLED: State.CANCELLED, Cause.EXPIRED: State.EXPIRED}
 
 
@@ -87,10 +89,11 @@ def decide(turn: Turn, task: Task, element: Element, ending: Ending) -> tuple[St
     again = ending.cause in (Cause.REQUEUED, Cause.PREEMPTED, Cause.RECALLED) or element.wish == "requeue"
     if not again:
         element.failures += 1
+    element.preemptions += ending.cause is Cause.PREEMPTED
     if element.wish == "hold" and (again or should_retry(task.spec.retry, ending, element.failures)):
         return State.HELD, "JobHeldUser"
     if again:
-        return State.QUEUED, ""
+        return State.QUEUED, PREEMPTED if ending.cause is Cause.PREEMPTED else ""
     if should_retry(task.spec.retry, ending, element.failures):
         jitter = (element.token * 0x9E3779B1 % (1 << 32)) / (1 << 32)
         element.eligible_at = turn.now + backoff_seconds(task.spec.retry, element.failures, jitter)
@@ -145,14 +148,16 @@ def on_returned(turn: Turn, view: NodeView, fact: Returned) -> None:
             settle(turn, task, element, Ending(Cause.RECALLED), fact.reason)
 
 
-def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float) -> None:
-    """Tell the node to end the current attempt; what it then becomes is decided when the end arrives. A cancel stays one."""
+def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float, *, by: str = "") -> None:
+    """Tell the node to end the current attempt; what it then becomes is decided when the end arrives. A cancel stays one.
+    ``by``: the element for which it is preempted."""
     attempt = turn.cluster.attempts[element.key]
     if element.wish == "cancel":
         cause, wish = Cause.CANCELLED, "cancel"
     element.wish = wish
     task = turn.cluster.tasks[element.task]
     if element.state is not State.CANCELLING:
-        turn.move(task, element, State.CANCELLING)
+        detail = {"by": by} if by else {}
+        turn.move(task, element, State.CANCELLING, PREEMPTED if by else "", **detail)
     turn.changes.elements[element.key] = element
     turn.effects.append(ToNode(attempt.node, Stop(number=attempt.number, cause=cause, grace_s=grace), turn.cause_id))

@@ -45,6 +45,7 @@ class Pool:
     """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since."""
 
     __slots__ = (
+        "affine",
         "at",
         "balancer",
         "best",
@@ -52,16 +53,24 @@ class Pool:
         "gpu",
         "group",
         "heap",
+        "licenses",
         "need",
         "order",
         "owner",
         "placement_class",
+        "version",
+        "wishes",
     )
 
     def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
         self.gpu = self.need.get("gpu", 0)
+        self.licenses = placement_class.licenses
+        self.affine = bool(placement_class.keys or placement_class.affinities)
+        self.wishes = bool(placement_class.affinities or placement_class.preferences)
+        self.version = 0
+        """Of the carriers that it was made with."""
         self.balancer, self.group, self.owner = balancer, group, owner
         self.heap: list[tuple[float, int]] = []
         self.best: dict[int, float] = {}
@@ -143,18 +152,20 @@ class Pools:
         return group
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
-             score: "Callable[[Pool, int], float]") -> Pool:  # fmt: skip
-        """The pool of a class. ``score`` tells how a node stands that holds nothing of the class ahead."""
+             score: "Callable[[Pool, int], float]", version: int) -> Pool:  # fmt: skip
+        """The pool of a class. ``score`` tells how a node stands that holds nothing of the class ahead. A class that looks at what
+        else is where has it made anew with each ``version`` of that."""
         pool = self.pools.get((placement_class, balancer))
-        if pool is None:
+        if pool is None or (pool.affine and pool.version != version):
             group = self.group(placement_class, nodes)
             pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
+            pool.version = version
             pool.cursor, pool.order = self._order(pool, score)
         return pool
 
     def _order(self, pool: Pool, score: "Callable[[Pool, int], float]") -> tuple[int, list[tuple[float, int]]]:
         """Best first, ties to the node that came first; shared where the class does not matter, until much has changed."""
-        group, own = pool.group, pool.balancer in EXACT
+        group, own = pool.group, pool.balancer in EXACT or pool.wishes
         known = None if own else group.orders.get(pool.balancer)
         if known is None or len(self.log) - known[0] > len(group.members) // 2 + 64:
             known = len(self.log), sorted((score(pool, node), node) for node in group.members)

@@ -1,8 +1,11 @@
 """PURE: quotas as commands set and remove them, and what owners used as it is written down."""
 
+from collections.abc import Mapping
+
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import OverQuota
 from jarvis.core.quota import Quota, Used
+from jarvis.core.resources import Resources
 from jarvis.core.task import TaskSpec
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.policy.fairness import Holding
@@ -11,7 +14,7 @@ from jarvis.scheduler.turn import Turn
 
 SAVE_S = 30.0
 """How often what was used is written down: so much of it may be lost with a leader."""
-_RESOURCE = "resource."
+_RESOURCE, _GUARANTEED = "resource.", "guaranteed."
 
 
 def quota_args(quota: Quota) -> dict[str, str | int | float | None]:
@@ -19,18 +22,23 @@ def quota_args(quota: Quota) -> dict[str, str | int | float | None]:
     return {
         "user": quota.user, "weight": quota.weight, "running": quota.running, "tasks": quota.tasks,
         **{_RESOURCE + name: amount for name, amount in quota.resources.items()},
+        **{_GUARANTEED + name: amount for name, amount in quota.guaranteed.items()},
     }  # fmt: skip
 
 
 def _quota_of(command: NewCommand) -> Quota:
     args = command.args
-    whole = {name: None if args.get(name) is None else int(args[name] or 0) for name in ("running", "tasks")}
+    running, tasks = (None if args.get(name) is None else int(args[name] or 0) for name in ("running", "tasks"))
     weight = args.get("weight")
     return Quota(
-        project=command.project or "", user=str(args.get("user") or ""), **whole,
+        project=command.project or "", user=str(args.get("user") or ""), running=running, tasks=tasks,
         weight=None if weight is None else float(weight),
-        resources={n.removeprefix(_RESOURCE): int(v or 0) for n, v in args.items() if n.startswith(_RESOURCE)},
+        resources=_amounts(args, _RESOURCE), guaranteed=_amounts(args, _GUARANTEED),
     )  # fmt: skip
+
+
+def _amounts(args: Mapping[str, object], prefix: str) -> Resources:
+    return {n.removeprefix(prefix): int(str(v or 0)) for n, v in args.items() if n.startswith(prefix)}
 
 
 def on_quota(turn: Turn, command: NewCommand) -> str:

@@ -29,9 +29,11 @@ from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
 from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
 from jarvis.scheduler.policy.order import seconds_of
+from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.scheduler.quotas import write_down
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.turn import Turn
+from jarvis.scheduler.victims import stop_victims
 
 LOOK_S = 1.0
 """How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
@@ -159,6 +161,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.weights = policy.fairness.weights
     cluster.ledger.half_life = policy.fairness.half_life
+    cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"
 
 
 def place(turn: Turn, policy: Policy) -> Plan:
@@ -168,18 +171,19 @@ def place(turn: Turn, policy: Policy) -> Plan:
         closely, cluster.nodes_changed, cluster.looked_at = cluster.nodes_changed, False, turn.now
         cluster.look_at_nodes(closely)
     plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
-    apply(turn, plan)
+    apply(turn, plan, policy.preemption)
     write_down(turn)
     return plan
 
 
-def apply(turn: Turn, plan: Plan) -> None:
+def apply(turn: Turn, plan: Plan, rules: Preemption | None) -> None:
     """What a cycle decided becomes so."""
     cluster = turn.cluster
     for decision in plan.decisions:
         turn.assign(decision)
     for lane, count in plan.consumed:
         cluster.queue.drop_head(lane, count)
+    stop_victims(turn, plan, rules)
     cluster.reservations = {r.key: (r.node, r.start) for r in plan.reservations}
 
 
@@ -202,6 +206,8 @@ def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
     view, task = cluster.nodes.get(attempt.node), cluster.tasks[attempt.task]
     spec = task.spec
     cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
+    cluster.licenses.take(spec.licenses)
+    cluster.carriers.add(spec, attempt.node)
     if view is not None:
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
         key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None

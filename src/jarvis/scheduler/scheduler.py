@@ -152,6 +152,7 @@ class Scheduler:
         self.clock.sync(await self.store.now())
         for node in await self.store.node_list():
             cluster.nodes[node.id] = NodeView(node, heard_at=node.seen_at)
+        adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), [])
         return cluster
 

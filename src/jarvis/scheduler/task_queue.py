@@ -12,7 +12,7 @@ from heapq import merge
 from typing import NamedTuple
 
 from jarvis.core.resources import Resources
-from jarvis.core.task import Constraint, TaskSpec
+from jarvis.core.task import Affinity, Constraint, Preference, TaskSpec
 
 
 class PlacementClass(NamedTuple):
@@ -24,6 +24,10 @@ class PlacementClass(NamedTuple):
     kind: str
     queue: str
     balancer: str
+    licenses: tuple[tuple[str, int], ...] = ()
+    keys: tuple[str, ...] = ()
+    affinities: tuple[Affinity, ...] = ()
+    preferences: tuple[Preference, ...] = ()
 
     @property
     def need(self) -> Resources:
@@ -44,6 +48,10 @@ def class_of(spec: TaskSpec) -> PlacementClass:
         spec.kind,
         spec.queue,
         spec.balancer or "",
+        tuple(sorted(spec.licenses.items())) if spec.licenses else (),
+        spec.keys,
+        spec.affinities,
+        spec.preferences,
     )
 
 

@@ -192,6 +192,10 @@ class Turn:
             ),
         )
         cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
+        if task.spec.licenses:
+            cluster.licenses.take(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            cluster.carriers.add(task.spec, view.node.id)
         self.move(task, element, State.ASSIGNED)
         self.send_assignment(task, element, attempt, decision.position, restart)
 
@@ -229,6 +233,10 @@ class Turn:
             view.remove(attempt.number)
             self.cluster.pools.touch(view.node.id)
         self.cluster.ledger.release(task.project, task.user, task.spec.resources, self.now)
+        if task.spec.licenses:
+            self.cluster.licenses.give_back(task.spec.licenses)
+        if task.spec.keys or task.spec.affinities:
+            self.cluster.carriers.add(task.spec, attempt.node, -1)
         attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
         self.touch_attempt(attempt)
         return attempt

@@ -20,6 +20,7 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
@@ -72,7 +73,7 @@ def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | No
     before = _before(cluster, policy)
     before.pop(task.id, None)
     asked = question(cluster, [*before.values(), task])
-    policy = replace(policy, ahead_seconds=0.0)
+    policy = replace(policy, ahead_seconds=0.0, preemption=None)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
             return decision.node
@@ -161,6 +162,17 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
             f"without the constraint {said} it starts now on {{node}}",
             msgspec.structs.replace(spec, constraints=rest),
         )
+    for affinity in spec.affinities:
+        if not affinity.weight:
+            others = tuple(a for a in spec.affinities if a != affinity)
+            said = f"{affinity.kind} {affinity.key}" + (f"@{affinity.label}" if affinity.label else "")
+            text = f"without being {said} it starts now on {{node}}"
+            yield text, msgspec.structs.replace(spec, affinities=others)
+    for name in licenses.short(cluster.licenses, spec.licenses):
+        left = max(cluster.licenses.free(name), 0)
+        fewer = {**spec.licenses, name: left} if left else {n: c for n, c in spec.licenses.items() if n != name}
+        text = f"with {left} {name} instead of {spec.licenses[name]} it starts now on {{node}}"
+        yield text, msgspec.structs.replace(spec, licenses=fewer)
     for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
         more = (*spec.tolerations, taint)
         yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)
@@ -213,7 +225,9 @@ def start_in(
 ) -> float | None:  # fmt: skip
     """When a task starts in a cluster to ask; None where what is known does not tell."""
     asked.reservations = {}
-    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=asked.last_seq)
+    asked.claims = {}
+    policy = replace(policy, backfill=backfill, ahead_seconds=0.0, preemption=None)
+    plan = plan_cycle(asked, policy, now, seed=asked.last_seq)
     for decision in plan.decisions:
         if decision.key.task == task.id:
             return now
@@ -226,6 +240,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
+    from jarvis.scheduler.preempted import would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -247,6 +262,8 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "earliest": now,
         }  # fmt: skip
     reasons = queued_reasons(cluster, task)
+    if policy.preemption is not None and (preempts := would_preempt(cluster, policy, task, now)) is not None:
+        reasons.insert(0, preempts)
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,

@@ -107,6 +107,7 @@ def element_to_row(e: Element) -> tuple[object, ...]:
     return (
         e.task, e.index, str(e.state), e.attempt, e.token, e.node, e.failures, e.infra_losses,
         encode(e.lost_on) if e.lost_on else None, e.eligible_at, e.reason, e.exit_code, e.signal, e.cause, e.wish,
+        e.preemptions,
     )  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
         task=row[0], index=row[1], state=_STATES[row[2]], attempt=row[3], token=row[4], node=row[5], failures=row[6],
         infra_losses=row[7], lost_on=tuple(msgspec.msgpack.decode(row[8])) if row[8] else (), eligible_at=row[9],
         reason=row[10], exit_code=row[11], signal=row[12], cause=row[13], wish=row[14],
+        preemptions=row[15],
     )  # fmt: skip
 
 

@@ -57,6 +57,13 @@ async def recommend(request: Request, context: Ctx) -> Response:
     return answer(await context.services.recommend(project, user, spec, asked_by_peer=True))
 
 
+@leader.get("/licenses")
+async def licenses(context: Ctx) -> Response:
+    """Who has which licence while this server leads."""
+    authorise(context.principal, "peer")
+    return answer(await context.services.licenses(asked_by_peer=True))
+
+
 @router.websocket("/stream/{node}")
 async def stream(socket: WebSocket, node: int) -> None:
     """One stream to a node whose session is here, carried for another server."""

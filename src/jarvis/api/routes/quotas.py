@@ -157,6 +157,18 @@ async def recommend(context: Ctx, task: str = "", name: str = "", project: str =
     return answer(await context.services.recommend(own, asked, spec))
 
 
+@router.get("/licenses")
+async def list_licenses(context: Ctx) -> Response:
+    """How many of each there are and are in use, and the tasks that have them, as far as the asker may see those."""
+    seen = context.allow("see").projects_seen
+    told = await context.services.licenses()
+    if seen is not None:
+        named = sorted({task for item in told["items"] for task in item["tasks"]})
+        own = {t.id for t in await context.services.store.task_get_many(named) if t.project in seen}
+        told = told | {"items": [i | {"tasks": [t for t in i["tasks"] if t in own]} for i in told["items"]]}
+    return answer(told)
+
+
 @router.get("/queues")
 async def list_queues(context: Ctx) -> Response:
     """Those that the settings name; a task may name any."""

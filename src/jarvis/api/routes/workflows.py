@@ -27,6 +27,7 @@ from jarvis.dag import drawing
 from jarvis.dag.building import build
 from jarvis.dag.rerun import kept
 from jarvis.dag.resolver import levels
+from jarvis.scheduler.task_queue import class_of
 from jarvis.state.store import IdempotencyKey
 from jarvis.state.workflow_store import WorkflowFilter
 
@@ -82,7 +83,7 @@ async def _fits(context: Context) -> Any:
     known: dict[tuple[Any, ...], JarvisError | None] = {}
 
     def fits(spec: TaskSpec) -> JarvisError | None:
-        shape = (tuple(sorted(spec.resources.items())), spec.constraints, spec.tolerations, spec.kind)
+        shape = class_of(spec)
         if shape not in known:
             known[shape] = context.services.node_fits(spec)
         return known[shape]

@@ -25,6 +25,7 @@ class LastTry(Answer):
     signal: int | None
     failures: Count
     infra_losses: Count
+    preemptions: Count
     eligible_at: Instant
 
 

@@ -56,6 +56,7 @@ def _last_try(element: Element | None) -> dict[str, Any]:
         "signal": element.signal,
         "failures": element.failures,
         "infra_losses": element.infra_losses,
+        "preemptions": element.preemptions,
         "eligible_at": rfc3339(element.eligible_at),
     }
 

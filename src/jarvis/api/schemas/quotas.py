@@ -79,6 +79,21 @@ class QueuePage(Answer):
     next: None
 
 
+class LicenseOut(Answer):
+    """``tasks``: those that have some of them and may be seen."""
+
+    license: str
+    total: Count
+    used: Count
+    free: Count
+    tasks: list[int]
+
+
+class LicensePage(Answer):
+    items: list[LicenseOut]
+    next: None
+
+
 class ReasonOut(Answer):
     reason: str
     text: str

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
 from jarvis.core.globs import LONGEST, MAX_GLOBS
-from jarvis.core.task import BALANCERS, MAX_PRIORITY, PRIORITIES
+from jarvis.core.task import BALANCERS, LICENSE, MAX_PRIORITY, PRIORITIES
 
 MAX_PUSHES = 100
 MAX_ASKED = 5000
@@ -35,6 +35,7 @@ _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _CLASSES = r"^(any|exit|oom|timeout|node_lost|signal:[1-9]\d?|exit:\d{1,3}|exception:\w{1,100})$"
 _RANGES = r"^\d{1,9}(-\d{1,9}(:\d{1,9})?)?(,\d{1,9}(-\d{1,9}(:\d{1,9})?)?)*(%\d{1,9})?$"
 _LABEL = r"^[A-Za-z0-9._/-]{1,100}(!?=[^\x00-\x1f\x7f-\x9f]{0,200})?$"
+_NEAR = r"^[A-Za-z0-9._/-]{1,100}(@[A-Za-z0-9._/-]{1,100})?(:([1-9]\d?|100))?$"
 _PRIORITY = [{"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}, {"enum": sorted(PRIORITIES)}]
 
 Short = Annotated[str, Field(max_length=4096)]
@@ -51,6 +52,9 @@ Priority = Annotated[int | str, _shown(anyOf=_PRIORITY)]
 Array = Annotated[str, _shown(type="string", pattern=_RANGES)]
 After = Annotated[Short, _shown(type="string", pattern=r"^(after(ok|any|notok):)?[1-9]\d{0,17}$")]
 Label = Annotated[Short, _shown(type="string", maxLength=310, pattern=_LABEL)]
+Key = Annotated[Short, _shown(type="string", maxLength=100, pattern=r"^[A-Za-z0-9._/-]{1,100}$")]
+Near = Annotated[Short, _shown(type="string", maxLength=210, pattern=_NEAR)]
+Preferred = Annotated[Short, _shown(type="string", maxLength=314, pattern=_LABEL)]
 Mount = Annotated[Short, _shown(type="string", pattern=r"^[^:\x00]+:/[^:\x00]*(:r[ow])?$")]
 Push = Annotated[str, _shown(type="string", pattern=r"^([0-9a-f]{64}|\$\{\{.+\}\})$")]
 Glob = Annotated[
@@ -59,6 +63,10 @@ Glob = Annotated[
 FailureClass = Annotated[Short, _shown(type="string", pattern=_CLASSES)]
 Resources = Annotated[
     dict[str, Amount], Field(json_schema_extra={"propertyNames": {"pattern": r"^[a-z][a-z0-9_.-]{0,62}$"}})
+]
+Licenses = Annotated[
+    dict[str, Annotated[int, Field(ge=1, le=1_000_000)]],
+    Field(json_schema_extra={"propertyNames": {"pattern": LICENSE}}),
 ]
 Env = Annotated[dict[str, Text], Field(json_schema_extra={"propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"}})]
 
@@ -118,9 +126,15 @@ class TaskIn(Strict):
     grace: Duration = 10.0
     retry: RetryIn = Field(default_factory=RetryIn)
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
     hold: bool = False
     constraints: list[Label] = []
     tolerations: list[Word] = []
+    keys: list[Key] = []
+    near: list[Near] = []
+    apart: list[Near] = []
+    prefer: list[Preferred] = []
+    licenses: Licenses = {}
     balancer: Annotated[str, _shown(enum=sorted(BALANCERS))] | None = None
     env: Env = {}
     cwd: PathText | None = None
@@ -182,9 +196,15 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     grace: int | float | str = 10.0
     retry: RetryFast = _ONCE
     on_lost: Literal["rerun", "fence", "never"] = "rerun"
+    preemptible: bool = True
     hold: bool = False
     constraints: list[str] = []
     tolerations: list[str] = []
+    keys: list[str] = []
+    near: list[str] = []
+    apart: list[str] = []
+    prefer: list[str] = []
+    licenses: dict[str, int] = {}
     balancer: str | None = None
     env: dict[str, str] = {}
     cwd: str | None = None

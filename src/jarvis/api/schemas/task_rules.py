@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Literal
 
 from jarvis.api.schemas.task_in import MAX_PUSHES, FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
@@ -17,14 +18,18 @@ from jarvis.core.states import Cause
 from jarvis.core.task import (
     BALANCERS,
     INLINE_LIMIT,
+    LICENSE,
     MAX_PRIORITY,
+    MOST_WEIGHT,
     PRIORITIES,
+    Affinity,
     AfterKind,
     ArraySpec,
     Constraint,
     Container,
     Dependency,
     FunctionCall,
+    Preference,
     StepInput,
     TaskSpec,
     parse_array,
@@ -34,6 +39,9 @@ MAX_ITEMS = 1000
 _AFTER: dict[str, AfterKind] = {"afterok": "afterok", "afterany": "afterany", "afternotok": "afternotok"}
 _CONSTRAINT = re.compile(r"([A-Za-z0-9._/-]{1,100})(?:(!?=)(.{0,200}))?\Z")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_KEY = re.compile(r"[A-Za-z0-9._/-]{1,100}\Z")
+_NEAR = re.compile(r"([A-Za-z0-9._/-]{1,100})(?:@([A-Za-z0-9._/-]{1,100}))?(?::([0-9]{1,3}))?\Z")
+_LICENSE = re.compile(LICENSE + r"\Z")
 _INTEGER = re.compile(r"-?\d{1,7}\Z")
 _CLASS = re.compile(r"exit:\d{1,3}|signal:\d{1,2}|exception:[\w.]{1,200}")
 _CLASSES = frozenset({"any", *Cause})
@@ -67,9 +75,14 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         grace=10.0 if task.grace == 10.0 else duration(task.grace, "grace"),
         retry=_retry(task.retry),
         on_lost=task.on_lost,
+        preemptible=task.preemptible,
         hold=task.hold,
         constraints=tuple([_constraint(c, i) for i, c in enumerate(_few(task.constraints, "constraints"))]),
         tolerations=tuple([word(t, f"tolerations.{i}") for i, t in enumerate(_few(task.tolerations, "tolerations"))]),
+        keys=_keys(task.keys) if task.keys else (),
+        affinities=_affinities(task) if task.near or task.apart else (),
+        preferences=_preferences(task.prefer) if task.prefer else (),
+        licenses=_licenses(task.licenses) if task.licenses else {},
         balancer=None if task.balancer is None else _balancer(task.balancer),
         env=_env(task.env) if task.env else {},
         cwd=_path(task.cwd, "cwd"),
@@ -241,8 +254,43 @@ def _dependency(given: str, field: str) -> Dependency:
     return Dependency(_AFTER[kind or "afterok"], number)
 
 
-def _constraint(given: str, position: int) -> Constraint:
-    field = f"constraints.{position}"
+def _keys(given: list[str]) -> tuple[str, ...]:
+    for i, key in enumerate(_few(given, "keys")):
+        if not _KEY.match(key):
+            raise InvalidValue(f"keys.{i}", key, "a key of letters, digits, '.', '_', '/' and '-'")
+    return tuple(dict.fromkeys(given))
+
+
+def _affinities(task: TaskIn | TaskFast) -> tuple[Affinity, ...]:
+    kinds: tuple[tuple[Literal["near", "apart"], list[str]], ...] = (("near", task.near), ("apart", task.apart))
+    return tuple([_affinity(kind, g, i) for kind, given in kinds for i, g in enumerate(_few(given, kind))])
+
+
+def _affinity(kind: Literal["near", "apart"], given: str, position: int) -> Affinity:
+    """``db``, ``db@rack``, ``db@rack:50``."""
+    match = _NEAR.match(given)
+    weight = int(match[3]) if match is not None and match[3] else None
+    if match is None or (weight is not None and not 1 <= weight <= MOST_WEIGHT):
+        raise InvalidValue(f"{kind}.{position}", given, "KEY or KEY@LABEL, and :WEIGHT from 1 to 100 for a wish")
+    return Affinity(kind, match[1], match[2] or "", weight or 0)
+
+
+def _preferences(given: list[str]) -> tuple[Preference, ...]:
+    """``zone=a`` or ``zone=a:50``."""
+    found = []
+    for i, wish in enumerate(_few(given, "prefer")):
+        body, colon, last = wish.rpartition(":")
+        weighed = bool(colon) and last.isascii() and last.isdigit() and len(last) <= 3
+        weight = int(last) if weighed else MOST_WEIGHT
+        if not 1 <= weight <= MOST_WEIGHT:
+            raise InvalidValue(f"prefer.{i}", wish, "a weight from 1 to 100 behind ':'")
+        c = _constraint(body if weighed else wish, i, "prefer")
+        found.append(Preference(c.label, c.op, c.value, weight))
+    return tuple(found)
+
+
+def _constraint(given: str, position: int, of: str = "constraints") -> Constraint:
+    field = f"{of}.{position}"
     match = _CONSTRAINT.match(word(given, field, 310))
     if match is None:
         raise InvalidValue(field, given, "label=value, label!=value or label")
@@ -250,6 +298,17 @@ def _constraint(given: str, position: int) -> Constraint:
     if op is None:
         return Constraint(label, "exists")
     return Constraint(label, "=" if op == "=" else "!=", value)
+
+
+def _licenses(given: Mapping[str, int]) -> dict[str, int]:
+    if len(given) > 100:
+        raise InvalidValue("licenses", len(given), "at most 100 kinds")
+    for name, count in given.items():
+        if not _LICENSE.match(name):
+            raise InvalidValue("licenses", name, "a name of small letters, digits, '_', '.' and '-'")
+        if not 1 <= count <= 1_000_000:
+            raise InvalidValue(f"licenses.{name}", count, "a whole number from 1 to 1,000,000")
+    return dict(given)
 
 
 def _env(given: Mapping[str, str]) -> dict[str, str]:

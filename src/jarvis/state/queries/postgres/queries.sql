@@ -176,14 +176,14 @@ WHERE t.id = u.id;
 -- name: element_put
 -- Elements as they stand.
 INSERT INTO element (task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code,
-                     signal, cause, wish)
+                     signal, cause, wish, preemptions)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
                      $8::bigint[], $9::bytea[], $10::double precision[], $11::text[], $12::bigint[], $13::bigint[],
-                     $14::text[], $15::text[])
+                     $14::text[], $15::text[], $16::bigint[])
 ON CONFLICT (task, idx) DO UPDATE SET state = excluded.state, attempt = excluded.attempt, token = excluded.token,
     node = excluded.node, failures = excluded.failures, infra_losses = excluded.infra_losses, lost_on = excluded.lost_on,
     eligible_at = excluded.eligible_at, reason = excluded.reason, exit_code = excluded.exit_code, signal = excluded.signal,
-    cause = excluded.cause, wish = excluded.wish;
+    cause = excluded.cause, wish = excluded.wish, preemptions = excluded.preemptions;
 -- name: attempt_insert
 -- The fence of assignments: committed before a node hears of them.
 INSERT INTO attempt (task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at,
@@ -245,7 +245,7 @@ WHERE t.id = ANY($1::bigint[]) AND n.ended_at IS NOT NULL ORDER BY t.id;
 -- name: element_columns
 -- Not asked by itself.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause,
-       wish FROM element;
+       wish, preemptions FROM element;
 -- name: attempt_columns
 -- Not asked by itself.
 SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,

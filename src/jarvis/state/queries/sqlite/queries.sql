@@ -99,20 +99,24 @@ SELECT state, count(*) FROM task GROUP BY state;
 -- name: element_put
 -- An element as it stands.
 INSERT OR REPLACE INTO element
-(task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+(task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
+ preemptions)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: element_list_live
 -- Of the tasks in a json list, those not at their end.
-SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
+       preemptions
 FROM element WHERE task IN (SELECT value FROM json_each(?)) AND state NOT IN
 ('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY task, idx;
 -- name: element_get
 -- One element.
-SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
+       preemptions
 FROM element WHERE task = ? AND idx = ?;
 -- name: element_list
 -- A page of a task's elements in some states (null: any).
-SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish
+SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
+       preemptions
 FROM element WHERE task = :task AND idx > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
 ORDER BY idx LIMIT :limit;
 -- name: attempt_insert

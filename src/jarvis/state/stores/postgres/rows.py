@@ -29,7 +29,7 @@ def task_columns(tasks: Iterable[Task]) -> Columns:
 
 
 def element_columns(elements: Iterable[Element]) -> Columns:
-    return columns([element_to_row(e) for e in elements], 15)
+    return columns([element_to_row(e) for e in elements], 16)
 
 
 def new_attempt_columns(attempts: Iterable[Attempt]) -> Columns:

@@ -1,0 +1,53 @@
+"""PURE: preemption in words: for whom something stops, for whose end something waits, and whom a task would preempt."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from jarvis.core.ids import ElementKey
+from jarvis.core.states import State
+from jarvis.core.task import Task
+from jarvis.scheduler import whatif
+from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.cycle import Policy, plan_cycle
+from jarvis.scheduler.filters import Reason
+from jarvis.scheduler.outcomes import PREEMPTED
+from jarvis.scheduler.policy.preemption import Claim
+from jarvis.scheduler.victims import named
+
+LOOKED_LONG_AGO = float("-inf")
+
+
+def waiting_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
+    """Of what is queued: what was stopped for it, and that it was stopped itself."""
+    claim = cluster.claims.get(key)
+    if claim is not None:
+        yield Reason("WaitingForPreempted", f"{_of(cluster, claim)} stops for it")
+    element = cluster.elements.get(key)
+    if element is not None and element.state is State.QUEUED and element.reason == PREEMPTED:
+        yield Reason(PREEMPTED, f"attempt {element.attempt} made room for something more urgent, and it goes on later")
+
+
+def stopping_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
+    """Of what is stopping: for whom, if it is preempted."""
+    element = cluster.elements.get(key)
+    if element is None or element.wish != "preempt":
+        return
+    number = cluster.attempts[key].number
+    found = [who for who, claim in cluster.claims.items() if (key, number) in claim.victims]
+    yield Reason(
+        PREEMPTED, f"it stops for {f'task {found[0]}' if found else 'something more urgent'}, and goes on later"
+    )
+
+
+def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
+    """Whom a task that nobody submitted would have stopped, asked of the engine."""
+    asked = whatif.question(cluster, [task])
+    asked.elements, asked.victims_looked_at = cluster.elements, LOOKED_LONG_AGO
+    claim = plan_cycle(asked, replace(policy, ahead_seconds=0.0), now, seed=cluster.last_seq).claims.get(
+        ElementKey(task.id)
+    )
+    return None if claim is None else Reason("WaitingForPreempted", f"{_of(cluster, claim)} would stop for it")
+
+
+def _of(cluster: Cluster, claim: Claim) -> str:
+    return f"task {named(claim)} on {cluster.nodes[claim.node].node.name}"

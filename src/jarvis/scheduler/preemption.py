@@ -1,0 +1,300 @@
+"""PURE: preemption within a cycle: what others were stopped for comes first, and what still waits may have others stopped.
+
+A claim keeps the room on its node until its victims have ended and what it is for has started. It lives in the leader's memory
+alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
+"""
+
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
+from typing import TYPE_CHECKING, NamedTuple
+
+from jarvis.core.gpus import pick
+from jarvis.core.ids import ElementKey
+from jarvis.core.resources import Resources, add, fits
+from jarvis.core.states import State
+from jarvis.core.task import Task
+from jarvis.scheduler.cluster import Cluster, Placed
+from jarvis.scheduler.heads import Head
+from jarvis.scheduler.policy.order import weight_of
+from jarvis.scheduler.policy.preemption import (
+    NOTHING_FOUND,
+    Best,
+    Candidate,
+    Claim,
+    Preemption,
+    Search,
+    Standing,
+    beats,
+    may_stop,
+    some_set,
+)
+from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.task_queue import Entry, class_of
+
+if TYPE_CHECKING:
+    from jarvis.scheduler.cycle import Cycle
+
+LOOK_S = 1.0
+"""How often it is asked whom what waits could preempt."""
+LANE_LOOK = 8
+"""Entries of a lane that are looked at: an old task may stand before an urgent one."""
+PREEMPTORS_MOST = 32
+"""Tasks a look for which victims are sought, those of the highest standing."""
+NODES_MOST = 512
+"""Nodes a task on which victims are sought."""
+STEPS_MOST = 2000
+"""Of the search for the cheapest set, a task; what was found by then is taken."""
+_STOPPABLE = frozenset({State.ASSIGNED, State.STARTING, State.RUNNING})
+
+
+# ---------------------------------------------------------------- what others were stopped for
+
+
+def place_claimed(cycle: "Cycle") -> None:
+    """Each claim's task starts if it can, anywhere; else its room is kept as long as a victim is on its way out."""
+    live = dict(_live_claims(cycle))
+    for claim, task, _, pool in live.values():
+        cycle.choice.keep(claim.node, pool.need, cycle.seconds(task))
+    for key, (claim, task, position, pool) in live.items():
+        seconds = cycle.seconds(task)
+        cycle.choice.give_back(claim.node, seconds)
+        if not cycle.within(task, pool):
+            continue
+        if cycle.place(pool, task, position):
+            cycle.taken.add(key)
+        elif is_coming(cycle.cluster, claim):
+            cycle.taken.add(key)
+            cycle.plan.claims[key] = claim
+            cycle.choice.keep(claim.node, pool.need, seconds)
+            cycle.will_have(task, pool)
+
+
+def is_coming(cluster: Cluster, claim: Claim) -> bool:
+    """Whether room is still on its way: a victim has not ended, or what was given ahead is not taken back yet."""
+    view = cluster.nodes[claim.node]
+    return bool(view.ahead) or any(number in view.placed for _, number in claim.victims)
+
+
+def _live_claims(cycle: "Cycle") -> Iterator[tuple[ElementKey, tuple[Claim, Task, int, Pool]]]:
+    """Those whose task still waits, on nodes that may still take it; of several on a node in their order."""
+    for key, claim in cycle.cluster.claims.items():
+        task = cycle.cluster.tasks.get(key.task)
+        position = None if task is None else cycle.position_of(task, key)
+        if task is None or position is None:
+            continue
+        pool = cycle.pool(class_of(task.spec))
+        if claim.node in pool.group.members:
+            yield key, (claim, task, position, pool)
+
+
+# ---------------------------------------------------------------- whom what waits may preempt
+
+
+class Preemptor(NamedTuple):
+    """What waits, and what it may take: of lower standing, and if its project is ``covered``, what others borrow."""
+
+    covered: bool
+    standing: Standing
+    entry: Entry
+    key: ElementKey
+    task: Task
+    position: int
+    pool: Pool
+
+
+def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
+    """Claims for what waits, does not fit anywhere now and would fit without some that it may preempt."""
+    cluster = cycle.cluster
+    if not len(cluster.queue) or cycle.now - cluster.victims_looked_at < LOOK_S:
+        return
+    cycle.plan.looked_for_victims = True
+    look: Look | None = None
+    for waiting in _preemptors(cycle):
+        if look is None:
+            look = Look(cycle, rules)
+        if look.is_in_vain(waiting) or not cycle.within(waiting.task, waiting.pool) or cycle.throttled(waiting.task):
+            continue
+        claim = look.claim_for(waiting)
+        if claim is not None:
+            cycle.plan.claims[waiting.key] = claim
+            cycle.choice.keep(claim.node, waiting.pool.need, cycle.seconds(waiting.task))
+            cycle.will_have(waiting.task, waiting.pool)
+
+
+def standing_of(cycle: "Cycle", task: Task) -> Standing:
+    return Standing(cycle.policy.queue_tiers.get(task.spec.queue, 0), task.spec.priority)
+
+
+def _preemptors(cycle: "Cycle") -> list[Preemptor]:
+    """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
+    queue, plan = cycle.cluster.queue, cycle.plan
+    done = {decision.key for decision in plan.decisions} | plan.claims.keys()
+    claimed = {key.task for key in plan.claims}
+    found: dict[int, Preemptor] = {}
+    for placement_class in queue.classes():
+        pool = cycle.pool(placement_class)
+        for lane in queue.lanes(placement_class):
+            head = Head(cycle.cluster, lane, pool)
+            for _ in range(LANE_LOOK):
+                task = _next_waiting(head, done)
+                if task is None:
+                    break
+                key = task.key_at(head.position)
+                if task.id not in claimed and key not in cycle.taken and head.entry is not None:
+                    one = Preemptor(
+                        cycle.covers(task), standing_of(cycle, task), head.entry, key, task, head.position, pool
+                    )
+                    found.setdefault(task.id, one)
+                head.skip_task()
+    return nsmallest(PREEMPTORS_MOST, found.values(), key=_first_served)
+
+
+def _first_served(waiting: Preemptor) -> tuple[bool, int, int, Entry]:
+    return not waiting.covered, -waiting.standing.tier, -waiting.standing.priority, waiting.entry
+
+
+def _next_waiting(head: Head, done: set[ElementKey]) -> Task | None:
+    head.settle()
+    while head.task is not None and head.task.key_at(head.position) in done:
+        head.advance()
+    return head.task
+
+
+class Look:
+    """One look at everything that runs, for all that wait."""
+
+    def __init__(self, cycle: "Cycle", rules: Preemption) -> None:
+        self.cycle, self.cluster, self.choice, self.rules = cycle, cycle.cluster, cycle.choice, rules
+        self.left = rules.most
+        self._standings = {standing_of(cycle, cycle.cluster.tasks[key.task]) for key in cycle.cluster.attempts}
+        self._on: dict[int, list[Candidate]] = {}
+        self._in_vain: set[tuple[object, ...]] = set()
+        self.guarantees = cycle.guarantees
+        if self.guarantees:
+            self._count_leaving()
+
+    def _count_leaving(self) -> None:
+        """Projects have lost already what is being stopped."""
+        assert self.guarantees is not None
+        for key, element in self.cluster.elements.items():
+            if element.state is State.CANCELLING:
+                task = self.cluster.tasks[key.task]
+                self.guarantees.give(task.project, task.spec.resources, -1)
+
+    def is_in_vain(self, waiting: Preemptor) -> bool:
+        """Nothing that runs is of lower standing, or none of the same shape and standing found anything."""
+        if self._kind(waiting) in self._in_vain:
+            return True
+        return not waiting.covered and not any(beats(self.rules, waiting.standing, other) for other in self._standings)
+
+    def _kind(self, waiting: Preemptor) -> tuple[object, ...]:
+        return waiting.pool.placement_class, waiting.standing, waiting.covered, waiting.task.project
+
+    def claim_for(self, waiting: Preemptor) -> Claim | None:
+        best = self._cheapest(waiting)
+        if best is None:
+            self._in_vain.add(self._kind(waiting))
+            return None
+        node, victims = best
+        for victim in victims:
+            if not victim.stopping:
+                self.left -= 1
+                if self.guarantees:
+                    self.guarantees.give(victim.project, victim.need, -1)
+        gone = {victim.key for victim in victims}
+        self._on[node] = sorted(
+            c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.candidates_on(node)
+        )  # fmt: skip
+        return Claim(node, tuple((victim.key, victim.number) for victim in victims))
+
+    def _cheapest(self, waiting: Preemptor) -> tuple[int, tuple[Candidate, ...]] | None:
+        """The node and the victims; None too where it fits without any: then it is not room that it waits for."""
+        asked: list[tuple[Best, int, Question]] = []
+        for node in self._nodes(waiting.pool):
+            question = Question(self, waiting, node)
+            if question.enough(()) and not self.cluster.nodes[node].ahead:
+                return None
+            if question.candidates and question.enough(question.candidates):
+                asked.append((some_set(question.candidates, question.enough, question.permitted), node, question))
+        asked.sort(key=lambda found: (found[0][:3], found[1]))
+        best, at, steps = NOTHING_FOUND, 0, STEPS_MOST
+        for bound, node, question in asked:
+            search = Search(question.enough, question.permitted, steps)
+            found = search.run(question.candidates, min(best, bound) if bound.many else best)
+            steps = search.steps
+            if found.victims and found < best:
+                best, at = found, node
+        return (at, best.victims) if best.victims else None
+
+    def _nodes(self, pool: Pool) -> list[int]:
+        nodes = self.cluster.nodes
+        return sorted(n for n in pool.group.members if fits(pool.need, nodes[n].node.resources))[:NODES_MOST]
+
+    def candidates_on(self, node: int) -> list[Candidate]:
+        """What may be stopped there at all, the least loss first."""
+        found = self._on.get(node)
+        if found is None:
+            placed = self.cluster.nodes[node].placed
+            every = (self._candidate(number, one) for number, one in placed.items() if not one.ahead)
+            found = self._on[node] = sorted(one for one in every if one is not None)
+        return found
+
+    def _candidate(self, number: int, placed: Placed) -> Candidate | None:
+        key = placed.key
+        element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
+        candidate = Candidate(
+            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True
+        )  # fmt: skip
+        if element.state is State.CANCELLING:
+            return candidate if element.wish == "preempt" else None
+        if element.state not in _STOPPABLE or element.wish or element.preemptions >= self.rules.times:
+            return None
+        attempt = self.cluster.attempts[key]
+        since = attempt.started_at or attempt.assigned_at
+        if self.cycle.now - since < self.rules.protect or not may_stop(self.rules, task.spec):
+            return None
+        since = max(since, placed.saved_at or since) if attempt.started_at is not None else self.cycle.now
+        weight = weight_of(self.cluster.order_of(task.spec.queue), task.spec)
+        return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
+
+
+class Question:
+    """What a task needs on a node, and whom it may stop there."""
+
+    def __init__(self, look: Look, waiting: Preemptor, node: int) -> None:
+        self.look, self.waiting = look, waiting
+        self.need, self.gpu = waiting.pool.need, waiting.pool.gpu
+        self.free, self.gpus = look.choice.free(node), look.choice.gpus_of(node)
+        self.candidates = [c for c in look.candidates_on(node) if self._may_take(c)]
+
+    def _may_take(self, candidate: Candidate) -> bool:
+        waiting, look = self.waiting, self.look
+        if candidate.key.task == waiting.task.id:
+            return False
+        borrowed = waiting.covered and candidate.project != waiting.task.project
+        return borrowed or beats(look.rules, waiting.standing, candidate.standing)
+
+    def enough(self, victims: Sequence[Candidate]) -> bool:
+        free: Resources = self.free
+        for victim in victims:
+            free = add(free, victim.need)
+        if not fits(self.need, free):
+            return False
+        if not self.gpu:
+            return True
+        gpus = list(self.gpus)
+        for victim in victims:
+            for index, amount in victim.shares:
+                gpus[index] += amount
+        return pick(gpus, self.gpu) is not None
+
+    def permitted(self, victims: Sequence[Candidate]) -> bool:
+        """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""
+        new = [victim for victim in victims if not victim.stopping]
+        if len(new) > self.look.left:
+            return False
+        guarantees, mine = self.look.guarantees, self.waiting.task.project
+        if not guarantees:
+            return True
+        others = {victim.project for victim in new} - {mine}
+        return all(guarantees.spares(p, (v.need for v in new if v.project == p)) for p in others)
