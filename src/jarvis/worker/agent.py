@@ -131,14 +131,9 @@ class Agent:
             files,
         )
         self.streams = Streams(
-            self.machine,
-            self.supervisor,
-            self.session.say,
-            self._output_of,
-            self.spawn,
-            self.processes.exec_place,
+            self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place,
             self.containers.execute,
-        )
+        )  # fmt: skip
 
     def _session(self) -> Session:
         """To the server of this machine, by its token, or to those of the cluster that this node has joined."""
