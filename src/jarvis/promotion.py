@@ -37,6 +37,7 @@ SMALL = {
     "node_replica": "node, replica",
     "quota": "project, owner, body",
     "used": "project, owner, body",
+    "booking": "id, body",
     "command": "id, at, body, outcome",
     "report": "id, node, body",
     "workflow": (

@@ -1,9 +1,11 @@
 """One suite for every store: what one adapter promises, all do."""
 
+import msgspec
 import pytest
 from tests.contract.harness import Ticking, attempt, commit, element, end, insert, key, new
 
 from jarvis.core.attempt import Placement, Usage
+from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import CursorTooOld, IdempotencyConflict, StaleEpoch
@@ -156,6 +158,18 @@ async def test_nodes_and_their_ids(store: Store) -> None:
     assert (node.name, node.seen_at, node.health) == ("n1", 50.0, {"load1": 0.5})
     await commit(store, lead, nodes_removed=[1])
     assert await store.node_list() == [] and await store.node_next_id() == 2, "an id is never reused"
+
+
+async def test_bookings(store: Store) -> None:
+    lead = await store.leadership_acquire("a", 0)
+    assert await store.booking_list() == []
+    whole = Booking(id=7, nodes=("n1", "n2"), begin=10.0, end=20.0, reason="disks", by="root")
+    kept = Booking(id=3, nodes=("n1",), begin=5.0, end=20.0, project="A", user="ann")
+    await commit(store, lead, bookings={7: whole, 3: kept})
+    assert await store.booking_list() == [kept, whole]
+    begun = msgspec.structs.replace(whole, begun=True)
+    await commit(store, lead, bookings={7: begun, 3: None, 4: None})
+    assert await store.booking_list() == [begun]
 
 
 async def test_quotas_and_what_was_used(store: Store) -> None:

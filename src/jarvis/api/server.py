@@ -21,6 +21,7 @@ from jarvis.api.routes import (
     events,
     joining,
     logs,
+    maintenance,
     nodes,
     peers,
     quotas,
@@ -48,6 +49,7 @@ ROUTERS = (
     cluster.router,
     tokens.router,
     quotas.router,
+    maintenance.router,
     workflows.router,
     schedules.router,
 )

@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quota": ("jarvis.cli.quotas", "Limit what projects and users may have at once."),
     "project": ("jarvis.cli.quotas", "Show projects."),
     "queue": ("jarvis.cli.quotas", "Show queues."),
+    "maintenance": ("jarvis.cli.maintenance", "Plan times in which nodes take no tasks."),
+    "reservation": ("jarvis.cli.maintenance", "Keep nodes for one project or user for a time."),
     "license": ("jarvis.cli.quotas", "Show licences and other counters of the cluster."),
     "usage": ("jarvis.cli.quotas", "Print what projects and users used."),
     "plan": ("jarvis.cli.plan", "Say whether a task would start now, wait, or never run."),

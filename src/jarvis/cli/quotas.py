@@ -10,6 +10,7 @@ from jarvis.sdk.client import Client
 from jarvis.sdk.errors import NoSuchObject
 
 TAKEN_S = 5.0
+GUARANTEES = {"cpu": "cpus", "memory": "mem", "gpu": "gpus"}
 
 
 @click.group()
@@ -24,14 +25,19 @@ def quota() -> None:
 @click.option("--mem", help="Memory on nodes at once, like 64G.")
 @click.option("--gpus", help="GPUs on nodes at once.")
 @click.option("--resource", multiple=True, metavar="NAME=AMOUNT", help="Of any other resource.")
+@click.option("--guaranteed-cpus", help="Cpus that the project is sure to get; others may borrow what it does not use.")
+@click.option("--guaranteed-mem", help="Memory likewise.")
+@click.option("--guaranteed-gpus", help="GPUs likewise.")
 @click.option("--running", type=click.IntRange(0), help="Elements on nodes at once.")
 @click.option("--tasks", type=click.IntRange(0), help="Tasks that have not ended; more are refused.")
 @click.option("--weight", type=float, help="Of the project among projects.")
 def set_(project: str, user: str, cpus: str | None, mem: str | None, gpus: str | None, resource: tuple[str, ...],
-         running: int | None, tasks: int | None, weight: float | None) -> None:  # fmt: skip
+         running: int | None, tasks: int | None, weight: float | None, **guaranteed: str | None) -> None:  # fmt: skip
     """Set the quota as a whole: what is not named has no limit. What runs goes on."""
     named = {"cpu": cpus, "memory": mem, "gpu": gpus} | {name: amount for name, _, amount in map(_pair, resource)}
+    sure = {name: guaranteed[f"guaranteed_{option}"] for name, option in GUARANTEES.items()}
     body: dict[str, Any] = {"resources": {name: amount for name, amount in named.items() if amount is not None}}
+    body |= {"guaranteed": {name: amount for name, amount in sure.items() if amount is not None}}
     body |= {n: v for n, v in (("running", running), ("tasks", tasks), ("weight", weight)) if v is not None}
     with Client() as client:
         client.connection.request("PUT", f"/quotas/{project}", json_body=body, params={"user": user} if user else None)
@@ -90,10 +96,11 @@ def list_quotas(output: str) -> None:
 
 def _table(quotas: list[dict[str, Any]]) -> None:
     rows = [
-        (q["project"], q["user"], _amounts(q["resources"]), _none(q["running"]), _none(q["tasks"]), _none(q["weight"]))
+        (q["project"], q["user"], _amounts(q["resources"]), _amounts(q["guaranteed"]), _none(q["running"]),
+         _none(q["tasks"]), _none(q["weight"]))
         for q in quotas
-    ]
-    print_table(("PROJECT", "USER", "RESOURCES", "RUNNING", "TASKS", "WEIGHT"), rows)
+    ]  # fmt: skip
+    print_table(("PROJECT", "USER", "RESOURCES", "GUARANTEED", "RUNNING", "TASKS", "WEIGHT"), rows)
 
 
 def _amounts(resources: dict[str, Any]) -> str:

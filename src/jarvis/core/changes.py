@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from jarvis.core.attempt import Attempt
+from jarvis.core.booking import Booking
 from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
@@ -34,6 +35,8 @@ class Changes:
     reports_done: list[int] = field(default_factory=list)
     quotas: dict[tuple[str, str], Quota | None] = field(default_factory=dict)
     """By (project, user); None where there is none any more."""
+    bookings: dict[int, Booking | None] = field(default_factory=dict)
+    """None where it has ended."""
     used: dict[tuple[str, str], Used] = field(default_factory=dict)
     workflows: dict[int, Workflow] = field(default_factory=dict)
     steps: dict[tuple[int, str], Step] = field(default_factory=dict)

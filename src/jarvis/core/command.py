@@ -9,7 +9,7 @@ Verb = Literal[
     "workflow_cancel", "workflow_pause", "workflow_resume", "workflow_decide",
     "schedule_pause", "schedule_resume", "schedule_remove", "schedule_trigger", "schedule_backfill", "schedule_event",
     "node_cordon", "node_uncordon", "node_drain", "node_resume", "node_remove", "node_label", "node_taint",
-    "quota_set", "quota_remove",
+    "quota_set", "quota_remove", "booking_add", "booking_remove",
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ class NewCommand(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     index: int | None = None
     node: int | None = None
     project: str | None = None
-    """Of a quota; ``args`` may name a ``user`` in it."""
+    """Of a quota or a booking; ``args`` may name a ``user`` in it."""
     workflow: int | None = None
     schedule: int | None = None
     args: Args = {}

@@ -56,13 +56,13 @@ def _bounded(amount: int, field: str, given: object) -> int:
     return amount
 
 
-def parse_resources(given: Mapping[str, object]) -> Resources:
+def parse_resources(given: Mapping[str, object], within: str = "resources") -> Resources:
     """A vector from what users write, for example ``{"cpu": "1000m", "memory": "512Mi", "gpu": 1, "licence": 2}``."""
     out: Resources = {}
     for name, value in given.items():
         if not _NAME.match(name):
-            raise InvalidValue("resources", name, "a name of lower-case letters, digits, '_', '.', '-' (at most 63)")
-        field = f"resources.{name}"
+            raise InvalidValue(within, name, "a name of lower-case letters, digits, '_', '.', '-' (at most 63)")
+        field = f"{within}.{name}"
         amount = parse_bytes(value, field) if name in BYTE_NAMES else parse_thousandths(value, field)
         if amount:
             out[name] = amount

@@ -17,6 +17,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
+from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
@@ -48,6 +49,12 @@ class _Search(NamedTuple):
     until: float
     peek: bool
     aside: list[tuple[float, int]]
+    owner: tuple[str, str]
+    latest: float
+    """When its limit ends it, if it starts now."""
+
+
+_ANYTHING = _Search(0, NEVER, True, [], ("", ""), NEVER)
 
 
 class Choice:
@@ -73,6 +80,7 @@ class Choice:
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
 
     # ------------------------------------------------------------ pools
@@ -87,7 +95,7 @@ class Choice:
         """Whether some node has room for the class, or may be given work ahead."""
         if not pool.is_open:
             return False
-        return pool.balancer == "spread" or self._best(pool, 0, NEVER, peek=True) is not None
+        return pool.balancer == "spread" or self._best(pool, _ANYTHING) is not None
 
     def _spread_pool(self, pool: Pool, task: int) -> Pool:
         at = (pool.placement_class, task)
@@ -100,8 +108,9 @@ class Choice:
 
     # ------------------------------------------------------------ the best node
 
-    def choose(self, pool: Pool, task: Task, until: float) -> tuple[int, bool] | None:
-        """The best node with room, and whether it is assigned ahead of room there; None when there is none."""
+    def choose(self, pool: Pool, task: Task, until: float, latest: float = NEVER) -> tuple[int, bool] | None:
+        """The best node with room, and whether it is assigned ahead of room there; None when there is none. ``until``: when it is
+        expected to end; ``latest``: when its limit ends it."""
         self.too_long = False
         refused = self._refused.get(pool.placement_class)
         if refused is not None and until >= refused:
@@ -109,16 +118,15 @@ class Choice:
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
-        found = self._best(pool, task.id, until)
-        if self.too_long:
+        found = self._best(pool, _Search(task.id, until, False, [], (task.project, task.user), latest))
+        if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
 
-    def _best(self, pool: Pool, task: int, until: float, peek: bool = False) -> tuple[int, bool] | None:
-        search = _Search(task, until, peek, [])
+    def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
         exact = pool.wishes or pool.balancer in EXACT
         while True:
-            self._catch_up(pool, task, EVERYTHING if exact else PULL)
+            self._catch_up(pool, search.task, EVERYTHING if exact else PULL)
             found = self._first(pool, search, EVERYTHING if exact else LOOK)
             if found is not None or pool.cursor >= len(self.pools.log):
                 break
@@ -130,7 +138,7 @@ class Choice:
     def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members = pool.heap, pool.best, pool.group.members
-        task, until, peek, aside = search
+        task, until, peek, aside, owner, latest = search
         seen: tuple[float, int, bool] | None = None
         while True:
             if pool.at < len(pool.order):
@@ -148,6 +156,9 @@ class Choice:
                 continue
             if peek:
                 return node, room
+            if node in self.booked and self._runs_into(node, owner, latest + MARGIN_S if room else latest):
+                aside.append(heappop(heap))
+                continue
             if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
                 aside.append(heappop(heap))
                 continue
@@ -167,6 +178,15 @@ class Choice:
         if not self.extra and horizon.is_taken:
             return until < horizon.taken_to
         return horizon.fits(need, self.now, until)
+
+    def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
+        return in_the_way(self.booked[node], owner, self.now, latest) is not None
+
+    def bars(self, node: int, pool: Pool, task: Task, seconds: float) -> bool:
+        """Whether something other than room keeps a task from a node that suits its class."""
+        if pool.affine and self.around.refusal(self.nodes[node], pool.placement_class) is not None:
+            return True
+        return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
 
     def _draw(self, pool: Pool) -> None:
         """Take over what the shared order has before the heap."""
@@ -307,11 +327,14 @@ class Choice:
     def ever_fits(self, pool: Pool) -> bool:
         return any(fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
 
-    def reserve(self, pool: Pool, key: ElementKey, seconds: float) -> tuple[int, float] | None:
-        """The node and instant of the earliest start that the expected ends allow; from then on its room is spoken for."""
+    def reserve(
+        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str] = ("", "")
+    ) -> tuple[int, float] | None:
+        """The node and instant of the earliest start that the expected ends and bookings allow; from then on its room is spoken
+        for."""
         best: tuple[float, int] | None = None
         for node in self._reservable(pool, key):
-            start = self._horizon(node).earliest(pool.need, seconds)
+            start = self._earliest(node, pool.need, seconds, owner)
             if start != NEVER and (best is None or (start, node) < best):
                 best = start, node
         if best is None:
@@ -320,6 +343,13 @@ class Choice:
         self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
         self._horizon(node).take(pool.need, start, start + seconds)
         return node, start
+
+    def _earliest(self, node: int, need: Resources, seconds: float, owner: tuple[str, str]) -> float:
+        horizon, bookings = self._horizon(node), self.booked.get(node, ())
+        start = horizon.earliest(need, seconds)
+        while start != NEVER and (other := in_the_way(bookings, owner, start, start + seconds)) is not None:
+            start = horizon.earliest(need, seconds, other.end)
+        return start
 
     def keep(self, node: int, need: Resources, seconds: float) -> None:
         """Nobody else is given this room on the node, from now on; where GPUs are among it, none of its GPUs."""
@@ -349,10 +379,15 @@ class Choice:
         before = self.cluster.reservations.get(key)
         if before is not None and before[0] in pool.group.members:
             return [before[0]]
+        return self.large(pool)[:RESERVE_NODES]
+
+    def large(self, pool: Pool) -> list[int]:
+        """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
         large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
-        if pool.affine:
-            large = [n for n in large if self.around.refusal(self.nodes[n], pool.placement_class) is None]
-        return large[:RESERVE_NODES]
+        return [node for node in large if self.suits(pool, node)] if pool.affine else large
+
+    def suits(self, pool: Pool, node: int) -> bool:
+        return not pool.affine or self.around.refusal(self.nodes[node], pool.placement_class) is None
 
     def _horizon(self, node: int) -> Horizon:
         horizon = self.horizons.get(node)

@@ -14,6 +14,7 @@ import msgspec
 
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt, Usage
+from jarvis.core.booking import Booking
 from jarvis.core.gpus import Share, devices, pick
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
@@ -85,13 +86,15 @@ class NodeView:
     ends: list[tuple[float, int]] = field(default_factory=list)
     """(expected end, number) of what has one, ascending."""
     gpus_taken: dict[int, int] = field(default_factory=dict)
+    closed: str = ""
+    """Why it takes no work for a time: it is under maintenance."""
 
     @property
     def signature(self) -> tuple[object, ...]:
         """Room first, then all that decides whether it suits: two that are equal need no second look."""
         node = self.node
         return (
-            self.used, node.state, node.cordoned, node.draining, node.unfit, self.session is not None, node.resources,
+            self.used, node.state, node.cordoned, node.draining, node.unfit, self.closed, self.session is not None, node.resources,
             node.taints, tuple(node.labels.items()),
         )  # fmt: skip
 
@@ -238,6 +241,8 @@ class Cluster:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """By (project, user); a whole project's under (project, "")."""
     ledger: Ledger = field(default_factory=Ledger)
+    bookings: dict[int, Booking] = field(default_factory=dict)
+    """Maintenance and reservations that have not ended, by id."""
     carriers: Carriers = field(default_factory=Carriers)
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)

@@ -7,6 +7,7 @@ from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.bookings import on_booking
 from jarvis.scheduler.cluster import NodeView, Timer
 from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
@@ -19,13 +20,15 @@ CHECKPOINT_SIGNALS = frozenset({10, 12})
 """SIGUSR1 and SIGUSR2, on which programs write a checkpoint: less is lost when they are preempted afterwards."""
 
 
-def on_command(turn: Turn, command: NewCommand) -> str:
-    """Act on one command."""
+def on_command(turn: Turn, command: NewCommand, ident: int = 0) -> str:
+    """Act on one command, stored under a number if anybody asked for it."""
     if command.verb.startswith("node_"):
         view = turn.cluster.nodes.get(command.node or 0)
         return "no such node" if view is None else _NODE_VERBS[command.verb](turn, view, command)
     if command.verb.startswith("quota_"):
         return on_quota(turn, command)
+    if command.verb.startswith("booking_"):
+        return on_booking(turn, command, ident)
     task = turn.cluster.tasks.get(command.task or 0)
     if task is None:
         return "already ended"

@@ -22,10 +22,10 @@ from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.guarantees import Guarantees
 from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
-from jarvis.scheduler.policy.preemption import Claim, Preemption
+from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
-from jarvis.scheduler.preemption import look_for_victims, place_claimed
+from jarvis.scheduler.preemption import look_for_victims, place_claimed, place_covered
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
 AHEAD_SECONDS = 0.1
@@ -53,6 +53,7 @@ class Policy:
     fairness: Fairness = field(default_factory=Fairness)
     backfill: Backfill = field(default_factory=Backfill)
     preemption: Preemption | None = None
+    """None: nothing is preempted, unless a project is guaranteed what others have borrowed."""
     licenses: dict[str, int] = field(default_factory=dict)
     """Licences and other counters of the whole cluster: how many there are of each."""
 
@@ -118,14 +119,17 @@ class Cycle:
         if self.cluster.claims:
             place_claimed(self)
         heads = self._open_heads()
+        if heads and self.guarantees:
+            place_covered(self, heads)
         if heads and self.policy.backfill.keep and not self._kept_first():
             heads = []
         for tier in self._tiers(heads):
             if not self._go_through(self._line(tier)):
                 break
         self.plan.consumed = [(head.lane, head.consumed) for head in self.heads if head.consumed]
-        if self.policy.preemption is not None and not self.plan.exhausted:
-            look_for_victims(self, self.policy.preemption)
+        rules = self.policy.preemption or (RECLAIMING if self.guarantees else None)
+        if rules is not None and not self.plan.exhausted:
+            look_for_victims(self, rules)
         return self.plan
 
     # ------------------------------------------------------------ 1. which classes may find room
@@ -165,7 +169,7 @@ class Cycle:
     def _line(self, heads: list[Head]) -> Line:
         if self.policy.fairness.by == "nobody":
             return RankLine(heads)
-        return fair_line(self.cluster, heads, self.now)
+        return fair_line(self.cluster, heads, self.now, self.guarantees.changed if self.guarantees else {})
 
     def _kept_first(self) -> bool:
         """What had a reservation comes before everything. False when it holds up all others."""
@@ -204,10 +208,13 @@ class Cycle:
             if not self.within(task, head.pool):
                 line.drop()
             elif self.throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
-                self._skip(line, head)
+                self.skip(line, head)
             elif self.place(head.pool, task, head.position):
                 head.advance()
                 line.again(placed=True)
+            elif self.choice.booked and self.choice.too_long and not backfill.reserves and self.looked < backfill.look:
+                self.looked += 1
+                self.skip(line, head)
             elif backfill.name == "skip":
                 line.drop()
             elif backfill.name == "none":
@@ -233,7 +240,8 @@ class Cycle:
         if self.policy.backfill.reserves:
             latest = self.now + seconds_of(self.policy.order, task.spec)
             until = self.now + self.seconds(task) if self.by_prediction else latest
-        chosen = self.choice.choose(pool, task, until)
+        ends = self.now + seconds_of(self.policy.order, task.spec) if self.choice.booked else NEVER
+        chosen = self.choice.choose(pool, task, until, ends)
         if chosen is None:
             return False
         node, is_ahead = chosen
@@ -265,16 +273,16 @@ class Cycle:
             if not self._reserve(head.pool, task, head.position):
                 line.drop()
                 return line
-            self._skip(line, head)
+            self.skip(line, head)
             return line.only_open() if len(plan.reservations) >= depth else line
         self.looked += 1
         if too_long and self.looked < backfill.look:
-            self._skip(line, head)
+            self.skip(line, head)
         else:
             line.drop()
         return line
 
-    def _skip(self, line: Line, head: Head) -> None:
+    def skip(self, line: Line, head: Head) -> None:
         head.skip_task()
         line.again(placed=False)
 
@@ -286,7 +294,7 @@ class Cycle:
                 return False
             self.plan.reservations.append(Reservation(key, 0, NEVER))
             return True
-        found = self.choice.reserve(pool, key, self.seconds(task))
+        found = self.choice.reserve(pool, key, self.seconds(task), (task.project, task.user))
         if found is not None:
             self.plan.reservations.append(Reservation(key, *found))
         return found is not None
@@ -299,7 +307,7 @@ class Cycle:
             task = head.task
             assert task is not None
             waiting.append((self._fill_rank(task), task.id, head.position, head.pool, task))
-            self._skip(line, head)
+            self.skip(line, head)
         waiting.sort(key=lambda candidate: candidate[:3])
         for _, _, position, pool, task in waiting:
             if task.key_at(position) not in self.taken and not self.throttled(task) and self.within(task, pool):

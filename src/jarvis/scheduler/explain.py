@@ -1,5 +1,6 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
+from collections.abc import Callable
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import foresight, licenses, preempted, whatif
-from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
 from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.quotas import Headroom
@@ -103,8 +104,8 @@ def _reasons(
         return [*preempted.stopping_for(cluster, task.key_at(position))], []
     if state is not State.QUEUED:
         return [], []
-    reasons, nodes = _queued(cluster, class_of(spec))
-    reasons = [*queued_reasons(cluster, task, reasons)]
+    reasons, nodes = _queued(cluster, class_of(spec), bookings.refuser(cluster, task, now))
+    reasons = [*queued_reasons(cluster, task, now, reasons)]
     array = spec.array
     if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
@@ -113,10 +114,11 @@ def _reasons(
     return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
-def queued_reasons(cluster: Cluster, task: Task, found: list[Reason] | None = None) -> list[Reason]:
+def queued_reasons(cluster: Cluster, task: Task, now: float, found: list[Reason] | None = None) -> list[Reason]:
     """Of what is queued: its owner's quota, what nodes say, and what room is kept for."""
     spec = task.spec
-    reasons = _queued(cluster, class_of(spec))[0] if found is None else list(found)
+    refused = bookings.refuser(cluster, task, now)
+    reasons = _queued(cluster, class_of(spec), refused)[0] if found is None else list(found)
     if cluster.quotas:
         over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
         if over is not None:
@@ -142,7 +144,9 @@ def _waiting(cluster: Cluster, task: Task, now: float) -> list[Reason]:
     return reasons
 
 
-def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Reason], list[dict[str, str]]]:
+def _queued(
+    cluster: Cluster, placement_class: PlacementClass, refused: Callable[[NodeView], Reason | None]
+) -> tuple[list[Reason], list[dict[str, str]]]:
     """What each node says, and the words that sum it up: what is nearest to being met comes first."""
     if not cluster.nodes:
         return [Reason("NoNodes", "no node is registered")], []
@@ -154,6 +158,7 @@ def _queued(cluster: Cluster, placement_class: PlacementClass) -> tuple[list[Rea
         reason = (
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
+            or (refused(view) if cluster.bookings else None)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:

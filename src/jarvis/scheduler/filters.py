@@ -29,6 +29,8 @@ def _node_available(view: "NodeView") -> Reason | None:
         return Reason("ReqNodeNotAvail", f"is draining{_because(node.reason)}")
     if node.cordoned:
         return Reason("ReqNodeNotAvail", f"is cordoned{_because(node.reason)}")
+    if view.closed:
+        return Reason("ReqNodeNotAvail", view.closed)
     if node.unfit:
         return Reason("ReqNodeNotAvail", f"is not fit: {node.unfit}")
     return None if view.session is not None else Reason("ReqNodeNotAvail", "is not connected")

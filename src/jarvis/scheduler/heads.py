@@ -1,9 +1,10 @@
 """PURE: what is next: the heads of the lanes, and the line that they stand in, by fairness between owners and rank within."""
 
+from collections.abc import Mapping
 from heapq import heapify, heappop, heapreplace
 from typing import Protocol
 
-from jarvis.core.resources import Resources
+from jarvis.core.resources import Resources, add
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster
@@ -209,8 +210,8 @@ def line_need(line: Line) -> Resources:
     return line._order[0][2].lane.placement_class.need  # noqa: SLF001 - of the same file
 
 
-def fair_line(cluster: Cluster, heads: list[Head], now: float) -> Line:
-    """Projects, and users within each. One owner alone needs no shares."""
+def fair_line(cluster: Cluster, heads: list[Head], now: float, given: Mapping[str, Resources]) -> Line:
+    """Projects, and users within each. One owner alone needs no shares. ``given``: what the cycle gave to projects already."""
     projects: dict[str, dict[str, list[Head]]] = {}
     for head in heads:
         projects.setdefault(head.lane.project, {}).setdefault(head.lane.user, []).append(head)
@@ -225,6 +226,7 @@ def fair_line(cluster: Cluster, heads: list[Head], now: float) -> Line:
             share = _Share(holding.held, ledger.past(holding, capacity, now), 1.0, capacity)
             leaves.append((user, share, RankLine(own)))
         holding = ledger.project(project)
-        share = _Share(holding.held, ledger.past(holding, capacity, now), cluster.weight_of(project), capacity)
+        held = add(holding.held, given[project]) if project in given else holding.held
+        share = _Share(held, ledger.past(holding, capacity, now), cluster.weight_of(project), capacity)
         tree.append((project, share, FairLine(leaves) if len(leaves) > 1 else leaves[0][2]))
     return FairLine(tree)

@@ -21,7 +21,7 @@ def waiting_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
     """Of what is queued: what was stopped for it, and that it was stopped itself."""
     claim = cluster.claims.get(key)
     if claim is not None:
-        yield Reason("WaitingForPreempted", f"{_of(cluster, claim)} stops for it")
+        yield Reason("WaitingForPreempted", _said(cluster, claim, "stop", "stops"))
     element = cluster.elements.get(key)
     if element is not None and element.state is State.QUEUED and element.reason == PREEMPTED:
         yield Reason(PREEMPTED, f"attempt {element.attempt} made room for something more urgent, and it goes on later")
@@ -46,8 +46,10 @@ def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> R
     claim = plan_cycle(asked, replace(policy, ahead_seconds=0.0), now, seed=cluster.last_seq).claims.get(
         ElementKey(task.id)
     )
-    return None if claim is None else Reason("WaitingForPreempted", f"{_of(cluster, claim)} would stop for it")
+    return None if claim is None else Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop"))
 
 
-def _of(cluster: Cluster, claim: Claim) -> str:
-    return f"task {named(claim)} on {cluster.nodes[claim.node].node.name}"
+def _said(cluster: Cluster, claim: Claim, many: str, one: str) -> str:
+    several = len(claim.victims) > 1
+    where = cluster.nodes[claim.node].node.name
+    return f"task{'s' if several else ''} {named(claim)} on {where} {many if several else one} for it"

@@ -14,8 +14,9 @@ from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
-from jarvis.scheduler.heads import Head
-from jarvis.scheduler.policy.order import weight_of
+from jarvis.scheduler.heads import Head, RankLine
+from jarvis.scheduler.policy.affinity import carried
+from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
     Best,
@@ -83,8 +84,29 @@ def _live_claims(cycle: "Cycle") -> Iterator[tuple[ElementKey, tuple[Claim, Task
         if task is None or position is None:
             continue
         pool = cycle.pool(class_of(task.spec))
-        if claim.node in pool.group.members:
+        if claim.node in pool.group.members and cycle.choice.suits(pool, claim.node):
             yield key, (claim, task, position, pool)
+
+
+# ---------------------------------------------------------------- what is guaranteed
+
+
+def place_covered(cycle: "Cycle", heads: list[Head]) -> None:
+    """What projects are guaranteed comes before what others would get, by rank alone, as far as there is room."""
+    guarantees = cycle.guarantees
+    line = RankLine([head for head in heads if guarantees and head.lane.project in guarantees.of])
+    while (head := line.first()) is not None and len(cycle.plan.decisions) < cycle.policy.budget:
+        task = head.task
+        assert task is not None
+        if not cycle.covers(task) or not cycle.within(task, head.pool):
+            line.drop()
+        elif cycle.throttled(task) or task.key_at(head.position) in cycle.taken:
+            cycle.skip(line, head)
+        elif cycle.place(head.pool, task, head.position):
+            head.advance()
+            line.again(placed=True)
+        else:
+            line.drop()
 
 
 # ---------------------------------------------------------------- whom what waits may preempt
@@ -210,7 +232,7 @@ class Look:
     def _cheapest(self, waiting: Preemptor) -> tuple[int, tuple[Candidate, ...]] | None:
         """The node and the victims; None too where it fits without any: then it is not room that it waits for."""
         asked: list[tuple[Best, int, Question]] = []
-        for node in self._nodes(waiting.pool):
+        for node in self._nodes(waiting.pool, waiting.task):
             question = Question(self, waiting, node)
             if question.enough(()) and not self.cluster.nodes[node].ahead:
                 return None
@@ -226,9 +248,12 @@ class Look:
                 best, at = found, node
         return (at, best.victims) if best.victims else None
 
-    def _nodes(self, pool: Pool) -> list[int]:
-        nodes = self.cluster.nodes
-        return sorted(n for n in pool.group.members if fits(pool.need, nodes[n].node.resources))[:NODES_MOST]
+    def _nodes(self, pool: Pool, task: Task) -> list[int]:
+        large = self.choice.large(pool)
+        if self.choice.booked:
+            seconds = seconds_of(self.cycle.policy.order, task.spec)
+            large = [n for n in large if not self.choice.bars(n, pool, task, seconds)]
+        return large[:NODES_MOST]
 
     def candidates_on(self, node: int) -> list[Candidate]:
         """What may be stopped there at all, the least loss first."""
@@ -265,11 +290,14 @@ class Question:
         self.look, self.waiting = look, waiting
         self.need, self.gpu = waiting.pool.need, waiting.pool.gpu
         self.free, self.gpus = look.choice.free(node), look.choice.gpus_of(node)
+        affinities = waiting.pool.placement_class.affinities
+        self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
         self.candidates = [c for c in look.candidates_on(node) if self._may_take(c)]
 
     def _may_take(self, candidate: Candidate) -> bool:
         waiting, look = self.waiting, self.look
-        if candidate.key.task == waiting.task.id:
+        task = look.cluster.tasks[candidate.key.task]
+        if task is waiting.task or (self.near and self.near & carried(task.spec)):
             return False
         borrowed = waiting.covered and candidate.project != waiting.task.project
         return borrowed or beats(look.rules, waiting.standing, candidate.standing)

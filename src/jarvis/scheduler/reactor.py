@@ -23,6 +23,7 @@ from jarvis.core.inputs import (
 from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
 from jarvis.scheduler import nodes
+from jarvis.scheduler.bookings import advance
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed, Timer
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
@@ -52,7 +53,7 @@ def handle(turn: Turn, item: Input) -> None:
             on_task_taken(turn, task, item.ended)
     elif isinstance(item, CommandsTaken):
         for command in item.commands:
-            turn.changes.commands_done[command.id] = on_command(turn, command.body)
+            turn.changes.commands_done[command.id] = on_command(turn, command.body, command.id)
     elif isinstance(item, ReportTaken):
         _on_report_taken(turn, item)
     elif isinstance(item, NodesSeen):
@@ -167,6 +168,8 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
 def place(turn: Turn, policy: Policy) -> Plan:
     """Plan a cycle on the memory as it stands and apply it."""
     cluster = turn.cluster
+    if cluster.bookings:
+        advance(turn)
     if cluster.nodes_changed or turn.now - cluster.looked_at >= LOOK_S:
         closely, cluster.nodes_changed, cluster.looked_at = cluster.nodes_changed, False, turn.now
         cluster.look_at_nodes(closely)

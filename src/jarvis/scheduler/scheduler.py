@@ -24,7 +24,7 @@ from jarvis.core.node import DEFAULT_WINDOWS, Windows
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Task
 from jarvis.monitor.heartbeat_monitor import Heard, Verdict, judge
-from jarvis.scheduler import nodes
+from jarvis.scheduler import bookings, nodes
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
@@ -200,6 +200,7 @@ class Scheduler:
         cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
+        bookings.load(cluster, await self.store.booking_list())
         for _ in rebuild(cluster, tasks):
             await asyncio.sleep(0)
             await self._renew()
@@ -308,7 +309,7 @@ class Scheduler:
         only_starts = (
             not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
             and not (changes.steps or changes.workflows or changes.schedules)
-            and not changes.commands_done
+            and not (changes.commands_done or changes.bookings)
             and all(isinstance(effect, AckFrame) for effect in turn.effects)
             and all(element.state is State.RUNNING for element in changes.elements.values())
         )

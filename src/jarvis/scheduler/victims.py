@@ -5,7 +5,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.states import Cause, State
 from jarvis.scheduler.cycle import Plan
 from jarvis.scheduler.outcomes import stop
-from jarvis.scheduler.policy.preemption import Claim, Preemption
+from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.turn import Turn
 
 NAMED_MOST = 10
@@ -18,7 +18,7 @@ def stop_victims(turn: Turn, plan: Plan, rules: Preemption | None) -> None:
         cluster.victims_looked_at = turn.now
     for key, claim in plan.claims.items():
         if cluster.claims.get(key) != claim:
-            _stop_for(turn, key, claim, rules or Preemption())
+            _stop_for(turn, key, claim, rules or RECLAIMING)
     cluster.claims = plan.claims
 
 

@@ -58,7 +58,7 @@ def _copy(cluster: Cluster) -> Cluster:
     """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
     return replace(
         cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
-        by_task={}, named_ahead={}, timers=[],
+        by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | No
     before = _before(cluster, policy)
     before.pop(task.id, None)
     asked = question(cluster, [*before.values(), task])
-    policy = replace(policy, ahead_seconds=0.0, preemption=None)
+    policy = replace(policy, ahead_seconds=0.0)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
             return decision.node
@@ -176,7 +176,8 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
     for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
         more = (*spec.tolerations, taint)
         yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)
-    for start in sorted({start for _, start in cluster.reservations.values() if now < start < NEVER}, reverse=True):
+    begins = {start for _, start in cluster.reservations.values()} | {b.begin for b in cluster.bookings.values()}
+    for start in sorted({start for start in begins if now < start < NEVER}, reverse=True):
         seconds = float(int(start - now) - 1)
         if seconds >= 1 and (spec.time_limit is None or seconds < spec.time_limit):
             text = f"with a time limit of {seconds:.0f} s it starts now on {{node}}"
@@ -226,8 +227,7 @@ def start_in(
     """When a task starts in a cluster to ask; None where what is known does not tell."""
     asked.reservations = {}
     asked.claims = {}
-    policy = replace(policy, backfill=backfill, ahead_seconds=0.0, preemption=None)
-    plan = plan_cycle(asked, policy, now, seed=asked.last_seq)
+    plan = plan_cycle(asked, replace(policy, backfill=backfill, ahead_seconds=0.0), now, seed=asked.last_seq)
     for decision in plan.decisions:
         if decision.key.task == task.id:
             return now
@@ -261,8 +261,9 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "verdict": "now", "node": name, "summary": f"it starts now on {name}", "reasons": [], "changes": [],
             "earliest": now,
         }  # fmt: skip
-    reasons = queued_reasons(cluster, task)
-    if policy.preemption is not None and (preempts := would_preempt(cluster, policy, task, now)) is not None:
+    reasons = queued_reasons(cluster, task, now)
+    preempts = would_preempt(cluster, policy, task, now)
+    if preempts is not None:
         reasons.insert(0, preempts)
     earliest, _ = expected(cluster, policy, task, [], now)
     return {

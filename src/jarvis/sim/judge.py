@@ -1,7 +1,7 @@
 """What must hold: told by clients, processes and the disk what happened, never by the scheduler's own memory."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -15,10 +15,15 @@ from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.sim.history import History
 from jarvis.worker.machine import Work
 
+if TYPE_CHECKING:
+    from jarvis.scheduler.policy.preemption import Preemption
+
 LOST_S = 20.0
 """So long a node must have been silent to be called lost; said here once more, because a judge asks nobody else."""
 GIVEN_UP_S = 6.5
 """So long a node may go on talking in a session that its server gave up; what it says there is not heard."""
+GUARANTEED = frozenset({"c0"})
+"""Projects that may take back what others have borrowed."""
 At = tuple[int, int, int]
 """(task, index, attempt)"""
 
@@ -48,6 +53,10 @@ class Judge:
         """Tasks about which somebody asked something."""
         self.drained = False
         """Somebody drained a node: what it stops on the way out may end by itself, which then does not count."""
+        self.rules: Preemption | None = None
+        """Who may preempt whom; None: nobody."""
+        self.preempted: list[tuple[ElementKey, int]] = []
+        """Victims, each with the task that they were stopped for."""
         self._barred: set[ElementKey | int] = set()
         self._cancels: dict[int, ElementKey | int] = {}
         self._keys: dict[str, Sequence[int]] = {}
@@ -99,6 +108,9 @@ class Judge:
             self._require(same, f"task {task.id} ended as {before and before.state} and became {task.state}")
             self.tasks[task.id] = _copy(task)
         for event in changes.events:
+            if event.detail.get("reason") == "Preempted" and event.kind == "cancelling":
+                by = int(str(event.detail["by"]).partition("_")[0])
+                self.preempted.append((ElementKey(event.task, event.index), by))
             self.history.note("event", event.seq, event.kind, event.task, event.index, event.node, event.cause_id)
 
     def _attempt_made(self, attempt: Attempt, changes: Changes) -> None:
@@ -252,6 +264,18 @@ class Judge:
                 check_counts(task, all_states)
             for element in own.values():
                 self._settled_element(spec, task, element, calm)
+        for victim, by in self.preempted:
+            self._rightly_preempted(stored[victim.task], stored[by])
+
+    def _rightly_preempted(self, mine: Task, other: Task) -> None:
+        """A strictly higher one is the reason, or one that is guaranteed what others have borrowed; never its own task."""
+        victim, rules = f"task {mine.id}", self.rules
+        self._require(rules is not None and other.id != mine.id, f"{victim} is preempted by {other.id}")
+        assert rules is not None
+        higher = rules.by is not None and other.spec.priority >= mine.spec.priority + rules.by
+        reclaims = other.project in GUARANTEED and mine.project not in GUARANTEED
+        self._require(higher or reclaims, f"{victim} is preempted by {other.id}, which is no more urgent")
+        self._require(mine.spec.preemptible and mine.spec.on_lost != "never", f"{victim} may not be preempted")
 
     def _settled_element(self, spec: TaskSpec, task: Task, element: Element, calm: bool) -> None:
         own = [self.attempts[*element.key, n] for n in range(1, element.attempt + 1)]
@@ -270,6 +294,10 @@ class Judge:
             wanted = spec.retry.max_attempts
             counted = element.failures == wanted and (failures == wanted or task.id in self.touched or self.drained)
             self._require(counted, f"{element.key} failed {failures} ({element.failures}) times, {wanted} were wanted")
+        preempted = sum(1 for a in own if a.cause is Cause.PREEMPTED)
+        self._require(
+            element.preemptions == preempted, f"{element.key}: {element.preemptions} of {preempted} are counted"
+        )
         lost = [a for a in own if a.cause in INFRA_CAUSES]
         again = lost and lost[-1] is not own[-1]
         self._require(spec.on_lost != "never" or not again, f"{element.key} ran again after it was lost")
@@ -290,7 +318,7 @@ class Judge:
             return
         tries = [int(codes[min(n, len(codes) - 1)]) for n in range(spec.retry.max_attempts)]
         good = tries.index(0) + 1 if 0 in tries else 0
-        made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED)]
+        made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED, Cause.PREEMPTED)]
         self._require(element.state is (State.SUCCEEDED if good else State.FAILED), f"{element.key} is {element.state}")
         self._require(len(made) == (good or len(tries)), f"{element.key} took {len(made)} attempts for {tries}")
 

@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.sim.loop import VirtualLoop
 from jarvis.sim.workload import Load
 from jarvis.sim.world import Parts, Plan, World
 
 FENCED_EVERY, FENCED_AT = 13, 11
 """In one seed of so many, tasks must not run beside themselves, and silence lasts long enough to matter."""
+PREEMPTING_EVERY, PREEMPTING_AT = 9, 6
+"""In one seed of so many, tasks preempt each other, and one project of several is guaranteed a share."""
+RULES = Preemption(by=500, grace=3.0, protect=0.3, times=2)
 CALM_EVERY = 10
 """One seed of so many runs without faults, and is judged more strictly."""
 
@@ -30,12 +35,13 @@ class Verdict:
     attempts: int
     faults: int
     overlaps: int
+    preempted: int
     last: tuple[str, ...]
 
     def __str__(self) -> str:
         figures = (
             f"{self.lines} lines, {self.seconds:.0f} s, {self.tasks} tasks, {self.attempts} attempts, "
-            f"{self.faults} faults, {self.overlaps} overlaps"
+            f"{self.faults} faults, {self.overlaps} overlaps, {self.preempted} preempted"
         )
         return f"seed {self.seed}: {self.error or 'good'} ({figures}) {self.digest}"
 
@@ -44,8 +50,10 @@ def plan_of(seed: int, steps: int, servers: int = 0) -> Plan:
     """``steps`` is how much each client asks for; the time for faults grows with it."""
     fenced = seed % FENCED_EVERY == FENCED_AT
     seconds = (60.0 if fenced else 5.0) * steps
-    load = Load(requests=steps, fenced=fenced)
-    return Plan(seconds, calm=seed % CALM_EVERY == 0, servers=servers, fenced=fenced, load=load)
+    preempting = seed % PREEMPTING_EVERY == PREEMPTING_AT and not fenced
+    load = Load(requests=steps, fenced=fenced, owners=preempting)
+    policy = Policy(preemption=RULES if preempting else None)
+    return Plan(seconds, calm=seed % CALM_EVERY == 0, servers=servers, fenced=fenced, policy=policy, load=load)
 
 
 def simulate(
@@ -72,7 +80,7 @@ async def _live(seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None]
     judge, history = world.judge, world.history
     return Verdict(
         seed, error, history.digest, history.lines, loop.time(), len(judge.specs), len(judge.attempts),
-        world.faults.acted, judge.overlaps, tuple(history.last),
+        world.faults.acted, judge.overlaps, len(judge.preempted), tuple(history.last),
     )  # fmt: skip
 
 

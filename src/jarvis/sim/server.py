@@ -11,7 +11,7 @@ from jarvis.core.errors import StoreUnavailable
 from jarvis.core.inputs import Input
 from jarvis.core.permissions import Principal
 from jarvis.scheduler.checks import check_cluster
-from jarvis.scheduler.cycle import Plan, Policy
+from jarvis.scheduler.cycle import Plan
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.sim.network import ServerEnd
 from jarvis.state.blob_stores.memory import MemoryBlobStore
@@ -56,7 +56,7 @@ class Server:
         self.bus, clock = MemoryBus(), Clock(loop.time, world.database_now)
         blobs = MemoryBlobStore()
         self.manager = StateManager(store, blobs, self.bus)
-        self.scheduler = world.parts.scheduler(store, self.bus, clock, Policy, f"server-{life}")
+        self.scheduler = world.parts.scheduler(store, self.bus, clock, lambda: world.plan.policy, f"server-{life}")
         services = Services(
             store=store, blobs=blobs, state_manager=self.manager, bus=self.bus, clock=clock,
             authenticator=Doorman(),

@@ -10,7 +10,6 @@ from jarvis.api.services import ApiSettings, Services
 from jarvis.bus.buses.cluster import ClusterBus
 from jarvis.bus.transport import TransportDown
 from jarvis.core.errors import StoreUnavailable
-from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.sim.disk import Disk
 from jarvis.sim.network import ServerEnd
@@ -100,7 +99,9 @@ class Member:
         self.bus = ClusterBus(self.name, [PostTransport(post)], self._leader_name, lambda: self._others)
         blobs = MemoryBlobStore()
         self.manager = StateManager(store, blobs, self.bus)
-        self.scheduler = world.parts.scheduler(store, self.bus, self.clock, Policy, self.name, lease_s=LEASE_S)
+        self.scheduler = world.parts.scheduler(
+            store, self.bus, self.clock, lambda: world.plan.policy, self.name, lease_s=LEASE_S
+        )
         self.election = Election(self.scheduler, self._leader_changed)
         services = Services(
             store=store, blobs=blobs, state_manager=self.manager, bus=self.bus, clock=self.clock,

@@ -37,6 +37,8 @@ class Load:
     command_share: float = 0.35
     fenced: bool = False
     """Much of it is long, and must not run beside itself."""
+    owners: bool = False
+    """Each client has a project of its own, and the first one is guaranteed a share; some tasks may not be preempted."""
 
 
 class Client:
@@ -46,6 +48,8 @@ class Client:
         self.world, self.name, self.random, self.load = world, name, random, load
         self._count = 0
         self._fence = world.random(f"fence {name}")
+        self._spare = world.random(f"spare {name}")
+        self.project = name if load.owners else "p"
 
     async def run(self) -> None:
         for _ in range(self.load.requests):
@@ -62,9 +66,12 @@ class Client:
         """Until it is acknowledged or refused; then now and then once more, as a retry would."""
         self._count += 1
         key = f"{self.name}-{self._count}"
-        specs = [self._fenced(self._spec(known)) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
-        tasks = [NewTask(uuid=f"{key}-{at}", project="p", user=self.name, spec=spec) for at, spec in enumerate(specs)]
-        submission = Submission(tasks, IdempotencyKey(self.name, "p", "tasks", key, str(len(specs))))
+        specs = [self._spared(self._fenced(self._spec(known))) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
+        tasks = [
+            NewTask(uuid=f"{key}-{at}", project=self.project, user=self.name, spec=spec)
+            for at, spec in enumerate(specs)
+        ]
+        submission = Submission(tasks, IdempotencyKey(self.name, self.project, "tasks", key, str(len(specs))))
         while True:
             answer = await self._try_submit(submission)
             if isinstance(answer, Accepted):
@@ -91,6 +98,11 @@ class Client:
         as_it_was = float(seconds) < 0 or spec.array is not None
         long = seconds if as_it_was else str(round(self._fence.uniform(5.0, 250.0), 4))
         return msgspec.structs.replace(spec, on_lost="fence", command=(kind, long, *codes), deadline=None)
+
+    def _spared(self, spec: TaskSpec) -> TaskSpec:
+        if not self.load.owners:
+            return spec
+        return msgspec.structs.replace(spec, preemptible=self._spare.random() > 0.2)
 
     def _spec(self, known: list[int]) -> TaskSpec:
         draw = self.random.random
@@ -152,6 +164,22 @@ class Client:
         if command.verb == "cancel" and command.task is not None:
             whole = command.index is None
             judge.cancel_asked(stored[0].id, command.task if whole else ElementKey(command.task, command.index or 0))
+
+
+async def guarantee(world: "World") -> None:
+    """The first client's project is sure to get half a node; told until it is heard."""
+    share = {"user": "", "guaranteed.cpu": 2000}
+    while True:
+        try:
+            await world.ask(
+                lambda manager: manager.command(
+                    [NewCommand(verb="quota_set", user="admin", admin=True, project="c0", args=share)]  # type: ignore[arg-type]
+                )
+            )
+        except (ConnectionError, StoreUnavailable):
+            await asyncio.sleep(0.5)
+        else:
+            return
 
 
 def farewell(held: list[int], nodes: int) -> list[NewCommand]:

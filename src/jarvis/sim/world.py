@@ -10,6 +10,7 @@ from jarvis.core.errors import StoreUnavailable
 from jarvis.core.invariants import require
 from jarvis.core.resources import Resources
 from jarvis.core.states import State
+from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.sim.disk import Disk
 from jarvis.sim.faults import Faults, SeveralFaults
@@ -19,7 +20,7 @@ from jarvis.sim.network import Network
 from jarvis.sim.node import Node
 from jarvis.sim.server import CheckedScheduler, Server
 from jarvis.sim.several import Team
-from jarvis.sim.workload import Client, Load, farewell
+from jarvis.sim.workload import Client, Load, farewell, guarantee
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store, TaskFilter
 from jarvis.state.stores.memory import MemoryStore
@@ -60,6 +61,7 @@ class Plan:
     servers: int = 0
     """Several servers with leases and a post between them; 0: one at a time, of which nobody knows another."""
     fenced: bool = False
+    policy: Policy = field(default_factory=Policy)
     load: Load = field(default_factory=Load)
 
 
@@ -72,6 +74,7 @@ class World:
         self.history = History(self._loop.time, echo)
         self.network = Network(self.random("network"), self.history, self.fail)
         self.judge = Judge(self.database_now, self.history, self._heard_at, self.fail)
+        self.judge.rules = plan.policy.preemption
         self.store = parts.store(self.database_now)
         self.disk = Disk(self.store, self.random("disk"), self.judge.committed)
         size = self.random("size")
@@ -131,6 +134,8 @@ class World:
             node.start()
         clients = [Client(self, f"c{n}", self.random(f"c{n}"), self.plan.load) for n in range(self.plan.load.clients)]
         running = [self.spawn(client.run()) for client in clients]
+        if self.plan.load.owners:
+            running.append(self.spawn(guarantee(self)))
         if not self.plan.calm:
             await self.faults.run(self.plan.seconds)
         await asyncio.gather(*running)
@@ -210,7 +215,8 @@ class World:
         self.judge.settled(tasks, elements, self.plan.calm)
         assert self.server is not None
         cluster = self.server.scheduler.cluster
-        for what in ("tasks", "elements", "attempts", "by_task", "named_ahead", "dependents", "waits_for", "on_nodes"):
+        for what in ("tasks", "elements", "attempts", "by_task", "named_ahead", "dependents", "waits_for", "on_nodes",
+                     "claims"):  # fmt: skip
             require(not getattr(cluster, what), f"the leader still holds {what}: {getattr(cluster, what)}")
         for view in cluster.nodes.values():
             left = {name: amount for name, amount in view.used.items() if amount}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jarvis.core.attempt import Attempt
+from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import JarvisError
@@ -173,6 +174,10 @@ class Store(Coordination, WorkflowStore, Protocol):
     async def event_last_seq(self) -> int: ...
     async def node_list(self) -> list[Node]: ...
     async def quota_list(self) -> list[Quota]: ...
+    async def booking_list(self) -> list[Booking]:
+        """Maintenance and reservations, by id."""
+        ...
+
     async def used_list(self) -> list[Used]:
         """What owners used, as the leader last wrote it down."""
         ...

@@ -7,10 +7,12 @@ from tests.e2e.cluster.harness import Home
 
 def test_the_life_of_a_quota(fresh: Home) -> None:
     fresh.jarvis("up", "--cpus", "4")
-    fresh.jarvis("quota", "set", "default", "--cpus", "2", "--running", "10", "--tasks", "4", "--weight", "2")
+    fresh.jarvis("quota", "set", "default", "--cpus", "2", "--running", "10", "--tasks", "4", "--weight", "2",
+                 "--guaranteed-cpus", "1.5")  # fmt: skip
     (quota,) = json.loads(fresh.jarvis("quota", "ls", "-o", "json").stdout)
     assert quota == {
         "project": "default", "user": "", "weight": 2.0, "running": 10, "tasks": 4, "resources": {"cpu": "2"},
+        "guaranteed": {"cpu": "1.5"},
     }  # fmt: skip
     ids = [fresh.jarvis("submit", "-q", "-c", "1", "sleep", "60").stdout.strip() for _ in range(3)]
     told = json.loads(fresh.jarvis("why", ids[2], "-o", "json").stdout)
@@ -39,6 +41,9 @@ def test_what_cannot_be_meant(up: Home) -> None:
         (("set", "p", "--cpus", "many"), "resources.cpu"),
         (("set", "p", "--resource", "licence"), "NAME=AMOUNT"),
         (("set", "p", "-u", "x", "--weight", "2"), "weights are of projects"),
+        (("set", "p", "-u", "x", "--guaranteed-cpus", "2"), "guaranteed to projects"),
+        (("set", "p", "--guaranteed-gpus", "some"), "guaranteed.gpu"),
+        (("set", "p", "--cpus", "2", "--guaranteed-cpus", "3"), "guaranteed.cpu"),
         (("rm", "nobody-has-one"), "no quota of nobody-has-one"),
     ):
         refused = up.jarvis("quota", *words, code=None)

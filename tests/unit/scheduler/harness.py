@@ -106,12 +106,17 @@ class Case:
         self.tasks.update({task.id: task for task in tasks})
         self.step(TasksTaken("submit", tasks))
 
-    def command(self, verb: str, task: int | None = None, index: int | None = None, **rest: object) -> str:
+    def command(
+        self, verb: str, task: int | None = None, index: int | None = None, project: str | None = None, **rest: object
+    ) -> str:  # fmt: skip
         ident = self._next_command
         self._next_command += 1
         node = rest.pop("node", None)
         admin = bool(rest.pop("admin", False))
-        body = NewCommand(verb=verb, user="u", task=task, index=index, node=node, admin=admin, args=rest)  # type: ignore[arg-type]
+        body = NewCommand(
+            verb=verb, user="u", task=task, index=index, node=node, project=project, admin=admin,  # type: ignore[arg-type]
+            args=rest,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.step(CommandsTaken("command", [Command(id=ident, at=self.now, body=body)]))
         return self.outcomes[ident]
 

@@ -4,13 +4,16 @@ from typing import Any
 
 from tests.unit.scheduler.harness import Case
 
+from jarvis.core.booking import Booking
 from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
-from jarvis.core.task import TaskSpec
+from jarvis.core.task import Affinity, TaskSpec
+from jarvis.scheduler.bookings import load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
+from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.preemption import Claim, Preemption
 from jarvis.scheduler.whatif import plan_task
 
@@ -50,6 +53,27 @@ def test_the_victim_with_the_least_lost_work_makes_room() -> None:
     element = case.cluster.elements[ElementKey(new)]
     assert (element.failures, element.preemptions, element.reason) == (0, 1, "Preempted")
     assert not case.cluster.claims
+
+
+def test_nobody_stops_where_something_else_keeps_it_away() -> None:
+    """A node with room that it may not have does not keep it from looking elsewhere, and no victim stops there."""
+    case = case_of()
+    for _ in range(2):
+        case.node(cpus=4)
+    running(case, 3, 3)
+    here = case.attempt(1).node
+    booking = Booking(
+        id=9, nodes=(case.cluster.nodes[here].node.name,), begin=case.now + 5, end=case.now + 500, project="q"
+    )
+    load(case.cluster, [booking])
+    case.submit(cpus=1, priority=500)
+    assert not case.stops()
+    case.expect(3, "assigned")
+    case.wait(2)
+    urgent = case.submit(cpus=1, priority=500)
+    case.expect(2, "cancelling")
+    case.expect(1, "running")
+    case.expect(urgent, "queued")
 
 
 def test_off_means_off() -> None:
@@ -285,6 +309,53 @@ def test_the_restart_reason_travels() -> None:
     case.ends(urgent)
     sent = [e.message for e in case.take() if isinstance(e, ToNode) and hasattr(e.message, "assignments")]
     assert [a.restart for message in sent for a in message.assignments] == ["preempted"]
+
+
+def test_a_quota_that_is_lowered_meanwhile_is_kept_to() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    (low,) = running(case, 4)
+    urgent = case.submit(cpus=4, priority=500)
+    args = {"resource.cpu": 2000}
+    case.command("quota_set", project="p", **args)
+    case.ends(low, cause=Cause.PREEMPTED)
+    case.expect(urgent, "queued")
+    assert not case.cluster.claims
+
+
+def test_what_waits_for_something_else_than_room_stops_nobody() -> None:
+    """There is room on one node, which is kept for what has a reservation: the other node has victims."""
+    case = case_of(backfill=Backfill("easy", keep=True))
+    case.node(cpus=4)
+    (first,) = running(case, 2, time_limit=500.0, preemptible=False)
+    reserved = case.submit(cpus=4, time_limit=10.0)
+    assert list(case.cluster.reservations) == [ElementKey(reserved)]
+    case.node(cpus=2)
+    running(case, 2, time_limit=500.0)
+    case.submit(cpus=2, priority=500, time_limit=1000.0)
+    case.wait(5)
+    case.expect(first, "running")
+    assert not case.stops()
+
+
+def test_where_it_may_not_be_nobody_is_stopped() -> None:
+    """It keeps apart from what is there, or near to the very one that would have to go."""
+    for affinity in (Affinity("apart", "db"), Affinity("near", "db")):
+        case = case_of()
+        case.node(cpus=4)
+        running(case, 4, keys=("db",))
+        case.submit(cpus=4, priority=500, affinities=(affinity,))
+        case.wait(5)
+        assert not case.stops(), affinity
+
+
+def test_near_to_what_stays_another_is_stopped() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    running(case, 2, keys=("db",))
+    (other,) = running(case, 2)
+    case.submit(cpus=2, priority=500, affinities=(Affinity("near", "db"),))
+    case.expect(other, "cancelling")
 
 
 def test_a_claim_says_where_and_whom() -> None:

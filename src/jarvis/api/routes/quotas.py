@@ -25,6 +25,7 @@ def quota_out(quota: Quota) -> dict[str, Any]:
     return {
         "project": quota.project, "user": quota.user, "weight": quota.weight, "running": quota.running, "tasks": quota.tasks,
         "resources": {name: format_amount(name, amount) for name, amount in quota.resources.items()},
+        "guaranteed": {name: format_amount(name, amount) for name, amount in quota.guaranteed.items()},
     }  # fmt: skip
 
 
@@ -77,9 +78,17 @@ async def set_quota(request: Request, context: Ctx, project: str, user: str = ""
     body = await body_of(request, QuotaIn)
     if user and body.weight is not None:
         raise InvalidValue("weight", body.weight, "absent for a user: weights are of projects")
+    if user and body.guaranteed:
+        raise InvalidValue("guaranteed", body.guaranteed, "absent for a user: shares are guaranteed to projects")
+    resources, guaranteed = parse_resources(body.resources), parse_resources(body.guaranteed, "guaranteed")
+    for name, amount in guaranteed.items():
+        if amount > resources.get(name, amount):
+            raise InvalidValue(
+                f"guaranteed.{name}", body.guaranteed[name], f"no more than its limit, {body.resources[name]}"
+            )
     quota = Quota(
         project=word(project, "project", 100), user=word(user, "user", 100) if user else "", weight=body.weight,
-        running=body.running, tasks=body.tasks, resources=parse_resources(body.resources),
+        running=body.running, tasks=body.tasks, resources=resources, guaranteed=guaranteed,
     )  # fmt: skip
     return await _wish(context, "quota_set", quota)
 

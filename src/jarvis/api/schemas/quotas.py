@@ -5,19 +5,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from jarvis.api.schemas.answers import Answer, Count, Instant
-from jarvis.api.schemas.task_in import Strict
+from jarvis.api.schemas.task_in import Instant as When
+from jarvis.api.schemas.task_in import Limit as Span
+from jarvis.api.schemas.task_in import Strict, Word
 
 Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]
 
 
 class QuotaIn(Strict):
-    """Hard limits; what is not named has none."""
+    """Hard limits; what is not named has none. ``guaranteed``: what others give back to the project when it wants it."""
 
     weight: Annotated[float, Field(gt=0, le=1_000_000, strict=False)] | None = None
     running: Limit | None = None
     tasks: Limit | None = None
     resources: Annotated[dict[Name, str | int | float], Field(max_length=50)] = {}
+    guaranteed: Annotated[dict[Name, str | int | float], Field(max_length=50)] = {}
 
 
 class QuotaOut(Answer):
@@ -27,6 +30,7 @@ class QuotaOut(Answer):
     running: Count | None
     tasks: Count | None
     resources: dict[str, str]
+    guaranteed: dict[str, str]
 
 
 class QuotaWish(QuotaOut):
@@ -91,6 +95,40 @@ class LicenseOut(Answer):
 
 class LicensePage(Answer):
     items: list[LicenseOut]
+    next: None
+
+
+class BookingIn(Strict):
+    """Nodes that are set aside: with a project or a user for its tasks alone, else for nobody's. Without ``begin``: now."""
+
+    nodes: Annotated[list[Word], Field(min_length=1, max_length=10_000)]
+    begin: When | None = None
+    duration: Span | None = None
+    end: When | None = None
+    reason: Annotated[str, Field(max_length=200)] = ""
+    project: Word | None = None
+    user: Word | None = None
+
+
+class BookingOut(Answer):
+    id: int
+    kind: Literal["maintenance", "reservation"]
+    state: Literal["planned", "active"]
+    nodes: list[str]
+    begin: Instant
+    end: Instant
+    reason: str
+    project: str
+    user: str
+    by: str
+
+
+class BookingWish(BookingOut):
+    command: int
+
+
+class BookingPage(Answer):
+    items: list[BookingOut]
     next: None
 
 

@@ -300,9 +300,21 @@ _KINDS = [
 def components() -> dict[str, Any]:
     """Schemas of all bodies for the OpenAPI document, which cannot see them: routes read their bodies themselves."""
     out: dict[str, Any] = {}
-    from jarvis.api.schemas.quotas import QuotaIn  # which builds on this module
+    from jarvis.api.schemas.quotas import BookingIn, QuotaIn  # which builds on this module
 
-    for model in (QuotaIn, BackupIn, BatchIn, CancelIn, SignalIn, DrainIn, RemoveIn, RetryTaskIn, MissingIn, TokenIn):
+    for model in (
+        QuotaIn,
+        BookingIn,
+        BackupIn,
+        BatchIn,
+        CancelIn,
+        SignalIn,
+        DrainIn,
+        RemoveIn,
+        RetryTaskIn,
+        MissingIn,
+        TokenIn,
+    ):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         out |= schema.pop("$defs", {})
         out[model.__name__] = schema

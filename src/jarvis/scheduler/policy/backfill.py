@@ -66,10 +66,11 @@ class Horizon:
         self.taken_to = now
         """The latest begin of a reservation: from here on, room only grows."""
 
-    def earliest(self, need: Resources, seconds: float) -> float:
-        """The first instant from which ``need`` is free for ``seconds``; NEVER when the known ends do not make room."""
+    def earliest(self, need: Resources, seconds: float, after: float = 0.0) -> float:
+        """The first instant, not before ``after``, from which ``need`` is free for ``seconds``; NEVER when the known ends do not
+        make room."""
         begin: float | None = None
-        step = 0
+        step = self._cut(after) if after > self.times[0] else 0
         while True:
             at = self.times[step]
             if begin is not None and at >= begin + seconds:

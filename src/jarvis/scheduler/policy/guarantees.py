@@ -18,7 +18,7 @@ class Guarantees:
     def __init__(self, quotas: Quotas, ledger: Ledger) -> None:
         self.ledger = ledger
         self.of = {project: q.guaranteed for (project, user), q in quotas.items() if q.guaranteed and not user}
-        self._changed: dict[str, Resources] = {}
+        self.changed: dict[str, Resources] = {}
         """Project → what it was given, less what it is losing, beside what the ledger says."""
 
     def __bool__(self) -> bool:
@@ -44,11 +44,11 @@ class Guarantees:
     def give(self, project: str, need: Resources, sign: int = 1) -> None:
         """It gets this, or loses it."""
         if project in self.of:
-            changed = self._changed.setdefault(project, {})
+            changed = self.changed.setdefault(project, {})
             for name, amount in need.items():
                 changed[name] = changed.get(name, 0) + sign * amount
 
     def _held(self, project: str, name: str) -> int:
         holding = self.ledger.projects.get(project)
         held = 0 if holding is None else holding.held.get(name, 0)
-        return held + self._changed.get(project, {}).get(name, 0)
+        return held + self.changed.get(project, {}).get(name, 0)

@@ -38,6 +38,10 @@ class Preemption:
     """Queues of which nothing is preempted."""
 
 
+RECLAIMING = Preemption(by=None, tiers=False)
+"""Where preemption is off, and projects are guaranteed shares."""
+
+
 class Standing(NamedTuple):
     """What decides who may preempt: it never changes while a task lives."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jarvis.core.attempt import Attempt
+from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import (
@@ -51,6 +52,7 @@ class MemoryStore(MemoryWorkflows):
         self._elements: dict[ElementKey, Element] = {}
         self._attempts: dict[tuple[int, int, int], Attempt] = {}
         self._nodes: dict[int, Node] = {}
+        self._bookings: dict[int, Booking] = {}
         self._quotas: dict[tuple[str, str], Quota] = {}
         self._used: dict[tuple[str, str], Used] = {}
         self._commands: dict[int, Command] = {}
@@ -229,6 +231,10 @@ class MemoryStore(MemoryWorkflows):
             self._quotas.pop(owner, None)
             if quota is not None:
                 self._quotas[owner] = quota
+        for ident, booking in changes.bookings.items():
+            self._bookings.pop(ident, None)
+            if booking is not None:
+                self._bookings[ident] = booking
         self._used.update(changes.used)
         for ident in changes.commands_done:
             self._commands.pop(ident, None)
@@ -274,6 +280,9 @@ class MemoryStore(MemoryWorkflows):
 
     async def quota_list(self) -> list[Quota]:
         return [quota for _, quota in sorted(self._quotas.items())]
+
+    async def booking_list(self) -> list[Booking]:
+        return [booking for _, booking in sorted(self._bookings.items())]
 
     async def used_list(self) -> list[Used]:
         return [used for _, used in sorted(self._used.items())]

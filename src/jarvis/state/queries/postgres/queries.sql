@@ -352,3 +352,12 @@ ON CONFLICT (project, owner) DO UPDATE SET body = excluded.body;
 -- name: used_list
 -- Of all owners.
 SELECT body FROM used ORDER BY project COLLATE "C", owner COLLATE "C";
+-- name: booking_put
+-- Maintenance, and reservations.
+INSERT INTO booking (id, body) SELECT * FROM unnest($1::bigint[], $2::bytea[]) ON CONFLICT (id) DO UPDATE SET body = excluded.body;
+-- name: booking_delete
+-- They have ended.
+DELETE FROM booking WHERE id = ANY($1::bigint[]);
+-- name: booking_list
+-- All of them.
+SELECT body FROM booking ORDER BY id;

@@ -291,3 +291,12 @@ INSERT OR REPLACE INTO used (project, owner, body) VALUES (?, ?, ?);
 -- name: used_list
 -- Of all owners.
 SELECT body FROM used ORDER BY project, owner;
+-- name: booking_put
+-- Maintenance, or a reservation.
+INSERT OR REPLACE INTO booking (id, body) VALUES (?, ?);
+-- name: booking_delete
+-- It has ended.
+DELETE FROM booking WHERE id = ?;
+-- name: booking_list
+-- All of them.
+SELECT body FROM booking ORDER BY id;

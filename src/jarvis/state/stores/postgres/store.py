@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from jarvis.core.attempt import Attempt
+from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import Conflict, CursorTooOld, JarvisError, StaleEpoch
@@ -124,6 +125,9 @@ class PostgresStore(PostgresWorkflows):
 
     async def quota_list(self) -> list[Quota]:
         return await self._many(Q["quota_list"], lambda row: msgspec.msgpack.decode(row[0], type=Quota))
+
+    async def booking_list(self) -> list[Booking]:
+        return await self._many(Q["booking_list"], lambda row: msgspec.msgpack.decode(row[0], type=Booking))
 
     async def used_list(self) -> list[Used]:
         return await self._many(Q["used_list"], lambda row: msgspec.msgpack.decode(row[0], type=Used))
@@ -253,6 +257,8 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
         await c.execute(Q["node_replica_delete"], changes.nodes_removed)
     if changes.quotas or changes.used:
         await _put_quotas(c, changes)
+    if changes.bookings:
+        await _put_bookings(c, changes)
     if changes.commands_done:
         await c.execute(Q["command_done"], list(changes.commands_done), list(changes.commands_done.values()))
     if changes.reports_done:
@@ -276,6 +282,15 @@ async def _put_quotas(c: Connection, changes: Changes) -> None:
         await c.execute(Q["quota_put"], *rows.columns(put, 3))
     if used:
         await c.execute(Q["used_put"], *rows.columns(used, 3))
+
+
+async def _put_bookings(c: Connection, changes: Changes) -> None:
+    gone = [ident for ident, booking in changes.bookings.items() if booking is None]
+    put = [(ident, encode(booking)) for ident, booking in changes.bookings.items() if booking is not None]
+    if gone:
+        await c.execute(Q["booking_delete"], gone)
+    if put:
+        await c.execute(Q["booking_put"], *rows.columns(put, 2))
 
 
 async def _commit_attempts(c: Connection, changes: Changes) -> None:

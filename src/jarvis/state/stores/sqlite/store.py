@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jarvis.core.attempt import Attempt
+from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import (
@@ -122,6 +123,9 @@ class SqliteStore(SqliteWorkflows):
 
     async def quota_list(self) -> list[Quota]:
         return await self._many("quota_list", lambda row: msgspec.msgpack.decode(row[0], type=Quota))
+
+    async def booking_list(self) -> list[Booking]:
+        return await self._many("booking_list", lambda row: msgspec.msgpack.decode(row[0], type=Booking))
 
     async def used_list(self) -> list[Used]:
         return await self._many("used_list", lambda row: msgspec.msgpack.decode(row[0], type=Used))
@@ -294,6 +298,8 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     c.executemany(Q["node_replica_delete"], [(n,) for n in changes.nodes_removed])
     if changes.quotas or changes.used:
         _put_quotas(c, changes)
+    if changes.bookings:
+        _put_bookings(c, changes)
     c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
     c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
     if changes.events:
@@ -307,6 +313,14 @@ def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
     for owner, quota in changes.quotas.items():
         c.execute(Q["quota_delete"], owner) if quota is None else c.execute(Q["quota_put"], (*owner, encode(quota)))
     c.executemany(Q["used_put"], [(*owner, encode(used)) for owner, used in changes.used.items()])
+
+
+def _put_bookings(c: sqlite3.Connection, changes: Changes) -> None:
+    for ident, booking in changes.bookings.items():
+        if booking is None:
+            c.execute(Q["booking_delete"], (ident,))
+        else:
+            c.execute(Q["booking_put"], (ident, encode(booking)))
 
 
 def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:
