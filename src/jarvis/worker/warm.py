@@ -1,13 +1,14 @@
 """Warm processes as the agent sees them, and how one is launched and reached."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,16 @@ class Launcher:
 
     def folder(self, name: str) -> Path:
         return self._directory / name
+
+    def sweep(self, tags: Sequence[str]) -> None:
+        """Remove folders that no process of these tags has: an agent before this one ended between making and starting."""
+        known = set()
+        for tag in tags:
+            with contextlib.suppress(msgspec.MsgspecError):
+                known.add(msgspec.json.decode(tag, type=WarmTag).name)
+        for folder in self._directory.iterdir():
+            if folder.name not in known:
+                remove_folder(str(folder))
 
     def reserve(self, account: Account) -> str:
         """A folder for a process that will be started; its name."""

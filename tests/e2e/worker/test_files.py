@@ -249,6 +249,7 @@ async def test_a_function_has_a_directory_of_its_own_for_each_call(tmp_path: Pat
         assert len(folders) == 2
         assert (await server.end_of(4)).artifacts is None
         await server.until(lambda: bool(list(node.state.glob("functions/*/work/out/three"))), "it is in the middle")
+        (node.state / "functions" / "begun" / "work").mkdir(parents=True)  # and no further
         await node.kill_agent()
         gate.touch()
         end = await server.end_of(3)

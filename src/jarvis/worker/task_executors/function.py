@@ -186,8 +186,7 @@ class FunctionExecutor:
             self._results(warm, results)
 
     def _results(self, warm: Warm, results: list[Result]) -> None:
-        now = time.monotonic()
-        warm.heard = now
+        warm.heard = time.monotonic()
         some = False
         for result in results:
             if warm.replayed:
@@ -399,6 +398,7 @@ class FunctionExecutor:
     async def adopt(self, attempts: list[dict[str, Any]]) -> None:
         """Learn from the warm processes of the agent before what they run, and from their spools what they did."""
         waits = []
+        await asyncio.to_thread(self._launcher.sweep, [str(attempt["tag"]) for attempt in attempts])
         for attempt in attempts:
             warm = self._readopt(attempt)
             if warm is None:
