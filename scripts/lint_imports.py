@@ -66,6 +66,7 @@ RINGS = {
     "jarvis.worker.pushed": "port",
     "jarvis.worker.function_worker": "port",  # runs in the tasks' own processes
     "jarvis.worker.agent": "wiring",  # the composition root of its own process
+    "jarvis.policies": "port",  # finds what other packages plug in
     "jarvis.config": "port",  # settings are read by shells; pure code gets frozen dataclasses made from them
     "jarvis.state.state_manager": "shell",
     "jarvis.state.node_registry": "shell",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.contract.harness import DAY, Ticking, attempt, commit, element, end, event, insert, key, move, new
 
-from jarvis.core.attempt import Output, Usage
+from jarvis.core.attempt import Output, Rank, Usage
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import Conflict, CursorTooOld, IdempotencyConflict, InvalidValue, StaleEpoch, StoreUnavailable
 from jarvis.core.event import Event
@@ -45,6 +45,22 @@ async def test_bodies_and_manifests_of_tasks_and_attempts_are_told(store: Store)
     assert [a.artifacts for a in await store.attempt_list(ElementKey(ident, SOLO))] == ["m3", None]
     bodies = Bodies(frozenset({"s", "m1", "m2", "m3", "r"}), frozenset({"m1", "m2", "m3"}))
     assert await store.blob_list_referenced(1e12, 0, 9) == [(ident, "p", bodies)]
+
+
+async def test_the_ranks_of_a_gang_are_kept_as_they_go(store: Store) -> None:
+    lead = await store.leadership_acquire("a")
+    (ident,) = await insert(store, new(nodes=2))
+    begun = (Rank(node=1, number=1, started_at=2.0), Rank(node=2, number=7))
+    over = Rank(
+        node=2, number=7, ended_at=3.0, cause=Cause.EXIT, exit_code=3, message="m", usage=Usage(wall_s=1.0), failed_first=True,
+        stdout=Output(size=9, chunks=((0, "o"),)), stderr=Output(size=9, chunks=((0, "e"),)),
+    )  # fmt: skip
+    at = (ident, SOLO, 1)
+    await commit(store, lead, attempts_new={at: attempt(ident, ranks=begun)})
+    assert [a.ranks for a in await store.attempt_list(ElementKey(ident))] == [begun]
+    await commit(store, lead, attempts={at: attempt(ident, ranks=(begun[0], over))})
+    assert [a.ranks for a in await store.attempt_list(ElementKey(ident))] == [(begun[0], over)]
+    assert await store.blob_list_referenced(1e12, 0, 9) == [(ident, "p", Bodies(frozenset({"o", "e"}), frozenset()))]
 
 
 async def test_a_submission_of_nothing_is_accepted(store: Store) -> None:

@@ -45,6 +45,7 @@ VALID: dict[str, Any] = {
     "/workflows": {"steps": [{"id": "only", "command": "true"}]},
     "/schedules": {"name": "made-NUMBER", "cron": "0 3 * * *", "task": {"command": ["true"]}},
     "/schedules/{ident}/backfill": {"begin": "2026-01-01T00:00:00Z", "end": "2026-01-03T00:00:00Z"},
+    "/maintenance": {"nodes": ["NODE"], "begin": "2040-01-01T00:00:00Z", "duration": 60},
 }
 """What hardly ever comes of chance."""
 SECRET = "of sixteen letters or more"
@@ -91,6 +92,8 @@ class World:
         for project in self.quotas:
             client.connection.request("PUT", f"/quotas/{project}", json_body={"tasks": 1_000_000})
         self.node = client.connection.get("/nodes")["items"][0]
+        far = {"nodes": [self.node["name"]], "begin": "2040-01-01T00:00:00Z", "duration": "1h"}
+        self.bookings = [str(client.connection.post("/maintenance", far)["id"]) for _ in range(12)]
         self.all = [*self.running, *self.held, *self.waiting, *self.ended, *self.elements, array]
 
     def _many(self, count: int, **spec: Any) -> list[str]:
@@ -98,6 +101,8 @@ class World:
 
     def fitting(self, path: str) -> list[str]:
         """Ids of what the operation is for; all that exists where any will do."""
+        if path.startswith("/maintenance"):
+            return self.bookings
         last = path.rpartition("/")[2]
         kinds = {
             "release": self.held, "resume": self.suspended, "suspend": self.running[10:], "signal": self.running[10:],
@@ -133,6 +138,8 @@ def tame(case: Any, world: World, choose: Any) -> None:
         world.made_valid += 1
         case.body = loads(dumps(VALID[path]).replace("NUMBER", str(world.made_valid)))
     body = case.body
+    if path == "/maintenance" and isinstance(body, dict) and body.get("nodes") == ["NODE"]:
+        body["nodes"] = [world.node["name"]]
     if path == "/backups" and isinstance(body, dict) and isinstance(body.get("path"), str):
         world.backups += 1
         body["path"] = str(world.folder / f"{world.backups}.db") if choose(4) else "no/absolute" + body["path"]

@@ -17,9 +17,11 @@ def test_there_are_enough_of_them() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
-@pytest.mark.parametrize(("seed", "servers"), sorted({(mutant.seed, mutant.servers) for mutant in MUTANTS}))
-def test_without_the_defect_the_seed_is_good(seed: int, servers: int) -> None:
-    assert not simulate(seed, STEPS, servers=servers).error
+@pytest.mark.parametrize(
+    ("seed", "servers", "scarce", "gangs"), sorted({(m.seed, m.servers, m.scarce, m.gangs) for m in MUTANTS})
+)
+def test_without_the_defect_the_seed_is_good(seed: int, servers: int, scarce: bool, gangs: bool) -> None:
+    assert not simulate(seed, STEPS, servers=servers, scarce=scarce, gangs=gangs).error
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=name)

@@ -31,8 +31,17 @@ def recorded_in(directory: Path) -> tuple[type[RecordedScheduler], list[RecordFi
 @pytest.mark.parametrize("servers", [0, 3])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_commit_is_decided_again(seed: int, servers: int, tmp_path: Path) -> None:
+    _decided_again(seed, tmp_path, servers=servers)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_also_with_gangs(seed: int, tmp_path: Path) -> None:
+    _decided_again(seed, tmp_path, gangs=True)
+
+
+def _decided_again(seed: int, tmp_path: Path, servers: int = 0, gangs: bool = False) -> None:
     scheduler, files = recorded_in(tmp_path)
-    verdict = simulate(seed, 4, Parts(scheduler=scheduler), servers=servers)
+    verdict = simulate(seed, 4, Parts(scheduler=scheduler), servers=servers, gangs=gangs)
     for file in files:
         file.end()
     commits = 0

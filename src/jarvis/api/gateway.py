@@ -384,9 +384,10 @@ class Gateway:
                 after = page[-1].id
                 projects = {task.id: task.project for task in page}
                 for attempt in await self.services.store.attempt_list_current(list(projects)):
-                    if (session := self._by_node.get(attempt.node)) is not None:
-                        held = Held(attempt.number, attempt.token, attempt.task, attempt.index, projects[attempt.task])
-                        session.held.setdefault(attempt.number, held)
+                    for at in attempt.ranks or (attempt,):
+                        if (session := self._by_node.get(at.node)) is not None:
+                            held = Held(at.number, attempt.token, attempt.task, attempt.index, projects[attempt.task])
+                            session.held.setdefault(at.number, held)
 
     # ------------------------------------------------------------ streams
 

@@ -23,12 +23,14 @@ from jarvis.core.errors import (
     OverQuota,
     StaleEpoch,
     StoreUnavailable,
+    TooFewNodes,
 )
 
 MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[JarvisError], int], ...] = (
     (InvalidValue, 422),
     (NeverFits, 422),
+    (TooFewNodes, 422),
     (NoLicense, 422),
     (OverQuota, 429),
     (NotFound, 404),
@@ -74,6 +76,8 @@ def problem_of(error: JarvisError) -> dict[str, Any]:
         errors = [{"path": error.field, "message": str(error)}]
     elif isinstance(error, NeverFits):
         errors = [{"path": f"resources.{error.dimension}", "message": str(error)}]
+    elif isinstance(error, TooFewNodes):
+        errors = [{"path": "nodes", "message": str(error)}]
     return problem(status, error.code, str(error), error.hint, errors)
 
 

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recommend": ("jarvis.cli.recommend", "Say what a task should ask for, by what its runs used."),
     "sim": ("jarvis.cli.sim", "Replay a recorded workload with a policy of your choice."),
     "replay": ("jarvis.cli.replay", "Decide again what the scheduler decided, and compare."),
+    "policy": ("jarvis.cli.policy", "List policies, and check those of other packages."),
     "config": ("jarvis.cli.config", "Show the settings and where they come from."),
     "doctor": ("jarvis.cli.doctor", "Test what Jarvis needs on this machine."),
     "backup": ("jarvis.cli.backup", "Copy the database into a file, checked."),

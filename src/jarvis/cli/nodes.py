@@ -36,7 +36,8 @@ def list_nodes(output: str) -> None:
 def _row(one: dict[str, Any]) -> list[object]:
     resources = one["resources"]
     state = one["state"] + ("*" if not one.get("schedulable", True) and one["state"] == "ready" else "")
-    reason = "; ".join(text for text in (one["reason"], one.get("unfit", "")) if text)
+    closed = f"maintenance {one['maintenance']}" if one.get("maintenance") else ""
+    reason = "; ".join(text for text in (one["reason"], one.get("unfit", ""), closed) if text)
     return [
         one["name"], state, resources.get("cpu", 0), resources.get("memory", ""), resources.get("gpu", 0),
         f"{one.get('health', {}).get('load1', 0):.2f}", one["version"], local_time(one.get("seen_at")), reason,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 _NOT_YET = {
-    "nodes": ("-N", "--nodes"), "gpu_mem": ("--gpu-mem",), "notify": ("--notify",),
+    "gpu_mem": ("--gpu-mem",), "notify": ("--notify",),
 }  # fmt: skip
 
 
@@ -51,9 +51,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Everything that describes a task, Slurm's spelling first."""
     options: list[Callable[..., Any]] = [
         click.option("-n", "--name", help="Name of the task."),
-        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
-        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
-        click.option("--gpus", help="GPUs.", metavar="N"),
+        *_size_options(),
         click.option("-t", "--time", "time_limit", help="Time limit: minutes, MM:SS, HH:MM:SS, D-HH or 2h30m."),
         click.option("--timeout-soft", "soft_limit", help="Soft limit: a SIGTERM comes first.", metavar="TIME"),
         click.option("-p", "--queue", help="Queue."),
@@ -67,7 +65,9 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--deadline", help="Over by then, in all attempts: RFC 3339, epoch seconds or +2h."),
         click.option("--hold", is_flag=True, default=None, help="Submit it held."),
         click.option("-D", "--chdir", "cwd", help="Directory; default: this one."),
-        click.option("-o", "--output-file", "stdout", help="File for the output, with %j %A %a %x %N.", metavar="FILE"),
+        click.option(
+            "-o", "--output-file", "stdout", help="File for the output, with %j %A %a %x %N %t.", metavar="FILE"
+        ),
         click.option(
             "-e", "--error-file", "stderr", help="File for the errors; default: with the output.", metavar="FILE"
         ),
@@ -105,11 +105,28 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _size_options() -> list[Callable[[Any], Any]]:
+    """How much it needs, on how many nodes."""
+    return [
+        click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
+        click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
+        click.option("--gpus", help="GPUs.", metavar="N"),
+        click.option(
+            "-N",
+            "--nodes",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            help="Nodes: a rank on each, all or none, with CPUs, memory and GPUs for each of them.",
+        ),
+    ]
+
+
 def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) -> dict[str, Any]:
     """The fields of ``POST /tasks`` from parsed options; absent options are left to the server's defaults."""
     fields: dict[str, Any] = {}
     for name in (
         "name",
+        "nodes",
         "queue",
         "project",
         "array",

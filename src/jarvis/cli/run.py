@@ -135,9 +135,10 @@ def _explain(client: Client, ident: int, task: dict[str, Any]) -> None:
 
 @click.command(name="exec", context_settings=_COMMAND)
 @click.option("--pty/--no-pty", "wanted", default=None, help="With a terminal or without; default: if this is one.")
+@click.option("--rank", type=click.IntRange(0), help="Beside this rank of a task on several nodes; default: 0.")
 @click.argument("ident", metavar="ID")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(ident: str, command: tuple[str, ...], wanted: bool | None) -> int:
+def exec_(ident: str, command: tuple[str, ...], wanted: bool | None, rank: int | None) -> int:
     """Run COMMAND beside the running task ID, with its environment and directory; ends with its exit code."""
     command = command[1:] if command[0] == "--" else command
     if not command:
@@ -146,7 +147,7 @@ def exec_(ident: str, command: tuple[str, ...], wanted: bool | None) -> int:
     rows, columns = terminal.size() if pty else (None, None)
     with Client() as client:
         path = f"/tasks/{ident}/exec"
-        with TaskStream(client.connection, path, argv=list(command), rows=rows, columns=columns) as stream:
+        with TaskStream(client.connection, path, argv=list(command), rows=rows, columns=columns, rank=rank) as stream:
             if terminal.has_input():
                 terminal.feed_in_background(stream)
             else:

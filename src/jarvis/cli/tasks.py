@@ -147,11 +147,12 @@ def _exit(attempt: dict[str, Any]) -> str:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
 @click.option("--attempt", type=int, help="Of this attempt; default: the newest.")
 @click.option("--stderr", is_flag=True, help="The errors, where they were asked apart.")
+@click.option("--rank", type=click.IntRange(0), help="Of this rank of a task on several nodes; default: 0.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
-def logs(ident: str, follow: bool, attempt: int | None, stderr: bool, tail: int | None) -> None:
+def logs(ident: str, follow: bool, attempt: int | None, stderr: bool, rank: int | None, tail: int | None) -> None:
     """Print a task's output, byte for byte."""
     path = f"/tasks/{ident}/logs"
-    which: dict[str, Any] = {"attempt": attempt, "stream": "stderr" if stderr else None}
+    which: dict[str, Any] = {"attempt": attempt, "stream": "stderr" if stderr else None, "rank": rank}
     with Client() as client:
         offset = 0
         if tail is not None:

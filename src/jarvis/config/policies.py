@@ -1,18 +1,19 @@
 """Policies as they are written in YAML, their presets, and the frozen values that the scheduler's pure code gets from them."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from jarvis.config.section import Section
 from jarvis.config.windows import WindowSettings
 from jarvis.core.task import LICENSE
+from jarvis.policies import Kind, checked, of_others
 from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
-from jarvis.scheduler.load_balancer import Balancer
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
 from jarvis.scheduler.policy.fairness import Fairness
-from jarvis.scheduler.policy.order import WEIGHTS, Order, OrderName, Times
+from jarvis.scheduler.policy.order import WEIGHTS, Order, Times
 from jarvis.scheduler.policy.preemption import Preemption
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -41,8 +42,14 @@ def _balanced(value: object) -> object:
     return {"balancer": value} if isinstance(value, str) else value
 
 
+OrderName = Annotated[str, AfterValidator(lambda name: checked("order", name))]
+Balancer = Annotated[str, AfterValidator(lambda name: checked("score", name))]
+FilterName = Annotated[str, AfterValidator(lambda name: checked("filter", name))]
+
+
 class OrderSettings(Section):
     name: OrderName = "priority"
+    """One of Jarvis's own, or of another package."""
     ageing: float = Field(0.0, ge=0)
     patience: float = Field(float("inf"), gt=0)
     exponent: float = Field(1.0, gt=0, le=2)
@@ -119,6 +126,8 @@ class SchedulerSettings(WindowSettings):
     ahead_seconds: float = Field(AHEAD_SECONDS, ge=0, le=60)
     """Estimated work that a node is given ahead of free room."""
     queues: dict[str, Annotated[QueueSettings, BeforeValidator(_balanced)]] = {}
+    filters: list[FilterName] = []
+    """Of other packages: which nodes a class of tasks may have."""
     licenses: dict[LicenseName, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
     """Counters of the whole cluster: never are more in use than are named here."""
 
@@ -169,6 +178,8 @@ def policy_of(settings: SchedulerSettings) -> Policy:
             backfill.name, backfill.depth, backfill.order, backfill.extra, backfill.keep, backfill.look, backfill.times
         ),
         preemption=_preemption(settings),
+        filters=tuple(settings.filters),
+        plugged=of_others(_named_policies(settings)),
         licenses=dict(settings.licenses),
     )  # fmt: skip
 
@@ -190,6 +201,18 @@ def _order(settings: OrderSettings) -> Order:
         weights,
         settings.times,
     )
+
+
+def _named_policies(settings: SchedulerSettings) -> Iterator[tuple[Kind, str]]:
+    parts: list[SchedulerSettings | QueueSettings] = [settings, *settings.queues.values()]
+    for part in parts:
+        if part.order is not None:
+            yield "order", part.order.name
+        if part.balancer is not None:
+            yield "score", part.balancer
+    yield "score", settings.gpu_balancer
+    for name in settings.filters:
+        yield "filter", name
 
 
 def queues_out(settings: SchedulerSettings) -> list[dict[str, object]]:

@@ -35,6 +35,29 @@ class Output(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     path: str | None = None
 
 
+class Rank(msgspec.Struct, gc=False, kw_only=True, array_like=True):
+    """How one rank of a gang's attempt goes; its place in ``Attempt.ranks`` is its number among them, and its ``cause`` is
+    there once it is over. ``number`` is that of its own node."""
+
+    node: int
+    number: int
+    started_at: float | None = None
+    ended_at: float | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    usage: Usage | None = None
+    stdout: Output | None = None
+    stderr: Output | None = None
+    failed_first: bool = False
+    """Whether it is the one on whose end the others were stopped."""
+
+    @property
+    def went_well(self) -> bool:
+        return self.cause is Cause.EXIT and self.exit_code == 0
+
+
 class Attempt(msgspec.Struct, gc=False, kw_only=True):
     """One try. ``state`` is that of the element while current; afterwards the end of this attempt."""
 
@@ -63,3 +86,10 @@ class Attempt(msgspec.Struct, gc=False, kw_only=True):
     """JSON that the task of a step gave to those that follow."""
     artifacts: str | None = None
     """Digest of the manifest of the files that it left; None where none were asked for, or none could be kept."""
+    ranks: tuple[Rank, ...] = ()
+    """Of a gang; ``node``, ``number``, outputs and artifacts are then those of rank 0. Any other attempt has none."""
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All that it was assigned to."""
+        return tuple(rank.node for rank in self.ranks) or (self.node,)

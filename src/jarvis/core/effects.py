@@ -42,6 +42,14 @@ class Refused(NodeMessage, tag="refused"):
     newest: int = 1
 
 
+class Gang(msgspec.Struct, gc=False, frozen=True, array_like=True):
+    """What a rank knows of its gang: its number, where every rank is, and a port on the node of rank 0 to meet at."""
+
+    rank: int
+    hosts: tuple[str, ...]
+    port: int
+
+
 class Assignment(msgspec.Struct, gc=False, array_like=True):
     """One element for this node, to be started in order as resources allow. ``spec`` is a msgpack TaskSpec."""
 
@@ -59,6 +67,7 @@ class Assignment(msgspec.Struct, gc=False, array_like=True):
     """Why the attempt before ended, for JARVIS_RESTART_REASON."""
     deadline_s: float | None = None
     """Seconds until the total deadline, at sending."""
+    gang: Gang | None = None
 
 
 class Assign(NodeMessage, tag="assign"):

@@ -75,6 +75,20 @@ class NeverFits(JarvisError):
         self.hint = f"ask for at most {largest} of {dimension}, or add a larger node"
 
 
+class TooFewNodes(JarvisError):
+    """There are not so many registered nodes that could ever hold a rank."""
+
+    code = "never_fits"
+
+    def __init__(self, wanted: int, able: int, registered: int) -> None:
+        super().__init__(
+            f"nodes: {wanted} are wanted, and {able} of the {registered} registered could ever hold a rank"
+        )
+        self.hint = (
+            f"ask for at most {able} nodes, or for less on each, or add nodes" if able else "ask for less, or add nodes"
+        )
+
+
 class NoLicense(JarvisError):
     """A licence that the settings do not name, or more of one than there are."""
 

@@ -55,6 +55,26 @@ def check_attempts(elements: Mapping[ElementKey, Element], attempts: Mapping[Ele
         require(element.state not in ON_NODE or key in attempts, f"{key} is {element.state} without an attempt")
 
 
+def check_gangs(
+    tasks: Mapping[int, Task], elements: Mapping[ElementKey, Element], attempts: Mapping[ElementKey, Attempt]
+) -> None:
+    """A gang is never partial: its attempt has all ranks, each on a node of its own; while it lasts some rank is not over, and once
+    one did not end well, all others are being stopped."""
+    for key, attempt in attempts.items():
+        wanted, ranks = tasks[key.task].spec.nodes, attempt.ranks
+        nodes = {rank.node for rank in ranks}
+        require(len(ranks) == len(nodes) == wanted, f"{key} has {len(ranks)} ranks on {len(nodes)} nodes, not {wanted}")
+        placed = [(placement.rank, placement.node) for placement in attempt.placements]
+        require(placed == [(at, rank.node) for at, rank in enumerate(ranks)], f"{key} is placed on {placed}")
+        require((attempt.node, attempt.number) == (ranks[0].node, ranks[0].number), f"{key} is not where its rank 0 is")
+        require(any(rank.cause is None for rank in ranks), f"{key} lasts, and all of its ranks are over")
+        failed = any(rank.cause is not None and not rank.went_well for rank in ranks)
+        stopping = elements[key].state is State.CANCELLING
+        require(stopping or not failed, f"{key} is {elements[key].state}, and a rank of it has failed")
+        waits = elements[key].state is State.ASSIGNED and any(rank.started_at is not None for rank in ranks)
+        require(not waits, f"{key} is assigned, and a rank of it has begun")
+
+
 def check_node(node: Node, used: Resources, holding: Iterable[Resources]) -> None:
     """What a node is thought to hold is the sum of what runs there, and not more than it has."""
     total: Resources = {}

@@ -104,3 +104,7 @@ def fits(need: Resources, free: Resources) -> bool:
 def shortages(need: Resources, free: Resources) -> Resources:
     """What is missing by name; empty when ``need`` fits into ``free``."""
     return {name: amount - free.get(name, 0) for name, amount in need.items() if free.get(name, 0) < amount}
+
+
+def times(need: Resources, count: int) -> Resources:
+    return {name: amount * count for name, amount in need.items()}

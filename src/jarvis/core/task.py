@@ -8,13 +8,14 @@ import msgspec
 
 from jarvis.core.errors import InvalidValue
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.resources import Resources
+from jarvis.core.resources import Resources, times
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import State
 
 PRIORITIES = {"critical": 1000, "high": 500, "normal": 0, "low": -500}
 MAX_PRIORITY = 1_000_000
 MAX_ARRAY = 1_000_000
+MAX_NODES = 10_000
 MOST_WEIGHT = 100
 LICENSE = r"^[a-z][a-z0-9_.-]{0,62}$"
 """Names of licences."""
@@ -163,6 +164,8 @@ class FunctionCall(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Of a step of a workflow."""
 
 
+ADDRESS_LABEL = "jarvis.address"
+"""Label of a node: where the ranks of gangs reach it. One whose agent knows nothing of gangs has none."""
 CONTAINER_LABEL = "jarvis.container"
 """Label of a node: the kind of container engine that tasks can use there, or ``none``."""
 
@@ -205,6 +208,9 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     function: FunctionCall | None = None
     container: Container | None = None
     resources: Resources = {}
+    """Of each of its nodes."""
+    nodes: int = 1
+    """More than one: a gang, of which each attempt has so many ranks on so many nodes."""
     queue: str = "default"
     priority: int = 0
     array: ArraySpec | None = None
@@ -248,6 +254,11 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
         if self.function is not None:
             return "function"
         return "container" if self.container is not None else "process"
+
+    @property
+    def whole(self) -> Resources:
+        """What an attempt takes on all of its nodes together."""
+        return self.resources if self.nodes == 1 else times(self.resources, self.nodes)
 
     @property
     def own_directory(self) -> bool:

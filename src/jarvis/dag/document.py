@@ -22,7 +22,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 TASK_FIELDS = frozenset({
     "name", "command", "image", "pull", "mounts", "network", "entrypoint", "container_user", "script", "function",
-    "resources", "queue", "priority", "array", "entries", "time_limit", "soft_limit", "grace", "retry", "on_lost",
+    "resources", "nodes", "queue", "priority", "array", "entries", "time_limit", "soft_limit", "grace", "retry", "on_lost",
     "preemptible", "constraints", "tolerations", "keys", "near", "apart", "prefer", "licenses", "balancer",
     "env", "cwd", "stdout", "stderr", "stdin", "output_limit", "login_shell",
     "push", "artifacts",

@@ -5,6 +5,7 @@ from jarvis.core import resources as vector
 from jarvis.core.invariants import require
 from jarvis.core.states import State
 from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.task_queue import class_of
 
@@ -22,7 +23,15 @@ def check_cluster(cluster: Cluster) -> None:
         require(expected == set(view.expected), f"node {view.node.name}: {expected} are to begin, not {view.expected}")
         for number, placed in view.placed.items():
             attempt = cluster.attempts.get(placed.key)
-            require(attempt is not None and attempt.number == number, f"number {number} of {placed.key} is not current")
+            numbers = () if attempt is None else alive(attempt)
+            at = (view.node.id, number)
+            require(at in numbers, f"number {number} of {placed.key} is not current")
+    gangs = {key: attempt for key, attempt in cluster.attempts.items() if cluster.tasks[key.task].spec.nodes > 1}
+    invariants.check_gangs(cluster.tasks, cluster.elements, gangs)
+    for key, attempt in gangs.items():
+        for node, number in alive(attempt):
+            there = cluster.nodes[node].placed.get(number)
+            require(there is not None and there.key == key, f"a rank of {key} has no place on node {node}")
     _check_queue(cluster)
     _check_licenses(cluster)
     _check_carriers(cluster)
@@ -37,7 +46,7 @@ def _check_ledger(cluster: Cluster) -> None:
     for key in cluster.attempts:
         task = cluster.tasks[key.task]
         for owner in ((task.project, ""), (task.project, task.user)):
-            held[owner] = vector.add(held.get(owner, {}), task.spec.resources)
+            held[owner] = vector.add(held.get(owner, {}), task.spec.whole)
     known = {(project, ""): holding for project, holding in cluster.ledger.projects.items()} | cluster.ledger.users
     for owner in held.keys() | known.keys():
         mine = known[owner].held if owner in known else {}
@@ -59,7 +68,8 @@ def _check_carriers(cluster: Cluster) -> None:
     """Who carries which key is where the attempts are."""
     found = Carriers()
     for key, attempt in cluster.attempts.items():
-        found.add(cluster.tasks[key.task].spec, attempt.node)
+        for node in attempt.nodes:
+            found.add(cluster.tasks[key.task].spec, node)
     known = cluster.carriers
     require(found.of == known.of, f"keys are at {found.of}, counted {known.of}")
     guards = [{k: {label: n for label, n in g.items() if n} for k, g in c.guards.items()} for c in (found, known)]

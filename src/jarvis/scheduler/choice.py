@@ -19,6 +19,7 @@ from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
+from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -123,6 +124,36 @@ class Choice:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
 
+    def choose_gang(self, pool: Pool, task: Task, until: float, latest: float) -> tuple[int, ...] | None:
+        """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
+        self.too_long = False
+        refused = self._refused.get(pool.placement_class)
+        if refused is not None and until >= refused:
+            self.too_long = True
+            return None
+        owner = task.project, task.user
+        room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
+        free = [node for node in room if not self._is_spoken_for(node, pool.need, until, latest, owner)]
+        nodes = best_nodes(free, pool.nodes, lambda node: self._score(pool, node, task.id, 0))
+        self.too_long = nodes is None and len(room) >= pool.nodes
+        if self.too_long and not self.booked:
+            self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
+        return nodes
+
+    def _fits_now(self, view: NodeView, pool: Pool) -> bool:
+        if view.ahead or not fits(pool.need, self._left(view)) or not self.suits(pool, view.node.id):
+            return False
+        return not pool.gpu or pick(self.gpus_of(view.node.id), pool.gpu) is not None
+
+    def _is_spoken_for(self, node: int, need: Resources, until: float, latest: float, owner: tuple[str, str]) -> bool:
+        if node in self.booked and self._runs_into(node, owner, latest):
+            return True
+        return node in self.horizons and not self._leaves_reserved(node, need, until)
+
+    def _left(self, view: NodeView) -> Resources:
+        used = self.used.get(view.node.id) or view.used
+        return {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+
     def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
         exact = pool.wishes or pool.balancer in EXACT
         while True:
@@ -182,10 +213,8 @@ class Choice:
     def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
         return in_the_way(self.booked[node], owner, self.now, latest) is not None
 
-    def bars(self, node: int, pool: Pool, task: Task, seconds: float) -> bool:
-        """Whether something other than room keeps a task from a node that suits its class."""
-        if pool.affine and self.around.refusal(self.nodes[node], pool.placement_class) is not None:
-            return True
+    def books_out(self, node: int, task: Task, seconds: float) -> bool:
+        """Whether a task would run into a time that is not its own, if it started there now."""
         return node in self.booked and self._runs_into(node, (task.project, task.user), self.now + seconds)
 
     def _draw(self, pool: Pool) -> None:
@@ -325,13 +354,16 @@ class Choice:
     # ------------------------------------------------------------ reservations
 
     def ever_fits(self, pool: Pool) -> bool:
-        return any(fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        large = (fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        return sum(islice(filter(None, large), pool.nodes)) == pool.nodes
 
     def reserve(
         self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str] = ("", "")
-    ) -> tuple[int, float] | None:
-        """The node and instant of the earliest start that the expected ends and bookings allow; from then on its room is spoken
-        for."""
+    ) -> tuple[int, float, tuple[int, ...]] | None:
+        """The node and instant of the earliest start that the expected ends and bookings allow, and the nodes of a gang's other
+        ranks; from then on that room is spoken for."""
+        if pool.nodes > 1:
+            return self._reserve_gang(pool, key, seconds, owner)
         best: tuple[float, int] | None = None
         for node in self._reservable(pool, key):
             start = self._earliest(node, pool.need, seconds, owner)
@@ -342,11 +374,28 @@ class Choice:
         start, node = best
         self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
         self._horizon(node).take(pool.need, start, start + seconds)
-        return node, start
+        return node, start, ()
 
-    def _earliest(self, node: int, need: Resources, seconds: float, owner: tuple[str, str]) -> float:
+    def _reserve_gang(
+        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str]
+    ) -> tuple[int, float, tuple[int, ...]] | None:
+        def earliest(node: int, after: float) -> float:
+            return self._earliest(node, pool.need, seconds, owner, after)
+
+        found = earliest_together(self._reservable(pool, key), pool.nodes, earliest)
+        if found is None:
+            return None
+        start, nodes = found
+        self.horizons = {n: h for n, h in self.horizons.items() if n in nodes or h.is_taken or n in self.kept}
+        for node in nodes:
+            self.horizons[node].take(pool.need, start, start + seconds)
+        return nodes[0], start, nodes[1:]
+
+    def _earliest(
+        self, node: int, need: Resources, seconds: float, owner: tuple[str, str], after: float = 0.0
+    ) -> float:  # fmt: skip
         horizon, bookings = self._horizon(node), self.booked.get(node, ())
-        start = horizon.earliest(need, seconds)
+        start = horizon.earliest(need, seconds, after)
         while start != NEVER and (other := in_the_way(bookings, owner, start, start + seconds)) is not None:
             start = horizon.earliest(need, seconds, other.end)
         return start
@@ -375,11 +424,14 @@ class Choice:
         return free
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
-        """The node that it had before, else those that are large enough."""
+        """The nodes that it had before, else those that are large enough."""
+        members = pool.group.members
         before = self.cluster.reservations.get(key)
-        if before is not None and before[0] in pool.group.members:
-            return [before[0]]
-        return self.large(pool)[:RESERVE_NODES]
+        if before is not None:
+            nodes = [before[0], *self.cluster.reserved_others.get(key, ())]
+            if members.issuperset(nodes) and len(nodes) == pool.nodes:
+                return nodes
+        return self.large(pool)[: RESERVE_NODES + pool.nodes - 1]
 
     def large(self, pool: Pool) -> list[int]:
         """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
@@ -393,8 +445,7 @@ class Choice:
         horizon = self.horizons.get(node)
         if horizon is None:
             view, soon = self.nodes[node], self.now + SOON
-            used = self.used.get(node) or view.used
-            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
+            free = self._left(view)
             ends = _ends(view, soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)

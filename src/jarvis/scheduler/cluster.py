@@ -27,6 +27,7 @@ from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
 from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
@@ -57,6 +58,7 @@ class Placed:
     """When its limit ends it, if ``until`` is only predicted."""
     shares: tuple[Share, ...] = ()
     """Of which GPUs it is thought to have which part."""
+    rank: int = 0
     saved_at: float | None = None
     """When it was last sent a signal on which programs write a checkpoint."""
 
@@ -253,10 +255,14 @@ class Cluster:
     """As many since it was last learned what is usual."""
     fragmentation: Fragmentation = field(default_factory=lambda: Fragmentation({}))
     pools: Pools = field(default_factory=Pools)
+    plugged: tuple[Plugged, ...] = ()
+    """Policies of other packages that it is led by."""
     nodes_changed: bool = True
     looked_at: float = 0.0
     reservations: dict[ElementKey, tuple[int, float]] = field(default_factory=dict)
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
+    reserved_others: dict[ElementKey, tuple[int, ...]] = field(default_factory=dict)
+    """Of those that are gangs: the nodes of their ranks from 1 on."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
     victims_looked_at: float = 0.0

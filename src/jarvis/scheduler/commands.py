@@ -9,6 +9,7 @@ from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.bookings import on_booking
 from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
@@ -107,7 +108,8 @@ def _recall(turn: Turn, element: Element, wish: str) -> None:
     element.wish = wish
     turn.changes.elements[element.key] = element
     attempt = turn.cluster.attempts[element.key]
-    turn.effects.append(ToNode(attempt.node, Recall(numbers=[attempt.number]), turn.cause_id))
+    for node, number in alive(attempt):
+        turn.effects.append(ToNode(node, Recall(numbers=[number]), turn.cause_id))
 
 
 def _release(turn: Turn, task: Task, element: Element, command: NewCommand) -> str:
@@ -136,14 +138,15 @@ def _signal(turn: Turn, task: Task, element: Element, command: NewCommand) -> st
         return f"task {element.key} is {element.state}: signals go to running tasks"
     signum = int(command.args.get("signum") or 15)
     if signum in CHECKPOINT_SIGNALS:
-        attempt = turn.cluster.attempts[element.key]
-        turn.cluster.nodes[attempt.node].placed[attempt.number].saved_at = turn.now
+        for node, number in alive(turn.cluster.attempts[element.key]):
+            turn.cluster.nodes[node].placed[number].saved_at = turn.now
     return _send_signal(turn, element, signum)
 
 
 def _send_signal(turn: Turn, element: Element, signum: int) -> str:
     attempt = turn.cluster.attempts[element.key]
-    turn.effects.append(ToNode(attempt.node, Signal(number=attempt.number, signum=signum), turn.cause_id))
+    for node, number in alive(attempt):
+        turn.effects.append(ToNode(node, Signal(number=number, signum=signum), turn.cause_id))
     return ""
 
 

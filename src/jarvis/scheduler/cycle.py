@@ -22,6 +22,7 @@ from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.guarantees import Guarantees
 from jarvis.scheduler.policy.licenses import Spare
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
+from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
@@ -54,6 +55,10 @@ class Policy:
     backfill: Backfill = field(default_factory=Backfill)
     preemption: Preemption | None = None
     """None: nothing is preempted, unless a project is guaranteed what others have borrowed."""
+    filters: tuple[str, ...] = ()
+    """Of other packages, which are asked which nodes a class may have."""
+    plugged: tuple[Plugged, ...] = ()
+    """All policies of other packages that are named here."""
     licenses: dict[str, int] = field(default_factory=dict)
     """Licences and other counters of the whole cluster: how many there are of each."""
 
@@ -69,6 +74,8 @@ class Decision(NamedTuple):
     until: float = NEVER
     """When it is expected to end."""
     latest: float = NEVER
+    others: tuple[int, ...] = ()
+    """Of a gang: the nodes of its ranks from 1 on; all of them are decided together."""
 
 
 class Reservation(NamedTuple):
@@ -77,6 +84,8 @@ class Reservation(NamedTuple):
     key: ElementKey
     node: int
     start: float
+    others: tuple[int, ...] = ()
+    """Of a gang, as in a decision."""
 
 
 @dataclass(slots=True)
@@ -141,7 +150,8 @@ class Cycle:
         found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before = self.cluster.reservations
         if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
-            self.plan.reservations = [Reservation(key, *there) for key, there in before.items()]
+            others = self.cluster.reserved_others
+            self.plan.reservations = [Reservation(k, *there, others.get(k, ())) for k, there in before.items()]
             return []
         wanted = found if self.policy.backfill.name == "skip" else pools
         self.heads = [Head(self.cluster, lane, pools[c]) for c in pools if c in wanted for lane in queue.lanes(c)]
@@ -241,22 +251,30 @@ class Cycle:
             latest = self.now + seconds_of(self.policy.order, task.spec)
             until = self.now + self.seconds(task) if self.by_prediction else latest
         ends = self.now + seconds_of(self.policy.order, task.spec) if self.choice.booked else NEVER
-        chosen = self.choice.choose(pool, task, until, ends)
+        others: tuple[int, ...] = ()
+        if pool.nodes > 1:
+            nodes = self.choice.choose_gang(pool, task, until, ends)
+            chosen = None if nodes is None else (nodes[0], False)
+            others = () if nodes is None else nodes[1:]
+        else:
+            chosen = self.choice.choose(pool, task, until, ends)
         if chosen is None:
             return False
         node, is_ahead = chosen
         key = task.key_at(position)
-        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest))
+        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest, others))
         self.choice.account(pool, task, node, is_ahead, until)
+        for other in others:
+            self.choice.account(pool, task, other, False, until)
         self.will_have(task, pool)
         return True
 
     def will_have(self, task: Task, pool: Pool) -> None:
         """It counts for its owner and its array from now on."""
         if self.headroom is not None:
-            self.headroom.give(task.project, task.user, pool.need)
+            self.headroom.give(task.project, task.user, pool.whole)
         if self.guarantees:
-            self.guarantees.give(task.project, pool.need)
+            self.guarantees.give(task.project, pool.whole)
         if pool.licenses:
             self.licenses.give(pool.licenses)
         if task.spec.array is not None:
@@ -315,10 +333,10 @@ class Cycle:
 
     def covers(self, task: Task) -> bool:
         """Whether its project is guaranteed what it asks for."""
-        return self.guarantees is not None and self.guarantees.covers(task.project, task.spec.resources)
+        return self.guarantees is not None and self.guarantees.covers(task.project, task.spec.whole)
 
     def within(self, task: Task, pool: Pool) -> bool:
-        if self.headroom is not None and self.headroom.over(task.project, task.user, pool.need) is not None:
+        if self.headroom is not None and self.headroom.over(task.project, task.user, pool.whole) is not None:
             return False
         return not pool.licenses or self.licenses.has(pool.licenses)
 

@@ -5,7 +5,7 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from jarvis.core.errors import JarvisError, NeverFits
+from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
@@ -13,7 +13,9 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Around
+from jarvis.scheduler.policy.plugged import WORD, refusal
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -81,7 +83,8 @@ def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
     attempt = cluster.attempts.get(task.key_at(position))
     if attempt is not None and state in ON_NODE:
-        return f"attempt {attempt.attempt} is on node {cluster.nodes[attempt.node].node.name}"
+        names = [cluster.nodes[node].node.name for node, _ in alive(attempt)]
+        return f"attempt {attempt.attempt} is on node{'s' if len(names) > 1 else ''} {', '.join(names)}"
     return "it can start in the next cycle"
 
 
@@ -120,7 +123,7 @@ def queued_reasons(cluster: Cluster, task: Task, now: float, found: list[Reason]
     refused = bookings.refuser(cluster, task, now)
     reasons = _queued(cluster, class_of(spec), refused)[0] if found is None else list(found)
     if cluster.quotas:
-        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.resources)
+        over = Headroom(cluster.quotas, cluster.ledger).over(task.project, task.user, spec.whole)
         if over is not None:
             reasons.insert(0, over)
     if spec.licenses:
@@ -159,19 +162,29 @@ def _queued(
             eligible_reason(view, placement_class)
             or (around.refusal(view, placement_class) if related else None)
             or (refused(view) if cluster.bookings else None)
+            or (refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None)
             or room_reason(placement_class.need, view.free)
         )
         if reason is not None:
             rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
             found[reason.word] = found.get(reason.word, 0) + 1
-    if len(rows) < len(cluster.nodes):
+    able = len(cluster.nodes) - len(rows)
+    if able >= placement_class.nodes:
         return [], rows
-    order = ("Resources", "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
-    return [
-        Reason(word, f"{found[word]} of {len(rows)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}")
+    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    gang = [_incomplete(able, placement_class.nodes)] if placement_class.nodes > 1 else []
+    return gang + [
+        Reason(
+            word, f"{found[word]} of {len(cluster.nodes)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}"
+        )
         for word in order
         if word in found
     ], rows
+
+
+def _incomplete(able: int, wanted: int) -> Reason:
+    have = "1 node has" if able == 1 else f"{able} nodes have"
+    return Reason("GangIncomplete", f"{have} room for a rank, {wanted} are wanted at once")
 
 
 def _ahead(cluster: Cluster, task: Task, position: int) -> int:
@@ -195,10 +208,15 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
         return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
+    able = 0
     for view in cluster.nodes.values():
         reason = static_reason(view, placement_class)
         if reason is None or reason.word != "NeverFits":
-            return None
+            able += 1
+            if able == spec.nodes:
+                return None
+    if able or spec.nodes > len(cluster.nodes):
+        return TooFewNodes(spec.nodes, able, len(cluster.nodes))
     for name, wanted in placement_class.resources:
         largest = max(view.node.resources.get(name, 0) for view in cluster.nodes.values())
         if wanted > largest:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jarvis.core import resources as vector
 from jarvis.core.node import NodeState
 from jarvis.core.resources import Resources, format_amount
-from jarvis.core.task import CONTAINER_LABEL, Constraint, Preference
+from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, Constraint, Preference
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ def _engine(view: "NodeView", kind: str) -> Reason | None:
     return Reason("NoMatchingLabel", "has no container engine ('jarvis doctor' there says why)")
 
 
+def _knows_gangs(view: "NodeView", gang: bool) -> Reason | None:
+    if not gang or ADDRESS_LABEL in view.node.labels:
+        return None
+    return Reason("ReqNodeNotAvail", "has an agent that knows nothing of tasks on several nodes: upgrade it")
+
+
 def _taints(view: "NodeView", tolerations: tuple[str, ...]) -> Reason | None:
     for taint in view.node.taints:
         if taint not in tolerations:
@@ -79,10 +85,16 @@ def _capacity(view: "NodeView", need: Resources) -> Reason | None:
 
 
 def unsuitable(
-    view: "NodeView", constraints: tuple[Constraint, ...], tolerations: tuple[str, ...], kind: str
+    view: "NodeView", constraints: tuple[Constraint, ...], tolerations: tuple[str, ...], kind: str, gang: bool
 ) -> Reason | None:
     """Why a node takes no work at all now, or none of this kind; its size apart."""
-    return _node_available(view) or _labels(view, constraints) or _engine(view, kind) or _taints(view, tolerations)
+    return (
+        _node_available(view)
+        or _labels(view, constraints)
+        or _engine(view, kind)
+        or _taints(view, tolerations)
+        or _knows_gangs(view, gang)
+    )
 
 
 def static_reason(view: "NodeView", placement_class: PlacementClass) -> Reason | None:
@@ -91,6 +103,7 @@ def static_reason(view: "NodeView", placement_class: PlacementClass) -> Reason |
         _labels(view, placement_class.constraints)
         or _engine(view, placement_class.kind)
         or _taints(view, placement_class.tolerations)
+        or _knows_gangs(view, placement_class.nodes > 1)
         or _capacity(view, placement_class.need)
     )
 

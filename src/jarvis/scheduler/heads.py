@@ -207,7 +207,7 @@ def line_need(line: Line) -> Resources:
     while isinstance(line, FairLine):
         line = line._order[0][3]  # noqa: SLF001 - its own kind
     assert isinstance(line, RankLine)
-    return line._order[0][2].lane.placement_class.need  # noqa: SLF001 - of the same file
+    return line._order[0][2].lane.placement_class.whole  # noqa: SLF001 - of the same file
 
 
 def fair_line(cluster: Cluster, heads: list[Head], now: float, given: Mapping[str, Resources]) -> Line:

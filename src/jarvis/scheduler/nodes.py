@@ -7,7 +7,8 @@ assigned               in its backlog                   nothing
 assigned               running                          the start is recorded
 assigned               unknown, same boot               the assignment is said again (same number)
 running, cancelling    in its backlog or running        nothing; a stop is said again
-running, cancelling    unknown, same boot               ``supervisor_lost``
+running, cancelling    unknown, same boot               ``supervisor_lost``; of a gang, a rank that had not begun is said
+                                                        again, or is over if the gang is cancelling
 any                    unknown, other boot              ``node_lost``
 assigned               unknown, an earlier life of the  ``supervisor_lost``: it may have ended there and be forgotten
                        database
@@ -22,8 +23,9 @@ from jarvis.core.inputs import Hello, Known, NodeConnected, NodeDisconnected, St
 from jarvis.core.node import Node, NodeState
 from jarvis.core.retry import Ending
 from jarvis.core.states import Cause, State
+from jarvis.scheduler import gangs
 from jarvis.scheduler.cluster import NodeView, Placed
-from jarvis.scheduler.outcomes import on_started, settle
+from jarvis.scheduler.outcomes import on_started, over
 from jarvis.scheduler.turn import Turn
 
 RETRY_S = 5.0
@@ -126,13 +128,18 @@ def _compare_ours(turn: Turn, view: NodeView, known: dict[int, Known], *, reboot
                 stop = Stop(number=number, cause=cause, grace_s=task.spec.grace)
                 turn.effects.append(ToNode(view.node.id, stop, turn.cause_id))
         elif rebooted:
-            settle(turn, task, element, Ending(Cause.NODE_LOST), "the node was started anew")
+            over(turn, placed, Ending(Cause.NODE_LOST), "the node was started anew")
+        elif attempt.ranks and not another_life and not placed.begun:
+            if element.state is State.CANCELLING:
+                over(turn, placed, Ending(Cause.RECALLED), "stopped before it came to its node")
+            else:
+                gangs.say(turn, task, element, attempt, placed.rank)
         elif element.state is State.ASSIGNED and not another_life:
             array = task.spec.array
             position = 0 if array is None else array.position_of(element.index) or 0
             turn.send_assignment(task, element, attempt, position, element.cause or "")
         else:
-            settle(turn, task, element, Ending(Cause.SUPERVISOR_LOST), "its node does not know it any more")
+            over(turn, placed, Ending(Cause.SUPERVISOR_LOST), "its node does not know it any more")
 
 
 def on_node_disconnected(turn: Turn, item: NodeDisconnected) -> None:
@@ -216,13 +223,11 @@ def on_node_lost(turn: Turn, view: NodeView) -> None:
     turn.changes.nodes[view.node.id] = view.node
     turn.event("node.lost", node=view.node.id)
     for placed in list(view.placed.values()):
-        task, element = turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key]
-        if task.spec.on_lost != "fence":
-            settle(turn, task, element, Ending(Cause.NODE_LOST), f"node {view.node.name} was not heard of any more")
+        if turn.cluster.tasks[placed.key.task].spec.on_lost != "fence":
+            over(turn, placed, Ending(Cause.NODE_LOST), f"node {view.node.name} was not heard of any more")
 
 
 def on_fence_passed(turn: Turn, view: NodeView) -> None:
     """By now the node itself has killed what it held under ``on_lost=fence``."""
     for placed in list(view.placed.values()):
-        task, element = turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key]
-        settle(turn, task, element, Ending(Cause.NODE_LOST), f"node {view.node.name} was lost and its fence has passed")
+        over(turn, placed, Ending(Cause.NODE_LOST), f"node {view.node.name} was lost and its fence has passed")

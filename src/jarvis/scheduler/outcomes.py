@@ -1,6 +1,5 @@
 """PURE: what becomes of an element when its attempt starts, ends or is given back."""
 
-from jarvis.core.effects import Stop, ToNode
 from jarvis.core.inputs import Ended, Returned, Started
 from jarvis.core.retry import (
     MAX_INFRA_LOSSES,
@@ -11,7 +10,8 @@ from jarvis.core.retry import (
 )
 from jarvis.core.states import INFRA_CAUSES, PENDING, Cause, State
 from jarvis.core.task import Element, Task
-from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler import gangs
+from jarvis.scheduler.cluster import NodeView, Placed, Timer
 from jarvis.scheduler.turn import Turn
 
 PREEMPTED = "Preempted"
@@ -25,9 +25,12 @@ def on_started(turn: Turn, view: NodeView, fact: Started) -> None:
     if placed is None:
         return
     attempt = turn.cluster.attempts.get(placed.key)
-    if attempt is None or attempt.token != fact.token or attempt.number != fact.number:
+    if attempt is None or attempt.token != fact.token or not (attempt.ranks or attempt.number == fact.number):
         return
     view.begin(fact.number)
+    if attempt.ranks:
+        gangs.on_rank_started(turn, placed, attempt, fact)
+        return
     attempt.started_at = max(turn.now - fact.age, attempt.assigned_at)
     element, task = turn.cluster.elements[placed.key], turn.cluster.tasks[placed.key.task]
     if element.state is State.ASSIGNED or (element.state is State.STARTING and fact.state is State.RUNNING):
@@ -41,8 +44,14 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
     turn.recorded(view.node.id, fact.number)
     placed = view.placed.get(fact.number)
     attempt = turn.cluster.attempts.get(placed.key) if placed else None
-    if placed is None or attempt is None or attempt.token != fact.token or attempt.number != fact.number:
+    current = attempt is not None and attempt.token == fact.token and (attempt.ranks or attempt.number == fact.number)
+    if placed is None or attempt is None or not current:
         turn.event("stale_end", node=view.node.id, number=fact.number, cause=str(fact.cause))
+        return
+    ending = Ending(fact.cause, fact.exit_code, fact.signal, fact.exception)
+    if attempt.ranks:
+        gangs.note_end(turn, placed, attempt, fact)
+        over(turn, placed, ending, fact.message)
         return
     key, task = placed.key, turn.cluster.tasks[placed.key.task]
     element = turn.cluster.elements[key]
@@ -54,7 +63,18 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
     attempt.stdout, attempt.stderr = fact.stdout, fact.stderr
     attempt.result, attempt.result_digest, attempt.output = fact.result, fact.result_digest, fact.output
     attempt.artifacts = fact.artifacts
-    settle(turn, task, element, Ending(fact.cause, fact.exit_code, fact.signal, fact.exception), fact.message)
+    settle(turn, task, element, ending, fact.message)
+
+
+def over(turn: Turn, placed: Placed, ending: Ending, message: str = "") -> None:
+    """What is placed there has ended: the attempt, or one rank of it."""
+    attempt = turn.cluster.attempts[placed.key]
+    if attempt.ranks:
+        whole = gangs.rank_over(turn, placed, ending, message)
+        if whole is None:
+            return
+        ending, message = whole, attempt.message
+    settle(turn, turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key], ending, message)
 
 
 def settle(turn: Turn, task: Task, element: Element, ending: Ending, message: str = "") -> None:
@@ -144,8 +164,7 @@ def on_returned(turn: Turn, view: NodeView, fact: Returned) -> None:
     for number in fact.numbers:
         placed = view.placed.get(number)
         if placed is not None:
-            task, element = turn.cluster.tasks[placed.key.task], turn.cluster.elements[placed.key]
-            settle(turn, task, element, Ending(Cause.RECALLED), fact.reason)
+            over(turn, placed, Ending(Cause.RECALLED), fact.reason)
 
 
 def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float, *, by: str = "") -> None:
@@ -160,4 +179,4 @@ def stop(turn: Turn, element: Element, cause: Cause, wish: str, grace: float, *,
         detail = {"by": by} if by else {}
         turn.move(task, element, State.CANCELLING, PREEMPTED if by else "", **detail)
     turn.changes.elements[element.key] = element
-    turn.effects.append(ToNode(attempt.node, Stop(number=attempt.number, cause=cause, grace_s=grace), turn.cause_id))
+    gangs.stop_ranks(turn, attempt, cause, grace)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
+from jarvis.scheduler.policy.plugged import refusal
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class GroupKey(NamedTuple):
     constraints: tuple[Constraint, ...]
     tolerations: tuple[str, ...]
     kind: str
+    asked: PlacementClass | None = None
+    """The whole class, where filters of other packages look at it."""
+    gang: bool = False
 
 
 class Group:
@@ -55,16 +59,19 @@ class Pool:
         "heap",
         "licenses",
         "need",
+        "nodes",
         "order",
         "owner",
         "placement_class",
         "version",
+        "whole",
         "wishes",
     )
 
     def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
+        self.nodes, self.whole = placement_class.nodes, placement_class.whole
         self.gpu = self.need.get("gpu", 0)
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
@@ -87,7 +94,9 @@ class Pool:
 class Pools:
     """All pools, with the log of nodes that changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, filters: tuple[str, ...] = ()) -> None:
+        self.filters = filters
+        """Of other packages, by name."""
         self.pools: dict[tuple[PlacementClass, str], Pool] = {}
         self.groups: dict[GroupKey, Group] = {}
         self.log: list[int] = []
@@ -127,10 +136,15 @@ class Pools:
 
     def _regroup(self, ident: int, view: "NodeView") -> None:
         for key, group in self.groups.items():
-            if unsuitable(view, *key) is None:
+            if self._suits(view, key):
                 group.members.add(ident)
             else:
                 group.members.discard(ident)
+
+    def _suits(self, view: "NodeView", key: GroupKey) -> bool:
+        if unsuitable(view, key.constraints, key.tolerations, key.kind, key.gang) is not None:
+            return False
+        return key.asked is None or refusal(view, key.asked, self.filters) is None
 
     def _begin_anew(self) -> None:
         self.pools.clear()
@@ -144,10 +158,11 @@ class Pools:
         self.pools = {at: pool for at, pool in self.pools.items() if pool.balancer not in EXACT}
 
     def group(self, placement_class: PlacementClass, nodes: "dict[int, NodeView]") -> Group:
-        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind)
+        asked, gang = placement_class if self.filters else None, placement_class.nodes > 1
+        key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked, gang)
         group = self.groups.get(key)
         if group is None:
-            members = {ident for ident, view in nodes.items() if unsuitable(view, *key) is None}
+            members = {ident for ident, view in nodes.items() if self._suits(view, key)}
             group = self.groups[key] = Group(members)
         return group
 

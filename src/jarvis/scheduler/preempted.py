@@ -32,8 +32,7 @@ def stopping_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
     element = cluster.elements.get(key)
     if element is None or element.wish != "preempt":
         return
-    number = cluster.attempts[key].number
-    found = [who for who, claim in cluster.claims.items() if (key, number) in claim.victims]
+    found = [who for who, claim in cluster.claims.items() if any(victim == key for victim, _ in claim.victims)]
     yield Reason(
         PREEMPTED, f"it stops for {f'task {found[0]}' if found else 'something more urgent'}, and goes on later"
     )

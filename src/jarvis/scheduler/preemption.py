@@ -148,12 +148,15 @@ def standing_of(cycle: "Cycle", task: Task) -> Standing:
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
-    """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
+    """The first of each lane that wait after all that the cycle placed; one element of a task at a time. Gangs wait for room that
+    others leave."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
     claimed = {key.task for key in plan.claims}
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
+        if placement_class.nodes > 1:
+            continue
         pool = cycle.pool(placement_class)
         for lane in queue.lanes(placement_class):
             head = Head(cycle.cluster, lane, pool)
@@ -201,7 +204,7 @@ class Look:
         for key, element in self.cluster.elements.items():
             if element.state is State.CANCELLING:
                 task = self.cluster.tasks[key.task]
-                self.guarantees.give(task.project, task.spec.resources, -1)
+                self.guarantees.give(task.project, task.spec.whole, -1)
 
     def is_in_vain(self, waiting: Preemptor) -> bool:
         """Nothing that runs is of lower standing, or none of the same shape and standing found anything."""
@@ -222,7 +225,7 @@ class Look:
             if not victim.stopping:
                 self.left -= 1
                 if self.guarantees:
-                    self.guarantees.give(victim.project, victim.need, -1)
+                    self.guarantees.give(victim.project, victim.whole, -1)
         gone = {victim.key for victim in victims}
         self._on[node] = sorted(
             c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.candidates_on(node)
@@ -252,7 +255,7 @@ class Look:
         large = self.choice.large(pool)
         if self.choice.booked:
             seconds = seconds_of(self.cycle.policy.order, task.spec)
-            large = [n for n in large if not self.choice.bars(n, pool, task, seconds)]
+            large = [n for n in large if not self.choice.books_out(n, task, seconds)]
         return large[:NODES_MOST]
 
     def candidates_on(self, node: int) -> list[Candidate]:
@@ -268,7 +271,7 @@ class Look:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
         candidate = Candidate(
-            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True
+            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True, task.spec.whole
         )  # fmt: skip
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
@@ -325,4 +328,4 @@ class Question:
         if not guarantees:
             return True
         others = {victim.project for victim in new} - {mine}
-        return all(guarantees.spares(p, (v.need for v in new if v.project == p)) for p in others)
+        return all(guarantees.spares(p, (v.whole for v in new if v.project == p)) for p in others)

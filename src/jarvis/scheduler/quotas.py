@@ -71,7 +71,7 @@ def allows(cluster: Cluster, project: str, user: str, spec: TaskSpec, more: int)
     ``more`` are on their way."""
     if not cluster.quotas:
         return None
-    reason = never_within(cluster.quotas, project, user, spec.resources)
+    reason = never_within(cluster.quotas, project, user, spec.whole)
     if reason is not None:
         return OverQuota(reason.word, reason.text)
     for owner, who in (((project, user), f"user {user} in project {project}"), ((project, ""), f"project {project}")):

@@ -22,7 +22,7 @@ from jarvis.core.inputs import (
 )
 from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
-from jarvis.scheduler import nodes
+from jarvis.scheduler import gangs, nodes
 from jarvis.scheduler.bookings import advance
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed, Timer
 from jarvis.scheduler.commands import on_command
@@ -162,6 +162,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.weights = policy.fairness.weights
     cluster.ledger.half_life = policy.fairness.half_life
+    cluster.pools.filters, cluster.plugged = policy.filters, policy.plugged
     cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"
 
 
@@ -183,11 +184,15 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None) -> None:
     """What a cycle decided becomes so."""
     cluster = turn.cluster
     for decision in plan.decisions:
-        turn.assign(decision)
+        if decision.others:
+            gangs.assign(turn, decision)
+        else:
+            turn.assign(decision)
     for lane, count in plan.consumed:
         cluster.queue.drop_head(lane, count)
     stop_victims(turn, plan, rules)
     cluster.reservations = {r.key: (r.node, r.start) for r in plan.reservations}
+    cluster.reserved_others = {r.key: r.others for r in plan.reservations if r.others}
 
 
 def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
@@ -196,26 +201,36 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
     for task in tasks:
         cluster.tasks[task.id] = task
         cluster.ledger.count_task(task.project, task.user, 1)
+    for attempt in cluster.attempts.values():
+        task = cluster.tasks[attempt.task]
+        cluster.ledger.hold(task.project, task.user, task.spec.whole, attempt.assigned_at)
+        cluster.licenses.take(task.spec.licenses)
+        for node in attempt.nodes:
+            cluster.carriers.add(task.spec, node)
     for count, task in enumerate(tasks, 1):
         _rebuild_task(cluster, task)
         if count % REBUILT_AT_ONCE == 0:
             yield
-    for attempt in sorted(cluster.attempts.values(), key=lambda a: (a.started_at is None, a.number)):
-        _rebuild_placed(cluster, attempt)
+    for attempt, rank in sorted(gangs.each_rank(cluster.attempts.values()), key=_begun_first):
+        _rebuild_placed(cluster, attempt, rank)
 
 
-def _rebuild_placed(cluster: Cluster, attempt: Attempt) -> None:
+def _begun_first(placed: tuple[Attempt, int]) -> tuple[bool, int]:
+    attempt, at = placed
+    rank = attempt.ranks[at] if attempt.ranks else attempt
+    return rank.started_at is None, rank.number
+
+
+def _rebuild_placed(cluster: Cluster, attempt: Attempt, at: int) -> None:
     """What started has its room first; what then does not fit is in its node's backlog."""
-    view, task = cluster.nodes.get(attempt.node), cluster.tasks[attempt.task]
+    rank, task = attempt.ranks[at] if attempt.ranks else attempt, cluster.tasks[attempt.task]
     spec = task.spec
-    cluster.ledger.hold(task.project, task.user, spec.resources, attempt.assigned_at)
-    cluster.licenses.take(spec.licenses)
-    cluster.carriers.add(spec, attempt.node)
+    view = cluster.nodes.get(rank.node)
     if view is not None:
         ahead = bool(view.ahead) or not vector.fits(spec.resources, view.free)
-        key, begun = ElementKey(attempt.task, attempt.index), attempt.started_at is not None
-        until = (attempt.started_at or attempt.assigned_at) + seconds_of(cluster.order, spec)
-        view.place(attempt.number, Placed(key, class_of(spec), spec.resources, ahead, begun, until))
+        key, begun = ElementKey(attempt.task, attempt.index), rank.started_at is not None
+        until = (rank.started_at or attempt.assigned_at) + seconds_of(cluster.order, spec)
+        view.place(rank.number, Placed(key, class_of(spec), spec.resources, ahead, begun, until, rank=at))
 
 
 def _rebuild_task(cluster: Cluster, task: Task) -> None:

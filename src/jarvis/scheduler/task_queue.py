@@ -11,7 +11,7 @@ from functools import lru_cache
 from heapq import merge
 from typing import NamedTuple
 
-from jarvis.core.resources import Resources
+from jarvis.core.resources import Resources, times
 from jarvis.core.task import Affinity, Constraint, Preference, TaskSpec
 
 
@@ -24,6 +24,7 @@ class PlacementClass(NamedTuple):
     kind: str
     queue: str
     balancer: str
+    nodes: int = 1
     licenses: tuple[tuple[str, int], ...] = ()
     keys: tuple[str, ...] = ()
     affinities: tuple[Affinity, ...] = ()
@@ -31,13 +32,18 @@ class PlacementClass(NamedTuple):
 
     @property
     def need(self) -> Resources:
-        """Shared by all who ask: never to be changed."""
+        """On each node. Shared by all who ask: never to be changed."""
         return _vector(self.resources)
+
+    @property
+    def whole(self) -> Resources:
+        """On all nodes together, as :attr:`need`."""
+        return _vector(self.resources, self.nodes)
 
 
 @lru_cache(4096)
-def _vector(resources: tuple[tuple[str, int], ...]) -> Resources:
-    return dict(resources)
+def _vector(resources: tuple[tuple[str, int], ...], nodes: int = 1) -> Resources:
+    return times(dict(resources), nodes)
 
 
 def class_of(spec: TaskSpec) -> PlacementClass:
@@ -48,6 +54,7 @@ def class_of(spec: TaskSpec) -> PlacementClass:
         spec.kind,
         spec.queue,
         spec.balancer or "",
+        spec.nodes,
         tuple(sorted(spec.licenses.items())) if spec.licenses else (),
         spec.keys,
         spec.affinities,

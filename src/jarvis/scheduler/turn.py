@@ -11,7 +11,7 @@ import msgspec
 
 from jarvis.core.attempt import Attempt, Placement
 from jarvis.core.changes import Changes
-from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Recorded, ToNode, ToSession, Welcome
+from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Gang, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
 from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, may_follow, rollup
@@ -160,7 +160,8 @@ class Turn:
     # ------------------------------------------------------------ attempts
 
     def assign(self, decision: Decision) -> None:
-        """Give an element its next attempt on a node: the row is the fence, the message follows the commit."""
+        """Give an element its next attempt on a node: the row is the fence, the message follows the commit. Of a gang this is
+        rank 0, of which nothing is said yet."""
         cluster = self.cluster
         task, view = cluster.tasks[decision.key.task], cluster.nodes[decision.node]
         element = self.element_at(task, decision.position)
@@ -191,13 +192,15 @@ class Turn:
                 latest=decision.latest,
             ),
         )
-        cluster.ledger.hold(task.project, task.user, task.spec.resources, self.now)
+        need = task.spec.whole if decision.others else task.spec.resources
+        cluster.ledger.hold(task.project, task.user, need, self.now)
         if task.spec.licenses:
             cluster.licenses.take(task.spec.licenses)
         if task.spec.keys or task.spec.affinities:
             cluster.carriers.add(task.spec, view.node.id)
         self.move(task, element, State.ASSIGNED)
-        self.send_assignment(task, element, attempt, decision.position, restart)
+        if not decision.others:
+            self.send_assignment(task, element, attempt, decision.position, restart)
 
     def _take_position(self, task: Task, position: int) -> None:
         """Positions before ``next_position`` have a row of their own; the ones named before are passed over."""
@@ -210,16 +213,21 @@ class Turn:
             named.discard(task.next_position)
             task.next_position += 1
 
-    def send_assignment(self, task: Task, element: Element, attempt: Attempt, position: int, restart: str) -> None:
-        """Queue the message for the node; also used to say it again after a reconnection."""
+    def send_assignment(
+        self, task: Task, element: Element, attempt: Attempt, position: int, restart: str, *,
+        rank: tuple[int, int, Gang] | None = None,
+    ) -> None:  # fmt: skip
+        """Queue the message for the node; also used to say it again after a reconnection. ``rank`` of a gang: its node, its
+        number there, and what it is told of the others."""
         spec = self._specs.get(task.id)
         if spec is None:
             spec = self._specs[task.id] = msgspec.Raw(_spec_encoder.encode(task.spec))
         deadline = None if task.spec.deadline is None else max(task.spec.deadline - self.now, 0.0)
-        self._assignments.setdefault(attempt.node, []).append(
+        node, number, gang = rank or (attempt.node, attempt.number, None)
+        self._assignments.setdefault(node, []).append(
             Assignment(
-                attempt.number, attempt.token, attempt.attempt, task.id, element.index, task.project, task.user,
-                spec, position, task.size, restart, deadline,
+                number, attempt.token, attempt.attempt, task.id, element.index, task.project, task.user,
+                spec, position, task.size, restart, deadline, gang,
             )
         )  # fmt: skip
 
@@ -232,11 +240,13 @@ class Turn:
         if view is not None:
             view.remove(attempt.number)
             self.cluster.pools.touch(view.node.id)
-        self.cluster.ledger.release(task.project, task.user, task.spec.resources, self.now)
+        need = task.spec.whole if attempt.ranks else task.spec.resources
+        self.cluster.ledger.release(task.project, task.user, need, self.now)
         if task.spec.licenses:
             self.cluster.licenses.give_back(task.spec.licenses)
         if task.spec.keys or task.spec.affinities:
-            self.cluster.carriers.add(task.spec, attempt.node, -1)
+            for node in attempt.nodes:
+                self.cluster.carriers.add(task.spec, node, -1)
         attempt.state, attempt.cause, attempt.message, attempt.ended_at = state, cause, message, self.now
         self.touch_attempt(attempt)
         return attempt

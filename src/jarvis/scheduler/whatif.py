@@ -57,8 +57,8 @@ def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
 def _copy(cluster: Cluster) -> Cluster:
     """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
     return replace(
-        cluster, queue=TaskQueue(), pools=Pools(), tasks=dict(cluster.tasks), shapes=dict(cluster.shapes), elements={},
-        by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
+        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters), tasks=dict(cluster.tasks),
+        shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
     spec = task.spec
     views = [
         view for view in cluster.nodes.values()
-        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind) is None
+        if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
     ]  # fmt: skip
     for name in sorted(spec.resources):
         most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from jarvis.core.attempt import Attempt
+from jarvis.core.attempt import Attempt, Rank
 from jarvis.core.changes import Changes
 from jarvis.core.ids import ElementKey
 from jarvis.core.invariants import InvariantBroken, check_counts, require
@@ -13,6 +13,7 @@ from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.sim.history import History
+from jarvis.sim.scarcity import Scarcity
 from jarvis.worker.machine import Work
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ GUARANTEED = frozenset({"c0"})
 """Projects that may take back what others have borrowed."""
 At = tuple[int, int, int]
 """(task, index, attempt)"""
+Run = tuple[int, int, int, int]
+"""(task, index, attempt, rank): what a process is; rank is 0 where there is no gang."""
 
 
 class Judge:
@@ -42,11 +45,12 @@ class Judge:
         self.tasks: dict[int, Task] = {}
         self.elements: dict[ElementKey, Element] = {}
         self.attempts: dict[At, Attempt] = {}
-        self.live: dict[At, tuple[str, Work]] = {}
+        self.live: dict[Run, tuple[str, Work]] = {}
         """Processes that run now."""
-        self.ran: dict[At, tuple[Cause, int | None] | None] = {}
+        self.ran: dict[Run, tuple[Cause, int | None] | None] = {}
         """Everything that was ever started, with its end."""
         self.overlaps = 0
+        self.scarcity = Scarcity(self._require)
         self.released: set[int] = set()
         """Tasks that somebody asked to release."""
         self.touched: set[int] = set()
@@ -62,7 +66,7 @@ class Judge:
         self._keys: dict[str, Sequence[int]] = {}
         self._ordered: set[tuple[str, int, int]] = set()
         self._node_ids: dict[int, str] = {}
-        self._by_number: dict[tuple[int, int], At] = {}
+        self._by_number: dict[tuple[int, int], Run] = {}
         self._seq = 0
 
     def _require(self, holds: bool, text: str) -> None:
@@ -94,12 +98,13 @@ class Judge:
             self._seq = event.seq
         for node in changes.nodes.values():
             self._node_ids[node.id] = node.name
+        self.scarcity.committed(changes)
         done = {command for command, refusal in changes.commands_done.items() if not refusal}
         self._barred.update(self._cancels[command] for command in sorted(done & self._cancels.keys()))
-        for attempt in changes.attempts_new.values():
-            self._attempt_made(attempt, changes)
         for attempt in changes.attempts.values():
             self._attempt_changed(attempt)
+        for attempt in changes.attempts_new.values():
+            self._attempt_made(attempt, changes)
         for key, element in changes.elements.items():
             self._element_changed(key, element)
         for task in changes.tasks.values():
@@ -121,9 +126,7 @@ class Judge:
             self._require(before is not None and before.cause is not None, f"{at} before its predecessor ended")
             assert before is not None
             self._require(before.token < attempt.token, f"{at} has token {attempt.token} after {before.token}")
-        number = (attempt.node, attempt.number)
-        self._require(number not in self._by_number, f"number {number} is of {self._by_number.get(number)} and of {at}")
-        self._by_number[number] = at
+        self._placed(attempt, changes.tasks[key.task].spec.nodes)
         self._require(
             key not in self._barred and key.task not in self._barred, f"{key} is assigned after its cancel was done"
         )
@@ -138,21 +141,50 @@ class Judge:
             self._require(
                 other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
             )
-        if attempt.cause is not None:
-            self._attempt_ended(attempt)
+        self.scarcity.made(attempt, changes.tasks[key.task], self._node_ids[attempt.node])
+        self._ends(attempt, None)
         self.attempts[at] = _copy(attempt)
+
+    def _placed(self, attempt: Attempt, wanted: int) -> None:
+        """On as many nodes as are wanted, under numbers that nothing else has there: a gang is never partial."""
+        at = _at(attempt)
+        ranks: Sequence[Attempt | Rank] = attempt.ranks or (attempt,)
+        nodes = {rank.node for rank in ranks}
+        self._require(len(nodes) == len(ranks) == wanted, f"{at} is on {len(nodes)} nodes, {wanted} are wanted")
+        for rank, place in enumerate(ranks):
+            number = (place.node, place.number)
+            before = self._by_number.get(number)
+            self._require(before is None, f"number {number} is of {before} and of {at}")
+            self._by_number[number] = (*at, rank)
+
+    def _ends(self, attempt: Attempt, before: Attempt | None) -> None:
+        """What is said to have ended in it since: the attempt, or some of its ranks and then itself with all of them."""
+        if attempt.cause is not None:
+            self.scarcity.ended(attempt)
+        if not attempt.ranks:
+            if attempt.cause is not None:
+                self._run_ended((*_at(attempt), 0), attempt)
+            return
+        for at, rank in enumerate(attempt.ranks):
+            if rank.cause is not None and (before is None or before.ranks[at].cause is None):
+                self._run_ended((*_at(attempt), at), rank)
+        over = all(rank.cause is not None for rank in attempt.ranks)
+        self._require(over or attempt.cause is None, f"{_at(attempt)} has ended, and some of its ranks have not")
+        well = all(rank.went_well for rank in attempt.ranks)
+        self._require(
+            attempt.cause is None or well is _went_well(attempt), f"{_at(attempt)} does not end as its ranks did"
+        )
 
     def _attempt_changed(self, attempt: Attempt) -> None:
         at = _at(attempt)
         before = self.attempts[at]
         self._require(before.cause is None, f"attempt {at} ended by {before.cause} and is changed: {attempt.cause}")
-        if attempt.cause is not None:
-            self._attempt_ended(attempt)
+        self._ends(attempt, before)
         self.attempts[at] = _copy(attempt)
 
-    def _attempt_ended(self, attempt: Attempt) -> None:
+    def _run_ended(self, at: Run, attempt: Attempt | Rank) -> None:
         """The end that is recorded is the one that happened."""
-        at, cause = _at(attempt), attempt.cause
+        cause = attempt.cause
         node = self._node_ids[attempt.node]
         if cause is Cause.NODE_LOST:
             decided = attempt.ended_at or self.now()
@@ -199,23 +231,24 @@ class Judge:
 
     def process_started(self, node: str, work: Work) -> None:
         at = _work_at(work)
-        self.history.note("start", node, *at)
-        attempt = self.attempts.get(at)
+        self.history.note("start", node, *_named(work))
+        attempt = self.attempts.get(at[:3])
         self._require(attempt is not None, f"{at} runs on {node} without having been committed")
         assert attempt is not None
+        place = attempt.ranks[at[3]] if attempt.ranks else attempt
         self._require(
-            attempt.token == work.assignment.token and attempt.number == work.number, f"{at} runs under another name"
+            attempt.token == work.assignment.token and place.number == work.number, f"{at} runs under another name"
         )
-        self._require(self._node_ids[attempt.node] == node, f"{at} runs on {node}, it was meant for {attempt.node}")
+        self._require(self._node_ids[place.node] == node, f"{at} runs on {node}, it was meant for {place.node}")
         self._require(at not in self.ran, f"{at} is run twice")
         unseen = (None,) if work.spec.on_lost == "fence" else (None, Cause.NODE_LOST)
-        self._require(attempt.cause in unseen, f"{at} runs after it ended by {attempt.cause}")
+        self._require(place.cause in unseen, f"{at} runs after it ended by {place.cause}")
         for other, (where, _) in self.live.items():
-            if other[:2] == at[:2]:
+            if other[:2] == at[:2] and other[:3] != at[:3]:
                 self.overlaps += 1
                 fenced = work.spec.on_lost == "fence"
                 self._require(not fenced, f"{other} runs on {where}, {at} on {node}, though it is fenced")
-                first, second = self.attempts[other], attempt
+                first, second = self.attempts[other[:3]], attempt
                 self._require(
                     not (first.cause is None and second.cause is None), f"{other} runs on {where}, {at} on {node}"
                 )
@@ -233,7 +266,7 @@ class Judge:
 
     def process_ended(self, node: str, work: Work, cause: Cause, exit_code: int | None) -> None:
         at = _work_at(work)
-        self.history.note("over", node, *at, cause, exit_code)
+        self.history.note("over", node, *_named(work), cause, exit_code)
         self.live.pop(at, None)
         if self.ran.get(at, ()) is None:
             self.ran[at] = (cause, exit_code)
@@ -241,9 +274,11 @@ class Judge:
     def forgotten(self, node: str, number: int) -> None:
         """A node was told that an end is recorded."""
         ident = next(i for i, name in self._node_ids.items() if name == node)
-        attempt = self.attempts[self._by_number[ident, number]]
+        *at, rank = self._by_number[ident, number]
+        attempt = self.attempts[at[0], at[1], at[2]]
+        ended = attempt.ranks[rank] if attempt.ranks else attempt
         self._require(
-            attempt.cause is not None, f"node {node} was told to forget {number}, whose end is recorded nowhere"
+            ended.cause is not None, f"node {node} was told to forget {number}, whose end is recorded nowhere"
         )
 
     # ------------------------------------------------------------ the end
@@ -331,8 +366,18 @@ def _at(attempt: Attempt) -> At:
     return (attempt.task, attempt.index, attempt.attempt)
 
 
-def _work_at(work: Work) -> At:
-    return (work.assignment.task, work.assignment.index, work.assignment.attempt)
+def _went_well(attempt: Attempt) -> bool:
+    return attempt.cause is Cause.EXIT and attempt.exit_code == 0
+
+
+def _work_at(work: Work) -> Run:
+    return (work.assignment.task, work.assignment.index, work.assignment.attempt, work.rank)
+
+
+def _named(work: Work) -> tuple[int, ...]:
+    """As the history tells it: the rank where there is a gang."""
+    at = _work_at(work)
+    return at if work.assignment.gang is not None else at[:3]
 
 
 T = TypeVar("T", bound=msgspec.Struct)

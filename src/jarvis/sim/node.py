@@ -12,6 +12,7 @@ from jarvis.core.effects import Assign, Recall, Recorded, Refused, Seen, Signal,
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
+from jarvis.core.task import ADDRESS_LABEL
 from jarvis.worker.fence import Fence
 from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
 from jarvis.worker.session import Session, Socket
@@ -105,7 +106,7 @@ class Node:
             self._over(process, Cause.START_FAILED, 127)
             return
         self.judge.process_started(self.name, work)
-        code = codes[min(work.assignment.attempt, len(codes)) - 1]
+        code = codes[min(work.assignment.attempt, len(codes)) - 1] if _decides(work) else "0"
         limit = work.spec.time_limit
         wall = seconds * self.rate
         if limit is not None and limit < wall:
@@ -164,6 +165,12 @@ class Node:
         agent = self.agent
         if agent is not None:
             asyncio.get_running_loop().call_later(REPORT_S, agent.reported, number)
+
+
+def _decides(work: Work) -> bool:
+    """Of a gang one rank alone ends as the plan says, another one each time."""
+    gang = work.assignment.gang
+    return gang is None or gang.rank == work.assignment.token % len(gang.hosts)
 
 
 def _plan(work: Work) -> tuple[str, float, *tuple[str, ...]]:
@@ -295,7 +302,7 @@ class Agent:
         self._hello_at = asyncio.get_running_loop().time()
         return Hello(
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
-            boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={},
+            boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={ADDRESS_LABEL: self.node.name},
             known=self.machine.known(), incarnation=incarnation, epoch=epoch,
             ordinal=int(asyncio.get_running_loop().time() * 1e9),
         )  # fmt: skip

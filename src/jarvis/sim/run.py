@@ -4,12 +4,14 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.policy.backfill import BACKFILLS, Backfill
 from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.sim.loop import VirtualLoop
+from jarvis.sim.scarcity import LICENSES
 from jarvis.sim.workload import Load
 from jarvis.sim.world import Parts, Plan, World
 
@@ -37,6 +39,8 @@ class Verdict:
     overlaps: int
     preempted: int
     last: tuple[str, ...]
+    scarce: Mapping[str, int]
+    """Of each licence, the most that were in use; bookings; and attempts that kept apart."""
 
     def __str__(self) -> str:
         figures = (
@@ -46,23 +50,27 @@ class Verdict:
         return f"seed {self.seed}: {self.error or 'good'} ({figures}) {self.digest}"
 
 
-def plan_of(seed: int, steps: int, servers: int = 0) -> Plan:
+def plan_of(seed: int, steps: int, servers: int = 0, scarce: bool = False, gangs: bool = False) -> Plan:
     """``steps`` is how much each client asks for; the time for faults grows with it."""
     fenced = seed % FENCED_EVERY == FENCED_AT
     seconds = (60.0 if fenced else 5.0) * steps
     preempting = seed % PREEMPTING_EVERY == PREEMPTING_AT and not fenced
-    load = Load(requests=steps, fenced=fenced, owners=preempting)
-    policy = Policy(preemption=RULES if preempting else None)
+    load = Load(requests=steps, fenced=fenced, owners=preempting, scarce=scarce, gangs=gangs)
+    backfill = Backfill(BACKFILLS[seed % len(BACKFILLS)] if scarce else "skip")
+    policy = Policy(preemption=RULES if preempting else None, licenses=LICENSES if scarce else {}, backfill=backfill)
     return Plan(seconds, calm=seed % CALM_EVERY == 0, servers=servers, fenced=fenced, policy=policy, load=load)
 
 
 def simulate(
-    seed: int, steps: int = 10, parts: Parts | None = None, echo: Callable[[str], None] | None = None, servers: int = 0
-) -> Verdict:
+    seed: int, steps: int = 10, parts: Parts | None = None, echo: Callable[[str], None] | None = None, servers: int = 0,
+    *, scarce: bool = False, gangs: bool = False,
+) -> Verdict:  # fmt: skip
     """The whole life of one world; the same arguments give the same verdict, to the last digit of its digest."""
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(_live(seed, plan_of(seed, steps, servers), parts or Parts(), echo))
+        return loop.run_until_complete(
+            _live(seed, plan_of(seed, steps, servers, scarce, gangs), parts or Parts(), echo)
+        )
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
@@ -81,6 +89,7 @@ async def _live(seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None]
     return Verdict(
         seed, error, history.digest, history.lines, loop.time(), len(judge.specs), len(judge.attempts),
         world.faults.acted, judge.overlaps, len(judge.preempted), tuple(history.last),
+        judge.scarcity.figures(),
     )  # fmt: skip
 
 
@@ -99,6 +108,8 @@ def main() -> None:
     which.add_argument("--seeds", type=_range, help="A..B: all of them; only what went wrong is told singly")
     parser.add_argument("--steps", type=int, default=10, help="what each client asks for (default 10)")
     parser.add_argument("--servers", type=int, default=0, help="so many at once, instead of one after the other")
+    parser.add_argument("--scarce", action="store_true", help="with licences, booked nodes, and tasks that keep apart")
+    parser.add_argument("--gangs", action="store_true", help="much of what is asked for runs on several nodes at once")
     parser.add_argument("--first", action="store_true", help="end with the first seed that goes wrong")
     parser.add_argument("--trace", action="store_true", help="tell everything that happens")
     options = parser.parse_args()
@@ -107,7 +118,9 @@ def main() -> None:
     seeds = [options.seed] if options.seed is not None else options.seeds
     bad = 0
     for seed in seeds:
-        verdict = simulate(seed, options.steps, echo=echo, servers=options.servers)
+        verdict = simulate(
+            seed, options.steps, echo=echo, servers=options.servers, scarce=options.scarce, gangs=options.gangs
+        )
         bad += bool(verdict.error)
         if verdict.error or options.seed is not None:
             _say(str(verdict))

@@ -13,6 +13,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.task import AfterKind, ArraySpec, Dependency, NewTask, TaskSpec
+from jarvis.sim.scarcity import scarce
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ NEEDS: tuple[Resources, ...] = (
     {"cpu": 1000}, {"cpu": 1000}, {"cpu": 500}, {"cpu": 2000, "memory": GIB}, {"cpu": 4000}, {"cpu": 500, "gpu": 500},
     {"gpu": 1000},
 )  # fmt: skip
+RANK_NEEDS: tuple[Resources, ...] = ({"cpu": 500}, {"cpu": 1000}, {"cpu": 2000, "memory": GIB})
+"""What every node can hold."""
 VERBS = ("cancel", "cancel", "hold", "hold", "release", "requeue", "suspend", "resume", "signal")
 NODE_VERBS = ("node_cordon", "node_uncordon", "node_drain", "node_drain", "node_resume")
 
@@ -37,8 +40,12 @@ class Load:
     command_share: float = 0.35
     fenced: bool = False
     """Much of it is long, and must not run beside itself."""
+    gangs: bool = False
+    """Much of it runs on several nodes at once."""
     owners: bool = False
     """Each client has a project of its own, and the first one is guaranteed a share; some tasks may not be preempted."""
+    scarce: bool = False
+    """There are licences, bookings of nodes, and tasks that keep apart or together."""
 
 
 class Client:
@@ -48,7 +55,9 @@ class Client:
         self.world, self.name, self.random, self.load = world, name, random, load
         self._count = 0
         self._fence = world.random(f"fence {name}")
+        self._gang = world.random(f"gang {name}")
         self._spare = world.random(f"spare {name}")
+        self._scarcity = world.random(f"scarcity {name}")
         self.project = name if load.owners else "p"
 
     async def run(self) -> None:
@@ -66,7 +75,10 @@ class Client:
         """Until it is acknowledged or refused; then now and then once more, as a retry would."""
         self._count += 1
         key = f"{self.name}-{self._count}"
-        specs = [self._spared(self._fenced(self._spec(known))) for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
+        specs = [
+            self._together(self._spared(self._fenced(self._spec(known))))
+            for _ in range(self.random.choice((1, 1, 1, 2, 5)))
+        ]
         tasks = [
             NewTask(uuid=f"{key}-{at}", project=self.project, user=self.name, spec=spec)
             for at, spec in enumerate(specs)
@@ -99,7 +111,16 @@ class Client:
         long = seconds if as_it_was else str(round(self._fence.uniform(5.0, 250.0), 4))
         return msgspec.structs.replace(spec, on_lost="fence", command=(kind, long, *codes), deadline=None)
 
+    def _together(self, spec: TaskSpec) -> TaskSpec:
+        """As it was drawn, or a gang of as many ranks as the cluster can hold."""
+        if not self.load.gangs or self._gang.random() < 0.4:
+            return spec
+        nodes, need = self._gang.randint(2, len(self.world.nodes)), self._gang.choice(RANK_NEEDS)
+        return msgspec.structs.replace(spec, nodes=nodes, resources=need)
+
     def _spared(self, spec: TaskSpec) -> TaskSpec:
+        if self.load.scarce:
+            return scarce(spec, self._scarcity)
         if not self.load.owners:
             return spec
         return msgspec.structs.replace(spec, preemptible=self._spare.random() > 0.2)

@@ -18,6 +18,7 @@ from jarvis.sim.history import History
 from jarvis.sim.judge import Judge
 from jarvis.sim.network import Network
 from jarvis.sim.node import Node
+from jarvis.sim.scarcity import book
 from jarvis.sim.server import CheckedScheduler, Server
 from jarvis.sim.several import Team
 from jarvis.sim.workload import Client, Load, farewell, guarantee
@@ -79,7 +80,8 @@ class World:
         self.disk = Disk(self.store, self.random("disk"), self.judge.committed)
         size = self.random("size")
         self.nodes = [
-            self._node(f"n{at}", SIZES[at % len(SIZES)]) for at in range(size.randint(2 if plan.fenced else 1, 4))
+            self._node(f"n{at}", SIZES[at % len(SIZES)])
+            for at in range(size.randint(3 if plan.load.gangs else 2 if plan.fenced else 1, 4))
         ]
         self.faults = (SeveralFaults if plan.servers else Faults)(self, self.random("faults"))
         self.server: Server | Team | None = None
@@ -134,6 +136,8 @@ class World:
             node.start()
         clients = [Client(self, f"c{n}", self.random(f"c{n}"), self.plan.load) for n in range(self.plan.load.clients)]
         running = [self.spawn(client.run()) for client in clients]
+        if self.plan.load.scarce:
+            running.append(self.spawn(book(self, self.random("bookings"), self.plan.load.requests)))
         if self.plan.load.owners:
             running.append(self.spawn(guarantee(self)))
         if not self.plan.calm:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jarvis.core.attempt import Attempt, Output, Placement, Usage
+from jarvis.core.attempt import Attempt, Output, Placement, Rank, Usage
 from jarvis.core.errors import InvalidValue
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
@@ -37,6 +37,7 @@ class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=Tru
     result_digest: str | None = None
     output: bytes | None = None
     artifacts: str | None = None
+    ranks: tuple[Rank, ...] = ()
 
 
 attempt_detail_of = msgspec.msgpack.Decoder(AttemptDetail).decode
@@ -84,7 +85,12 @@ def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> Bodies:
     for attempt in attempts:
         if attempt.artifacts is not None:
             manifests.add(attempt.artifacts)
-        found |= {digest for out in (attempt.stdout, attempt.stderr) if out for _, digest in out.chunks}
+        outputs = [
+            attempt.stdout,
+            attempt.stderr,
+            *(out for rank in attempt.ranks for out in (rank.stdout, rank.stderr)),
+        ]
+        found |= {digest for out in outputs if out for _, digest in out.chunks}
         if attempt.result_digest is not None:
             found.add(attempt.result_digest)
     return Bodies(frozenset(found | manifests), frozenset(manifests))
@@ -121,9 +127,10 @@ def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
 
 
 def attempt_detail(a: Attempt) -> bytes:
-    return encode(
-        AttemptDetail(a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest, a.output, a.artifacts)
+    detail = AttemptDetail(
+        a.placements, a.message, a.usage, a.stdout, a.stderr, a.result_digest, a.output, a.artifacts, a.ranks
     )
+    return encode(detail)
 
 
 def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
@@ -133,5 +140,5 @@ def attempt_from_row(row: tuple) -> Attempt:  # type: ignore[type-arg]
         cause=None if row[7] is None else Cause(row[7]), exit_code=row[8], signal=row[9], assigned_at=row[10],
         started_at=row[11], ended_at=row[12], result=row[14], placements=detail.placements, message=detail.message,
         usage=detail.usage, stdout=detail.stdout, stderr=detail.stderr, result_digest=detail.result_digest,
-        output=detail.output, artifacts=detail.artifacts,
+        output=detail.output, artifacts=detail.artifacts, ranks=detail.ranks,
     )  # fmt: skip

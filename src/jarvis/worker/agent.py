@@ -39,7 +39,7 @@ from jarvis.bus.messages import (
 from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
-from jarvis.core.task import CONTAINER_LABEL, TaskSpec
+from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, TaskSpec
 from jarvis.utils.collector import look_seldom
 from jarvis.worker import identity
 from jarvis.worker.account import Accounts
@@ -53,7 +53,7 @@ from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
-from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources
+from jarvis.worker.resource_monitor import ResourceMonitor, address_towards, boot_id, detect_labels, detect_resources
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
@@ -152,6 +152,8 @@ class Agent:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._over.set)
         tasks.append(asyncio.create_task(_until(self._over)))
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
+        urls = self.options.url if self.credentials is None else self.credentials.urls
+        self.labels.setdefault(ADDRESS_LABEL, await asyncio.to_thread(address_towards, urls))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
         loops = [self.session.run(), self._beat(), self.hooks.keep_checking()]

@@ -41,8 +41,8 @@ class AttemptFiles:
             await self._pushed.stage(work, account, Path(scratch) / FOLDER)
 
     def wanted(self, work: Work, cause: Cause) -> bool:
-        """After successes and failures alike: what a failure left tells why."""
-        return bool(work.spec.artifacts) and cause not in _UNWANTED
+        """After successes and failures alike: what a failure left tells why. Of a gang, what rank 0 leaves."""
+        return bool(work.spec.artifacts) and not work.rank and cause not in _UNWANTED
 
     async def keep(self, work: Work, scratch: str, owner: int | None, end: Ended) -> Ended:
         """The end with its artifacts. A success whose artifacts cannot be kept is none."""

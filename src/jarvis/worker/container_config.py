@@ -5,7 +5,7 @@ from typing import Any
 
 from jarvis.core.task import Container
 from jarvis.worker.machine import Work
-from jarvis.worker.task_environment import FOLDER
+from jarvis.worker.task_environment import FOLDER, gang_environment
 
 SCRATCH = "/jarvis"
 """Where the attempt's own directory is in the container."""
@@ -39,7 +39,7 @@ def container_env(found: dict[str, str], work: Work) -> dict[str, str]:
         "JARVIS_OUTPUT_DIR": f"{SCRATCH}/outputs",
         "CUDA_VISIBLE_DEVICES": ",".join(str(i) for i in range(len(work.gpus))),
     }
-    return {**work.spec.env, **kept}
+    return {**work.spec.env, **kept, **gang_environment(work, SCRATCH)}
 
 
 def create_config(container: Container, work: Work, box: Box) -> dict[str, Any]:

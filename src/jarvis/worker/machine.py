@@ -50,6 +50,10 @@ class Work:
         return self.assignment.number
 
     @property
+    def rank(self) -> int:
+        return 0 if self.assignment.gang is None else self.assignment.gang.rank
+
+    @property
     def gpus(self) -> tuple[int, ...]:
         return tuple(index for index, _ in self.shares)
 
@@ -418,8 +422,12 @@ class Machine:
 
 def same_lane(one: Work, other: Work) -> bool:
     """Whether one may follow the other with the same resources: a process any other one, a call where a warm process that
-    ran one may run the other."""
-    if one.spec.resources != other.spec.resources or one.spec.kind != other.spec.kind:
+    ran one may run the other. A rank of a gang follows nobody, because others wait for it."""
+    if (
+        one.assignment.gang is not None
+        or one.spec.resources != other.spec.resources
+        or one.spec.kind != other.spec.kind
+    ):
         return False
     if one.spec.kind == "process":
         return True

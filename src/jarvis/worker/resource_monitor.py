@@ -4,12 +4,17 @@ import os
 import platform
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
 from jarvis.core.resources import Resources
 from jarvis.worker import gpu_devices
+
+SOMEWHERE = ("192.0.2.1", "2001:db8::1")
+"""Addresses of documentation (RFC 5737, RFC 3849): nobody is there, so the way to them is the way to anywhere."""
 
 
 def detect_resources(cpus: float | None = None, memory: int | None = None, gpus: float | None = None) -> Resources:
@@ -43,6 +48,25 @@ def detect_labels() -> dict[str, str]:
     if gpus:
         labels["gpu.type"] = gpus[0]
     return labels
+
+
+def address_towards(urls: list[str]) -> str:
+    """The address under which other nodes reach this one: that from which it reaches the server, or where that is on this very
+    machine, that from which it would reach anybody else. Loopback where there is nothing else. Nothing is sent."""
+    hosts = [urlsplit(url).hostname or "" for url in urls]
+    found = [address for host in [*hosts, *SOMEWHERE] if (address := _source(host))]
+    return next((address for address in found if not ip_address(address).is_loopback), "127.0.0.1")
+
+
+def _source(host: str) -> str:
+    """The address that packets to a host would come from; empty where there is no way to it."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except (OSError, IndexError, UnicodeError):
+        return ""
 
 
 class ResourceMonitor:

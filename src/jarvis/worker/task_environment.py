@@ -58,7 +58,25 @@ def environment(work: Work, place: Where, entry: str | None = None) -> dict[str,
         env["JARVIS_DEADLINE"] = f"{place.now + a.deadline_s:.0f}"
     if a.restart:
         env["JARVIS_RESTART_REASON"] = a.restart
-    return env | _array(work, entry)
+    return env | _array(work, entry) | gang_environment(work, place.scratch)
+
+
+def hostfile(work: Work) -> str:
+    """What $JARVIS_HOSTFILE of a rank holds: where each rank is, one a line, in order; empty where there is no gang."""
+    gang = work.assignment.gang
+    return "" if gang is None else "".join(f"{host}\n" for host in gang.hosts)
+
+
+def gang_environment(work: Work, scratch: str) -> dict[str, str]:
+    """Under the names that MPI launchers and torch.distributed read, too."""
+    gang = work.assignment.gang
+    if gang is None:
+        return {}
+    rank, size = str(gang.rank), str(len(gang.hosts))
+    return {
+        "JARVIS_RANK": rank, "JARVIS_WORLD_SIZE": size, "JARVIS_HOSTFILE": f"{scratch}/hostfile", "RANK": rank,
+        "WORLD_SIZE": size, "MASTER_ADDR": gang.hosts[0], "MASTER_PORT": str(gang.port),
+    }  # fmt: skip
 
 
 def _array(work: Work, entry: str | None) -> dict[str, str]:
@@ -78,17 +96,20 @@ def _array(work: Work, entry: str | None) -> dict[str, str]:
     return env
 
 
-_PATTERN = re.compile(r"%(%|[jAaxNu])")
+_PATTERN = re.compile(r"%(%|[jAaxNut])")
 
 
 def output_path(pattern: str, work: Work, node: str, below: str) -> str:
-    """A user's ``-o`` with %j (id), %A (array id), %a (index), %x (name), %N (node), %u (user) filled in, in the directory
-    ``below`` unless it is absolute."""
+    """A user's ``-o`` with %j (id), %A (array id), %a (index), %x (name), %N (node), %u (user), %t (rank) filled in, in the
+    directory ``below`` unless it is absolute. The ranks of a gang whose names would be the same get ``.RANK`` behind them, but
+    for rank 0."""
     a = work.assignment
     index = "" if a.index == SOLO else str(a.index)
     values = {
         "%": "%", "j": f"{a.task}_{index}" if index else str(a.task), "A": str(a.task), "a": index,
-        "x": work.spec.name.replace("/", "_"), "N": node, "u": a.user,
+        "x": work.spec.name.replace("/", "_"), "N": node, "u": a.user, "t": str(work.rank),
     }  # fmt: skip
     filled = _PATTERN.sub(lambda match: values[match.group(1)], pattern)
+    if work.rank and not {"N", "t"} & set(_PATTERN.findall(pattern)):
+        filled += f".{work.rank}"
     return posixpath.join(below, filled)

@@ -247,6 +247,18 @@ async def test_a_standby_asks_the_leader_what_to_recommend() -> None:
         assert told == {"summary": "p ann fit True"}
 
 
+async def test_a_standby_asks_the_leader_who_has_licences() -> None:
+    async with pair() as (first, second):
+        row = {"license": "matlab", "total": 2, "used": 1, "free": 1, "tasks": [7]}
+
+        async def known(asked_by_peer: bool = False) -> dict[str, object]:
+            return {"items": [row], "next": None, "by_peer": asked_by_peer}
+
+        first.services.licenses = known
+        assert second.services.peers is not None
+        assert await second.services.peers.ask("a", "licenses") == {"items": [row], "next": None, "by_peer": True}
+
+
 async def test_a_recommendation_is_for_one_thing_that_the_asker_may_see() -> None:
     async with running() as server:
         client = server.client("alice")

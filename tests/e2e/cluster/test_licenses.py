@@ -38,3 +38,5 @@ def test_the_life_of_a_licence(fresh: Home) -> None:
         assert said in refused.stderr, refused.stderr
     fresh.jarvis("cancel", holder)
     fresh.jarvis("wait", waiting)
+    fresh.jarvis("down", "--keep")
+    assert "all the same" in fresh.jarvis("replay").stdout

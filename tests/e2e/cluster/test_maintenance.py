@@ -30,11 +30,17 @@ def test_the_life_of_a_maintenance(fresh: Home) -> None:
     assert fresh.jarvis("reservation", "rm", planned, code=None).returncode == 3
     fresh.jarvis("maintenance", "rm", planned)
     fresh.jarvis("wait", long)
+    now = fresh.jarvis("maintenance", "add", "--nodes", node, "--for", "1h", "--reason", "new disks").stdout.strip()
+    (shown,) = json.loads(fresh.jarvis("node", "ls", "-o", "json").stdout)
+    assert not shown["schedulable"] and "(new disks)" in shown["maintenance"]
+    fresh.jarvis("maintenance", "rm", now)
     kept = fresh.jarvis("reservation", "add", "--nodes", node, "--for", "1s", "-A", "physics").stdout.strip()
     wait_for(lambda: "reservation.ended" in kinds(fresh, ""), "the reservation ends by itself")
     assert kept not in fresh.jarvis("reservation", "ls").stdout
     fresh.jarvis("wait", fresh.jarvis("submit", "-q", "true").stdout.strip())
     assert kinds(fresh, "")[:2] == ["maintenance.set", "maintenance.removed"]
+    fresh.jarvis("down", "--keep")
+    assert "all the same" in fresh.jarvis("replay").stdout
 
 
 def test_what_cannot_be_meant(up: Home) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Literal
 
+import msgspec
 import zstandard
 from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
@@ -32,34 +33,65 @@ async def logs(
     *,
     stream: Stream = "stdout",
     attempt: str | None = None,
+    rank: str = "0",
     offset: str = "0",
     tail: str | None = None,
     follow: bool = False,
 ) -> Response:
-    """Raw bytes of one output stream. ``tail``: its last bytes; ``follow=1``: go on until the attempt has ended."""
+    """Raw bytes of one output stream. ``tail``: its last bytes; ``follow=1``: go on until the attempt, of a task on several nodes
+    the ``rank``, has ended."""
     task, key, element = await context.one_element(ident)
     start = number(offset, "offset")
     last = None if tail is None else number(tail, "tail")
     wanted = None if attempt is None else number(attempt, "attempt")
+    at = rank_in(task, rank)
     if follow and wanted is None and element_state(task, element) not in ON_NODE | TERMINAL:
-        return _stream(_when_started(context, key, stream))
-    found = await attempt_of(context, key, wanted)
+        return _stream(_when_started(context, key, stream, at))
+    found = await attempt_of(context, key, wanted, at)
     if found is None:
         if wanted is not None:
             raise NotFound("attempt", f"{ident} #{wanted}")
         return _stream(_nothing())
-    return await _of_attempt(context, task, found, stream=stream, start=start, last=last, follow=follow)
+    return await _of_attempt(context, task, found, at, stream=stream, start=start, last=last, follow=follow)
 
 
-async def attempt_of(context: Context, key: ElementKey, wanted: int | None) -> Attempt | None:
+def rank_in(task: Task, given: str) -> int:
+    """The rank that is asked for, if the task has it."""
+    rank = number(given, "rank")
+    if rank >= task.spec.nodes:
+        raise NotFound("rank", f"{rank} of task {task.id}, which has {task.spec.nodes}")
+    return rank
+
+
+async def attempt_of(context: Context, key: ElementKey, wanted: int | None, rank: int = 0) -> Attempt | None:
+    """The last attempt, or the one that is wanted; of a gang as that rank sees it, with its node, number, outputs and end."""
     tries = await context.services.store.attempt_list(key)
     if wanted is not None:
         tries = [a for a in tries if a.attempt == wanted]
-    return tries[-1] if tries else None
+    found = tries[-1] if tries else None
+    if found is None or not found.ranks:
+        return found
+    at = found.ranks[rank]
+    return msgspec.structs.replace(
+        found,
+        node=at.node,
+        number=at.number,
+        stdout=at.stdout,
+        stderr=at.stderr,
+        ended_at=at.ended_at or found.ended_at,
+    )
 
 
 async def _of_attempt(
-    context: Context, task: Task, found: Attempt, *, stream: Stream, start: int, last: int | None, follow: bool
+    context: Context,
+    task: Task,
+    found: Attempt,
+    rank: int,
+    *,
+    stream: Stream,
+    start: int,
+    last: int | None,
+    follow: bool,
 ) -> Response:
     if found.ended_at is None and found.state in ON_NODE:
         if found.state is State.ASSIGNED and not follow:
@@ -69,7 +101,7 @@ async def _of_attempt(
         )
         live = _from_node(await context.gateway.open_stream(found.node, request))
         if follow and not last:
-            return _stream(_to_the_end(context, task, found, live, stream=stream, start=start))
+            return _stream(_to_the_end(context, task, found, rank, live, stream=stream, start=start))
         return _stream(live)
     output = found.stdout if stream == "stdout" else found.stderr
     if output is None:
@@ -131,7 +163,7 @@ async def _from_node(handle: StreamHandle) -> AsyncIterator[bytes]:
 
 
 async def _to_the_end(
-    context: Context, task: Task, found: Attempt, live: AsyncIterator[bytes], *, stream: Stream, start: int
+    context: Context, task: Task, found: Attempt, rank: int, live: AsyncIterator[bytes], *, stream: Stream, start: int
 ) -> AsyncIterator[bytes]:
     """What the node sends, then what it could not send any more: an end that is recorded has all of it."""
     sent = start
@@ -141,7 +173,7 @@ async def _to_the_end(
     key = ElementKey(found.task, found.index)
     with context.hub.waiting(key.task) as changed:
         while True:
-            ended = await attempt_of(context, key, found.attempt)
+            ended = await attempt_of(context, key, found.attempt, rank)
             if ended is None or ended.ended_at is not None:
                 break
             try:
@@ -156,7 +188,7 @@ async def _to_the_end(
             yield piece
 
 
-async def _when_started(context: Context, key: ElementKey, stream: Stream) -> AsyncIterator[bytes]:
+async def _when_started(context: Context, key: ElementKey, stream: Stream, rank: int) -> AsyncIterator[bytes]:
     """Wait until it runs or has ended, then give its output; ends with the connection."""
     ident = str(key)
     with context.hub.waiting(key.task) as changed:
@@ -170,10 +202,10 @@ async def _when_started(context: Context, key: ElementKey, stream: Stream) -> As
             except TimeoutError:
                 pass
             changed.clear()
-    found = await attempt_of(context, key, None)
+    found = await attempt_of(context, key, None, rank)
     if found is None:
         return
-    response = await _of_attempt(context, task, found, stream=stream, start=0, last=None, follow=True)
+    response = await _of_attempt(context, task, found, rank, stream=stream, start=0, last=None, follow=True)
     assert isinstance(response, StreamingResponse)
     async for piece in response.body_iterator:
         yield piece if isinstance(piece, bytes) else bytes(str(piece), "utf-8")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from jarvis.api.routes.common import Ctx, answer, body_of
 from jarvis.api.schemas.out import node_out
 from jarvis.api.schemas.task_in import DrainIn, RemoveIn, Strict, schema_of
-from jarvis.api.schemas.values import duration, text
+from jarvis.api.schemas.values import duration, rfc3339, text
 from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import NotFound
 from jarvis.core.node import Node
@@ -21,7 +21,19 @@ router = APIRouter(tags=["nodes"])
 async def list_nodes(context: Ctx) -> Response:
     """Every registered node."""
     context.allow("see")
-    return answer({"items": [node_out(n) for n in await context.services.store.node_list()], "next": None})
+    nodes, closed = await context.services.store.node_list(), await _closed(context)
+    return answer({"items": [node_out(n, closed.get(n.name, "")) for n in nodes], "next": None})
+
+
+async def _closed(context: Ctx) -> dict[str, str]:
+    """Node → until when it is under maintenance, and why."""
+    now = context.services.clock.now()
+    return {
+        name: f"until {rfc3339(b.end)}" + (f" ({b.reason})" if b.reason else "")
+        for b in await context.services.store.booking_list()
+        if b.kind == "maintenance" and b.begin <= now < b.end
+        for name in b.nodes
+    }
 
 
 async def _node(context: Ctx, ident: str) -> Node:
@@ -36,7 +48,8 @@ async def _node(context: Ctx, ident: str) -> Node:
 async def show_node(context: Ctx, ident: str) -> Response:
     """One node, by id or name."""
     context.allow("see")
-    return answer(node_out(await _node(context, ident)))
+    node, closed = await _node(context, ident), await _closed(context)
+    return answer(node_out(node, closed.get(node.name, "")))
 
 
 async def _wish(context: Ctx, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from jarvis.api.auth import SUBPROTOCOL
 from jarvis.api.problems import Refusal, problem_of
 from jarvis.api.routes.common import Context
-from jarvis.api.routes.logs import attempt_of
+from jarvis.api.routes.logs import attempt_of, rank_in
 from jarvis.api.schemas.out import element_state, encode
 from jarvis.api.schemas.values import number
 from jarvis.api.session import StreamHandle
@@ -90,7 +90,7 @@ async def _until_runs(context: Context, ident: str) -> None:
 async def _open(socket: WebSocket, context: Context, ident: str, kind: str, argv: tuple[str, ...]) -> StreamHandle:
     task, key, element = await context.one_element(ident, "act")
     state = element_state(task, element)
-    found = await attempt_of(context, key, None)
+    found = await attempt_of(context, key, None, rank_in(task, socket.query_params.get("rank", "0")))
     if state not in (State.RUNNING, State.SUSPENDED) or found is None:
         raise Conflict(f"task {ident} is {state}, not running")
     size, given = None, socket.query_params

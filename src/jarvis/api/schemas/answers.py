@@ -144,9 +144,19 @@ class NodeWish(Answer):
 
 
 class Placement(Answer):
+    """Of a gang, also how the rank went."""
+
     rank: Count
     node: int
     resources: dict[str, Any]
+    started_at: Instant = None
+    ended_at: Instant = None
+    cause: str | None = None
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: "OutputOut | None" = None
+    stderr: "OutputOut | None" = None
 
 
 class OutputOut(Answer):
@@ -213,6 +223,7 @@ class NodeOut(Answer):
     drain_deadline: Instant
     reason: str
     unfit: str
+    maintenance: str
     resources: dict[str, Any]
     labels: dict[str, str]
     taints: list[str]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from jarvis.api.schemas.values import rfc3339
-from jarvis.core.attempt import Attempt, Output
+from jarvis.core.attempt import Attempt, Output, Placement
 from jarvis.core.event import Event
 from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
@@ -99,10 +99,7 @@ def attempt_out(attempt: Attempt) -> dict[str, Any]:
         "attempt": attempt.attempt,
         "token": attempt.token,
         "node": attempt.node,
-        "placements": [
-            {"rank": p.rank, "node": p.node, "resources": {n: format_amount(n, a) for n, a in p.resources.items()}}
-            for p in attempt.placements
-        ],
+        "placements": [_placement(p) | _rank(attempt, p.rank) for p in attempt.placements],
         "state": attempt.state,
         "cause": attempt.cause,
         "message": attempt.message,
@@ -116,6 +113,23 @@ def attempt_out(attempt: Attempt) -> dict[str, Any]:
         "stderr": _output(attempt.stderr),
         "has_result": attempt.result is not None or attempt.result_digest is not None,
     }
+
+
+def _placement(placement: Placement) -> dict[str, Any]:
+    resources = {name: format_amount(name, amount) for name, amount in placement.resources.items()}
+    return {"rank": placement.rank, "node": placement.node, "resources": resources}
+
+
+def _rank(attempt: Attempt, at: int) -> dict[str, Any]:
+    """How one rank of a gang went; nothing where there is no gang, because its attempt tells."""
+    if not attempt.ranks:
+        return {}
+    rank = attempt.ranks[at]
+    return {
+        "started_at": rfc3339(rank.started_at), "ended_at": rfc3339(rank.ended_at), "cause": rank.cause,
+        "message": rank.message, "exit_code": rank.exit_code, "signal": rank.signal, "stdout": _output(rank.stdout),
+        "stderr": _output(rank.stderr),
+    }  # fmt: skip
 
 
 def _named(usage: msgspec.Struct) -> dict[str, Any]:
@@ -138,18 +152,19 @@ def event_out(event: Event, incarnation: int) -> dict[str, Any]:
     }
 
 
-def node_out(node: Node) -> dict[str, Any]:
-    """One node."""
+def node_out(node: Node, maintenance: str = "") -> dict[str, Any]:
+    """One node; ``maintenance``: until when it is under maintenance, and why."""
     return {
         "id": node.id,
         "name": node.name,
         "state": node.state,
-        "schedulable": node.schedulable,
+        "schedulable": node.schedulable and not maintenance,
         "cordoned": node.cordoned,
         "draining": node.draining,
         "drain_deadline": rfc3339(node.drain_deadline),
         "reason": node.reason,
         "unfit": node.unfit,
+        "maintenance": maintenance,
         "resources": {name: format_amount(name, amount) for name, amount in node.resources.items()},
         "labels": node.labels,
         "taints": list(node.taints),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jarvis.api.schemas.values import MAX_INSTANT, MAX_SECONDS
 from jarvis.core.globs import LONGEST, MAX_GLOBS
-from jarvis.core.task import BALANCERS, LICENSE, MAX_PRIORITY, PRIORITIES
+from jarvis.core.task import BALANCERS, LICENSE, MAX_NODES, MAX_PRIORITY, PRIORITIES
 
 MAX_PUSHES = 100
 MAX_ASKED = 5000
@@ -113,6 +113,7 @@ class TaskIn(Strict):
     script: Digest | None = None
     function: FunctionIn | None = None
     resources: Resources = {}
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
     project: Word | None = None
     queue: Word = "default"
     priority: Priority = 0
@@ -183,6 +184,7 @@ class TaskFast(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True
     script: str | None = None
     function: FunctionFast | None = None
     resources: dict[str, int | float | str] = {}
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=MAX_NODES)] = 1
     project: str | None = None
     queue: str = "default"
     priority: int | str = 0

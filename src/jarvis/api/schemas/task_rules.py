@@ -64,6 +64,7 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         function=None if task.function is None else _function(task.function),
         container=None if task.image is None else _container(task, task.image),
         resources=_resources(task.resources),
+        nodes=task.nodes if task.nodes == 1 else _nodes(task),
         queue=word(task.queue, "queue", 100) if task.queue != "default" else "default",
         priority=priority(task.priority),
         array=_array(task),
@@ -120,6 +121,20 @@ def _check_body(task: TaskIn | TaskFast) -> None:
     if task.image is not None and (task.pty or task.stdin is not None):
         field = "pty" if task.pty else "stdin"
         raise InvalidValue(field, getattr(task, field), "nothing beside an image: a container has no input")
+
+
+def _nodes(task: TaskIn | TaskFast) -> int:
+    """What can be a gang: programs that find each other by their environment."""
+    if task.function is not None:
+        raise InvalidValue(
+            "nodes", task.nodes, "1 for a function: a call has one answer; give several nodes to a command"
+        )
+    for field in ("near", "apart"):
+        if getattr(task, field):
+            raise InvalidValue(field, getattr(task, field), "nothing on several nodes: its ranks are apart as it is")
+    if task.pty:
+        raise InvalidValue("pty", task.pty, "no terminal on several nodes: who would the keys go to?")
+    return task.nodes
 
 
 def _name(task: TaskIn | TaskFast) -> str:

@@ -45,8 +45,8 @@ class Order:
 
 
 def weight_of(order: Order, spec: TaskSpec) -> float:
-    """The size of a task: its dominant resource, in cpus."""
-    return max(
+    """The size of a task: its dominant resource on all of its nodes, in cpus."""
+    return spec.nodes * max(
         (order.weights.get(name, 0.0) * amount / _UNITS.get(name, 1000) for name, amount in spec.resources.items()),
         default=0.0,
     )

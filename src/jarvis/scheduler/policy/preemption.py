@@ -69,6 +69,8 @@ class Candidate(NamedTuple):
     project: str
     standing: Standing
     stopping: bool = False
+    whole: Resources = {}
+    """With all that it has on other nodes, which it loses as well."""
 
 
 def beats(rules: Preemption, mine: Standing, other: Standing) -> bool:

@@ -15,6 +15,7 @@ from jarvis import __version__
 from jarvis.core.changes import Changes
 from jarvis.core.errors import JarvisError
 from jarvis.core.ids import ElementKey
+from jarvis.policies import need
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.replay.recording import DIGESTS, Deed, Opening, remember
@@ -137,6 +138,7 @@ class Replay:
         bus: Any = Nobody()
         self.scheduler = Scheduler(store, bus, ToldClock(self._told), lambda: self.policy, opening.holder)
         remember(self.scheduler, opening.memory)
+        need(self.scheduler.cluster.plugged)
         self._deeds = (msgspec.msgpack.decode(frame, type=Deed) for frame in content)
 
     @property
@@ -156,6 +158,7 @@ class Replay:
         self.turns, self.now = self.turns + 1, began
         if deed.policy:
             self.policy = pickle.loads(deed.policy)  # noqa: S301
+            need(self.policy.plugged)
         self._told.load(deed, f"{self.path.name}, deed {self.turns} ({deed.kind}, at {began:.3f})")
         try:
             if deed.kind == "start":

@@ -25,7 +25,7 @@ from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_environment import FOLDER, Where, environment, output_path
+from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
@@ -225,7 +225,7 @@ class ProcessExecutor:
         return {
             "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
             "cwd": self.directory_of(work, account), "env": env,
-            "stdin": "pipe" if spec.stdin == "-" else spec.stdin, "pty": [24, 80] if spec.pty else None,
+            "stdin": _stdin(work), "pty": [24, 80] if spec.pty else None,
             "stdout": stdout, "stderr": stderr, "output_limit": spec.output_limit,
             "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
             "no_new_privs": account.switch is not None,
@@ -244,6 +244,8 @@ class ProcessExecutor:
         except FileNotFoundError:
             os.mkdir(os.path.dirname(scratch), 0o711)
             _make(folders)
+        if work.assignment.gang is not None:
+            Path(scratch, "hostfile").write_text(hostfile(work), encoding="utf-8")
         if account.switch is not None:
             for folder in reversed(folders):
                 os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
@@ -387,6 +389,13 @@ def _make(folders: tuple[str, ...]) -> None:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             continue
+
+
+def _stdin(work: Work) -> str | None:
+    """A stream comes to rank 0 alone."""
+    if work.spec.stdin == "-":
+        return None if work.rank else "pipe"
+    return work.spec.stdin
 
 
 def _argv(spec: TaskSpec, script: str | None, shell: str) -> list[str]:
