@@ -118,6 +118,7 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
     taint more tolerated, a shorter limit."""
     found: list[Change] = []
     found += _smaller(cluster, policy, task, now)
+    found += _on_fewer_nodes(cluster, policy, task, now)
     for text, spec in _candidates(cluster, task.spec, now):
         node = _starts_with(cluster, policy, task, spec, now)
         if node is not None:
@@ -153,6 +154,21 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
             amount, less, node = best
             text = f"{format_amount(name, amount)} {name} instead of {format_amount(name, wanted)} starts now on "
             yield Change(text + cluster.nodes[node].node.name, less, node)
+
+
+def _on_fewer_nodes(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+    """The most nodes on which a gang would start, likewise by halving."""
+    low, high, best = 0, task.spec.nodes - 1, None
+    while low < high:
+        nodes = (low + high + 1) // 2
+        fewer = msgspec.structs.replace(task.spec, nodes=nodes)
+        node = _starts_with(cluster, policy, task, fewer, now)
+        if node is None:
+            high = nodes - 1
+        else:
+            low, best = nodes, (fewer, node)
+    if best is not None:
+        yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {task.spec.nodes} it starts now", *best)
 
 
 def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:

@@ -342,7 +342,13 @@ class Judge:
         )
         if calm:
             self._require(not lost, f"{element.key} was lost without a fault: {lost[:1]}")
-        if calm and not self.drained and task.id not in self.touched and spec.deadline is None and not spec.after:
+        if (
+            calm
+            and not (self.drained or preempted)
+            and task.id not in self.touched
+            and spec.deadline is None
+            and not spec.after
+        ):
             self._as_planned(spec, element, own)
 
     def _as_planned(self, spec: TaskSpec, element: Element, own: list[Attempt]) -> None:
