@@ -4,13 +4,12 @@ A claim keeps the room on its node until its victims have ended and what it is f
 alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.core.gpus import pick
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
@@ -33,16 +32,19 @@ from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import Entry, class_of
 
 if TYPE_CHECKING:
+    from jarvis.core.resources import Resources
     from jarvis.scheduler.cycle import Cycle
 
 LOOK_S = 1.0
 """How often it is asked whom what waits could preempt."""
 LANE_LOOK = 8
 """Entries of a lane that are looked at: an old task may stand before an urgent one."""
-PREEMPTORS_MOST = 32
+PREEMPTORS_MOST = 16
 """Tasks a look for which victims are sought, those of the highest standing."""
-NODES_MOST = 512
+NODES_MOST = 256
 """Nodes a task on which victims are sought."""
+TRIED_MOST = 32
+"""Of them on which the cheapest set is sought, those where it may be cheapest."""
 STEPS_MOST = 2000
 """Of the search for the cheapest set, a task; what was found by then is taken."""
 _STOPPABLE = frozenset({State.ASSIGNED, State.STARTING, State.RUNNING})
@@ -134,13 +136,14 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
     for waiting in _preemptors(cycle):
         if look is None:
             look = Look(cycle, rules)
-        if look.is_in_vain(waiting) or not cycle.within(waiting.task, waiting.pool) or cycle.throttled(waiting.task):
+        if not cycle.within(waiting.task, waiting.pool) or cycle.throttled(waiting.task):
             continue
         claim = look.claim_for(waiting)
         if claim is not None:
             cycle.plan.claims[waiting.key] = claim
             cycle.choice.keep(claim.node, waiting.pool.need, cycle.seconds(waiting.task))
             cycle.will_have(waiting.task, waiting.pool)
+            look.changed(claim.node)
 
 
 def standing_of(cycle: "Cycle", task: Task) -> Standing:
@@ -191,9 +194,11 @@ class Look:
     def __init__(self, cycle: "Cycle", rules: Preemption) -> None:
         self.cycle, self.cluster, self.choice, self.rules = cycle, cycle.cluster, cycle.choice, rules
         self.left = rules.most
-        self._standings = {standing_of(cycle, cycle.cluster.tasks[key.task]) for key in cycle.cluster.attempts}
-        self._on: dict[int, list[Candidate]] = {}
-        self._in_vain: set[tuple[object, ...]] = set()
+        self._standings = _standings(cycle)
+        self._on: dict[int, OnNode] = {}
+        self._in_vain: set[Kind] = set()
+        self._floors: dict[Kind, dict[int, float]] = {}
+        """What preempting on a node costs a kind at least, where it would make room."""
         self.guarantees = cycle.guarantees
         if self.guarantees:
             self._count_leaving()
@@ -206,65 +211,94 @@ class Look:
                 task = self.cluster.tasks[key.task]
                 self.guarantees.give(task.project, task.spec.whole, -1)
 
-    def is_in_vain(self, waiting: Preemptor) -> bool:
-        """Nothing that runs is of lower standing, or none of the same shape and standing found anything."""
-        if self._kind(waiting) in self._in_vain:
-            return True
-        return not waiting.covered and not any(beats(self.rules, waiting.standing, other) for other in self._standings)
-
-    def _kind(self, waiting: Preemptor) -> tuple[object, ...]:
-        return waiting.pool.placement_class, waiting.standing, waiting.covered, waiting.task.project
+    def kind_of(self, waiting: Preemptor) -> "Kind":
+        beaten = frozenset(other for other in self._standings if beats(self.rules, waiting.standing, other))
+        project = waiting.task.project if self.guarantees else ""
+        return Kind(waiting.pool, beaten, waiting.covered, project, waiting.task.id if self.choice.booked else 0)
 
     def claim_for(self, waiting: Preemptor) -> Claim | None:
-        best = self._cheapest(waiting)
-        if best is None:
-            self._in_vain.add(self._kind(waiting))
+        kind = self.kind_of(waiting)
+        if kind in self._in_vain or not (kind.beaten or kind.covered):
             return None
-        node, victims = best
+        best, node = self._cheapest(kind)
+        if not best.victims:
+            self._in_vain.add(kind)
+            return None
+        self._will_stop(node, best.victims)
+        return Claim(node, tuple((victim.key, victim.number) for victim in best.victims))
+
+    def _will_stop(self, node: int, victims: tuple[Candidate, ...]) -> None:
         for victim in victims:
             if not victim.stopping:
                 self.left -= 1
                 if self.guarantees:
                     self.guarantees.give(victim.project, victim.whole, -1)
         gone = {victim.key for victim in victims}
-        self._on[node] = sorted(
-            c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.candidates_on(node)
+        self._on[node] = OnNode(
+            (c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.on(node).candidates),
+            bool(self.guarantees),
         )  # fmt: skip
-        return Claim(node, tuple((victim.key, victim.number) for victim in victims))
 
-    def _cheapest(self, waiting: Preemptor) -> tuple[int, tuple[Candidate, ...]] | None:
-        """The node and the victims; None too where it fits without any: then it is not room that it waits for."""
-        asked: list[tuple[Best, int, Question]] = []
-        for node in self._nodes(waiting.pool, waiting.task):
-            question = Question(self, waiting, node)
-            if question.enough(()) and not self.cluster.nodes[node].ahead:
-                return None
-            if question.candidates and question.enough(question.candidates):
-                asked.append((some_set(question.candidates, question.enough, question.permitted), node, question))
-        asked.sort(key=lambda found: (found[0][:3], found[1]))
-        best, at, steps = NOTHING_FOUND, 0, STEPS_MOST
-        for bound, node, question in asked:
+    def changed(self, node: int) -> None:
+        """Room is kept there that was not: who found none there before finds none now."""
+        for kind, floors in self._floors.items():
+            if floors.pop(node, None) is not None:
+                self._set_floor(kind, floors, node)
+
+    def _cheapest(self, kind: "Kind") -> tuple[Best, int]:
+        """The victims and their node; none too where it fits without any: then it is not room that it waits for."""
+        floors = self._floors.get(kind)
+        if floors is None:
+            floors = self._floors[kind] = {}
+            for node in self._nodes(kind):
+                if not self._set_floor(kind, floors, node):
+                    floors.clear()
+                    break
+        best, at, steps, tried = NOTHING_FOUND, 0, STEPS_MOST, 0
+        for floor, node in sorted((floor, node) for node, floor in floors.items()):
+            if floor > best.loss or tried >= TRIED_MOST:
+                break
+            question = Question(self, kind, node)
+            if not question.enough(question.candidates):
+                continue
+            tried += 1
+            quick = some_set(question.candidates, question.enough, question.permitted)
             search = Search(question.enough, question.permitted, steps)
-            found = search.run(question.candidates, min(best, bound) if bound.many else best)
+            found = search.run(question.candidates, min(best, quick))
             steps = search.steps
             if found.victims and found < best:
                 best, at = found, node
-        return (at, best.victims) if best.victims else None
+        return best, at
 
-    def _nodes(self, pool: Pool, task: Task) -> list[int]:
-        large = self.choice.large(pool)
-        if self.choice.booked:
+    def _nodes(self, kind: "Kind") -> list[int]:
+        large = self.choice.large(kind.pool)
+        if kind.task:
+            task = self.cluster.tasks[kind.task]
             seconds = seconds_of(self.cycle.policy.order, task.spec)
             large = [n for n in large if not self.choice.books_out(n, task, seconds)]
         return large[:NODES_MOST]
 
-    def candidates_on(self, node: int) -> list[Candidate]:
-        """What may be stopped there at all, the least loss first."""
+    def _set_floor(self, kind: "Kind", floors: dict[int, float], node: int) -> bool:
+        """False where it would fit without victims."""
+        short = self.short(kind.pool, node)
+        if not short and (not kind.pool.gpu or pick(self.choice.gpus_of(node), kind.pool.gpu) is not None):
+            return bool(self.cluster.nodes[node].ahead)
+        floor = self.on(node).floor(kind, short)
+        if floor is not None:
+            floors[node] = floor
+        return True
+
+    def short(self, pool: Pool, node: int) -> list[tuple[str, int]]:
+        """How much of what is missing there."""
+        free = self.choice.free(node)
+        return [(name, less) for name, amount in pool.need.items() if (less := amount - free.get(name, 0)) > 0]
+
+    def on(self, node: int) -> "OnNode":
         found = self._on.get(node)
         if found is None:
             placed = self.cluster.nodes[node].placed
             every = (self._candidate(number, one) for number, one in placed.items() if not one.ahead)
-            found = self._on[node] = sorted(one for one in every if one is not None)
+            found = self._on[node] = OnNode((one for one in every if one is not None), bool(self.guarantees))
         return found
 
     def _candidate(self, number: int, placed: Placed) -> Candidate | None:
@@ -286,31 +320,76 @@ class Look:
         return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
 
 
-class Question:
-    """What a task needs on a node, and whom it may stop there."""
+def _standings(cycle: "Cycle") -> set[Standing]:
+    """Of all that runs."""
+    tasks = cycle.cluster.tasks
+    specs = [tasks[key.task].spec for key in cycle.cluster.attempts]
+    tiers = cycle.policy.queue_tiers
+    return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}
 
-    def __init__(self, look: Look, waiting: Preemptor, node: int) -> None:
-        self.look, self.waiting = look, waiting
-        self.need, self.gpu = waiting.pool.need, waiting.pool.gpu
-        self.free, self.gpus = look.choice.free(node), look.choice.gpus_of(node)
-        affinities = waiting.pool.placement_class.affinities
+
+class OnNode:
+    """What may be stopped on a node at all, the least loss first, with sums by which most nodes are passed quickly."""
+
+    __slots__ = ("_groups", "candidates")
+
+    def __init__(self, candidates: Iterable[Candidate], by_project: bool) -> None:
+        self.candidates = sorted(candidates)
+        self._groups: dict[tuple[Standing, str], tuple[float, Resources]] = {}
+        """(standing, project) → the least loss, and what they have together."""
+        for one in self.candidates:
+            _, needs = self._groups.setdefault((one.standing, one.project if by_project else ""), (one.loss, {}))
+            for name, amount in one.need.items():
+                needs[name] = needs.get(name, 0) + amount
+
+    def floor(self, kind: "Kind", short: list[tuple[str, int]]) -> float | None:
+        """What is lost at least; None where all together do not make room."""
+        groups = [group for at, group in self._groups.items() if kind.may_take(*at)]
+        if not groups or any(sum(needs.get(name, 0) for _, needs in groups) < less for name, less in short):
+            return None
+        return min(least for least, _ in groups)
+
+
+class Kind(NamedTuple):
+    """What decides which victims are right: equal ones find the same. ``beaten``: the standings that it may preempt;
+    ``project`` matters where shares are guaranteed, and which ``task`` it is where nodes are booked."""
+
+    pool: Pool
+    beaten: frozenset[Standing]
+    covered: bool
+    project: str
+    task: int = 0
+
+    def may_take(self, standing: Standing, project: str) -> bool:
+        return standing in self.beaten or (self.covered and project != self.project)
+
+
+class Question:
+    """What a kind needs on a node, and whom it may stop there."""
+
+    def __init__(self, look: Look, kind: Kind, node: int) -> None:
+        self.look, self.kind = look, kind
+        self.gpu = kind.pool.gpu
+        self.gpus = look.choice.gpus_of(node) if self.gpu else ()
+        self.short = look.short(kind.pool, node)
+        affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
-        self.candidates = [c for c in look.candidates_on(node) if self._may_take(c)]
+        self.candidates = [c for c in look.on(node).candidates if self._may_take(c) and self._helps(c)]
 
     def _may_take(self, candidate: Candidate) -> bool:
-        waiting, look = self.waiting, self.look
-        task = look.cluster.tasks[candidate.key.task]
-        if task is waiting.task or (self.near and self.near & carried(task.spec)):
+        if not self.kind.may_take(candidate.standing, candidate.project):
             return False
-        borrowed = waiting.covered and candidate.project != waiting.task.project
-        return borrowed or beats(look.rules, waiting.standing, candidate.standing)
+        return not self.near or not self.near & carried(self.look.cluster.tasks[candidate.key.task].spec)
+
+    def _helps(self, candidate: Candidate) -> bool:
+        """Whether it has anything of what is missing; of GPUs, the wrong parts may be free."""
+        need = candidate.need
+        return any(name in need for name, _ in self.short) or bool(self.gpu and "gpu" in need)
 
     def enough(self, victims: Sequence[Candidate]) -> bool:
-        free: Resources = self.free
-        for victim in victims:
-            free = add(free, victim.need)
-        if not fits(self.need, free):
-            return False
+        for name, less in self.short:
+            if sum(victim.need.get(name, 0) for victim in victims) < less:
+                return False
         if not self.gpu:
             return True
         gpus = list(self.gpus)
@@ -324,7 +403,7 @@ class Question:
         new = [victim for victim in victims if not victim.stopping]
         if len(new) > self.look.left:
             return False
-        guarantees, mine = self.look.guarantees, self.waiting.task.project
+        guarantees, mine = self.look.guarantees, self.kind.project
         if not guarantees:
             return True
         others = {victim.project for victim in new} - {mine}

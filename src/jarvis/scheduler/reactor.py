@@ -180,7 +180,7 @@ def place(turn: Turn, policy: Policy) -> Plan:
     return plan
 
 
-def apply(turn: Turn, plan: Plan, rules: Preemption | None) -> None:
+def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
     """What a cycle decided becomes so."""
     cluster = turn.cluster
     for decision in plan.decisions:

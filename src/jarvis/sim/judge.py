@@ -141,7 +141,7 @@ class Judge:
             self._require(
                 other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
             )
-        self.scarcity.made(attempt, changes.tasks[key.task], self._node_ids[attempt.node])
+        self.scarcity.made(attempt, changes.tasks[key.task], [self._node_ids[node] for node in attempt.nodes])
         self._ends(attempt, None)
         self.attempts[at] = _copy(attempt)
 
@@ -342,7 +342,13 @@ class Judge:
         )
         if calm:
             self._require(not lost, f"{element.key} was lost without a fault: {lost[:1]}")
-        if calm and not self.drained and task.id not in self.touched and spec.deadline is None and not spec.after:
+        if (
+            calm
+            and not (self.drained or preempted)
+            and task.id not in self.touched
+            and spec.deadline is None
+            and not spec.after
+        ):
             self._as_planned(spec, element, own)
 
     def _as_planned(self, spec: TaskSpec, element: Element, own: list[Attempt]) -> None:

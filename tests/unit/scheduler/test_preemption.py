@@ -9,7 +9,7 @@ from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
-from jarvis.core.task import Affinity, TaskSpec
+from jarvis.core.task import Affinity, Constraint, TaskSpec
 from jarvis.scheduler.bookings import load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
@@ -356,6 +356,23 @@ def test_near_to_what_stays_another_is_stopped() -> None:
     (other,) = running(case, 2)
     case.submit(cpus=2, priority=500, affinities=(Affinity("near", "db"),))
     case.expect(other, "cancelling")
+
+
+def test_in_one_look_each_is_asked_about_its_own_nodes() -> None:
+    case = case_of()
+    case.node(cpus=4, labels={"kind": "x"})
+    running(case, 1, 1, 1, 1)
+    case.node(cpus=4)
+    running(case, 1, 1, 1, 1)
+    case.submit(cpus=5, priority=500)  # a look in vain: the next one is a second later
+    labelled = (Constraint("kind", "=", "x"),)
+    first = case.submit(cpus=2, priority=900, constraints=labelled)
+    other = case.submit(cpus=2, priority=800)
+    second = case.submit(cpus=2, priority=700, constraints=labelled)
+    case.wait(2)
+    nodes = {key.task: claim.node for key, claim in case.cluster.claims.items()}
+    assert nodes == {first: 1, other: 2, second: 1}
+    assert len(case.stops()) == 6
 
 
 def test_a_claim_says_where_and_whom() -> None:

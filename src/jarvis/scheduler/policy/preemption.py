@@ -138,17 +138,19 @@ class Search:
         return self._best
 
     def _go(self, candidates: Sequence[Candidate], at: int, chosen: list[Candidate], loss: float) -> None:
-        if loss > self._best.loss or self.steps <= 0:
+        if self.steps <= 0:
             return
         self.steps -= 1
         if self.enough(chosen):
             self._best = min(self._best, _best_of(chosen))
             return
+        if (loss, len(chosen) + 1) >= self._best[:2]:  # at least one more is needed; of equal sets the first stands
+            return
         if not self.enough([*chosen, *candidates[at:]]):
             return
         for index in range(at, len(candidates)):
             candidate = candidates[index]
-            if loss + candidate.loss > self._best.loss:
+            if (loss + candidate.loss, len(chosen) + 1) >= self._best[:2]:
                 return
             chosen.append(candidate)
             if self.permitted(chosen):
