@@ -54,6 +54,7 @@ RINGS = {
     "jarvis.worker.container_config": "pure",
     "jarvis.worker.ends": "port",
     "jarvis.worker.warm": "port",  # the side of warm processes that their executor builds on
+    "jarvis.worker.call_ends": "port",
     "jarvis.worker.function_bodies": "port",
     "jarvis.worker.function_ends": "port",
     "jarvis.worker.function_protocol": "port",

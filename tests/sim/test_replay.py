@@ -39,9 +39,16 @@ def test_also_with_gangs(seed: int, tmp_path: Path) -> None:
     _decided_again(seed, tmp_path, gangs=True)
 
 
-def _decided_again(seed: int, tmp_path: Path, servers: int = 0, gangs: bool = False) -> None:
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_also_where_licences_and_nodes_are_scarce(seed: int, tmp_path: Path) -> None:
+    _decided_again(seed, tmp_path, scarce=True)
+
+
+def _decided_again(
+    seed: int, tmp_path: Path, servers: int = 0, *, gangs: bool = False, scarce: bool = False
+) -> None:  # fmt: skip
     scheduler, files = recorded_in(tmp_path)
-    verdict = simulate(seed, 4, Parts(scheduler=scheduler), servers=servers, gangs=gangs)
+    verdict = simulate(seed, 4, Parts(scheduler=scheduler), servers=servers, gangs=gangs, scarce=scarce)
     for file in files:
         file.end()
     commits = 0

@@ -13,6 +13,12 @@ STEPS = 4
 pytestmark = pytest.mark.timeout(1200 if os.environ.get("JARVIS_SOAK") else 120)
 
 
+def test_gangs_take_a_licence_once_and_no_booked_node() -> None:
+    for seed in SEEDS[::2]:
+        verdict = simulate(seed, STEPS, scarce=True, gangs=True)
+        assert not verdict.error, told(verdict)
+
+
 @pytest.mark.parametrize("servers", [0, 3])
 def test_never_more_in_use_than_there_are(servers: int) -> None:
     verdicts: list[Verdict] = []

@@ -128,10 +128,32 @@ def show(ident: str, output: str) -> None:
             ("TRY", "NODE", "STATE", "CAUSE", "EXIT", "STARTED", "ELAPSED", "MAXRSS"),
             [
                 (
-                    a["attempt"], a["node"], a["state"], a.get("cause") or "", _exit(a), local_time(a.get("started_at")),
+                    a["attempt"], _nodes(a), a["state"], a.get("cause") or "", _exit(a), local_time(a.get("started_at")),
                     duration((a.get("usage") or {}).get("wall_s")), (a.get("usage") or {}).get("max_rss", ""),
                 )
                 for a in attempts
+            ],
+        )  # fmt: skip
+        _print_ranks(attempts[-1])
+
+
+def _nodes(attempt: dict[str, Any]) -> str:
+    return ",".join(str(place["node"]) for place in attempt["placements"]) or str(attempt["node"])
+
+
+def _print_ranks(attempt: dict[str, Any]) -> None:
+    """Of a task on several nodes, how each rank of its last attempt goes."""
+    places = attempt["placements"]
+    if len(places) > 1:
+        click.echo("")
+        print_table(
+            ("RANK", "NODE", "CAUSE", "EXIT", "STARTED", "ENDED", "MESSAGE"),
+            [
+                (
+                    p["rank"], p["node"], p.get("cause") or "", _exit(p), local_time(p.get("started_at")),
+                    local_time(p.get("ended_at")), clean(p.get("message") or ""),
+                )
+                for p in places
             ],
         )  # fmt: skip
 

@@ -24,6 +24,9 @@ OUTPUT_LIMIT = 64 * 1024
 GATHERED_LIMIT = 4 * 1024 * 1024
 """Bytes of the gathered outputs of a fan-out as JSON."""
 
+ARTIFACTS_MOST = 10_000
+"""Elements of a fan-out whose files later steps can name; of a larger one they are fetched one by one."""
+
 EdgeOn = Literal["success", "failure", "any"]
 Trigger = Literal["all", "any", "none_failed", "always"]
 Phase = Literal["steps", "on_failure", "finally"]
@@ -210,7 +213,9 @@ class StepDetail(msgspec.Struct, array_like=True, omit_defaults=True):
     cache: str = ""
     """Under what its output is kept once it has succeeded."""
     artifacts: str | None = None
-    """Digest of the manifest of the files that its task left."""
+    """Digest of the manifest of the files that its task left; of a loop, those of its last iteration."""
+    part_artifacts: tuple[str, ...] = ()
+    """Of a fan-out: those of its elements, in order; "" for elements that left none."""
 
 
 class Step(msgspec.Struct, kw_only=True):

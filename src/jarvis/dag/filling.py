@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,7 @@ from jarvis.dag.progress import Scope, Vertex
 _NEVER_RAN = {"state": str(State.SKIPPED), "output": None, "task": None, "reason": "", "artifacts": None}
 _WHOLE = re.compile(r"\$\{\{\s*steps(?:\.(\w+)|\['([\w-]+)'\])\.output\s*\}\}")
 _READ = re.compile(rb"""steps\s*(?:\.\s*(\w+)|\[\s*\\?["']([\w-]+))""")
+PUSHES_MOST = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 INPUTS_LIMIT = 1024 * 1024
 """Bytes that a function is given of earlier steps."""
@@ -181,7 +182,7 @@ def _fill(task: TaskSpec, variables: dict[str, Any]) -> dict[str, Any]:
         if (value := getattr(task, name)) is not None:
             out[name] = text(value)
     if task.push:
-        out["push"] = tuple([_pushed(digest, text(digest)) for digest in task.push])
+        out["push"] = _pushes(task.push, text)
     if "name" in out:
         out["name"] = "".join(c for c in out["name"] if c.isprintable())[:200] or "task"
     if task.container is not None:
@@ -189,6 +190,21 @@ def _fill(task: TaskSpec, variables: dict[str, Any]) -> dict[str, Any]:
         more = {} if entrypoint is None else {"entrypoint": tuple([text(part) for part in entrypoint])}
         out["container"] = msgspec.structs.replace(task.container, image=text(task.container.image), **more)
     return out
+
+
+def _pushes(templates: tuple[str, ...], text: Callable[[str], str]) -> tuple[str, ...]:
+    """Of a fan-out, what all elements left that left some."""
+    found: list[str] = []
+    for template in templates:
+        filled = text(template)
+        try:
+            digests = msgspec.json.decode(filled, type=list[str | None]) if filled.startswith("[") else [filled]
+        except msgspec.DecodeError:
+            digests = [filled]
+        found += [_pushed(template, digest) for digest in digests if digest is not None]
+    if len(found) > PUSHES_MOST:
+        raise BadExpression(f"push: {len(found)} elements left files, and at most {PUSHES_MOST} lists of them go along")
+    return tuple(found)
 
 
 def _pushed(template: str, digest: str) -> str:
@@ -227,7 +243,7 @@ def _view(vertex: Vertex | None) -> dict[str, Any]:
         )
     return {
         "state": str(row.state), "output": output, "task": row.task, "reason": row.reason,
-        "artifacts": row.detail.artifacts,
+        "artifacts": [part or None for part in row.detail.part_artifacts] or row.detail.artifacts,
     }  # fmt: skip
 
 

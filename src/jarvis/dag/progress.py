@@ -20,6 +20,8 @@ class Many:
     """Pickled results of functions."""
     digests: dict[int, str] = field(default_factory=dict)
     """Where larger ones are kept."""
+    artifacts: dict[int, str] = field(default_factory=dict)
+    """Manifests of the files that elements left."""
     unsaid: int = 0
     failures: int = 0
     last: bytes | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from jarvis.core.states import State
 from jarvis.core.workflow import (
+    ARTIFACTS_MOST,
     FAILURES,
     GATHERED_LIMIT,
     MAX_FAN_OUT,
@@ -292,6 +293,8 @@ class Steps:
                 detail.parts = tuple(many.parts.get(at, b"") for at in range(count))
                 detail.part_digests = tuple(many.digests.get(at, "") for at in range(count)) if many.digests else ()
             detail.unsaid = many.unsaid
+            if many.artifacts and count <= ARTIFACTS_MOST:
+                detail.part_artifacts = tuple(many.artifacts.get(at, "") for at in range(count))
             self._end(vertex, S.SUCCEEDED, "", data)
 
     def _keep_result(self, many: Many, child: Vertex) -> None:
@@ -299,6 +302,8 @@ class Steps:
         output, detail = child.row.output, child.row.detail
         if output is not None:
             many.outputs[child.index] = output
+        if detail.artifacts is not None:
+            many.artifacts[child.index] = detail.artifacts
         if detail.result is not None:
             many.parts[child.index] = detail.result
         elif detail.result_digest is not None:
@@ -357,7 +362,7 @@ class Steps:
         del many.live[child.index], self.vertices[child.path]
         state = child.row.state
         if many.items is None:
-            many.last = child.row.output
+            many.last, parent.row.detail.artifacts = child.row.output, child.row.detail.artifacts
             self._iteration_over(parent, many, child)
             return
         self._keep_result(many, child)

@@ -141,7 +141,10 @@ class Choice:
         return nodes
 
     def _fits_now(self, view: NodeView, pool: Pool) -> bool:
-        if view.ahead or not fits(pool.need, self._left(view)) or not self.suits(pool, view.node.id):
+        used, capacity = self.used.get(view.node.id) or view.used, view.node.resources
+        if view.ahead or any(used.get(name, 0) + amount > capacity.get(name, 0) for name, amount in pool.need.items()):
+            return False
+        if not self.suits(pool, view.node.id):
             return False
         return not pool.gpu or pick(self.gpus_of(view.node.id), pool.gpu) is not None
 
@@ -149,10 +152,6 @@ class Choice:
         if node in self.booked and self._runs_into(node, owner, latest):
             return True
         return node in self.horizons and not self._leaves_reserved(node, need, until)
-
-    def _left(self, view: NodeView) -> Resources:
-        used = self.used.get(view.node.id) or view.used
-        return {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
 
     def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
         exact = pool.wishes or pool.balancer in EXACT
@@ -445,7 +444,8 @@ class Choice:
         horizon = self.horizons.get(node)
         if horizon is None:
             view, soon = self.nodes[node], self.now + SOON
-            free = self._left(view)
+            used = self.used.get(node) or view.used
+            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
             ends = _ends(view, soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)

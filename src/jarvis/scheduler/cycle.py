@@ -216,17 +216,14 @@ class Cycle:
                 self.plan.exhausted = True
                 return False
             if not self.within(task, head.pool):
-                line.drop()
+                self._look_past(line, head, self.licenses.too_long)
             elif self.throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
                 self.skip(line, head)
             elif self.place(head.pool, task, head.position):
                 head.advance()
                 line.again(placed=True)
-            elif self.choice.booked and self.choice.too_long and not backfill.reserves and self.looked < backfill.look:
-                self.looked += 1
-                self.skip(line, head)
-            elif backfill.name == "skip":
-                line.drop()
+            elif backfill.name == "skip" or (backfill.name == "none" and self.choice.booked and self.choice.too_long):
+                self._look_past(line, head, bool(self.choice.booked) and self.choice.too_long)
             elif backfill.name == "none":
                 if self._reserve(head.pool, task, head.position):
                     return False
@@ -237,6 +234,14 @@ class Cycle:
                     self._fill(line)
                     return True
         return True
+
+    def _look_past(self, line: Line, head: Head, too_long: bool) -> None:
+        """It waits, and so does all of its lane, unless a shorter one may start."""
+        if too_long and self.looked < self.policy.backfill.look:
+            self.looked += 1
+            self.skip(line, head)
+        else:
+            line.drop()
 
     def throttled(self, task: Task) -> bool:
         array = task.spec.array
@@ -315,6 +320,8 @@ class Cycle:
         found = self.choice.reserve(pool, key, self.seconds(task), (task.project, task.user))
         if found is not None:
             self.plan.reservations.append(Reservation(key, *found))
+            if pool.licenses:
+                self.licenses.reserve(pool.licenses, found[1])
         return found is not None
 
     def _fill(self, line: Line) -> None:
@@ -337,8 +344,11 @@ class Cycle:
 
     def within(self, task: Task, pool: Pool) -> bool:
         if self.headroom is not None and self.headroom.over(task.project, task.user, pool.whole) is not None:
+            self.licenses.too_long = False
             return False
-        return not pool.licenses or self.licenses.has(pool.licenses)
+        if not pool.licenses:
+            return True
+        return self.licenses.has(pool.licenses, self.now + seconds_of(self.policy.order, task.spec))
 
     def _fill_rank(self, task: Task) -> float:
         order, spec = self.policy.order, task.spec

@@ -9,6 +9,7 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.filters import Reason
 from jarvis.scheduler.policy import licenses as policy
+from jarvis.scheduler.policy.order import seconds_of
 
 NAMED_MOST = 10
 """Holders that a reason names."""
@@ -62,6 +63,27 @@ def _first_short(cluster: Cluster, task: Task) -> Task | None:
             if entry < mine and other is not None and State.QUEUED in (other.state, other.base):
                 return other
     return None
+
+
+def free_at(cluster: Cluster, spec: TaskSpec, now: float) -> float | None:
+    """When all are free that it asks for, if those who have them end by their limits; None where they do not tell."""
+    at = now
+    for name in policy.short(cluster.licenses, spec.licenses):
+        free, ends = cluster.licenses.free(name), sorted(_ends(cluster, name, now))
+        while free < spec.licenses[name]:
+            if not ends:
+                return None
+            end, count = ends.pop(0)
+            free, at = free + count, max(at, end)
+    return at
+
+
+def _ends(cluster: Cluster, name: str, now: float) -> Iterator[tuple[float, int]]:
+    for key, attempt in cluster.attempts.items():
+        held = cluster.tasks[key.task].spec
+        if count := held.licenses.get(name, 0):
+            begun = attempt.started_at or attempt.assigned_at
+            yield max(begun + seconds_of(cluster.order, held), now), count
 
 
 def listed(cluster: Cluster) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
+from jarvis.scheduler.licenses import free_at
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.pools import Pools
@@ -117,6 +118,7 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
     taint more tolerated, a shorter limit."""
     found: list[Change] = []
     found += _smaller(cluster, policy, task, now)
+    found += _on_fewer_nodes(cluster, policy, task, now)
     for text, spec in _candidates(cluster, task.spec, now):
         node = _starts_with(cluster, policy, task, spec, now)
         if node is not None:
@@ -152,6 +154,21 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
             amount, less, node = best
             text = f"{format_amount(name, amount)} {name} instead of {format_amount(name, wanted)} starts now on "
             yield Change(text + cluster.nodes[node].node.name, less, node)
+
+
+def _on_fewer_nodes(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+    """The most nodes on which a gang would start, likewise by halving."""
+    low, high, best = 0, task.spec.nodes - 1, None
+    while low < high:
+        nodes = (low + high + 1) // 2
+        fewer = msgspec.structs.replace(task.spec, nodes=nodes)
+        node = _starts_with(cluster, policy, task, fewer, now)
+        if node is None:
+            high = nodes - 1
+        else:
+            low, best = nodes, (fewer, node)
+    if best is not None:
+        yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {task.spec.nodes} it starts now", *best)
 
 
 def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:
@@ -211,9 +228,31 @@ def expected(
 ) -> tuple[float | None, float | None]:
     """(earliest, latest) expected start, from the limits of what runs: if nothing went before it, and with a reservation for
     everything that does. None where what is known does not tell."""
+    if task.spec.licenses:
+        return _with_licenses(cluster, policy, task, ahead, now)
     alone = _reservation(cluster, policy, [task], task, now)
     behind = _reservation(cluster, policy, [*ahead[:AHEAD_MOST], task], task, now) if len(ahead) <= AHEAD_MOST else None
     return alone, behind
+
+
+def _with_licenses(
+    cluster: Cluster, policy: Policy, task: Task, ahead: list[Task], now: float
+) -> tuple[float | None, float | None]:
+    """Room and licences apart: it starts when both are there. Nothing is told behind others that ask for the same licences."""
+    free = free_at(cluster, task.spec, now)
+    asks = task.spec.licenses.keys()
+    others = [_without_licenses(other) for other in ahead if not other.spec.licenses.keys() & asks]
+    alone, behind = expected(cluster, policy, _without_licenses(task), others, now)
+    return (
+        None if alone is None or free is None else max(alone, free),
+        None if behind is None or free is None or len(others) < len(ahead) else max(behind, free),
+    )
+
+
+def _without_licenses(task: Task) -> Task:
+    return as_task(
+        msgspec.structs.replace(task.spec, licenses={}), task.project, task.user, task.submitted_at, task.id
+    )  # fmt: skip
 
 
 def _reservation(cluster: Cluster, policy: Policy, tasks: list[Task], task: Task, now: float) -> float | None:

@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ import msgspec
 from jarvis.sdk.broken import ProcessDied
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import ClientError, TaskFailed
+from jarvis.sdk.pushes import Pushes
 
 T = TypeVar("T")
 Function = Callable[..., Any]
@@ -106,6 +108,13 @@ class TaskFuture(Future[T]):
         if self.begin():
             self.set_exception(error)
 
+    def get_artifacts(self, directory: str | os.PathLike[str] = ".", *patterns: str) -> list[Path]:
+        """Bring the files that the call left (``pull``) into a directory, when it has ended; the paths."""
+        self.exception()
+        if self._owner is None or self.task_id is None:
+            raise RuntimeError("the call did not reach the cluster")
+        return self._owner.client.get_artifacts(self.task_id, directory, *patterns)
+
     def __await__(self) -> Iterator[Any]:
         return asyncio.wrap_future(self).__await__()
 
@@ -132,6 +141,7 @@ class Caller:
         self._closing = False
         self._reader, self._poll = uuid.uuid4().hex, 0
         """``_poll`` numbers the request that waits for results; 0 while none does."""
+        self._pushes = Pushes(client)
         self._codes: set[str] = set()
         self._templates: dict[tuple[int, str], tuple[dict[str, Any], bytes]] = {}
         """What calls of a spec and a code have in common; the spec is kept, so that its id stays its own."""
@@ -144,6 +154,10 @@ class Caller:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def client(self) -> Client:
+        return self._client
+
     # ------------------------------------------------------------ the threads of users
 
     def call(
@@ -155,6 +169,8 @@ class Caller:
         try:
             body = _pickle((args, kwargs))
             digest = self._client.put_blob(body) if len(body) > INLINE else None
+            if "push" in spec:
+                spec = self._pushes.filled(spec)
             call = Call(spec, self._code(function), b"" if digest else body, digest, future)
         except Exception as error:  # noqa: BLE001 - whatever the user's own pickling raises
             future.fail(error)

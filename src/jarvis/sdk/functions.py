@@ -48,7 +48,7 @@ _FIELDS = (
 
 
 def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
-    """The fields of a task from what ``Executor`` and ``@task`` take: cpus, mem, gpus, retries, retry_on and more."""
+    """The fields of a task from what ``Executor`` and ``@task`` take: cpus, mem, gpus, retries, retry_on, push, pull and more."""
     given = dict(options)
     spec: dict[str, Any] = {"name": name, "cwd": os.getcwd(), "function": {}}
     resources: dict[str, Any] = {"cpu": given.pop("cpus", 1)}
@@ -61,10 +61,15 @@ def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
         spec["retry"] = {"max_attempts": retries + 1}
         if retry_on is not None:
             spec["retry"]["retryable_errors"] = list(retry_on)
+    for option, field in (("push", "push"), ("pull", "artifacts")):
+        words = given.pop(option, None) or ()
+        if words:
+            spec[field] = [words] if isinstance(words, str | os.PathLike) else list(words)
+            spec.pop("cwd", None)  # it has a directory of its own
     unknown = set(given) - set(_FIELDS)
     if unknown:
         raise TypeError(
-            f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, retries, retry_on, {', '.join(_FIELDS)}"
+            f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, retries, retry_on, push, pull, {', '.join(_FIELDS)}"
         )
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     spec["env"] = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": path}

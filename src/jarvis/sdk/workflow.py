@@ -11,6 +11,7 @@ import cloudpickle
 from jarvis.core.task import INLINE_LIMIT, StepValue
 from jarvis.sdk.caller import PYTHON
 from jarvis.sdk.client import Client
+from jarvis.sdk.pushes import as_digests
 from jarvis.sdk.workflow_handle import WorkflowHandle
 
 P = ParamSpec("P")
@@ -31,6 +32,11 @@ class StepRef:
     def output(self) -> str:
         """Its result, in the texts of commands and in other fields."""
         return "${{ " + f"steps['{self.id}'].output" + " }}"
+
+    @property
+    def artifacts(self) -> "Part":
+        """The files that it left, for ``push`` of a later step."""
+        return Part(self, f"steps['{self.id}'].artifacts")
 
     def __getitem__(self, key: str | int) -> "Part":
         return Part(self, f"steps['{self.id}'].output[{key!r}]")
@@ -147,7 +153,11 @@ class WorkflowBuilder:
         client = client or Client()
         for data in self._codes.values():
             client.put_blob(data)
-        return client.submit_workflow(self._document)
+        steps = [
+            {**step, "push": as_digests(client, step["push"])} if "push" in step else step
+            for step in self._document["steps"]
+        ]
+        return client.submit_workflow({**self._document, "steps": steps})
 
 
 def _edge(one: Any) -> dict[str, str]:

@@ -141,7 +141,7 @@ class Judge:
             self._require(
                 other is not None and _met(dependency.kind, other.state), f"{key} does not wait for {dependency}"
             )
-        self.scarcity.made(attempt, changes.tasks[key.task], self._node_ids[attempt.node])
+        self.scarcity.made(attempt, changes.tasks[key.task], [self._node_ids[node] for node in attempt.nodes])
         self._ends(attempt, None)
         self.attempts[at] = _copy(attempt)
 

@@ -63,7 +63,7 @@ class Scarcity:
         self.bookings = self.kept_apart = 0
         self._used: dict[str, int] = {}
         self._booked: dict[int, Booking] = {}
-        self._live: dict[tuple[int, int, int], tuple[TaskSpec, int]] = {}
+        self._live: dict[tuple[int, int, int], tuple[TaskSpec, frozenset[int]]] = {}
 
     def committed(self, changes: Changes) -> None:
         """Before the attempts of the same commit are made: commands come first in a turn."""
@@ -74,7 +74,7 @@ class Scarcity:
                 self.bookings += ident not in self._booked
                 self._booked[ident] = booking
 
-    def made(self, attempt: Attempt, task: Task, node: str) -> None:
+    def made(self, attempt: Attempt, task: Task, nodes: list[str]) -> None:
         spec = task.spec
         for name, count in spec.licenses.items():
             self._used[name] = used = self._used.get(name, 0) + count
@@ -83,19 +83,19 @@ class Scarcity:
         self._check_apart(attempt, spec)
         ends = attempt.assigned_at + (UNLIMITED_S if spec.time_limit is None else spec.time_limit)
         for booking in self._booked.values():
-            foreign = node in booking.nodes and not booking.admits(task.project, task.user)
+            foreign = set(nodes) & set(booking.nodes) and not booking.admits(task.project, task.user)
             free = booking.end <= attempt.assigned_at or booking.begin >= ends
-            self._require(not foreign or free, f"task {task.id} is assigned to {node}, which is booked: {booking}")
-        self._live[attempt.task, attempt.index, attempt.attempt] = spec, attempt.node
+            self._require(not foreign or free, f"task {task.id} is assigned to {nodes}, which is booked: {booking}")
+        self._live[attempt.task, attempt.index, attempt.attempt] = spec, frozenset(attempt.nodes)
 
     def _check_apart(self, attempt: Attempt, spec: TaskSpec) -> None:
         mine = {a.key for a in spec.affinities if a.kind == "apart"}
         must = {a.key for a in spec.affinities if a.kind == "apart" and not a.weight}
-        for other, node in self._live.values() if mine else ():
+        for other, nodes in self._live.values() if mine else ():
             theirs = {a.key for a in other.affinities if a.kind == "apart"}
             their_must = {a.key for a in other.affinities if a.kind == "apart" and not a.weight}
-            clash = node == attempt.node and (must & theirs or mine & their_must)
-            self._require(not clash, f"task {attempt.task} is on node {node} with one that it is apart from")
+            clash = nodes & set(attempt.nodes) and (must & theirs or mine & their_must)
+            self._require(not clash, f"task {attempt.task} is on nodes {set(nodes)} with one that it is apart from")
         self.kept_apart += bool(must)
 
     def ended(self, attempt: Attempt) -> None:

@@ -116,7 +116,7 @@ class Client:
         if not self.load.gangs or self._gang.random() < 0.4:
             return spec
         nodes, need = self._gang.randint(2, len(self.world.nodes)), self._gang.choice(RANK_NEEDS)
-        return msgspec.structs.replace(spec, nodes=nodes, resources=need)
+        return msgspec.structs.replace(spec, nodes=nodes, resources=need, affinities=())
 
     def _spared(self, spec: TaskSpec) -> TaskSpec:
         if self.load.scarce:

@@ -120,17 +120,20 @@ class Agent:
         )
         launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
-            self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn
+            self.supervisor,
+            self,
+            self.shipper,
+            launcher,
+            accounts,
+            self.bodies.fetch,
+            self.bodies.put,
+            self.spawn,
+            files,
         )
         self.streams = Streams(
-            self.machine,
-            self.supervisor,
-            self.session.say,
-            self._output_of,
-            self.spawn,
-            self.processes.exec_place,
+            self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place,
             self.containers.execute,
-        )
+        )  # fmt: skip
 
     def _session(self) -> Session:
         """To the server of this machine, by its token, or to those of the cluster that this node has joined."""

@@ -47,12 +47,21 @@ def end_of_process(node: str, warm: Warm, work: Work, report: dict[str, Any], fo
     return end
 
 
+def other_python(work: Work, call: FunctionCall, node: str) -> Ended:
+    """A call that no process here could run."""
+    text = f"the function was pickled by Python {call.python}, node {node} has {PYTHON}: use the same version on both sides"
+    return failed(work, text)
+
+
 def stub(number: int, token: int, tag: WarmTag | None) -> Work:
     """What is known of a call of which only the number is known: the resources are those of its process."""
     resources, shares = ({}, ()) if tag is None else (tag.resources, tag.shares)
     function = FunctionCall(code="", python=PYTHON, environment="" if tag is None else tag.environment)
     fence = tag is not None and tag.fence
-    spec = TaskSpec(name="", function=function, resources=resources, on_lost="fence" if fence else "rerun")
+    spec = TaskSpec(
+        name="", function=function, resources=resources, on_lost="fence" if fence else "rerun",
+        artifacts=() if tag is None else tag.artifacts,
+    )  # fmt: skip
     project, user = ("", "") if tag is None else (tag.project, tag.user)
     assignment = Assignment(number, token, 0, 0, -1, project, user, msgspec.Raw(b""))
     return Work(assignment, spec, shares)

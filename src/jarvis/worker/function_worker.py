@@ -28,7 +28,7 @@ from jarvis.worker.function_protocol import Call, Place, Result, frame
 from jarvis.worker.function_spool import Spool
 from jarvis.worker.machine import Work
 from jarvis.worker.step_inputs import as_json, supplied
-from jarvis.worker.task_environment import Where, environment
+from jarvis.worker.task_environment import FOLDER, Where, environment
 
 INLINE = 4096
 GATHER_S = 0.001
@@ -306,6 +306,8 @@ class Environment:
         self._last: TaskSpec | None = None
         self._owner: tuple[str, str] = ("", "")
         self._cwd = self._start = os.getcwd()
+        self._own = f"{place.folder}/{FOLDER}"
+        """The directory of a call that has one of its own, which is alone in its process."""
 
     def set(self, a: Assignment, spec: TaskSpec) -> None:
         plain = not a.restart and a.deadline_s is None and spec.array is None
@@ -330,7 +332,7 @@ class Environment:
             os.environ.pop(name, None)
             del self._now[name]
         self._set(wanted)
-        self._enter(spec.cwd or self._start)
+        self._enter(os.path.join(self._own, spec.cwd or "") if spec.own_directory else spec.cwd or self._start)
         self._last, self._owner = (spec if plain else None), (a.project, a.user)
 
     def _set(self, wanted: dict[str, str]) -> None:

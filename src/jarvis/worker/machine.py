@@ -439,6 +439,7 @@ def same_lane(one: Work, other: Work) -> bool:
         and a.project == b.project
         and a.user == b.user
         and not f.fresh
+        and not (one.spec.push or one.spec.artifacts)
         and f.python == g.python
         and f.max_calls == g.max_calls
         and (one.spec.on_lost == "fence") is (other.spec.on_lost == "fence")

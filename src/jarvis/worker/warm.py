@@ -1,13 +1,14 @@
 """Warm processes as the agent sees them, and how one is launched and reached."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class WarmTag(msgspec.Struct):
     resources: Resources
     shares: tuple[Share, ...] = ()
     fence: bool = False
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +136,18 @@ class Launcher:
     def folder(self, name: str) -> Path:
         return self._directory / name
 
-    def launch(self, work: Work, account: Account) -> Warm:
+    def sweep(self, tags: Sequence[str]) -> None:
+        """Remove folders that no process of these tags has: an agent before this one ended between making and starting."""
+        known = set()
+        for tag in tags:
+            with contextlib.suppress(msgspec.MsgspecError):
+                known.add(msgspec.json.decode(tag, type=WarmTag).name)
+        for folder in self._directory.iterdir():
+            if folder.name not in known:
+                remove_folder(str(folder))
+
+    def reserve(self, account: Account) -> str:
+        """A folder for a process that will be started; its name."""
         self._next += 1
         name = f"{self._next - SERVICE_NUMBERS:x}"
         folder = self.folder(name)
@@ -144,7 +157,11 @@ class Launcher:
         if account.switch is not None:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, account.switch["uid"], account.switch["gid"])
-        warm = Warm(self._next, name, str(folder), work.shares)
+        return name
+
+    def launch(self, work: Work, account: Account, reserved: str | None = None) -> Warm:
+        name = reserved or self.reserve(account)
+        warm = Warm(SERVICE_NUMBERS + int(name, 16), name, str(self.folder(name)), work.shares)
         self._supervisor.send(self._order(warm, work, account))
         return warm
 
@@ -154,7 +171,9 @@ class Launcher:
         gpus = work.gpus
         place = Place(warm.folder, self.node, account.home, account.name, account.shell, self._api_url, gpus)
         fence = spec.on_lost == "fence"
-        tag = WarmTag(warm.name, a.project, a.user, spec.function.environment, spec.resources, work.shares, fence)
+        tag = WarmTag(
+            warm.name, a.project, a.user, spec.function.environment, spec.resources, work.shares, fence, spec.artifacts
+        )
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **spec.env}
         env |= {"HOME": account.home, "USER": account.name, "SHELL": account.shell}
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))

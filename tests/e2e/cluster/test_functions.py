@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.cluster.harness import Home
 
-from jarvis.sdk.errors import TaskFailed
+from jarvis.sdk.errors import ClientError, TaskFailed
 from jarvis.sdk.functions import Executor, as_completed
 
 pytestmark = pytest.mark.timeout(180)
@@ -79,3 +79,36 @@ def test_shutdown_refuses_more(up: Home) -> None:
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(TypeError, match="colour"):
         Executor(client=None, colour="red")
+
+
+def summary(name: str) -> str:
+    Path("out").mkdir()
+    Path("out", name).write_text(Path("in", "words.txt").read_text().upper())
+    return name
+
+
+def breaks_off() -> str:
+    Path("why").write_text("because")
+    raise ValueError("no")
+
+
+def test_files_go_with_calls_and_come_back(up: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "words.txt").write_text("some words")
+    monkeypatch.chdir(tmp_path)
+    with up.client() as client, Executor(client=client, push="in", pull=["out/*", "why"]) as pool:
+        futures = [pool.submit(summary, name) for name in ("a", "b")]
+        assert [future.result(60) for future in futures] == ["a", "b"]
+        for future in futures:
+            future.get_artifacts("back")
+        assert {path.name: path.read_text() for path in (tmp_path / "back" / "out").iterdir()} == {
+            "a": "SOME WORDS", "b": "SOME WORDS",
+        }  # fmt: skip
+        failing = pool.submit(breaks_off)
+        assert failing.get_artifacts("back") == [Path("back", "why")]
+        assert isinstance(failing.exception(), ValueError)
+    with up.client() as client, Executor(client=client, push="nothing") as pool:
+        with pytest.raises(ClientError, match="no such file"):
+            pool.submit(summary, "c").result(60)
+        with pytest.raises(RuntimeError, match="did not reach"):
+            pool.submit(summary, "c").get_artifacts()

@@ -87,6 +87,12 @@ def test_three_ranks_on_three_nodes_meet(three: tuple[Client, Path]) -> None:
         log(client, task.id, rank=3)
 
 
+def test_it_runs_attached_and_what_is_typed_comes_to_rank_0(three: tuple[Client, Path]) -> None:
+    _, directory = three
+    said = Home(directory).jarvis("run", "-N", "3", "-c", "1", "sh", "-c", "cat; echo $RANK", input="typed\n")
+    assert said.stdout == "typed\n0\n"
+
+
 def test_one_that_fails_ends_all_and_says_which(three: tuple[Client, Path]) -> None:
     client, _ = three
     task = client.submit(command="echo here; [ $RANK = 1 ] && exit 3; sleep 600", nodes=3, grace=1)
@@ -111,10 +117,19 @@ def test_what_does_not_fit_waits_as_a_whole_and_says_why(three: tuple[Client, Pa
     assert client.wait(gang.id, 60)["state"] == "succeeded"
 
 
-def test_a_cancel_reaches_all_ranks(three: tuple[Client, Path]) -> None:
+def test_each_rank_is_looked_into_while_it_runs_and_a_cancel_reaches_all(three: tuple[Client, Path]) -> None:
     client, directory = three
-    task = client.submit(command=["sleep", "613"], nodes=3)
+    home = Home(directory)
+    task = client.submit(command="echo rank $RANK; exec sleep 613", nodes=3)
+    ident = str(task.id)
     wait_for(lambda: states(client, task.id) == "running", "it runs")
+    wait_for(lambda: log(client, task.id, rank=2) == "rank 2\n", "what a rank has written so far")
+    assert home.jarvis("logs", ident).stdout == "rank 0\n"
+    assert home.jarvis("exec", "--rank", "1", ident, "--", "sh", "-c", "echo $JARVIS_RANK").stdout == "1\n"
+    assert "no rank 3" in home.jarvis("exec", "--rank", "3", ident, "--", "true", code=None).stderr
+    table = home.jarvis("show", ident).stdout
+    assert "RANK" in table and ",".join(str(p["node"]) for p in attempts(client, task.id)[0]["placements"]) in table
+    assert "nodes node-" in home.jarvis("why", ident).stdout
     assert len(pids(directory, "613")) == 3
     client.act(task.id, "cancel", grace=1)
     assert client.wait(task.id, 60)["state"] == "cancelled"

@@ -3,14 +3,18 @@
 import asyncio
 import hashlib
 import os
+import pickle
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import msgspec
 import pytest
-from tests.e2e.worker.harness import FakeServer, running, shell
+from tests.e2e.worker.harness import FakeServer, call, running, shell
 
 from jarvis.bus.messages import BlobGet, BlobPut, FromAgent, ToAgent
 from jarvis.core.effects import Stop
@@ -18,6 +22,7 @@ from jarvis.core.inputs import Ended
 from jarvis.core.manifest import PIECE, File, Manifest, Packer, decode, encode
 from jarvis.core.states import Cause
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the node cannot import this module
 OPTIONS = ("--cpus", "2", "--memory", "2G")
 
 
@@ -212,3 +217,47 @@ async def test_root_reads_nothing_of_others_for_the_owner(folder: Path) -> None:
         assert any("'hard': it belongs to another user" in text for text in told)
         assert any("'link': links are not followed" in text for text in told)
         assert not any(b"SECRET" in data for data in server.blobs.values())
+
+
+def doubles(name: str, gate: str = "") -> str:
+    """Reads what it was sent and leaves something; if a gate is given it waits there, and is killed behind it."""
+    Path("out").mkdir()
+    Path("out", name).write_text(Path("in").read_text() * 2)
+    while gate and not Path(gate).exists():
+        time.sleep(0.005)
+    if gate:
+        os._exit(9)
+    return str(Path.cwd())
+
+
+async def test_a_function_has_a_directory_of_its_own_for_each_call(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS, "--allow-root") as (server, node):
+        files = {"push": (pushed(server, **{"in": b"hello "}),), "artifacts": ("out/*",), "cwd": None}
+        gate = tmp_path / "gate"
+        await server.assign(call(server, 4, os.getpid))
+        await server.end_of(4)  # its process waits for others, but not for these
+        await server.assign(
+            call(server, 1, doubles, "one", **files), call(server, 2, doubles, "two", **files),
+            call(server, 3, doubles, "three", str(gate), **files),
+        )  # fmt: skip
+        folders = set()
+        for number, name in ((1, "one"), (2, "two")):
+            end = await server.end_of(number)
+            assert end.result is not None, end
+            folders.add(pickle.loads(end.result))
+            assert left(server, end) == ({f"out/{name}": b"hello hello "}, [])
+        assert len(folders) == 2
+        assert (await server.end_of(4)).artifacts is None
+        await server.until(lambda: bool(list(node.state.glob("functions/*/work/out/three"))), "it is in the middle")
+        (node.state / "functions" / "begun" / "work").mkdir(parents=True)  # and no further
+        await node.kill_agent()
+        gate.touch()
+        end = await server.end_of(3)
+        assert (end.cause, end.exit_code) == (Cause.EXIT, 9)
+        assert left(server, end) == ({"out/three": b"hello hello "}, []), "what a failure left tells why"
+        await server.until(lambda: not list(node.state.glob("functions/*/work")), "all directories go")
+        lost = {**files, "push": ("0" * 64,)}
+        await server.assign(call(server, 5, doubles, "five", **lost))
+        end = await server.end_of(5)
+        assert (end.cause, end.exit_code) == (Cause.START_FAILED, 125) and "could not be fetched" in end.message
+        assert not list(node.state.glob("functions/*/work"))

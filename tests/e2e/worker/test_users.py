@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.worker.harness import call, running, shell
 
+from jarvis.core.effects import Gang
 from jarvis.core.states import Cause
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")]
@@ -43,6 +44,16 @@ async def test_a_task_runs_as_its_owner(folder: Path) -> None:
         for number, text in ((2, "does not run tasks as root"), (3, "'no-such-user' has no account")):
             end = await server.end_of(number)
             assert (end.cause, end.exit_code) == (Cause.START_FAILED, 125) and text in end.message
+
+
+async def test_a_rank_of_an_owner_may_read_its_hostfile(folder: Path) -> None:
+    command = "cat $JARVIS_HOSTFILE; echo $RANK $MASTER_ADDR:$MASTER_PORT; cat"
+    gang = Gang(1, ("10.0.0.1", "10.0.0.2"), 20009)
+    rank = shell(1, command, user="nobody", nodes=2, stdin="-", gang=gang)
+    async with running(folder, *OPTIONS) as (server, _):
+        await server.assign(rank)
+        said = server.text(await server.end_of(1)).decode()
+    assert said == "10.0.0.1\n10.0.0.2\n1 10.0.0.1:20009\n", "and nobody types into it"
 
 
 def everybody_may_run(program: Path) -> bool:

@@ -34,6 +34,36 @@ def test_a_later_step_is_sent_what_an_earlier_one_left(client: Client, tmp_path:
     assert again.result(PATIENCE) == "aaa2", "a re-run takes the files over"
 
 
+def test_each_element_of_a_fan_out_has_its_own(client: Client, tmp_path: Path) -> None:
+    steps = [
+        {
+            "id": "make", "for_each": ["a", "b", "c"], "artifacts": ["made/*"],
+            "command": "mkdir made; [ ${{ item }} = c ] || echo ${{ item }} > made/${{ item }}",
+        },
+        {
+            "id": "all", "depends_on": "make", "push": ["${{ steps.make.artifacts }}"],
+            "command": "printf '\"%s\"' $(cat made/* | tr -d '\\n') > $JARVIS_OUTPUT",
+        },
+        {
+            "id": "each", "depends_on": "make", "for_each": [1, 0], "push": ["${{ steps.make.artifacts[item] }}"],
+            "command": "printf '\"%s\"' $(ls made) > $JARVIS_OUTPUT",
+        },
+        {
+            "id": "loop", "depends_on": "make", "until": "iteration == 2", "artifacts": ["i"],
+            "command": "echo $JARVIS_ITERATION > i",
+        },
+        {
+            "id": "last", "depends_on": "loop", "push": ["${{ steps.loop.artifacts }}"],
+            "command": "cat i > $JARVIS_OUTPUT",
+        },
+    ]  # fmt: skip
+    output = {"all": "${{ steps.all.output }}", "each": "${{ steps.each.output }}", "last": "${{ steps.last.output }}"}
+    handle = client.submit_workflow({"name": "fan", "steps": steps, "output": output})
+    assert handle.result(PATIENCE) == {"all": "ab", "each": ["b", "a"], "last": 1}
+    tasks = {step["path"]: step["task"] for step in handle.steps()}
+    assert [path.name for path in client.get_artifacts(tasks["make[1]"], tmp_path / "b")] == ["b"]
+
+
 def test_files_of_a_step_that_left_none_fail_the_step_that_asks(client: Client) -> None:
     steps = [
         {"id": "a", "command": "true"},

@@ -145,3 +145,23 @@ def test_what_functions_gave_is_taken_by_the_next_workflow(client: Client) -> No
     first, second = run(), run()
     paths = {"numbers", "total", *(f"third[{n}]" for n in range(4))}
     assert {s["path"]: s["reused"] for s in second.steps() if s["path"] in paths} == dict.fromkeys(paths, first.id)
+
+
+@jarvis.task(cpus=0.5, push=["in.txt"], pull="made/*")
+def makes(name: str) -> str:
+    Path("made").mkdir()
+    Path("made", name).write_text(Path("in.txt").read_text())
+    return name
+
+
+def test_files_go_from_step_to_step(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.txt").write_text("so")
+    monkeypatch.chdir(tmp_path)
+    with WorkflowBuilder("files") as wf:
+        first = makes("one")
+        second = wf.command("read", "printf '\"%s\"' $(cat made/one) > $JARVIS_OUTPUT", push=[first.artifacts])
+        wf.returns(second)
+    (read,) = [step for step in wf.document()["steps"] if step["id"] == "read"]
+    assert read["depends_on"] == [{"step": "makes"}]
+    assert wf.submit(client).result(PATIENCE) == "so"
+    assert wf.document()["steps"][0]["push"] == ["in.txt"], "the document stays as it was written"

@@ -117,7 +117,7 @@ def test_small_files_share_packs_that_hold_them_as_they_are() -> None:
             at = file.within or 0
             assert pack.data[at : at + file.size] == contents[file.path]
     together = [pack for pack in found if len(pack.files) > 1]
-    assert packs(files) == {pack.files[0].pieces[0]: list(pack.files) for pack in together}
+    assert packs([*files, File("z", 0, EMPTY, ())]) == {pack.files[0].pieces[0]: list(pack.files) for pack in together}
 
 
 def test_a_file_that_changes_changes_few_packs() -> None:

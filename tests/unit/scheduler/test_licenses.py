@@ -9,6 +9,7 @@ from tests.unit.scheduler.harness import Case
 
 from jarvis.core.errors import NoLicense
 from jarvis.core.task import TaskSpec
+from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import never_fits, why
@@ -50,6 +51,38 @@ def test_why_says_who_has_them_and_what_would_do() -> None:
     assert told is not None
     assert told["changes"] == ["with 1 matlab instead of 2 it starts now on n1"]
     assert listed(case.cluster)[1] == {"license": "matlab", "total": 3, "used": 2, "free": 1, "tasks": [1]}
+
+
+def test_when_it_is_expected_to_start() -> None:
+    case = Case(POLICY)
+    case.node(cpus=8)
+    case.submit(licenses={"matlab": 2}, time_limit=60.0)
+    case.submit(licenses={"matlab": 1}, time_limit=90.0)
+    case.submit(licenses={"matlab": 2})
+    case.submit(licenses={"ansys": 1}, time_limit=500.0, cpus=4)
+    case.submit(licenses={"matlab": 1, "ansys": 1}, cpus=2)
+    for task, bounds in ((3, (60.0, 60.0)), (5, (500.0, None))):
+        told = why(case.cluster, case.tasks[task].key_at(0), case.now, POLICY)
+        assert told is not None
+        assert (told["expected"]["earliest_s"], told["expected"]["latest_s"]) == bounds
+    adopt(case.cluster, Policy(licenses={"ansys": 1}))
+    assert whatif.expected(case.cluster, POLICY, case.tasks[3], [], case.now) == (None, None)
+
+
+def test_a_reservation_finds_its_licences() -> None:
+    """Those behind may have them as long as they end before it begins."""
+    case = Case(Policy(licenses={"matlab": 1}, backfill=Backfill("easy")))
+    case.node(cpus=4)
+    case.submit(cpus=3, time_limit=100.0)
+    case.submit(cpus=4, licenses={"matlab": 1})
+    case.submit(cpus=1, licenses={"matlab": 1}, time_limit=101.0)
+    assert on_nodes(case) == [1]
+    case.submit(cpus=1, licenses={"matlab": 1}, time_limit=90.0)
+    assert on_nodes(case) == [1, 4]
+    case.ends(4)
+    case.now += 99
+    case.ends(1)
+    assert on_nodes(case) == [2]
 
 
 @pytest.mark.parametrize(("name", "passes"), [("easy", False), ("skip", True)])

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jarvis.core.effects import Assignment
+from jarvis.core.effects import Assignment, Gang
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker.container_config import SCRIPT, Box, container_env, create_config
 from jarvis.worker.machine import Work
@@ -69,3 +69,13 @@ def test_as_whom() -> None:
     assert made["User"] == "1000:100", "a node of several users does not let them choose"
     assert made["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
     assert made["HostConfig"]["GroupAdd"] == ["4", "5"]
+
+
+def test_a_rank_finds_the_others_inside_too() -> None:
+    job = work(nodes=2)
+    job.assignment = msgspec.structs.replace(job.assignment, gang=Gang(1, ("a", "b"), 20001))
+    env = container_env({"PATH": "/usr/bin", "JARVIS_HOSTFILE": "/state/hostfile", "MASTER_ADDR": "a"}, job)
+    assert (env["JARVIS_HOSTFILE"], env["MASTER_ADDR"], env["MASTER_PORT"], env["RANK"]) == (
+        "/jarvis/hostfile", "a", "20001", "1",
+    )  # fmt: skip
+    assert "PATH" not in env

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from jarvis.core.effects import Assignment
+from jarvis.core.effects import Assignment, Gang
 from jarvis.core.inputs import Ended, Returned, Started
 from jarvis.core.states import Cause, State
 from jarvis.core.task import FunctionCall, TaskSpec
@@ -296,3 +296,12 @@ def test_what_is_fenced_waits_for_the_leader_and_holds_up_nobody() -> None:
         assert started(machine.finished(end(number - 1 if number > 10 else 2))) == [number], "it may be passed for ever"
     assert not started(machine.open_fence()), "there is no room"
     assert started(machine.finished(end(number))) == [1]
+
+
+def test_a_rank_of_a_gang_follows_nobody() -> None:
+    machine = Machine({"cpu": 1000})
+    rank = msgspec.structs.replace(make(2), gang=Gang(1, ("a", "b"), 20001))
+    machine.assign([make(1), rank, make(3)])
+    assert [work.number for work in machine.ahead(machine.active[1], 8)] == [3]
+    assert started(machine.finished(end(1))) == [2]
+    assert machine.active[2].rank == 1

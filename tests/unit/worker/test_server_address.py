@@ -10,6 +10,7 @@ from jarvis.sdk.connection import find_server
 from jarvis.sdk.errors import Unreachable
 from jarvis.utils import server_file
 from jarvis.utils.server_file import ServerFile, born
+from jarvis.worker.resource_monitor import address_towards
 from jarvis.worker.server_address import ServerAddress
 
 
@@ -65,3 +66,22 @@ def test_a_server_that_is_gone_is_not_asked_and_not_told_the_token(token: Path, 
 def test_without_a_token_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="absent"):
         ServerAddress(["http://a:1"], tmp_path / "absent", None).next()
+
+
+def test_where_others_reach_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' machine may have a network or none; loopback towards the server tells nothing then."""
+    ways = {"203.0.113.9": "10.0.0.7", "127.0.0.1": "127.0.0.1", "192.0.2.1": "192.168.1.5"}
+    monkeypatch.setattr("jarvis.worker.resource_monitor._source", lambda host: ways.get(host, ""))
+    assert address_towards(["https://203.0.113.9:7517"]) == "10.0.0.7"
+    assert address_towards(["http://127.0.0.1:7517", "https://203.0.113.9:7517"]) == "10.0.0.7"
+    assert address_towards(["http://127.0.0.1:7517"]) == "192.168.1.5"
+    del ways["192.0.2.1"]
+    assert address_towards(["http://127.0.0.1:7517"]) == "127.0.0.1"
+    assert address_towards([]) == "127.0.0.1"
+
+
+def test_the_way_to_a_host_is_asked_of_the_system() -> None:
+    from jarvis.worker.resource_monitor import _source
+
+    assert _source("127.0.0.1") == "127.0.0.1"
+    assert _source("no such host") == ""

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jarvis.core.effects import Assignment
+from jarvis.core.effects import Assignment, Gang
 from jarvis.core.task import ArraySpec, TaskSpec
 from jarvis.worker.machine import Work
-from jarvis.worker.task_environment import Where, environment, output_path
+from jarvis.worker.task_environment import Where, environment, hostfile, output_path
 
 WHERE = Where("n1", "/home/ann", "ann", "/bin/sh", "/state/7.1", 1000.0, "http://127.0.0.1:7517")
 
@@ -57,3 +57,27 @@ def test_an_element_knows_its_array() -> None:
 ])  # fmt: skip
 def test_names_of_output_files(pattern: str, index: int, path: str) -> None:
     assert output_path(pattern, work(index), "n1", "/data") == path
+
+
+def rank(at: int, **spec: Any) -> Work:
+    made = work(nodes=3, **spec)
+    made.assignment = msgspec.structs.replace(made.assignment, gang=Gang(at, ("10.0.0.1", "10.0.0.2", "::1"), 20007))
+    return made
+
+
+def test_a_rank_knows_its_gang() -> None:
+    env = environment(rank(2), WHERE)
+    names = ("JARVIS_RANK", "JARVIS_WORLD_SIZE", "JARVIS_HOSTFILE", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    assert [env[name] for name in names] == ["2", "3", "/state/7.1/hostfile", "2", "3", "10.0.0.1", "20007"]
+    assert hostfile(rank(2)) == "10.0.0.1\n10.0.0.2\n::1\n"
+    alone = work()
+    assert (hostfile(alone), alone.rank) == ("", 0)
+    assert not {*names} & environment(alone, WHERE).keys()
+
+
+@pytest.mark.parametrize(("pattern", "at", "path"), [
+    ("out", 0, "/data/out"), ("out", 2, "/data/out.2"), ("out.%t", 0, "/data/out.0"), ("out.%t", 2, "/data/out.2"),
+    ("%N", 2, "/data/n1"), ("%%t", 1, "/data/%t.1"),
+])  # fmt: skip
+def test_ranks_do_not_write_into_one_file(pattern: str, at: int, path: str) -> None:
+    assert output_path(pattern, rank(at), "n1", "/data") == path

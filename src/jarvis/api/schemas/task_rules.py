@@ -189,8 +189,6 @@ def _check_directory(task: TaskIn | TaskFast) -> None:
     field = "push" if task.push else "artifacts"
     if not getattr(task, field):
         return
-    if task.function is not None:
-        raise InvalidValue(field, getattr(task, field), "given to a command, a script or an image, not to a function")
     if task.cwd is not None and "${{" not in task.cwd and task.cwd != ".":
         try:
             safe_path(task.cwd, "cwd")

@@ -44,16 +44,34 @@ class Spare:
         self._pool = pool
         self._given: dict[str, int] = {}
         self._kept: set[str] = set()
+        self._reserved: list[tuple[float, Licenses]] = []
+        self.too_long = False
+        """The last one had to wait only because it would not end before a reservation begins."""
 
-    def has(self, licenses: Licenses) -> bool:
-        """Whether all of them are there; what they are short of is kept from whoever asks later."""
+    def has(self, licenses: Licenses, until: float) -> bool:
+        """Whether all of them are there for one that ends by an instant; if not, they are kept from whoever asks later. What has a
+        reservation finds its own when that begins."""
+        self.too_long = False
         if any(name in self._kept for name, _ in licenses):
             return False
-        if all(self._pool.free(name) - self._given.get(name, 0) >= count for name, count in licenses):
-            return True
-        if self._pool.keeps:
-            self._kept.update(name for name, _ in licenses)
-        return False
+        if not all(self._left(name) >= count for name, count in licenses):
+            if self._pool.keeps:
+                self._kept.update(name for name, _ in licenses)
+            return False
+        self.too_long = bool(self._reserved) and not all(
+            self._left(n) - self._reserved_of(n, until) >= count for n, count in licenses
+        )
+        return not self.too_long
+
+    def _left(self, name: str) -> int:
+        return self._pool.free(name) - self._given.get(name, 0)
+
+    def _reserved_of(self, name: str, until: float) -> int:
+        """By what starts before an instant."""
+        return sum(dict(licenses).get(name, 0) for start, licenses in self._reserved if start < until)
+
+    def reserve(self, licenses: Licenses, start: float) -> None:
+        self._reserved.append((start, licenses))
 
     def give(self, licenses: Licenses) -> None:
         for name, count in licenses:

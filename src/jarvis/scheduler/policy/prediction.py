@@ -82,7 +82,7 @@ def groups_of(task: Task) -> tuple[Group, ...]:
     """The groups that a task belongs to, the most specific first."""
     project, user, spec = task.project, task.user, task.spec
     name, program = spec.name, program_of(spec)
-    request = (spec.time_limit, *sorted(spec.resources.items()))
+    request = (spec.time_limit, spec.nodes, *sorted(spec.resources.items()))
     return (
         (project, user, name, program, request), (project, user, name, program), (project, user, name),
         (project, user), (project,), (),

@@ -13,8 +13,10 @@ from jarvis.core.task import INLINE_LIMIT, FunctionCall
 from jarvis.worker import function_protocol as protocol
 from jarvis.worker import function_spool
 from jarvis.worker.account import Accounts, NoSuchUser
+from jarvis.worker.attempt_files import AttemptFiles
+from jarvis.worker.call_ends import CallEnds
 from jarvis.worker.function_bodies import Fetched, FunctionBodies
-from jarvis.worker.function_ends import end_of_call, end_of_process, stub, work_of
+from jarvis.worker.function_ends import end_of_call, end_of_process, other_python, stub, work_of
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
 from jarvis.worker.machine import Work, same_lane
@@ -39,11 +41,11 @@ class FunctionExecutor:
 
     def __init__(
         self, supervisor: SupervisorClient, reports: Reports, shipper: Shipper, launcher: Launcher, accounts: Accounts,
-        fetch: FetchBlob, put: PutBlob, spawn: Spawn,
+        fetch: FetchBlob, put: PutBlob, spawn: Spawn, files: AttemptFiles,
     ) -> None:  # fmt: skip
-        self._supervisor, self._reports, self._shipper = supervisor, reports, shipper
-        self._launcher, self._accounts = launcher, accounts
-        self._bodies, self._put, self._spawn = FunctionBodies(fetch), put, spawn
+        self._supervisor, self._reports, self._launcher, self._accounts = supervisor, reports, launcher, accounts
+        self._bodies, self._spawn = FunctionBodies(fetch), spawn
+        self._ends = CallEnds(launcher, accounts, shipper, put, files)
         self._warm: dict[int, Warm] = {}
         self._idle: list[Warm] = []
         self._by_call: dict[int, Warm] = {}
@@ -58,12 +60,8 @@ class FunctionExecutor:
         call = work.spec.function
         assert call is not None
         if call.python != PYTHON:
-            text = (
-                f"the function was pickled by Python {call.python}, node {self._launcher.node} has {PYTHON}: "
-                "use the same version on both sides"
-            )
-            self._reports.finished(failed(work, text))
-        elif self._bodies.has(call):
+            self._reports.finished(other_python(work, call, self._launcher.node))
+        elif self._bodies.has(call) and not (work.spec.push or work.spec.artifacts):
             self._run(work, Fetched())
         else:
             self._preparing.add(work.number)
@@ -72,18 +70,21 @@ class FunctionExecutor:
     async def _start_with_blobs(self, work: Work, call: FunctionCall) -> None:
         try:
             fetched = await self._bodies.fetch(work.assignment.task, call)
-        except (OSError, TimeoutError) as error:
+            folder = await self._ends.begin(work)
+        except (OSError, TimeoutError, NoSuchUser) as error:
             if work.number in self._preparing:
                 self._preparing.discard(work.number)
-                self._reports.finished(failed(work, f"code, arguments or inputs could not be fetched: {error}"))
+                self._reports.finished(failed(work, f"code, arguments or files could not be fetched: {error}"))
             return
         if work.number in self._preparing:
             self._preparing.discard(work.number)
-            self._run(work, fetched)
+            self._run(work, fetched, folder)
+        elif folder is not None:
+            await self._ends.drop(folder)
 
-    def _run(self, work: Work, fetched: Fetched) -> None:
+    def _run(self, work: Work, fetched: Fetched, folder: str | None = None) -> None:
         try:
-            warm = self._take(work)
+            warm = self._take(work, folder)
         except (NoSuchUser, OSError) as error:
             self._reports.finished(failed(work, f"node {self._launcher.node}: {error}"))
             return
@@ -94,15 +95,14 @@ class FunctionExecutor:
             self._fill(warm)
         self._reports.started(work.number)
 
-    def _take(self, work: Work) -> Warm:
-        """An idle process of the same lane that holds the same GPUs, or a new one."""
-        assert work.spec.function is not None
-        for warm in self._idle:
+    def _take(self, work: Work, folder: str | None) -> Warm:
+        """An idle process of the same lane that holds the same GPUs, or a new one, in a ``folder`` that is there already."""
+        for warm in self._idle if folder is None else ():
             if warm.like is not None and warm.shares == work.shares and same_lane(warm.like, work):
                 self._idle.remove(warm)
                 return warm
         account = self._accounts.of(work.assignment.user)
-        warm = self._launcher.launch(work, account)
+        warm = self._launcher.launch(work, account, folder)
         self._warm[warm.number] = warm
         self._spawn(self._connect(warm))
         return warm
@@ -122,7 +122,7 @@ class FunctionExecutor:
     def _fill(self, warm: Warm) -> None:
         """Hand calls ahead, as many as take a moment, so that the process never waits for the next."""
         function = warm.like.spec.function if warm.like else None
-        if function is None or function.fresh or warm.work is None:
+        if function is None or function.fresh or warm.work is None or warm.work.spec.push or warm.work.spec.artifacts:
             return
         room = min(DEPTH, int(0.05 / max(warm.pace, 1e-6))) - len(warm.queue)
         if function.max_calls is not None:
@@ -149,13 +149,11 @@ class FunctionExecutor:
     def _check_stalls(self) -> None:
         self._stall_timer = None
         late = time.monotonic() - STALLED_S
-        some = False
         for warm in self._warm.values():
-            some = some or bool(warm.queue)
             if warm.queue and warm.heard < late:
                 warm.pace = max(warm.pace, STALLED_S)
                 warm.write(frame(protocol.WITHDRAW, list(warm.queue)))
-        if some:
+        if any(warm.queue for warm in self._warm.values()):
             self._watch_stalls()
 
     def withdraw(self, work: Work) -> None:
@@ -188,8 +186,7 @@ class FunctionExecutor:
             self._results(warm, results)
 
     def _results(self, warm: Warm, results: list[Result]) -> None:
-        now = time.monotonic()
-        warm.heard = now
+        warm.heard = time.monotonic()
         some = False
         for result in results:
             if warm.replayed:
@@ -247,31 +244,34 @@ class FunctionExecutor:
         self._unrecorded[work.number] = warm
         warm.unrecorded.add(work.number)
         end = end_of_call(work, result)
-        if len(result.payload) > INLINE_LIMIT or result.log_end - result.log_start > INLINE:
+        late = len(result.payload) > INLINE_LIMIT or result.log_end - result.log_start > INLINE
+        if late or work.spec.artifacts:
             self._reports.vacated(work.number, heir)
-            self._spawn(self._ship(warm, end, result))
+            self._spawn(self._complete(warm, work, end, result))
         else:
             self._reports.finished(end, heir)
 
-    async def _ship(self, warm: Warm, end: Ended, result: Result) -> None:
-        number, token = end.number, end.token
-        try:
-            if len(result.payload) > INLINE_LIMIT:
-                end.result_digest = await self._put(number, token, result.payload)
-        except (OSError, TimeoutError) as error:
-            end.cause, end.exit_code = Cause.START_FAILED, 125
-            end.message = f"the result could not be stored: {error}"
-        size = result.log_end - result.log_start
-        if size > INLINE:
-            end.stdout = await self._shipper.ship(number, token, "stdout", warm.log, size, False, base=result.log_start)
-        self._reports.finished(end)
+    async def _complete(self, warm: Warm, work: Work, end: Ended, result: Result | None) -> None:
+        self._reports.finished(await self._ends.complete(warm, work, end, result))
+
+    def _broke_off(self, warm: Warm, work: Work, report: dict[str, Any], found: function_spool.Found) -> None:
+        """Its process ended in the middle of it; what it left by then is kept, too."""
+        end = end_of_process(self._launcher.node, warm, work, report, found)
+        if not self._ends.leaves_files(work, end):
+            self._reports.finished(end)
+            return
+        self._unrecorded[work.number] = warm
+        warm.unrecorded.add(work.number)
+        self._reports.vacated(work.number, None)
+        self._spawn(self._complete(warm, work, end, None))
 
     def _rest(self, warm: Warm) -> None:
         """Nothing to do: the process waits for the next call, unless it has had as many as it may."""
-        function = warm.like.spec.function if warm.like else None
+        assert warm.like is not None
+        spec, function = warm.like.spec, warm.like.spec.function
         assert function is not None
         worn = function.max_calls is not None and warm.given >= function.max_calls
-        if function.fresh or worn or len(warm.codes) > CODES_EACH:
+        if function.fresh or spec.push or spec.artifacts or worn or len(warm.codes) > CODES_EACH:
             self._kill_process(warm, None)
             return
         warm.idle_since = time.monotonic()
@@ -365,7 +365,7 @@ class FunctionExecutor:
         elif not stopped and warm.connected and "code" not in report and found.number != work.number:
             self.start(work)  # it never began there
         else:
-            self._reports.finished(end_of_process(self._launcher.node, warm, work, report, found))
+            self._broke_off(warm, work, report, found)
 
     def holds(self, number: int) -> bool:
         return number in self._unrecorded
@@ -398,6 +398,7 @@ class FunctionExecutor:
     async def adopt(self, attempts: list[dict[str, Any]]) -> None:
         """Learn from the warm processes of the agent before what they run, and from their spools what they did."""
         waits = []
+        await asyncio.to_thread(self._launcher.sweep, [str(attempt["tag"]) for attempt in attempts])
         for attempt in attempts:
             warm = self._readopt(attempt)
             if warm is None:
@@ -494,5 +495,5 @@ class FunctionExecutor:
         if found.number and found.number not in found.results:
             work = stub(found.number, found.token, warm.tag)
             self._reports.adopted(work, "leaving")
-            self._reports.finished(end_of_process(self._launcher.node, warm, work, report, found))
+            self._broke_off(warm, work, report, found)
         self._clean(warm)

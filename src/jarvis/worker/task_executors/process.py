@@ -245,7 +245,7 @@ class ProcessExecutor:
             os.mkdir(os.path.dirname(scratch), 0o711)
             _make(folders)
         if work.assignment.gang is not None:
-            Path(scratch, "hostfile").write_text(hostfile(work), encoding="utf-8")
+            _write(f"{scratch}/hostfile", hostfile(work), account)
         if account.switch is not None:
             for folder in reversed(folders):
                 os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
@@ -389,6 +389,15 @@ def _make(folders: tuple[str, ...]) -> None:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             continue
+
+
+def _write(path: str, text: str, account: Account) -> None:
+    """A file for the owner, in a directory that is or will be theirs: links are not followed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        if account.switch is not None:
+            os.fchown(descriptor, account.switch["uid"], account.switch["gid"])
 
 
 def _stdin(work: Work) -> str | None:
