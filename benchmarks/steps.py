@@ -5,9 +5,12 @@ what each finished step costs over a plain task: the whole time of both by their
 """
 
 import argparse
+import os
 import sys
 import time
 from typing import Any
+
+from benchmarks.measure import MARK, cpu_seconds, members
 
 import jarvis
 from jarvis.sdk.client import Client
@@ -51,20 +54,33 @@ def tasks(client: Client, count: int) -> float:
     return time.perf_counter() - begun
 
 
+def used(mark: str) -> float:
+    """Processor seconds of all processes of the cluster, tasks that have ended included."""
+    return cpu_seconds([pid for pid in members(mark) if pid != os.getpid()])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
     count = parser.parse_args().steps
+    os.environ[MARK] = mark = str(os.getpid())
     with jarvis.local() as client:
         tasks(client, min(count, 200))  # everything is warm
         submitted, slept = workflow(client, layered(count, {"sleep": 0}))
         _say(f"{count:,} steps submitted in {submitted:.2f} s (to reach {SUBMITTED_S:g} s)")
         _say(f"steps that do nothing: {slept:.1f} s, {1000 * slept / count:.2f} ms each (to reach {STEP_MS:g} ms)")
+        at = [used(mark)]
         plain = tasks(client, count)
+        at.append(used(mark))
         _, took = workflow(client, layered(count, TASK))
-        _say(f"tasks in batches: {plain:.1f} s, {1000 * plain / count:.2f} ms each")
-        _say(f"the same as steps: {took:.1f} s, {1000 * took / count:.2f} ms each")
-        _say(f"over a plain task: {1000 * (took - plain) / count:+.2f} ms a finished step (to reach {STEP_MS:g} ms)")
+        at.append(used(mark))
+        for what, seconds, cpu in (
+            ("tasks in batches", plain, at[1] - at[0]),
+            ("the same as steps", took, at[2] - at[1]),
+        ):
+            _say(f"{what}: {seconds:.1f} s, {1000 * seconds / count:.2f} ms each, {1000 * cpu / count:.2f} ms of CPU")
+        more, cpu = 1000 * (took - plain) / count, 1000 * (at[2] - 2 * at[1] + at[0]) / count
+        _say(f"over a plain task: {more:+.2f} ms a finished step (to reach {STEP_MS:g} ms), {cpu:+.2f} ms of CPU")
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.core.gpus import pick
 from jarvis.core.ids import ElementKey
+from jarvis.core.node import NodeState
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
@@ -79,15 +80,23 @@ def is_coming(cluster: Cluster, claim: Claim) -> bool:
 
 
 def _live_claims(cycle: "Cycle") -> Iterator[tuple[ElementKey, tuple[Claim, Task, int, Pool]]]:
-    """Those whose task still waits, on nodes that may still take it; of several on a node in their order."""
+    """Those whose task still waits, on nodes that may still take it."""
     for key, claim in cycle.cluster.claims.items():
         task = cycle.cluster.tasks.get(key.task)
         position = None if task is None else cycle.position_of(task, key)
         if task is None or position is None:
             continue
         pool = cycle.pool(class_of(task.spec))
-        if claim.node in pool.group.members and cycle.choice.suits(pool, claim.node):
+        if _may_take(cycle, claim.node, pool):
             yield key, (claim, task, position, pool)
+
+
+def _may_take(cycle: "Cycle", node: int, pool: Pool) -> bool:
+    """Whether the task may still start there; a node that is only cut off for the moment may come back with the victims."""
+    view = cycle.cluster.nodes.get(node)
+    if view is None or view.node.state is NodeState.LOST:
+        return False
+    return view.session is None or (node in pool.group.members and cycle.choice.suits(pool, node))
 
 
 # ---------------------------------------------------------------- what is guaranteed

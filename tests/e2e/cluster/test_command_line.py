@@ -155,7 +155,7 @@ def test_drain_and_resume_the_node(up: Home) -> None:
 @pytest.mark.parametrize(("args", "code", "text"), [
     (["show", "999999"], 3, "999999"), (["show", "abc"], 1, "abc"), (["frobnicate"], 2, "No such command"),
     (["sbumit", "x"], 2, "submit"), (["submit", "--mem", "-5", "--", "x"], 1, "memory"), (["submit"], 2, "COMMAND"),
-    (["submit", "-d", "afterok:999999", "--", "x"], 1, "999999"), (["submit", "-N", "2", "--", "x"], 2, "not built yet"),
+    (["submit", "-d", "afterok:999999", "--", "x"], 1, "999999"), (["submit", "--notify", "a", "--", "x"], 2, "not built yet"),
     (["submit", "-a", "5-1", "--", "x"], 1, "array"), (["submit", "--priority", "urgent", "--", "x"], 1, "priority"),
     (["ls", "-s", "flying"], 2, "flying"), (["wait", "999999"], 3, "999999"), (["logs", "1.5"], 1, "1.5"),
 ])  # fmt: skip

@@ -57,6 +57,25 @@ def test_a_long_one_makes_room_and_goes_on_from_its_checkpoint(fresh: Home, tmp_
     assert [e["detail"] for e in events(fresh, urgent_id) if e["kind"] == "preempts"] == [{"victims": low}]
 
 
+def test_what_is_borrowed_is_given_back(fresh: Home, tmp_path: Path) -> None:
+    """By its guarantee alone: neither priorities nor tiers preempt here."""
+    configure(fresh, "scheduler: {preemption: {by: null, tiers: false, grace: 20, protect: 0}}\n")
+    os.mkfifo(tmp_path / "gate")
+    fresh.jarvis("up", "--cpus", "2")
+    fresh.jarvis("quota", "set", "owner", "--guaranteed-cpus", "1")
+    borrowed = [
+        fresh.jarvis("submit", "-q", "-c", "1", "-A", "guest", "--", "sh", "-c", LONG, cwd=tmp_path).stdout.strip()
+        for _ in range(2)
+    ]
+    wait_for(lambda: all(shown(fresh, i)["state"] == "running" for i in borrowed), "all is borrowed")
+    own = fresh.jarvis(
+        "submit", "-q", "-c", "1", "-A", "owner", "sh", "-c", "read x < gate", cwd=tmp_path
+    ).stdout.strip()
+    wait_for(lambda: shown(fresh, own)["state"] == "running", "the owner has its share")
+    assert sorted(shown(fresh, i)["preemptions"] for i in borrowed) == [0, 1]
+    (tmp_path / "gate").write_text("open\n")
+
+
 def test_rules_that_cannot_be_meant(fresh: Home) -> None:
     for text, said in (
         ("scheduler: {preemption: {by: 0}}", "scheduler.preemption.by"),

@@ -7,14 +7,17 @@ from tests.unit.scheduler.harness import Case
 from jarvis.core.booking import Booking
 from jarvis.core.effects import Recall, ToNode
 from jarvis.core.ids import ElementKey
+from jarvis.core.inputs import Known, NodeDisconnected
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Affinity, Constraint, TaskSpec
 from jarvis.scheduler.bookings import load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
+from jarvis.scheduler.nodes import on_node_lost
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.preemption import Claim, Preemption
+from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.whatif import plan_task
 
 RULES = Preemption(by=500, grace=7.0, protect=60.0, times=2)
@@ -373,6 +376,40 @@ def test_in_one_look_each_is_asked_about_its_own_nodes() -> None:
     nodes = {key.task: claim.node for key, claim in case.cluster.claims.items()}
     assert nodes == {first: 1, other: 2, second: 1}
     assert len(case.stops()) == 6
+
+
+def test_a_session_that_breaks_off_meanwhile_costs_no_other_victim() -> None:
+    case = case_of()
+    for _ in range(2):
+        case.node(cpus=4)
+        running(case, 4)
+    urgent = case.submit(cpus=4, priority=500)
+    (stop,) = case.stops()
+    (node,) = {claim.node for claim in case.cluster.claims.values()}
+    view = case.cluster.nodes[node]
+    case.step(NodeDisconnected("gone", view.session or "", node))
+    case.wait(2)
+    case.wait(2)
+    assert not case.stops()
+    known = [Known(n, case.attempt(p.key).token, "running") for n, p in view.placed.items()]
+    case.node(view.node.name, cpus=4, known=known)
+    assert {again.number for again in case.stops()} == {stop.number}
+    case.ends(next(iter(view.placed.values())).key, cause=Cause.PREEMPTED)
+    case.expect(urgent, "assigned")
+
+
+def test_a_node_that_is_lost_keeps_nothing() -> None:
+    case = case_of()
+    case.node(cpus=4)
+    running(case, 4, on_lost="fence")
+    urgent = case.submit(cpus=4, priority=500)
+    assert len(case.stops()) == 1
+    view = case.cluster.nodes[1]
+    turn = Turn(case.cluster, case.now, "test")
+    on_node_lost(turn, view)
+    case.wait(2)
+    assert not case.cluster.claims
+    case.expect(urgent, "queued")
 
 
 def test_a_claim_says_where_and_whom() -> None:
