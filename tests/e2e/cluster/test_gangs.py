@@ -93,9 +93,10 @@ def test_it_runs_attached_and_what_is_typed_comes_to_rank_0(three: tuple[Client,
     assert said.stdout == "typed\n0\n"
 
 
-def test_one_that_fails_ends_all_and_says_which(three: tuple[Client, Path]) -> None:
+def test_one_that_fails_ends_all_and_says_which(three: tuple[Client, Path], tmp_path: Path) -> None:
     client, _ = three
-    task = client.submit(command="echo here; [ $RANK = 1 ] && exit 3; sleep 600", nodes=3, grace=1)
+    all_here = f"touch {tmp_path}/$RANK; while [ $(ls {tmp_path} | wc -l) -lt 3 ]; do sleep 0.05; done"
+    task = client.submit(command=f"echo here; {all_here}; [ $RANK = 1 ] && exit 3; sleep 600", nodes=3, grace=1)
     ended = client.wait(task.id, 60)
     assert (ended["state"], ended["exit_code"]) == ("failed", 3)
     (attempt,) = attempts(client, task.id)
@@ -109,6 +110,7 @@ def test_what_does_not_fit_waits_as_a_whole_and_says_why(three: tuple[Client, Pa
     one = client.submit(command=["sleep", "600"])
     wait_for(lambda: states(client, one.id) == "running", "it runs")
     gang = client.submit(command="echo together", nodes=3)
+    wait_for(lambda: states(client, gang.id) == "queued", "the leader knows it")
     why = client.connection.get(f"/tasks/{gang.id}/why")
     assert why["reason"] == "GangIncomplete"
     assert "2 nodes have room for a rank, 3 are wanted at once" in why["summary"]
@@ -130,7 +132,7 @@ def test_each_rank_is_looked_into_while_it_runs_and_a_cancel_reaches_all(three: 
     table = home.jarvis("show", ident).stdout
     assert "RANK" in table and ",".join(str(p["node"]) for p in attempts(client, task.id)[0]["placements"]) in table
     assert "nodes node-" in home.jarvis("why", ident).stdout
-    assert len(pids(directory, "613")) == 3
+    wait_for(lambda: len(pids(directory, "613")) == 3, "all of them live")
     client.act(task.id, "cancel", grace=1)
     assert client.wait(task.id, 60)["state"] == "cancelled"
     assert not pids(directory, "613")
