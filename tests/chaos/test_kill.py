@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.chaos.load import Load, ends
+from tests.chaos.load import BEHIND_MOST, Load, ends
 from tests.e2e.cluster.harness import Home, home, wait_for
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(3 * 3600 if SOAK else 900)
 
 
 def kill_server(made: Home) -> None:
-    os.kill(made.server.pid, signal.SIGKILL)
+    made.kill_server()
     made.jarvis("up")
 
 
@@ -57,6 +57,7 @@ def test_nothing_is_lost_or_doubled(kill: Callable[[Home], None], tmp_path: Path
         load, cycles, wasted, up_s, taken, back_s = Load([made], short), 0, 0, 0.0, 0, []
         try:
             while cycles < CYCLES:
+                wait_for(lambda: load.behind() < BEHIND_MOST / 2, "clients go on that had waited for the tasks", 120)
                 begin, before = time.monotonic(), len(load.acknowledged)
                 time.sleep(rng.uniform(0.05, 1.0))
                 in_flight = load.in_flight > 0

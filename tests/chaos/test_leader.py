@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(4 * 3600 if SOAK else 600)
 
 def kill(made: Servers, leader: str) -> float:
     """kill -9 of the leader; seconds until another one leads."""
-    os.kill(made.homes[leader].server.pid, signal.SIGKILL)
+    made.homes[leader].kill_server()
     seconds = until_another_leads(made, leader)
     made.homes[leader].jarvis("up", "--node-name", leader)
     return seconds

@@ -67,7 +67,7 @@ def next_placement(cluster: Servers, file: Path, strike: Callable[[], None], but
 
 
 def kill(cluster: Servers, leader: str) -> None:
-    os.kill(cluster.homes[leader].server.pid, signal.SIGKILL)
+    cluster.homes[leader].kill_server()
 
 
 def stop(cluster: Servers, leader: str) -> None:

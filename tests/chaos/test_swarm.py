@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -86,7 +85,7 @@ def test_heartbeats_tasks_and_a_restart() -> None:
                 took = time.monotonic() - begun
             wait_for(lambda: agents.figures["ended"] >= 1, "it is counted")
             figures = dict(agents.figures)
-            os.kill(made.server.pid, signal.SIGKILL)
+            made.kill_server()
             wait_for(lambda: agents.figures["connected"] == 0, "all are cut off")
             begun = time.monotonic()
             made.jarvis("up", *made.up_with)

@@ -1,7 +1,6 @@
 """Three servers behind HAProxy, asked and given a task every 100 ms, while leaders are killed and servers are started anew."""
 
 import os
-import signal
 import threading
 import time
 import urllib.error
@@ -87,7 +86,7 @@ def strike(made: Servers, nth: int) -> None:
     """In turn: the leader is killed, another server is started anew."""
     leader = made.leader()
     if nth % 2 == 0:
-        os.kill(made.homes[leader].server.pid, signal.SIGKILL)
+        made.homes[leader].kill_server()
         wait_for(lambda: made.leads(but=leader), "another one leads", 60)
         made.homes[leader].jarvis("up", *made.homes[leader].up_with)
         return

@@ -5,7 +5,6 @@ The judge is the file that the steps themselves write.
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -52,7 +51,7 @@ def wanted() -> set[str]:
 
 
 def kill_leader(made: Home) -> None:
-    os.kill(made.server.pid, signal.SIGKILL)
+    made.kill_server()
     made.jarvis("up")
 
 

@@ -62,6 +62,12 @@ class Home:
         assert content is not None, "no server.json"
         return content
 
+    def kill_server(self) -> None:
+        """The hard way; it is gone afterwards, so that nobody takes it for one that lives."""
+        server = self.server
+        os.kill(server.pid, signal.SIGKILL)
+        wait_for(lambda: not server_file.lives(server), "the killed server is gone")
+
     def processes(self) -> list[int]:
         """Living processes that name this directory in their command line or environment."""
         found = []

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -233,7 +232,7 @@ def test_a_node_finds_the_server_again_after_it_was_killed(cluster: Cluster, mac
         script = f"echo x >> {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
         task = client.submit(command=["sh", "-c", script], resources={"cpu": 8})
     wait_for((tmp_path / "begun").exists, "it runs")
-    os.kill(cluster.made.server.pid, signal.SIGKILL)
+    cluster.made.kill_server()
     cluster.made.jarvis("up", "--listen", cluster.url.removeprefix("https://"), "--node-name", "first", "--cpus", "1")
     (tmp_path / "go").touch()
     with cluster.made.client() as client:

@@ -1,7 +1,5 @@
 """What a real server decided is decided again from its record, and says why a task waited then."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +34,7 @@ def recorded() -> Iterator[tuple[Home, int, float]]:
             waited_at = time.time()
             client.submit(command=["false"], array="0-9")
         wait_for(lambda: recorded_to(made) > waited_at, "that instant is in the file")
-        os.kill(made.server.pid, signal.SIGKILL)
+        made.kill_server()
         made.jarvis("up")
         with made.client() as client:
             client.act(first.id, "cancel", grace=0)

@@ -1,8 +1,6 @@
 """A machine that has joined a cluster of several servers: it knows them all, and goes to another when its own is gone."""
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -31,7 +29,7 @@ def test_a_joined_node_outlives_its_server(tmp_path: Path) -> None:
                 "its output comes by way of the other server",
             )
             assert second.jarvis("exec", str(task), "--", "echo", "beside").stdout == "beside\n"
-            os.kill(first.server.pid, signal.SIGKILL)
+            first.kill_server()
             log = machine.directory / "node" / "agent.log"
             wait_for(
                 lambda: len(re.findall("connected as node", log.read_text())) > 1, "it goes to the other server", 60

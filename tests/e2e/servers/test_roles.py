@@ -162,7 +162,7 @@ def test_one_that_stands_still_holds_up_no_request(one: Servers) -> None:
 def test_it_ends_with_its_parent(one: Servers) -> None:
     made = one.homes["na"]
     pid = decider(one).pid
-    os.kill(made.server.pid, signal.SIGKILL)
+    made.kill_server()
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "it ends")
     made.jarvis("up", *made.up_with)
     assert runs(one)

@@ -1,7 +1,5 @@
 """Schedules on a real cluster: runs at their times, once each, also over a leader that is killed."""
 
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +18,7 @@ def test_a_command_runs_at_every_nominal_time_once_whoever_leads(up: Home, tmp_p
     said = up.jarvis("cron", "add", "--every", "1", "--catch-up", "all", "tick", "--", "sh", "-c", script)
     assert "runs first at" in said.stdout
     wait_for(lambda: len(nominal_times(ledger)) >= 2, "it runs")
-    os.kill(up.server.pid, signal.SIGKILL)
+    up.kill_server()
     up.jarvis("up", "--cpus", "4")
     before = len(nominal_times(ledger))
     wait_for(lambda: len(nominal_times(ledger)) >= before + 3, "it runs again")

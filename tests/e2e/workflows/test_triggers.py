@@ -58,7 +58,7 @@ def test_a_leader_that_is_killed_about_the_end_makes_one_run(up: Home, client: C
         if number > 1:  # once at any moment before or after, and twice near the end
             with up.client() as asking:
                 wait_for(lambda i=ident, c=asking: c.connection.get(f"/workflows/{i}")["ended"], "it ended")  # type: ignore[misc]
-        os.kill(up.server.pid, signal.SIGKILL)
+        up.kill_server()
         up.jarvis("up", "--cpus", "4")
         with up.client() as asking:
             wait_for(lambda i=ident, c=asking: c.connection.get(f"/workflows/{i}")["ended"], "it ended")  # type: ignore[misc]
@@ -88,7 +88,7 @@ def test_a_signed_request_makes_one_run_however_often_it_comes(up: Home, client:
     assert send(b"{" + b" " * 65536 + b"}", "2").status_code == 413
     wrong = send(b'{"ref": "main"}', "3", signature("another secret", b'{"ref": "main"}'))
     assert (wrong.status_code, wrong.json()["code"]) == (401, "bad_signature")
-    os.kill(up.server.pid, signal.SIGKILL)
+    up.kill_server()
     up.jarvis("up", "--cpus", "4")
     url = url.replace(url.split("/")[2], up.server.url.split("/")[2])
     assert send(b'{"ref": "main"}', "1").headers["idempotent-replayed"] == "true"
@@ -122,7 +122,7 @@ def test_files_that_arrive_make_one_run_each(tmp_path: Path) -> None:
         (inbox / "a.csv").write_text("1")
         (inbox / "a.txt").write_text("1")
         wait_for(lambda: len(lines(ledger)) == 1, "the first one is told")
-        os.kill(made.server.pid, signal.SIGKILL)
+        made.kill_server()
         (inbox / "b.csv").write_text("22")
         made.jarvis("up", "--cpus", "4")
         wait_for(lambda: len(lines(ledger)) == 2, "the one that came meanwhile is told")
@@ -165,7 +165,7 @@ def test_files_that_arrive_on_a_node_make_one_run_each_whoever_is_killed(tmp_pat
         os.kill(agent, signal.SIGKILL)
         arrives("b.csv", 2)
         agent = wait_for(far.agent, "there is another agent")
-        os.kill(made.server.pid, signal.SIGKILL)
+        made.kill_server()
         os.kill(agent, signal.SIGKILL)
         (inbox / "c.csv").write_text("c")
         made.jarvis("up", "--cpus", "4")

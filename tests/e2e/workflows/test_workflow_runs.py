@@ -1,8 +1,6 @@
 """Workflows on a real cluster: what steps hand on, what decides, what a person decides, and how they end."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +256,7 @@ def test_what_a_step_gave_is_taken_by_the_next_workflow(up: Home, client: Client
     assert ran() == 3
     up.jarvis("workflow", "retry", "-q", second, "--from", "load")
     assert ran() == 4, "what is to run again does"
-    os.kill(up.server.pid, signal.SIGKILL)
+    up.kill_server()
     up.jarvis("up", "--cpus", "4")
     run()
     assert ran() == 4, "it is kept"
