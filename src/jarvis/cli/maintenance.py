@@ -1,16 +1,14 @@
 """maintenance and reservation: nodes that are set aside for a time, for nobody or for one owner."""
 
-import time
 from typing import Any
 
 import click
 
 from jarvis.cli.options import slurm_time
 from jarvis.cli.output import format_option, local_time, print_data, print_table
+from jarvis.cli.taken import until_taken
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import NoSuchObject
-
-TAKEN_S = 5.0
 
 
 @click.group()
@@ -60,17 +58,12 @@ def _add(nodes: str, start: str | None, span: str, more: dict[str, Any]) -> None
     body = {"nodes": [name.strip() for name in nodes.split(",") if name.strip()], "duration": slurm_time(span), **more}
     with Client() as client:
         made = client.connection.post("/maintenance", body | ({"begin": start} if start else {}))
-        _until(client, lambda found: made["id"] in found)
+        until_taken(lambda: made["id"] in _known(client))
     click.echo(made["id"])
 
 
-def _until(client: Client, done: Any) -> None:
-    """The leader acts on it within moments."""
-    deadline = time.monotonic() + TAKEN_S
-    while not done({item["id"] for item in client.connection.get("/maintenance")["items"]}):
-        if time.monotonic() > deadline:
-            raise click.ClickException("the leader has not acted on it yet")
-        time.sleep(0.05)
+def _known(client: Client) -> set[int]:
+    return {item["id"] for item in client.connection.get("/maintenance")["items"]}
 
 
 def _listed(kind: str) -> click.Command:
@@ -101,7 +94,7 @@ def _removed(kind: str) -> click.Command:
             if ident not in mine:
                 raise NoSuchObject(f"no {kind} {ident}")
             client.connection.request("DELETE", f"/maintenance/{ident}")
-            _until(client, lambda found: ident not in found)
+            until_taken(lambda: ident not in _known(client))
 
     return rm
 

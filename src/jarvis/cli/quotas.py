@@ -1,15 +1,14 @@
 """quota, project, queue, license, usage: what owners may have and what they used."""
 
-import time
 from typing import Any
 
 import click
 
 from jarvis.cli.output import duration, format_option, print_data, print_table
+from jarvis.cli.taken import until_taken
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import NoSuchObject
 
-TAKEN_S = 5.0
 GUARANTEES = {"cpu": "cpus", "memory": "mem", "gpu": "gpus"}
 
 
@@ -41,7 +40,7 @@ def set_(project: str, user: str, cpus: str | None, mem: str | None, gpus: str |
     body |= {n: v for n, v in (("running", running), ("tasks", tasks), ("weight", weight)) if v is not None}
     with Client() as client:
         client.connection.request("PUT", f"/quotas/{project}", json_body=body, params={"user": user} if user else None)
-        _until(client, project, user, lambda found: found is not None)
+        until_taken(lambda: _get(client, project, user) is not None)
 
 
 def _pair(given: str) -> tuple[str, str, str]:
@@ -49,15 +48,6 @@ def _pair(given: str) -> tuple[str, str, str]:
     if not equals or not name or not amount:
         raise click.UsageError(f"--resource {given}: expected NAME=AMOUNT")
     return name, equals, amount
-
-
-def _until(client: Client, project: str, user: str, done: Any) -> None:
-    """The leader acts on it within moments."""
-    deadline = time.monotonic() + TAKEN_S
-    while not done(_get(client, project, user)):
-        if time.monotonic() > deadline:
-            raise click.ClickException("the leader has not acted on it yet")
-        time.sleep(0.05)
 
 
 def _get(client: Client, project: str, user: str) -> dict[str, Any] | None:
@@ -118,7 +108,7 @@ def remove(project: str, user: str) -> None:
     """Remove a quota: no limits any more."""
     with Client() as client:
         client.connection.request("DELETE", f"/quotas/{project}", params={"user": user} if user else None)
-        _until(client, project, user, lambda found: found is None)
+        until_taken(lambda: _get(client, project, user) is None)
 
 
 @click.group()

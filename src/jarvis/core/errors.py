@@ -85,7 +85,9 @@ class TooFewNodes(JarvisError):
             f"nodes: {wanted} are wanted, and {able} of the {registered} registered could ever hold a rank"
         )
         self.hint = (
-            f"ask for at most {able} nodes, or for less on each, or add nodes" if able else "ask for less, or add nodes"
+            f"ask for at most {able} node{'s' if able > 1 else ''}, or for less on each, or add nodes"
+            if able
+            else "ask for less, or add nodes"
         )
 
 

@@ -53,7 +53,7 @@ from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
-from jarvis.worker.resource_monitor import ResourceMonitor, address_towards, boot_id, detect_labels, detect_resources
+from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources, find_address
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
@@ -153,7 +153,7 @@ class Agent:
         tasks.append(asyncio.create_task(_until(self._over)))
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         urls = self.options.url if self.credentials is None else self.credentials.urls
-        self.labels.setdefault(ADDRESS_LABEL, await asyncio.to_thread(address_towards, urls))
+        self.labels.setdefault(ADDRESS_LABEL, await find_address(urls))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
         loops = [self.session.run(), self._beat(), self.hooks.keep_checking()]

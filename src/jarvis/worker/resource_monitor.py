@@ -1,5 +1,6 @@
 """What this machine has, and how busy it is."""
 
+import asyncio
 import os
 import platform
 import socket
@@ -48,6 +49,15 @@ def detect_labels() -> dict[str, str]:
     if gpus:
         labels["gpu.type"] = gpus[0]
     return labels
+
+
+async def find_address(urls: list[str], patience_s: float = 3.0) -> str:
+    """As :func:`address_towards`; where names take longer to be resolved, they are left out, for a node must not wait for them."""
+    try:
+        async with asyncio.timeout(patience_s):
+            return await asyncio.to_thread(address_towards, urls)
+    except TimeoutError:
+        return address_towards([])
 
 
 def address_towards(urls: list[str]) -> str:

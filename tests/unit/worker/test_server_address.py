@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from jarvis.sdk.connection import find_server
 from jarvis.sdk.errors import Unreachable
 from jarvis.utils import server_file
 from jarvis.utils.server_file import ServerFile, born
-from jarvis.worker.resource_monitor import address_towards
+from jarvis.worker.resource_monitor import address_towards, find_address
 from jarvis.worker.server_address import ServerAddress
 
 
@@ -78,6 +79,19 @@ def test_where_others_reach_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     del ways["192.0.2.1"]
     assert address_towards(["http://127.0.0.1:7517"]) == "127.0.0.1"
     assert address_towards([]) == "127.0.0.1"
+
+
+async def test_names_that_nobody_resolves_keep_no_node_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent adopts what runs before it asks anybody: without a name server, too."""
+    over, here = threading.Event(), "192.168.1.5"
+    monkeypatch.setattr(
+        "jarvis.worker.resource_monitor._source", lambda host: here if host == "192.0.2.1" or over.wait(60) else ""
+    )
+    try:
+        assert await find_address(["https://silent:7517"], patience_s=0.05) == here
+        assert over.is_set() is False
+    finally:
+        over.set()
 
 
 def test_the_way_to_a_host_is_asked_of_the_system() -> None:

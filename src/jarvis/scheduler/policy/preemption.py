@@ -14,8 +14,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
 from jarvis.core.task import TaskSpec
-
-NEVER = float("inf")
+from jarvis.scheduler.policy.backfill import NEVER
 
 
 @dataclass(frozen=True, slots=True)
