@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -148,11 +149,19 @@ class Remover:
         self._some.set()
 
     def sweep(self, keep: Callable[[int], bool]) -> None:
-        """Folders of tasks that are not here any more, left by an agent that ended before it removed them."""
-        for folder in sorted(self._root.iterdir()):
+        """Folders of tasks that are not here any more, left by an agent that ended before it removed them. They are moved
+        aside at once, because a task that is sent again makes the same ones, and must not lose them while it runs."""
+        left = self._root.with_name("leftover")
+        left.mkdir(mode=0o700, exist_ok=True)
+        for folder in self._root.iterdir():
             if folder.name.isdigit() and not keep(int(folder.name)):
-                for path in folder.iterdir():
-                    self.add(str(path).removesuffix(".out").removesuffix(".d"))
+                folder.rename(left / f"{folder.name}.{time.time_ns()}")
+        for folder in sorted(left.iterdir()):
+            paths = list(folder.iterdir())
+            for path in paths:
+                self.add(str(path).removesuffix(".out").removesuffix(".d"))
+            if not paths:
+                folder.rmdir()
 
     async def run(self) -> None:
         """Until cancelled. An idle node keeps up; a busy one removes later, never next to a burst."""

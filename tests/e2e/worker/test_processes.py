@@ -231,11 +231,23 @@ async def test_ends_survive_while_the_server_is_away(tmp_path: Path) -> None:
         await server.until(lambda: all(len(server.ends[n]) >= 2 for n in (1, 2)), "unrecorded ends are said again")
         assert {k.number: k.state for k in server.hellos[-1].known} == {1: "ended", 2: "ended"}
         await server.send(Recorded(numbers=[1, 2], floor=3))
+        await server.assign(shell(3, "true"))
+        await server.end_of(3)  # which was sent after the record, so the record has arrived
         before = len(server.hellos)
-        server.beats.clear()
-        await server.until(lambda: server.beats, "the record has arrived")
         await node.kill_agent()
-        assert len(server.hellos) > before and server.hellos[-1].known == []
+        assert len(server.hellos) > before and {k.number for k in server.hellos[-1].known} == {3}
+
+
+async def test_what_a_killed_agent_had_made_for_a_start_is_there_when_its_successor_starts_it(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS) as (server, node):
+        for task in (3, 9):
+            (node.state / "output" / str(task) / "task.1.d" / "tmp").mkdir(parents=True)
+            (node.state / "output" / str(task) / "task.1.out").touch()
+        await node.kill_agent()
+        await server.assign(shell(3, "sleep 2.5; cd $TMPDIR && echo ran"))
+        end = await server.end_of(3)
+        assert (end.exit_code, server.text(end)) == (0, b"ran\n")
+        await server.until(lambda: not (node.state / "output" / "9").exists(), "what nobody asked for again goes")
 
 
 async def test_an_older_leader_is_refused(tmp_path: Path) -> None:

@@ -239,11 +239,8 @@ class ProcessExecutor:
         folders: tuple[str, ...] = (scratch, f"{scratch}/tmp", f"{scratch}/outputs")  # noqa: S108 - folders of its own
         if work.spec.own_directory and not work.spec.push:
             folders = (*folders, f"{scratch}/{FOLDER}")
-        try:
-            _make(folders)
-        except FileNotFoundError:
+        while not _made(folders):
             os.mkdir(os.path.dirname(scratch), 0o711)
-            _make(folders)
         if work.assignment.gang is not None:
             _write(f"{scratch}/hostfile", hostfile(work), account)
         if account.switch is not None:
@@ -382,13 +379,17 @@ class ProcessExecutor:
         )  # fmt: skip
 
 
-def _make(folders: tuple[str, ...]) -> None:
-    """Those that are not there yet: an order that was given back is given again."""
+def _made(folders: tuple[str, ...]) -> bool:
+    """Those that are not there yet: an order that was given back is given again. False while the task's own is missing, which
+    goes when all in it is removed, whoever is about to begin there."""
     for folder in folders:
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             continue
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def _write(path: str, text: str, account: Account) -> None:
