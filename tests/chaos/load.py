@@ -18,16 +18,15 @@ from jarvis.utils import server_file
 PAUSE_S = 0.04
 """Of each client between two submissions: about 150 a second for eight of them, however long it takes."""
 AT_ONCE = 5000
-BEHIND_MOST = 3000
-"""Tasks that may wait to run: on a machine that is slower than the clients, they wait, too."""
 
 
 class Load:
     """Clients that submit one by one, repeat with the same key until they get an answer, and keep a ledger."""
 
-    def __init__(self, homes: list[Home], file: Path, clients: int = 8) -> None:
-        """``homes``: of the servers, any of which is asked; ``file``: where each task writes its id."""
-        self.homes, self.file = homes, file
+    def __init__(self, homes: list[Home], file: Path, clients: int = 8, behind_most: int = 3000) -> None:
+        """``homes``: of the servers, any of which is asked; ``file``: where each task writes its id; ``behind_most``: tasks that
+        may wait to run, for on a machine that is slower than the clients these wait, too."""
+        self.homes, self.file, self.behind_most = homes, file, behind_most
         self.acknowledged: list[int] = []
         self.to_write = 0
         """Bytes of the lines that these write."""
@@ -47,7 +46,7 @@ class Load:
                 self.acknowledged += ident
                 self.to_write += sum(len(f"{one}\n") for one in ident)
             time.sleep(PAUSE_S)
-            while self.behind() > BEHIND_MOST and not self.stopping:
+            while self.behind() > self.behind_most and not self.stopping:
                 time.sleep(PAUSE_S)
 
     def behind(self) -> float:
