@@ -8,7 +8,7 @@ from jarvis.core.attempt import Attempt, Output, Placement, Rank, Usage
 from jarvis.core.errors import InvalidValue
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Bodies, Submission, TaskFilter
+from jarvis.state.store import Bodies, Live, Store, Submission, TaskFilter
 
 INCARNATION_EPOCH = 1_735_689_600
 """2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
@@ -60,6 +60,13 @@ def specs_of(submission: Submission) -> list[bytes] | InvalidValue:
         return InvalidValue("task", error.object, "text that UTF-8 can hold")
     except OverflowError:
         return InvalidValue("task", "a number", "within 64 bits")
+
+
+async def live_page(store: Store, after_id: int, limit: int) -> Live:
+    """A page of a rebuild where nobody else writes, so that there is nothing to read ahead."""
+    tasks = await store.task_list_live(after_id, limit)
+    ids = [task.id for task in tasks]
+    return Live(tasks, await store.element_list_live(ids), await store.attempt_list_current(ids))
 
 
 def matches(where: TaskFilter, task: Task) -> bool:

@@ -16,7 +16,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
-from jarvis.core.states import ON_NODE, TERMINAL, State
+from jarvis.core.states import State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
@@ -30,16 +30,15 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Bodies, Counts, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
+from jarvis.state.stores.postgres.read_ahead import CURRENT, END, LIVE, NODE, OF_LIVE, ReadAhead
 from jarvis.state.stores.postgres.schema import Q
 from jarvis.state.stores.postgres.submissions import Submissions
 from jarvis.state.stores.postgres.workflows import PostgresWorkflows, commit_workflows
 
 _events = msgspec.msgpack.Decoder(list[Event])
-_END = sorted(str(state) for state in TERMINAL)
-_NODE = sorted(str(state) for state in ON_NODE)
 
 
 class PostgresStore(PostgresWorkflows):
@@ -51,6 +50,8 @@ class PostgresStore(PostgresWorkflows):
         """``url`` as libpq takes it, also with several hosts; ``clock`` instead of the database's own is for tests."""
         super().__init__(url, clock)
         self._submissions = Submissions(self.postgres, self._at)
+        self.ahead = ReadAhead(self.postgres)
+        """For a server that may lead soon."""
 
     async def close(self) -> None:
         await self._submissions.stop()
@@ -86,19 +87,16 @@ class PostgresStore(PostgresWorkflows):
         return await self._many(Q["task_columns"] + where, task_from_row, limit)
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
-        where = " WHERE n.id > $1 AND n.ended_at IS NULL ORDER BY n.id LIMIT $2"
-        return await self._many(Q["task_columns"] + where, task_from_row, after_id, limit)
+        return await self._many(Q["task_columns"] + LIVE, task_from_row, after_id, limit)
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await self.ahead.take(after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        where = " WHERE task = ANY($1::bigint[]) AND NOT state = ANY($2::text[]) ORDER BY task, idx"
-        return await self._many(Q["element_columns"] + where, element_from_row, list(tasks), _END)
+        return await self._many(Q["element_columns"] + OF_LIVE, element_from_row, list(tasks), END)
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        where = (
-            " JOIN element e ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt"
-            " WHERE e.task = ANY($1::bigint[]) AND e.state = ANY($2::text[]) ORDER BY a.task, a.idx"
-        )
-        return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks), _NODE)
+        return await self._many(Q["attempt_columns"] + CURRENT, attempt_from_row, list(tasks), NODE)
 
     async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
         where = (

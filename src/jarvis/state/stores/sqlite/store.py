@@ -38,10 +38,11 @@ from jarvis.state.persistence import (
     element_from_row,
     element_to_row,
     encode,
+    live_page,
     specs_of,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -99,6 +100,9 @@ class SqliteStore(SqliteWorkflows):
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         return await self._many("task_list_live", task_from_row, (after_id, limit))
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await live_page(self, after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         return await self._many("element_list_live", element_from_row, (json.dumps(list(tasks)),))
