@@ -242,6 +242,8 @@ class Gateway:
             frame = decode_from_agent(data)
             if frame.seq <= session.heard:
                 continue
+            if frame.seq > session.heard + 1:
+                raise BadFrame("a frame is missing before this one")
             facts = [m for m in frame.messages if isinstance(m, Started | Ended | Returned)]
             first = session.heard == 0
             session.frame_heard(frame.seq, facts, self.services.clock.now())

@@ -209,6 +209,7 @@ class Scheduler:
         if not cluster.predictor.ends:
             self.recall.begin()
         await self._still_leads()
+        log.info("read %d tasks and %d nodes in %.2f s", len(tasks), len(cluster.nodes), self.clock.now() - now)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now

@@ -1,6 +1,7 @@
 """Rows ↔ core: what stores share about the shape of what they keep."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -24,6 +25,8 @@ AWAITING = frozenset({State.SUBMITTED, State.WAITING, State.HELD})
 
 encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(TaskSpec)
+SHARED_BYTES = 2048
+"""Specs up to this size that are the same are kept once: those of one submission differ seldom."""
 
 
 class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=True):
@@ -112,8 +115,13 @@ def task_from_row(row: tuple) -> Task:  # type: ignore[type-arg]
     return Task(
         id=row[0], uuid=row[1], project=row[2], user=row[3], state=_STATES[row[4]], base=_STATES[row[5]], counts=counts,
         next_position=row[7], reason=row[8], retry_of=row[9], submitted_at=row[10], started_at=row[11], ended_at=row[12],
-        spec=_spec.decode(row[13]),
+        spec=_shared_spec(row[13]) if len(row[13]) <= SHARED_BYTES else _spec.decode(row[13]),
     )  # fmt: skip
+
+
+@lru_cache(1024)
+def _shared_spec(packed: bytes) -> TaskSpec:
+    return _spec.decode(packed)
 
 
 def element_to_row(e: Element) -> tuple[object, ...]:
