@@ -23,7 +23,7 @@ from tests.e2e.cluster.harness import Home, home
 from jarvis.worker import supervisor
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
-FRAMES = int(os.environ.get("JARVIS_FRAMES") or (100_000 if SOAK else 400))
+FRAMES = int(os.environ.get("JARVIS_FRAMES") or (100_000 if SOAK else 150))
 """Faults go on until so many have passed the proxy."""
 SILENCE_S = 8.0
 """Longer than either end waits for the other."""

@@ -12,6 +12,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
 from jarvis.core.task import ArraySpec, Task
+from jarvis.state import persistence
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Live
 from jarvis.state.stores.postgres import PostgresStore, read_ahead
@@ -50,7 +51,7 @@ async def lead(leader: PostgresStore) -> Leadership:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ids of the tasks that were read from rows."""
     found: list[int] = []
-    plain = read_ahead.task_from_row
+    plain = persistence.task_from_row
 
     def counted(row: tuple) -> Task:  # type: ignore[type-arg]
         found.append(row[0])

@@ -93,7 +93,7 @@ def test_what_the_first_version_left_goes_on() -> None:
             assert not welcome.get("stop"), "what runs there goes on"
             agent.say("ended", number=1, token=FIRST["token"])
             assert 1 in agent.heard("recorded")["numbers"]
-            late = client.submit(command=["true"], cpus=0.1).id
+            late = client.submit(command=["true"], resources={"cpu": 0.1}).id
             begun: list[tuple[int, int]] = []
             while len(begun) < 1 + 3 + 1 + 1:
                 agent.say("beat")
