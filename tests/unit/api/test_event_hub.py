@@ -14,7 +14,7 @@ async def test_the_events_of_a_workflows_steps_do_not_wake_who_waits_for_its_end
     hub = EventHub(bus, MemoryStore())
     running = asyncio.create_task(hub.run())
     with hub.waiting(7) as anything, hub.waiting(7, frozenset({"workflow.succeeded"})) as end:
-        while not anything.is_set():  # noqa: ASYNC110 - the hub tells nobody when it begins to watch
+        while not anything.is_set():  # the hub tells nobody when it begins to watch
             bus.publish([Event(1, 0.0, "step.succeeded", 7)])
             await asyncio.sleep(0)
         assert not end.is_set()
