@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.core.gpus import pick
+from jarvis.core.gpus import NO_ROOM, pick, with_back
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
 from jarvis.core.states import State
@@ -379,7 +379,7 @@ class Question:
     def __init__(self, look: Look, kind: Kind, node: int) -> None:
         self.look, self.kind = look, kind
         self.gpu = kind.pool.gpu
-        self.gpus = look.choice.gpus_of(node) if self.gpu else ()
+        self.gpus = look.choice.gpus_of(node) if self.gpu else NO_ROOM
         self.short = look.short(kind.pool, node)
         affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
@@ -393,7 +393,7 @@ class Question:
     def _helps(self, candidate: Candidate) -> bool:
         """Whether it has anything of what is missing; of GPUs, the wrong parts may be free."""
         need = candidate.need
-        return any(name in need for name, _ in self.short) or bool(self.gpu and "gpu" in need)
+        return any(name in need for name, _ in self.short) or bool(self.gpu and candidate.shares)
 
     def enough(self, victims: Sequence[Candidate]) -> bool:
         for name, less in self.short:
@@ -401,11 +401,8 @@ class Question:
                 return False
         if not self.gpu:
             return True
-        gpus = list(self.gpus)
-        for victim in victims:
-            for index, amount in victim.shares:
-                gpus[index] += amount
-        return pick(gpus, self.gpu) is not None
+        back = [share for victim in victims for share in victim.shares]
+        return pick(with_back(self.gpus, back), self.gpu) is not None
 
     def permitted(self, victims: Sequence[Candidate]) -> bool:
         """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jarvis.core.gpus import pick
+from jarvis.core.gpus import Room, ask_of, pick
 from jarvis.core.ids import ElementKey
 from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
 from jarvis.core.states import State
@@ -207,17 +207,18 @@ def _most(views: list[NodeView], need: Resources, name: str) -> int:
     rest = {other: amount for other, amount in need.items() if other != name}
     most = 0
     for view in views:
-        free = view.free
-        if fits(rest, free) and (name == "gpu" or "gpu" not in rest or pick(view.gpus_free, rest["gpu"]) is not None):
-            most = max(most, _gpu_most(view) if name == "gpu" else free.get(name, 0))
+        free, room, ask = view.free, view.gpus, ask_of(rest)
+        if fits(rest, free) and (ask is None or pick(room, ask) is not None):
+            most = max(most, _gpu_most(room, name) if name in ("gpu", "gpu_memory") else free.get(name, 0))
     return min(most, need[name] - (1 if name in BYTE_NAMES else 1000))
 
 
-def _gpu_most(view: NodeView) -> int:
-    """Whole GPUs that nobody has, else the largest share."""
-    gpus = view.gpus_free
-    whole = 1000 * sum(amount == 1000 for amount in gpus)
-    return whole or max(gpus, default=0)
+def _gpu_most(room: Room, name: str) -> int:
+    """Whole GPUs that nobody has, else the largest share; of memory the most that one has."""
+    if name == "gpu_memory":
+        return max(room.memory, default=0)
+    whole = 1000 * sum(amount == 1000 for amount in room.useful)
+    return whole or max(room.parts, default=0)
 
 
 # ---------------------------------------------------------------- when
