@@ -42,6 +42,9 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     if state is None:
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
+    if reasons and policy is not None and state is State.QUEUED and key not in cluster.claims:
+        barred = preempted.barred(cluster, policy, task, now)
+        reasons += [] if barred is None else [barred]
     told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
