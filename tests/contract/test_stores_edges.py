@@ -158,6 +158,7 @@ async def test_a_task_through_its_whole_life(store: Store, lead: Leadership) -> 
     current.result, current.result_digest = b"\x00pickle", "d"
     await commit(store, lead, elements={solo.key: solo}, attempts={(ident, SOLO, 1): current})
     task = await move(store, lead, ident, S.FAILED, started_at=5.0, ended_at=9.0, reason="NonZeroExitCode")
+    solo.reason = task.reason  # the two have one
     assert await store.task_get_many([ident]) == [task]
     assert await store.attempt_list(solo.key) == [current]
     assert await store.element_list(ident, TERMINAL, -2, 10) == [solo]
