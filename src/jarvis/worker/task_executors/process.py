@@ -22,8 +22,9 @@ from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
-from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
+from jarvis.worker.logs import Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
+from jarvis.worker.remover import Remover
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
