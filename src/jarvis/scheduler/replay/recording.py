@@ -35,6 +35,7 @@ SMALL = 2_000
 """Tasks in memory up to which it is copied within a turn, for a new segment: about 10 ms."""
 TABLES = tuple(name for name in Changes.__slots__ if name not in ("events", "commands_done"))
 _encoder = msgspec.msgpack.Encoder()
+_task = msgspec.msgpack.Decoder(Task).decode
 _tasks = msgspec.msgpack.Decoder(list[Task])
 _deciding: ContextVar["Deed | None"] = ContextVar("deciding", default=None)
 """Set while the leader's loop is at it: others ask the same store at the same time."""
@@ -66,13 +67,14 @@ class _Packer(pickle.Pickler):
     dispatch_table = copyreg.dispatch_table | {
         TasksTaken: lambda i: (_tasks_taken, (i.cause_id, _encoder.encode(i.tasks), i.ended)),
         NodeReported: lambda i: (_node_reported, (i.cause_id, i.session, i.node, i.seq, encode_facts(i.facts))),
+        Task: lambda task: (_task, (_encoder.encode(task),)),
     }
 
 
-def packed(inputs: list[Input]) -> bytes:
-    """What the bus handed over, for ``pickle.loads``."""
+def packed(value: object) -> bytes:
+    """What the bus handed over or the store answered, for ``pickle.loads``."""
     file = io.BytesIO()
-    _Packer(file).dump(inputs)
+    _Packer(file).dump(value)
     return file.getvalue()
 
 
@@ -169,7 +171,7 @@ class RecordedReads:
             except Exception as error:
                 deed.reads.append((name, True, pickle.dumps(error)))
                 raise
-            deed.reads.append((name, False, pickle.dumps(answer)))
+            deed.reads.append((name, False, packed(answer)))
             return answer
 
         return asked
