@@ -8,7 +8,6 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from jarvis.core.event import Event
 from jarvis.core.node import NodeState
@@ -43,7 +42,7 @@ class Durations(Collector):
         self._sum += seconds
 
     def collect(self) -> Iterable[Metric]:
-        upper = [*(floatToGoString(bound) for bound in _BUCKETS), "+Inf"]
+        upper = [*(str(float(bound)) for bound in _BUCKETS), "+Inf"]
         buckets = list(zip(upper, accumulate(self._counts), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 

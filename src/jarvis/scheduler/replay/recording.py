@@ -35,7 +35,7 @@ SMALL = 2_000
 """Tasks in memory up to which it is copied within a turn, for a new segment: about 10 ms."""
 TABLES = tuple(name for name in Changes.__slots__ if name not in ("events", "commands_done"))
 _encoder = msgspec.msgpack.Encoder()
-_task = msgspec.msgpack.Decoder(Task).decode
+_one_task = msgspec.msgpack.Decoder(Task)
 _tasks = msgspec.msgpack.Decoder(list[Task])
 _deciding: ContextVar["Deed | None"] = ContextVar("deciding", default=None)
 """Set while the leader's loop is at it: others ask the same store at the same time."""
@@ -51,6 +51,10 @@ class Deed(msgspec.Struct):
     times: list[float] = []
     reads: list[tuple[str, bool, bytes]] = []
     commits: list[bytes] = []
+
+
+def _task(body: bytes) -> Task:
+    return _one_task.decode(body)
 
 
 def _tasks_taken(cause_id: str, tasks: bytes, ended: dict[int, State]) -> TasksTaken:
