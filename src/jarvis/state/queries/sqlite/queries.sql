@@ -51,6 +51,10 @@ UPDATE task SET state = 'queued' WHERE id BETWEEN ? AND ? AND state = 'submitted
 -- All that changes in the life of a task; what it says of its element stays where nothing new is said.
 UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ?,
     element = coalesce(?, element) WHERE id = ?;
+-- name: task_update_alike
+-- The same for the tasks in a json list.
+UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ?,
+    element = coalesce(?, element) WHERE id IN (SELECT value FROM json_each(?));
 -- name: task_list_submitted
 -- By state, never by an id above a mark: allocation order is not commit order.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec

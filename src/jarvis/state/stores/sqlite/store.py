@@ -299,8 +299,7 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     c.executemany(Q["task_queue_range"], changes.queued)
     made = changes.tasks_new
     solo, of_arrays = split_elements(changes)
-    changed = [_task_row(t, solo.pop(t.id, None)) for t in changes.tasks.values() if t.id not in made]
-    c.executemany(Q["task_update"], changed)
+    _update_tasks(c, [(t.id, _task_row(t, solo.pop(t.id, None))) for t in changes.tasks.values() if t.id not in made])
     c.executemany(Q["solo_put"], [(str(e.state), e.reason, solo_column(e), task) for task, e in solo.items()])
     c.executemany(Q["element_put"], map(element_to_row, of_arrays))
     try:
@@ -324,6 +323,16 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         last = changes.events[-1]
         c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
         c.execute(Q["event_seq"], (last.seq,))
+
+
+def _update_tasks(c: sqlite3.Connection, changed: list[tuple[int, tuple[object, ...]]]) -> None:
+    """Tasks that become alike, as thousands of short ones do, change in one statement."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for ident, row in changed:
+        alike.setdefault(row, []).append(ident)
+    c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
+    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
+    c.executemany(Q["task_update_alike"], many)
 
 
 def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
@@ -355,7 +364,7 @@ def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:
 def _task_row(t: Task, solo: Element | None) -> tuple[object, ...]:
     counts = encode(t.counts) if t.counts else None
     element = None if solo is None else solo_column(solo)
-    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, element, t.id)
+    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, element)
 
 
 def _attempt_row(a: Attempt) -> tuple[object, ...]:
