@@ -104,7 +104,7 @@ class EventHub:
         if batch[0].seq != self._seen + 1:  # something did not come here
             self._live.clear()
         self._seen = max(self._seen, batch[-1].seq)
-        for event in batch:
+        for event in batch if self._waiting else ():
             for waiter, kinds in self._waiting.get(event.task, {}).items():
                 if not kinds or event.kind in kinds:
                     waiter.set()

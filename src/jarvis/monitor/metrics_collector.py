@@ -72,21 +72,22 @@ class MetricsCollector(Collector):
     def observe(self, events: Sequence[Event]) -> None:
         """Follow the elements through their events; what is remembered is bounded by what is live."""
         ended: dict[str, int] = {}
+        queued, started = self._queued_at, self._started_at
         for event in events:
-            at = (event.task, event.index)
-            if event.kind == "queued":
-                self._queued_at[at] = event.at
-            elif event.kind == "assigned":
-                since = self._queued_at.pop(at, None)
+            kind, at = event.kind, (event.task, event.index)
+            if kind == "queued":
+                queued[at] = event.at
+            elif kind == "assigned":
+                since = queued.pop(at, None)
                 if since is not None:
                     self._placement.observe(event.at - since)
-                self._started_at[at] = event.at
-            elif event.kind == "running":
-                self._started_at[at] = event.at
-            elif event.kind in _TERMINAL:
-                ended[event.kind] = ended.get(event.kind, 0) + 1
-                self._queued_at.pop(at, None)
-                since = self._started_at.pop(at, None)
+                started[at] = event.at
+            elif kind == "running":
+                started[at] = event.at
+            elif kind in _TERMINAL:
+                ended[kind] = ended.get(kind, 0) + 1
+                queued.pop(at, None)
+                since = started.pop(at, None)
                 if since is not None:
                     self._execution.observe(event.at - since)
         for kind, count in ended.items():
