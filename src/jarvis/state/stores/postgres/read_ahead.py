@@ -10,30 +10,25 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jarvis.core.states import ON_NODE, TERMINAL
+from jarvis.core.states import ON_NODE
 from jarvis.core.task import Task
-from jarvis.state.persistence import attempt_from_row, element_from_row, task_from_row
+from jarvis.state.persistence import task_from_row
 from jarvis.state.postgres import Connection, Postgres
 from jarvis.state.store import Live
+from jarvis.state.stores.postgres.live import LIVE, current_attempts, live_elements
 from jarvis.state.stores.postgres.schema import Q
 
 PAGE = 500
 """Tasks read at once: a standby has others to serve, too, and 500 take it a few milliseconds."""
 MOST = 250_000
 """Tasks kept, about 1 KB each. What comes after them is read when it is needed."""
-END = sorted(str(state) for state in TERMINAL)
-NODE = sorted(str(state) for state in ON_NODE)
-LIVE = " WHERE n.id > $1 AND n.ended_at IS NULL ORDER BY n.id LIMIT $2"
-OF_LIVE = " WHERE task = ANY($1::bigint[]) AND NOT state = ANY($2::text[]) ORDER BY task, idx"
-CURRENT = (
-    " JOIN element e ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt"
-    " WHERE e.task = ANY($1::bigint[]) AND e.state = ANY($2::text[]) ORDER BY a.task, a.idx"
+_VERSIONED = Q["task_columns"].replace(
+    " FROM ", ", n.xmin, n.element IS NULL AND NOT EXISTS (SELECT 1 FROM element e WHERE e.task = n.id) FROM ", 1
 )
-_VERSIONED = Q["task_columns"].replace(" FROM ", ", n.xmin FROM ", 1)
 
 
 class Kept(NamedTuple):
-    """``bare``: no element of it has a row. The first one comes in a commit that writes the task's row, too."""
+    """``bare``: nothing is stored of its elements. The first of that comes in a commit that writes the task's row, too."""
 
     version: int
     task: Task
@@ -111,11 +106,10 @@ class ReadAhead:
 
 
 async def _tasks(c: Connection, ids: Sequence[int]) -> dict[int, Kept]:
-    """Those that live. Whether they have elements is asked after they were read, so that it is never too early."""
+    """Those that live."""
     where = " WHERE n.id = ANY($1::bigint[]) AND n.ended_at IS NULL ORDER BY n.id"
     rows = await c.fetch(_VERSIONED + where, list(ids))
-    with_elements = {task for (task,) in await c.fetch(Q["tasks_with_elements"], list(ids))}
-    return {row[0]: Kept(row[-1], task_from_row(row), row[0] not in with_elements) for row in rows}
+    return {row[0]: Kept(row[-2], task_from_row(row), row[-1]) for row in rows}
 
 
 async def _page(c: Connection, after_id: int, limit: int) -> Live:
@@ -124,9 +118,7 @@ async def _page(c: Connection, after_id: int, limit: int) -> Live:
 
 
 async def _with_elements(c: Connection, tasks: list[Task], asked: list[int]) -> Live:
-    """``asked``: those of the tasks that may have elements with rows."""
-    rows = await c.fetch(Q["element_columns"] + OF_LIVE, asked, END) if asked else []
-    elements = [element_from_row(row) for row in rows]
+    """``asked``: those of the tasks that may have elements."""
+    elements = await live_elements(c, asked) if asked else []
     on_nodes = sorted({element.task for element in elements if element.state in ON_NODE})
-    rows = await c.fetch(Q["attempt_columns"] + CURRENT, on_nodes, NODE) if on_nodes else []
-    return Live(tasks, elements, [attempt_from_row(row) for row in rows])
+    return Live(tasks, elements, await current_attempts(c, on_nodes) if on_nodes else [])

@@ -13,7 +13,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import Conflict, CursorTooOld, JarvisError, StaleEpoch
 from jarvis.core.event import Event
-from jarvis.core.ids import ElementKey
+from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
 from jarvis.core.states import State
@@ -27,13 +27,16 @@ from jarvis.state.persistence import (
     blobs_of,
     element_from_row,
     encode,
+    solo_from_row,
+    split_elements,
     task_from_row,
 )
 from jarvis.state.postgres import Connection
 from jarvis.state.store import Accepted, Bodies, Counts, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
-from jarvis.state.stores.postgres.read_ahead import CURRENT, END, LIVE, NODE, OF_LIVE, ReadAhead
+from jarvis.state.stores.postgres.live import LIVE, current_attempts, live_elements
+from jarvis.state.stores.postgres.read_ahead import ReadAhead
 from jarvis.state.stores.postgres.schema import Q
 from jarvis.state.stores.postgres.submissions import Submissions
 from jarvis.state.stores.postgres.workflows import PostgresWorkflows, commit_workflows
@@ -93,10 +96,10 @@ class PostgresStore(PostgresWorkflows):
         return await self.ahead.take(after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        return await self._many(Q["element_columns"] + OF_LIVE, element_from_row, list(tasks), END)
+        return await live_elements(self.postgres, tasks)
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        return await self._many(Q["attempt_columns"] + CURRENT, attempt_from_row, list(tasks), NODE)
+        return await current_attempts(self.postgres, tasks)
 
     async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
         where = (
@@ -153,10 +156,15 @@ class PostgresStore(PostgresWorkflows):
         found = await self._many(
             Q["element_columns"] + where, element_from_row, [k.task for k in keys], [k.index for k in keys]
         )
+        solo = [key.task for key in keys if key.index == SOLO]
+        if solo:
+            found += await self._many(Q["solo_columns"] + " AND id = ANY($1::bigint[])", solo_from_row, solo)
         by_key = {element.key: element for element in found}
         return [by_key[key] for key in keys if key in by_key]
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
+        for solo in await self._many(Q["solo_columns"] + " AND id = $1", solo_from_row, task):
+            return [solo] if after_index < SOLO and (not states or solo.state in states) else []
         where = (
             " WHERE task = $1 AND idx > $2 AND ($3::text[] IS NULL OR state = ANY($3::text[])) ORDER BY idx LIMIT $4"
         )
@@ -237,16 +245,12 @@ class PostgresStore(PostgresWorkflows):
 
 
 async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> None:
-    await check_epoch(c, leadership)
+    solo_in_task = await check_epoch(c, leadership)
     await commit_workflows(c, changes)
     if changes.queued:
         first, last = rows.columns(changes.queued, 2)
         await c.execute(Q["task_queue_ranges"], first, last)
-    changed = [task for task in changes.tasks.values() if task.id not in changes.tasks_new]
-    if changed:
-        await c.execute(Q["task_update"], *rows.task_columns(changed))
-    if changes.elements:
-        await c.execute(Q["element_put"], *rows.element_columns(changes.elements.values()))
+    await _commit_tasks(c, changes, solo_in_task)
     await _commit_attempts(c, changes)
     if changes.nodes:
         await c.execute(Q["node_put"], *rows.node_columns(changes))
@@ -268,6 +272,21 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
         await c.execute(Q["event_insert"], newest.seq, newest.at, min(tasks), max(tasks), encode(changes.events))
     if changes.events or changes.nodes:
         await c.execute(Q["cluster_advance"], last_seq, max(changes.nodes, default=0) + 1)
+
+
+async def _commit_tasks(c: Connection, changes: Changes, solo_in_task: bool) -> None:
+    """Servers of the version before know no elements but those with a row of their own."""
+    solo, elements = split_elements(changes)
+    if not solo_in_task:
+        solo, elements = {}, list(changes.elements.values())
+    changed = [task for task in changes.tasks.values() if task.id not in changes.tasks_new]
+    if changed:
+        await c.execute(Q["task_update"], *rows.task_columns(changed, solo))
+    alone = solo.keys() - {task.id for task in changed}
+    if alone:
+        await c.execute(Q["solo_put"], *rows.solo_columns(solo[task] for task in sorted(alone)))
+    if elements:
+        await c.execute(Q["element_put"], *rows.element_columns(elements))
 
 
 async def _put_quotas(c: Connection, changes: Changes) -> None:
