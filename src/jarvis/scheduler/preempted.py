@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
@@ -9,9 +10,11 @@ from jarvis.core.task import Task
 from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
-from jarvis.scheduler.filters import Reason
+from jarvis.scheduler.filters import Reason, eligible_reason
 from jarvis.scheduler.outcomes import PREEMPTED
-from jarvis.scheduler.policy.preemption import Claim
+from jarvis.scheduler.policy.preemption import Claim, beats
+from jarvis.scheduler.preemption import NODES_MOST, shield, standing_of
+from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.victims import named
 
 LOOKED_LONG_AGO = float("-inf")
@@ -46,6 +49,39 @@ def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> R
         ElementKey(task.id)
     )
     return None if claim is None else Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop"))
+
+
+def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
+    """Why a task that waits has nobody stopped although something of lower standing runs where it could; None where nothing does,
+    or all of that may be stopped and would not be enough. Nodes beyond those on which victims are sought do not count."""
+    rules = policy.preemption
+    if rules is None:
+        return None
+    mine = standing_of(policy.queue_tiers, task.spec)
+    lower, shields = 0, dict[str, int]()
+    for key in _placed_where_it_could_be(cluster, task):
+        other = cluster.tasks[key.task].spec
+        if beats(rules, mine, standing_of(policy.queue_tiers, other)):
+            lower += 1
+            why = shield(rules, cluster.elements[key], cluster.attempts[key], other, now)
+            if why is not None:
+                shields[why] = shields.get(why, 0) + 1
+    if not lower or (task.spec.nodes == 1 and not shields):
+        return None
+    run = f"{lower} attempt{'s' if lower > 1 else ''} of lower standing on its nodes"
+    if task.spec.nodes > 1:
+        return Reason("PreemptsNobody", f"a task on several nodes has nobody stopped: it waits for {run}")
+    counts = ", ".join(f"{count} {why}" for why, count in sorted(shields.items()))
+    return Reason("PreemptsNobody", f"of {run} not all may be stopped: {counts}")
+
+
+def _placed_where_it_could_be(cluster: Cluster, task: Task) -> Iterator[ElementKey]:
+    placement_class = class_of(task.spec)
+    able = (view for view in cluster.nodes.values() if eligible_reason(view, placement_class) is None)
+    for view in islice(able, NODES_MOST):
+        for placed in view.placed.values():
+            if not placed.ahead:
+                yield placed.key
 
 
 def _said(cluster: Cluster, claim: Claim, many: str, one: str) -> str:

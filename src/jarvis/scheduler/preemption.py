@@ -4,15 +4,16 @@ A claim keeps the room on its node until its victims have ended and what it is f
 alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.core.gpus import pick
+from jarvis.core.attempt import Attempt
+from jarvis.core.gpus import NO_ROOM, pick, with_back
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
 from jarvis.core.states import State
-from jarvis.core.task import Task
+from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
@@ -155,8 +156,19 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
             look.changed(claim.node)
 
 
-def standing_of(cycle: "Cycle", task: Task) -> Standing:
-    return Standing(cycle.policy.queue_tiers.get(task.spec.queue, 0), task.spec.priority)
+def standing_of(tiers: Mapping[str, int], spec: TaskSpec) -> Standing:
+    return Standing(tiers.get(spec.queue, 0), spec.priority)
+
+
+def shield(rules: Preemption, element: Element, attempt: Attempt, spec: TaskSpec, now: float) -> str | None:
+    """Why what is on a node may not be stopped for anything more urgent; None if it may."""
+    if element.state not in _STOPPABLE or element.wish:
+        return "being stopped"
+    if element.preemptions >= rules.times:
+        return f"stopped {rules.times} times before"
+    if now - (attempt.started_at or attempt.assigned_at) < rules.protect:
+        return f"begun less than {rules.protect:g} s ago"
+    return None if may_stop(rules, spec) else "never to be stopped"
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
@@ -164,7 +176,7 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
     others leave."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
-    claimed = {key.task for key in plan.claims}
+    claimed, tiers = {key.task for key in plan.claims}, cycle.policy.queue_tiers
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
         if placement_class.nodes > 1:
@@ -179,7 +191,13 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
                 key = task.key_at(head.position)
                 if task.id not in claimed and key not in cycle.taken and head.entry is not None:
                     one = Preemptor(
-                        cycle.covers(task), standing_of(cycle, task), head.entry, key, task, head.position, pool
+                        cycle.covers(task),
+                        standing_of(tiers, task.spec),
+                        head.entry,
+                        key,
+                        task,
+                        head.position,
+                        pool,
                     )
                     found.setdefault(task.id, one)
                 head.skip_task()
@@ -313,17 +331,16 @@ class Look:
     def _candidate(self, number: int, placed: Placed) -> Candidate | None:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
+        standing = standing_of(self.cycle.policy.queue_tiers, task.spec)
         candidate = Candidate(
-            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True, task.spec.whole
+            0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole
         )  # fmt: skip
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
-        if element.state not in _STOPPABLE or element.wish or element.preemptions >= self.rules.times:
-            return None
         attempt = self.cluster.attempts[key]
-        since = attempt.started_at or attempt.assigned_at
-        if self.cycle.now - since < self.rules.protect or not may_stop(self.rules, task.spec):
+        if shield(self.rules, element, attempt, task.spec, self.cycle.now) is not None:
             return None
+        since = attempt.started_at or attempt.assigned_at
         since = max(since, placed.saved_at or since) if attempt.started_at is not None else self.cycle.now
         weight = weight_of(self.cluster.order_of(task.spec.queue), task.spec)
         return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
@@ -379,7 +396,7 @@ class Question:
     def __init__(self, look: Look, kind: Kind, node: int) -> None:
         self.look, self.kind = look, kind
         self.gpu = kind.pool.gpu
-        self.gpus = look.choice.gpus_of(node) if self.gpu else ()
+        self.gpus = look.choice.gpus_of(node) if self.gpu else NO_ROOM
         self.short = look.short(kind.pool, node)
         affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
@@ -393,7 +410,7 @@ class Question:
     def _helps(self, candidate: Candidate) -> bool:
         """Whether it has anything of what is missing; of GPUs, the wrong parts may be free."""
         need = candidate.need
-        return any(name in need for name, _ in self.short) or bool(self.gpu and "gpu" in need)
+        return any(name in need for name, _ in self.short) or bool(self.gpu and candidate.shares)
 
     def enough(self, victims: Sequence[Candidate]) -> bool:
         for name, less in self.short:
@@ -401,11 +418,8 @@ class Question:
                 return False
         if not self.gpu:
             return True
-        gpus = list(self.gpus)
-        for victim in victims:
-            for index, amount in victim.shares:
-                gpus[index] += amount
-        return pick(gpus, self.gpu) is not None
+        back = [share for victim in victims for share in victim.shares]
+        return pick(with_back(self.gpus, back), self.gpu) is not None
 
     def permitted(self, victims: Sequence[Candidate]) -> bool:
         """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""

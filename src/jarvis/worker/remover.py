@@ -9,6 +9,8 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+from jarvis.worker.spares import INNER
+
 MOST = 100_000
 """Attempts that are remembered; what does not fit is found when the agent starts the next time."""
 BATCH = 50
@@ -88,9 +90,9 @@ def remove_bases(bases: list[str]) -> None:
 
 
 def _remove_scratch(folder: str) -> None:
-    """Most tasks leave nothing in it, and then three calls do."""
+    """Most tasks leave nothing in it: it is another's by now, or three calls remove it."""
     try:
-        for path in (f"{folder}/tmp", f"{folder}/outputs", folder):  # noqa: S108 - folders of its own
+        for path in (*(f"{folder}/{name}" for name in INNER), folder):
             os.rmdir(path)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState
 from jarvis.core.quota import Quota
-from jarvis.core.resources import shortages
+from jarvis.core.resources import parse_byte_list, shortages
 from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, Container, Element, FunctionCall, Task, TaskSpec
 
@@ -87,3 +87,11 @@ def test_the_leader_waits_for_a_fence_a_quarter_longer_than_it_takes() -> None:
 
 def test_what_is_missing_is_told_by_name() -> None:
     assert shortages({"cpu": 3, "gpu": 1, "memory": 5}, {"cpu": 1, "memory": 5}) == {"cpu": 2, "gpu": 1}
+
+
+def test_what_a_node_could_hold_if_nothing_ran_there() -> None:
+    node = Node(id=1, name="n", resources={"cpu": 2000, "gpu": 2000, "gpu_memory": 8 << 30})
+    assert node.could_hold({"cpu": 2000, "gpu_memory": 4 << 30})
+    assert not node.could_hold({"cpu": 3000})
+    assert not node.could_hold({"gpu_memory": 5 << 30}), "no GPU has so much"
+    assert parse_byte_list("24Gi, 1073741824") == (24 << 30, 1 << 30)

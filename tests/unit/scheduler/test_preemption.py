@@ -449,3 +449,46 @@ def test_plan_says_who_would_stop() -> None:
     case.expect(low, "running")
     said = plan_task(case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 4000}), ("p", "u"), case.now)
     assert said["reasons"][0]["reason"] == "Resources"
+
+
+def barred(case: Case, ident: int) -> list[str]:
+    said = why(case.cluster, ElementKey(ident), case.now, case.policy)
+    assert said is not None
+    return [reason["text"] for reason in said["reasons"] if reason["reason"] == "PreemptsNobody"]
+
+
+def test_why_says_that_a_gang_has_nobody_stopped() -> None:
+    case = case_of()
+    case.node(cpus=4, labels={"jarvis.address": "a"})
+    case.node(cpus=4, labels={"jarvis.address": "b"})
+    running(case, 4)
+    gang = case.submit(cpus=4, nodes=2, priority=900)
+    assert barred(case, gang) == [
+        "a task on several nodes has nobody stopped: it waits for 1 attempt of lower standing on its nodes"
+    ]
+    equal = case.submit(cpus=4, nodes=2)
+    assert barred(case, equal) == []
+
+
+def test_why_says_who_may_not_be_stopped() -> None:
+    case = case_of()
+    case.node(cpus=5)
+    running(case, 1), running(case, 1, preemptible=False), running(case, 1)
+    fresh, twice = case.submit(cpus=1), case.submit(cpus=1)
+    case.cluster.elements[ElementKey(twice)].preemptions = 2
+    urgent = case.submit(cpus=5, priority=900)
+    case.wait(2)
+    case.expect(fresh, "assigned")
+    (text,) = barred(case, urgent)
+    assert text == (
+        "of 5 attempts of lower standing on its nodes not all may be stopped: "
+        "1 begun less than 60 s ago, 1 never to be stopped, 1 stopped 2 times before"
+    )
+    told = plan_task(
+        case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 5000}, priority=900), ("p", "u"), case.now
+    )
+    assert "not all may be stopped" in told["summary"]
+    off = case_of(None)
+    off.node(cpus=1)
+    off.submit(cpus=1)
+    assert barred(off, off.submit(cpus=1, priority=900)) == []
