@@ -75,6 +75,7 @@ class Turn:
             element = Element(task=task.id, index=key.index, state=state, reason=task.reason)
             self.cluster.add_element(element)
             self.changes.elements[key] = element
+            self.changes.tasks[task.id] = task  # so that whoever keeps tasks read ahead sees that it has one
             if key.index != SOLO and position >= task.next_position:
                 self.cluster.named_ahead.setdefault(task.id, set()).add(position)
         return element

@@ -33,12 +33,13 @@ from jarvis.state.persistence import (
     KEY_S,
     REPLICA_S,
     blobs_of,
+    live_page,
     matches,
     new_task,
     outcome_fields,
     specs_of,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
@@ -269,6 +270,9 @@ class MemoryStore(MemoryWorkflows):
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         live = (t for _, t in sorted(self._tasks.items()) if t.id > after_id and t.state not in TERMINAL)
         return [copy_of(t) for t, _ in zip(live, range(limit), strict=False)]
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await live_page(self, after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         wanted = set(tasks)

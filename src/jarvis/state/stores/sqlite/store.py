@@ -40,13 +40,14 @@ from jarvis.state.persistence import (
     element_to_row,
     encode,
     in_order,
+    live_page,
     solo_column,
     solo_from_row,
     specs_of,
     split_elements,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -105,6 +106,9 @@ class SqliteStore(SqliteWorkflows):
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         return await self._many("task_list_live", task_from_row, (after_id, limit))
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await live_page(self, after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         listed = (json.dumps(list(tasks)),)
