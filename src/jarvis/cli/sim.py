@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from jarvis.cli.output import duration, format_option, print_data, print_table
+
+if TYPE_CHECKING:
+    from jarvis.sim.traces.report import Share
 
 
 @click.command()
@@ -23,27 +27,38 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 @click.option(
     "--arrive", default=1.3, type=click.FloatRange(0.01, 100), help="With --machines: times all GPUs that is asked for."
 )
+@click.option(
+    "--restart", default=0.0, type=click.FloatRange(0, 1e6), help="Seconds that pass before what was preempted goes on."
+)
+@click.option("--lose", is_flag=True, help="What is preempted starts again from its beginning, not where it was.")
+@click.option("--projects", is_flag=True, help="Also what each project had.")
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
 def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
-        seed: int, machines: Path | None, arrive: float, single: bool, output: str) -> None:  # fmt: skip
+        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool, single: bool,
+        output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
-    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. With --machines, requests for GPUs
-    arrive in --draws orders, and the share of all GPUs given away is told.
+    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. A wait is all that a task took longer
+    than it ran: before its start, and while it was preempted. With --machines, requests for GPUs arrive in --draws orders, and the
+    share of all GPUs given away is told.
     """
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
+    from jarvis.sim.traces.replay import Workers
+    from jarvis.sim.traces.report import shares
     from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 
     given_nodes = tuple(nodes_from(given) for given in nodes)
-    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single)
+    workers = Workers(restart, not lose)
+    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single, workers)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     mean = found.mean
     if output in ("json", "yaml"):
         data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
         data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
+        data |= {"projects": [one.as_dict() for one in shares(found.history)]} if projects else {}
         print_data(data, output)
         return
     rows = [
@@ -57,12 +72,30 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
         f"makespan {duration(mean.makespan)}"
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
     )
+    if mean.preemptions:
+        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,}")
+    if mean.contested:
+        click.echo(f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}")
+    if projects:
+        _print_shares(shares(found.history))
     seen = found.foresight
     if seen is not None:
         click.echo(
             f"predicted at submission, of the later half: {100 * seen.covered:.1f} % of ends within their interval, which is "
             f"{duration(seen.width)} wide in the median; off by a factor of {seen.factor:.2f}, limits by {seen.factor_limit:.2f}"
         )
+
+
+def _print_shares(found: "list[Share]") -> None:
+    rows = [
+        (
+            one.project, f"{one.tasks:,}", f"{100 * one.share:.1f} %", f"{one.slowdown:.2f}", duration(one.wait),
+            duration(one.wait_p99), duration(one.wait_longest), duration(one.turnaround),
+        )
+        for one in found
+    ]  # fmt: skip
+    columns = ("PROJECT", "TASKS", "OF ALL WORK", "SLOWDOWN", "WAIT", "WAIT P99", "LONGEST", "TURNAROUND")
+    print_table(columns, rows)
 
 
 def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range, output: str) -> None:

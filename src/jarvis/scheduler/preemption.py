@@ -16,6 +16,7 @@ from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
+from jarvis.scheduler.policy.attained import level_at, put_off
 from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
@@ -155,8 +156,12 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
             look.changed(claim.node)
 
 
-def standing_of(cycle: "Cycle", task: Task) -> Standing:
-    return Standing(cycle.policy.queue_tiers.get(task.spec.queue, 0), task.spec.priority)
+def standing_of(cycle: "Cycle", task: Task, attained: float) -> Standing:
+    spec, rules = task.spec, cycle.policy.preemption
+    level = 0
+    if rules is not None and rules.attained:
+        level = level_at(cycle.cluster.order_of(spec.queue), attained, cycle.now - task.submitted_at)
+    return Standing(cycle.policy.queue_tiers.get(spec.queue, 0), spec.priority, level)
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
@@ -178,9 +183,8 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
                     break
                 key = task.key_at(head.position)
                 if task.id not in claimed and key not in cycle.taken and head.entry is not None:
-                    one = Preemptor(
-                        cycle.covers(task), standing_of(cycle, task), head.entry, key, task, head.position, pool
-                    )
+                    standing = standing_of(cycle, task, cycle.cluster.attained.get(key, 0.0))
+                    one = Preemptor(cycle.covers(task), standing, head.entry, key, task, head.position, pool)
                     found.setdefault(task.id, one)
                 head.skip_task()
     return nsmallest(PREEMPTORS_MOST, found.values(), key=_first_served)
@@ -313,25 +317,31 @@ class Look:
     def _candidate(self, number: int, placed: Placed) -> Candidate | None:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
-        candidate = Candidate(
-            0.0, key, number, placed.need, placed.shares, task.project, standing_of(self.cycle, task), True, task.spec.whole
-        )  # fmt: skip
+        attempt = self.cluster.attempts[key]
+        had = self.cluster.had(task, attempt, self.cycle.now) if self.rules.attained else 0.0
+        standing = standing_of(self.cycle, task, had)
+        candidate = Candidate(0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole)
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
         if element.state not in _STOPPABLE or element.wish or element.preemptions >= self.rules.times:
             return None
-        attempt = self.cluster.attempts[key]
         since = attempt.started_at or attempt.assigned_at
         if self.cycle.now - since < self.rules.protect or not may_stop(self.rules, task.spec):
             return None
         since = max(since, placed.saved_at or since) if attempt.started_at is not None else self.cycle.now
         weight = weight_of(self.cluster.order_of(task.spec.queue), task.spec)
+        if self.rules.attained:
+            return candidate._replace(loss=put_off(weight, had), stopping=False)
         return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
 
 
 def _standings(cycle: "Cycle") -> set[Standing]:
     """Of all that runs."""
-    tasks = cycle.cluster.tasks
+    tasks, rules = cycle.cluster.tasks, cycle.policy.preemption
+    if rules is not None and rules.attained:
+        cluster = cycle.cluster
+        running = ((tasks[key.task], attempt) for key, attempt in cluster.attempts.items())
+        return {standing_of(cycle, task, cluster.had(task, attempt, cycle.now)) for task, attempt in running}
     specs = [tasks[key.task].spec for key in cycle.cluster.attempts]
     tiers = cycle.policy.queue_tiers
     return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}

@@ -27,7 +27,8 @@ from jarvis.scheduler.policy.prediction import (
 from jarvis.sim.traces.replay import History, Replay
 from jarvis.sim.traces.report import foresight
 from jarvis.sim.traces.run import policy_from
-from jarvis.sim.traces.workload import Recorded, read
+from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.workload import Recorded
 
 TRACES = Path(os.environ.get("JARVIS_TRACES", ""))
 

@@ -14,7 +14,8 @@ from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.replay import Replay
 from jarvis.sim.traces.report import figures
 from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
-from jarvis.sim.traces.workload import drawn_starts, read
+from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.workload import drawn_starts
 
 HEADER = "; MaxProcs: 4\n"
 TRACES = Path(os.environ.get("JARVIS_TRACES") or Path(__file__).resolve().parents[4] / "shared" / "traces")

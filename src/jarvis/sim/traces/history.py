@@ -1,0 +1,68 @@
+"""Jarvis's own history as a trace: JSON lines, the first one about the nodes, then a submission a line.
+
+``{"trace": "jarvis", "version": 1, "nodes": [[4, {"cpu": 64000}]]}``, then rows as ``GET /history`` has them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jarvis.core.errors import InvalidValue
+from jarvis.core.resources import Resources
+from jarvis.sim.traces.workload import Recorded, Workload
+
+VERSION = 1
+
+
+def workload_of(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) -> Workload:
+    """What ran, in order of submission; rows of what never began are counted."""
+    items, dropped = [], 0
+    for row in rows:
+        if row["ran_s"] > 0:
+            items.append(_item(row))
+        else:
+            dropped += 1
+    items.sort(key=lambda item: (item.submitted, item.ident))
+    return Workload(items, nodes, dropped)
+
+
+def _item(row: dict[str, Any]) -> Recorded:
+    limit = row["limit_s"]
+    ran = float(row["ran_s"])
+    return Recorded(
+        int(row["task"]), float(row["submitted_at"]), ran, None if limit is None else max(float(limit), ran),
+        {str(name): int(amount) for name, amount in row["resources"].items()}, str(row["user"]), str(row["project"]),
+        str(row["name"]), str(row["queue"]), int(row["priority"]), int(row["nodes"]),
+    )  # fmt: skip
+
+
+def equal_nodes(resources: Iterable[Resources]) -> list[tuple[int, Resources]]:
+    """Nodes of the same size together, in the order in which a size is met first."""
+    counted = Counter(tuple(sorted(one.items())) for one in resources)
+    return [(count, dict(size)) for size, count in counted.items()]
+
+
+def lines(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) -> Iterator[str]:
+    """What :func:`read_history` reads, each with its end of line."""
+    yield json.dumps({"trace": "jarvis", "version": VERSION, "nodes": nodes}) + "\n"
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_history(text: str) -> Workload:
+    """What ``jarvis sim --trace last-week --save FILE`` wrote."""
+    number = 1
+    try:
+        first, *rest = text.splitlines()
+        head = json.loads(first)
+        nodes = [(int(count), {str(n): int(a) for n, a in size.items()}) for count, size in head["nodes"]]
+        if (head["trace"], head["version"]) != ("jarvis", VERSION):
+            raise InvalidValue("trace", f"line 1: version {head['version']}", f"a history of version {VERSION}")
+        rows = []
+        for number, line in enumerate(rest, start=2):
+            rows.append(json.loads(line))
+            _item(rows[-1])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InvalidValue("trace", f"line {number}", "a line as 'jarvis sim --save' writes it") from None
+    return workload_of(rows, nodes)
