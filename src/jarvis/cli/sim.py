@@ -75,7 +75,9 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
     if mean.preemptions:
         click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,}")
     if mean.contested:
-        click.echo(f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}")
+        click.echo(
+            f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"
+        )
     if projects:
         _print_shares(shares(found.history))
     seen = found.foresight

@@ -320,7 +320,9 @@ class Look:
         attempt = self.cluster.attempts[key]
         had = self.cluster.had(task, attempt, self.cycle.now) if self.rules.attained else 0.0
         standing = standing_of(self.cycle, task, had)
-        candidate = Candidate(0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole)
+        candidate = Candidate(
+            0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole
+        )
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
         if element.state not in _STOPPABLE or element.wish or element.preemptions >= self.rules.times:

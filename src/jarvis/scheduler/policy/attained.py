@@ -1,9 +1,9 @@
 """PURE: least attained service: who has had little so far goes before who has had much, where nobody knows how long tasks take.
 
 Run times of clusters are spread so widely that what has run long is likely to go on for long (Nuyens and Wierman, "The
-Foreground-Background queue", Performance Evaluation 2008; for GPU clusters Tiresias, Gu et al., NSDI'19). What a task has had is its
-size times its seconds over all of its attempts, in cpu-seconds. Levels that grow geometrically keep tasks of about the same from
-taking turns; within a level, order of submission holds.
+Foreground-Background queue", Performance Evaluation 2008; for GPU clusters Tiresias, Gu et al., NSDI'19). What a task has had is
+its size times its seconds over all of its attempts, in cpu-seconds. Levels that grow geometrically keep tasks of about the same
+from taking turns; within a level, order of submission holds.
 
 Waiting makes up for levels: ``patience`` seconds for each. A level as it counts at an instant is therefore
 ``level - (now - submitted_at) / patience``, whose comparison between two that wait needs no clock.

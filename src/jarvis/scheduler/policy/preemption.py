@@ -1,7 +1,7 @@
 """PURE: preemption: what may stop what, and which set of running attempts makes room for the least lost work.
 
-Who may preempt is decided by standings, a queue's tier first and priority within it, and only a strictly higher one preempts. These two
-do not change while a task lives. So of two tasks at most one can ever preempt the other, and no chain of them comes back to its
+Who may preempt is decided by standings, a queue's tier first and priority within it, and only a strictly higher one preempts. These
+two do not change while a task lives. So of two tasks at most one can ever preempt the other, and no chain of them comes back to its
 begin. The level of what was attained, where it counts, only falls behind by running: two tasks take turns at most once a level. How
 often an element is preempted is bounded besides.
 """

@@ -5,14 +5,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources
 from jarvis.sim.traces.workload import Recorded, Workload
 
 VERSION = 1
+T = TypeVar("T")
 
 
 def workload_of(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) -> Workload:
@@ -52,17 +53,25 @@ def lines(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) ->
 
 def read_history(text: str) -> Workload:
     """What ``jarvis sim --trace last-week --save FILE`` wrote."""
-    number = 1
+    first, *rest = text.splitlines() or [""]
+    nodes = _line(1, first, _nodes)
+    rows = [_line(number, line, _checked) for number, line in enumerate(rest, start=2)]
+    return workload_of(rows, nodes)
+
+
+def _line(number: int, line: str, read: Callable[[Any], T]) -> T:
     try:
-        first, *rest = text.splitlines()
-        head = json.loads(first)
-        nodes = [(int(count), {str(n): int(a) for n, a in size.items()}) for count, size in head["nodes"]]
-        if (head["trace"], head["version"]) != ("jarvis", VERSION):
-            raise InvalidValue("trace", f"line 1: version {head['version']}", f"a history of version {VERSION}")
-        rows = []
-        for number, line in enumerate(rest, start=2):
-            rows.append(json.loads(line))
-            _item(rows[-1])
+        return read(json.loads(line))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InvalidValue("trace", f"line {number}", "a line as 'jarvis sim --save' writes it") from None
-    return workload_of(rows, nodes)
+
+
+def _nodes(head: Any) -> list[tuple[int, Resources]]:
+    if (head["trace"], head["version"]) != ("jarvis", VERSION):
+        raise InvalidValue("trace", f"version {head['version']}", f"a history of version {VERSION}")
+    return [(int(count), {str(n): int(a) for n, a in size.items()}) for count, size in head["nodes"]]
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    _item(row)
+    return row

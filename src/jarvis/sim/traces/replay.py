@@ -24,7 +24,6 @@ from jarvis.scheduler.turn import Turn
 from jarvis.sim.traces.tally import Tally
 from jarvis.sim.traces.workload import Recorded
 
-
 LOOK_AGAIN_S = 300.0
 """How often it is asked whom what waits may preempt when nothing else happens."""
 
@@ -75,6 +74,10 @@ class Workers:
     keep: bool = True
 
 
+CHECKPOINTING = Workers()
+"""At no cost."""
+
+
 @dataclass(slots=True)
 class _Run:
     """What runs: where (a gang on several nodes), by which token, since when; after ``idle`` seconds it goes on with what is
@@ -93,7 +96,7 @@ class Replay:
 
     def __init__(
         self, items: list[Recorded], nodes: list[tuple[int, Resources]], policy: Policy, single: bool = False,
-        workers: Workers = Workers(),
+        workers: Workers = CHECKPOINTING,
     ) -> None:  # fmt: skip
         self.items, self.policy, self.single = items, replace(policy, ahead_seconds=0.0), single
         self.workers = workers

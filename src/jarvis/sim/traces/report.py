@@ -39,7 +39,7 @@ class Figures:
 def figures(history: History) -> Figures:
     ran = history.ran
     if not ran:
-        return Figures(0, len(history.never), *([0.0] * 10), 0, 0, 1.0, 0.0)
+        return Figures(0, len(history.never), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0)
     waits = sorted(r.wait for r in ran)
     slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
@@ -87,12 +87,10 @@ def shares(history: History) -> list[Share]:
     found = []
     for project, ran in by_project.items():
         waits = sorted(r.wait for r in ran)
-        found.append(
-            Share(
-                project, len(ran), _ratio(work[project], sum(work.values())), _mean([_slowdown(r) for r in ran]),
-                _mean(waits), _p(waits, 0.99), waits[-1], _mean([r.ended - r.item.submitted for r in ran]),
-            )  # fmt: skip
-        )
+        found.append(Share(
+            project, len(ran), _ratio(work[project], sum(work.values())), _mean([_slowdown(r) for r in ran]), _mean(waits),
+            _p(waits, 0.99), waits[-1], _mean([r.ended - r.item.submitted for r in ran]),
+        ))  # fmt: skip
     return sorted(found, key=lambda share: (-share.share, share.project))
 
 

@@ -12,9 +12,9 @@ from jarvis.config.policies import PRESETS, SchedulerSettings, policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources, parse_resources
-from jarvis.sim.traces.replay import History, Replay, Workers
-from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
 from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.replay import CHECKPOINTING, History, Replay, Workers
+from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
 from jarvis.sim.traces.workload import Recorded, cut, drawn_starts
 
 
@@ -31,7 +31,7 @@ class Question:
     draws: int = 0
     seed: int = 1
     single: bool = False
-    workers: Workers = Workers()
+    workers: Workers = CHECKPOINTING
 
 
 @dataclass(slots=True)
