@@ -266,8 +266,10 @@ class Cluster:
     """Of those that are gangs: the nodes of their ranks from 1 on."""
     attained: dict[ElementKey, float] = field(default_factory=dict)
     """Element → cpu-seconds that its attempts before had, where the order counts them; what a leader before knew is forgotten."""
+    ranks_change: bool = False
+    """Whether what is queued again may have another rank than before."""
     stands: dict[ElementKey, float] = field(default_factory=dict)
-    """Of elements that were queued again and may have another rank than before: the one that counts."""
+    """Of elements that were queued again while ranks change: the one that counts."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
     victims_looked_at: float = 0.0
@@ -331,7 +333,7 @@ class Cluster:
         spec = task.spec
         entry = self.entry_of(task, position, is_range)
         self.queue.push(class_of(spec), entry, task.project, task.user)
-        if self.order_of(spec.queue).may_change and not is_range and task.key_at(position) in self.elements:
+        if self.ranks_change and not is_range and task.key_at(position) in self.elements:
             self.stands[task.key_at(position)] = entry.rank
         if "gpu" in spec.resources:
             shape = shape_of(spec.resources, spec.constraints)
