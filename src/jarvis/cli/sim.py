@@ -1,8 +1,9 @@
 """sim: a recorded workload through this very scheduler: what would a policy, or other nodes, have made of it?"""
 
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,11 +11,19 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 
 if TYPE_CHECKING:
     from jarvis.sim.traces.report import Share
+    from jarvis.sim.traces.workload import Workload
 
 
 @click.command()
-@click.option("--trace", "trace", required=True, type=click.Path(path_type=Path), help="SWF or CSV, also as .gz.")
-@click.option("--kind", default="", help="Format of the trace, where its name does not tell: swf, philly.")
+@click.option(
+    "--trace",
+    "trace",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="SWF, CSV or JSON lines, also as .gz; or what ran here: last-day, last-week, last-month, last-12h.",
+)
+@click.option("--kind", default="", help="Format of the trace, where its name does not tell: swf, philly, jsonl.")
+@click.option("--save", type=click.Path(path_type=Path), help="Keep what ran here as JSON lines, to be replayed again.")
 @click.option("--policy", default="default", help="A preset (default, throughput, fifo) or a YAML file.")
 @click.option("--nodes", multiple=True, help="Like 4x64 or 4xcpu=64,memory=256Gi; else one as large as the trace says.")
 @click.option("--from", "start", default=0, type=click.IntRange(0), help="First task of the trace to replay.")
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--projects", is_flag=True, help="Also what each project had.")
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
-def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
+def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
         seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool, single: bool,
         output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
@@ -43,6 +52,11 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
     than it ran: before its start, and while it was preempted. With --machines, requests for GPUs arrive in --draws orders, and the
     share of all GPUs given away is told.
     """
+    from jarvis.sim.traces.history import span_of
+
+    span = None if trace.exists() else span_of(str(trace))
+    if save is not None and span is None:
+        raise click.UsageError("--save goes with --trace last-week and the like.")
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
@@ -52,7 +66,9 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
 
     given_nodes = tuple(nodes_from(given) for given in nodes)
     workers = Workers(restart, not lose)
-    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single, workers)
+    asked = policy_from(policy)
+    workload = trace if span is None else _ran_here(span, save)
+    question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     mean = found.mean
     if output in ("json", "yaml"):
@@ -86,6 +102,29 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
             f"predicted at submission, of the later half: {100 * seen.covered:.1f} % of ends within their interval, which is "
             f"{duration(seen.width)} wide in the median; off by a factor of {seen.factor:.2f}, limits by {seen.factor_limit:.2f}"
         )
+
+
+def _ran_here(seconds: int, save: "Path | None") -> "Workload":
+    """What the cluster has run of what was submitted in so many seconds, told by its server."""
+    from jarvis.core.errors import InvalidValue
+    from jarvis.core.resources import parse_resources
+    from jarvis.sdk.client import Client
+    from jarvis.sim.traces.history import equal_nodes, lines, workload_of
+
+    rows: list[dict[str, Any]] = []
+    with Client() as client:
+        nodes = equal_nodes(parse_resources(one["resources"]) for one in client.connection.get("/nodes")["items"])
+        begin = time.time() - seconds
+        cursor: str | None = ""
+        while cursor is not None:
+            page = client.connection.get("/history", submitted_after=f"{begin:.3f}", cursor=cursor)
+            rows, cursor = rows + page["items"], page["next"]
+    if save is not None:
+        try:
+            save.write_text("".join(lines(rows, nodes)), encoding="utf-8")
+        except OSError as error:
+            raise InvalidValue("save", str(save), f"a file that can be written ({error.strerror})") from None
+    return workload_of(rows, nodes)
 
 
 def _print_shares(found: "list[Share]") -> None:

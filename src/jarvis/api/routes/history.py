@@ -92,11 +92,19 @@ async def _last_end(context: Context, task: Task, ends: dict[int, float | None])
 def _row(task: Task, index: int | None, attempts: list[Attempt]) -> dict[str, Any]:
     """Seconds and instants in seconds since 1970, amounts as they are counted. ``ran_s``: all attempts together."""
     spec = task.spec
-    spells = [(a.started_at, a.ended_at) for a in attempts]
-    ran = sum(max(end - start, 0.0) for start, end in spells if start is not None and end is not None)
+    ran = sum(map(_ran, attempts))
     return {
         "task": task.id, "index": index, "submitted_at": max(task.submitted_at, spec.begin or 0.0), "ran_s": ran,
         "limit_s": spec.time_limit, "resources": dict(spec.resources), "nodes": spec.nodes, "user": task.user,
         "project": task.project, "name": spec.name, "queue": spec.queue, "priority": spec.priority,
         "attempts": len(attempts),
     }  # fmt: skip
+
+
+def _ran(attempt: Attempt) -> float:
+    """As its node measured it, else as it was heard of."""
+    if attempt.usage is not None:
+        return attempt.usage.wall_s
+    if attempt.started_at is None or attempt.ended_at is None:
+        return 0.0
+    return max(attempt.ended_at - attempt.started_at, 0.0)

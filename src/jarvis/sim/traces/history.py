@@ -13,7 +13,21 @@ from jarvis.core.resources import Resources
 from jarvis.sim.traces.workload import Recorded, Workload
 
 VERSION = 1
+SPANS = {"day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
+UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 T = TypeVar("T")
+
+
+def span_of(word: str) -> int | None:
+    """Seconds back from now that are meant by ``last-week``, ``last-12h`` and the like; None where it is no such word."""
+    last, dash, span = word.partition("-")
+    if last != "last" or not dash:
+        return None
+    count, unit = span[:-1], UNITS.get(span[-1:], 0)
+    seconds = SPANS.get(span) or (int(count) * unit if count.isdecimal() and len(count) < 6 else 0)
+    if not seconds:
+        raise InvalidValue("trace", word, "a file, or last-day, last-week, last-month, or like last-12h")
+    return seconds
 
 
 def workload_of(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) -> Workload:

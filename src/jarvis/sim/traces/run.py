@@ -15,14 +15,14 @@ from jarvis.core.resources import Resources, parse_resources
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.replay import CHECKPOINTING, History, Replay, Workers
 from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
-from jarvis.sim.traces.workload import Recorded, cut, drawn_starts
+from jarvis.sim.traces.workload import Recorded, Workload, cut, drawn_starts
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is to be found out. ``draws`` sequences of ``count`` tasks, drawn by ``seed``; 0: all from ``start`` on."""
 
-    trace: Path
+    trace: Path | Workload
     policy: SchedulerSettings
     nodes: tuple[tuple[int, Resources], ...] = ()
     kind: str = ""
@@ -48,7 +48,8 @@ class Answer:
 
 def answer(question: Question, told: Callable[[int, int], None] = lambda done, total: None) -> Answer:
     """Replay the sequences one after another; ``told`` how many of how many are done."""
-    workload = read(question.trace, question.kind)
+    trace = question.trace
+    workload = read(trace, question.kind) if isinstance(trace, Path) else trace
     nodes = list(question.nodes) or workload.nodes
     sequences = _sequences(question, workload.items)
     policy = policy_of(question.policy)
@@ -63,7 +64,8 @@ def answer(question: Question, told: Callable[[int, int], None] = lambda done, t
 
 def _sequences(question: Question, items: list[Recorded]) -> list[list[Recorded]]:
     if not items:
-        raise InvalidValue("trace", str(question.trace), "a trace with at least one task that ran")
+        named = str(question.trace) if isinstance(question.trace, Path) else "that time"
+        raise InvalidValue("trace", named, "a trace with at least one task that ran")
     if not question.draws:
         count = len(items) - question.start if question.count is None else question.count
         return [cut(items, question.start, count)]
