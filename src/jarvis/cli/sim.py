@@ -10,6 +10,7 @@ import click
 from jarvis.cli.output import duration, format_option, print_data, print_table
 
 if TYPE_CHECKING:
+    from jarvis.sim.traces.replay import History
     from jarvis.sim.traces.report import Share
     from jarvis.sim.traces.workload import Workload
 
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
 )
 @click.option("--lose", is_flag=True, help="What is preempted starts again from its beginning, not where it was.")
 @click.option("--projects", is_flag=True, help="Also what each project had.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the last sequence into FILE.svg or FILE.html.")
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
 def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
-        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool, single: bool,
+        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool,
+        picture: Path | None, single: bool,
         output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
@@ -57,6 +60,8 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     span = None if trace.exists() else span_of(str(trace))
     if save is not None and span is None:
         raise click.UsageError("--save goes with --trace last-week and the like.")
+    if picture is not None and picture.suffix not in (".svg", ".html"):
+        raise click.UsageError("--picture takes a file that ends in .svg or .html.")
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
@@ -71,6 +76,8 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     mean = found.mean
+    if picture is not None:
+        _draw(found.history, picture, f"{trace.name}, policy {policy}")
     if output in ("json", "yaml"):
         data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
         data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
@@ -106,7 +113,6 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
 
 def _ran_here(seconds: int, save: "Path | None") -> "Workload":
     """What the cluster has run of what was submitted in so many seconds, told by its server."""
-    from jarvis.core.errors import InvalidValue
     from jarvis.core.resources import parse_resources
     from jarvis.sdk.client import Client
     from jarvis.sim.traces.history import equal_nodes, lines, workload_of
@@ -120,11 +126,23 @@ def _ran_here(seconds: int, save: "Path | None") -> "Workload":
             page = client.connection.get("/history", submitted_after=f"{begin:.3f}", cursor=cursor)
             rows, cursor = rows + page["items"], page["next"]
     if save is not None:
-        try:
-            save.write_text("".join(lines(rows, nodes)), encoding="utf-8")
-        except OSError as error:
-            raise InvalidValue("save", str(save), f"a file that can be written ({error.strerror})") from None
+        _write("save", save, "".join(lines(rows, nodes)))
     return workload_of(rows, nodes)
+
+
+def _draw(history: "History", picture: Path, title: str) -> None:
+    from jarvis.sim.traces.picture import html, svg
+
+    _write("picture", picture, (svg if picture.suffix == ".svg" else html)(history, title))
+
+
+def _write(field: str, path: Path, text: str) -> None:
+    from jarvis.core.errors import InvalidValue
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidValue(field, str(path), f"a file that can be written ({error.strerror})") from None
 
 
 def _print_shares(found: "list[Share]") -> None:

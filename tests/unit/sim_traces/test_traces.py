@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,8 @@ from jarvis.cli.sim import sim
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.formats import read
-from jarvis.sim.traces.replay import Replay, Workers
+from jarvis.sim.traces.picture import svg
+from jarvis.sim.traces.replay import History, Ran, Replay, Workers
 from jarvis.sim.traces.report import figures, shares
 from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 from jarvis.sim.traces.tally import Tally
@@ -293,3 +295,45 @@ def test_the_command_tells_of_preemptions_and_projects(tmp_path: Path) -> None:
     data = json.loads(CliRunner().invoke(sim, [*command, "-o", "json"]).output)
     assert data["mean"]["preemptions"] == 1
     assert [one["project"] for one in data["projects"]] == ["g4"]
+
+
+def test_a_picture_of_a_replay(tmp_path: Path) -> None:
+    path = swf(tmp_path, *(row(n, n * 5, 10 + n * 13 % 900, 1 + n % 4) for n in range(1, 40)))
+    for name in ("it.svg", "it.html"):
+        drawn = tmp_path / name
+        told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--picture", str(drawn)])
+        assert told.exit_code == 0, told.output
+        text = drawn.read_text(encoding="utf-8")
+        tree = ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+        words = " ".join(tree.itertext())
+        for expected in (
+            "small.swf, policy fifo",
+            "in use",
+            "tasks that wait",
+            "waited at most so long",
+            "g4",
+            "39 tasks",
+        ):
+            assert expected in words
+        (area, _) = tree.iter("{http://www.w3.org/2000/svg}polygon")
+        heights = [float(point.partition(",")[2]) for point in area.attrib["points"].split()]
+        assert all(50.0 <= y <= 210.0 for y in heights), "within the chart"
+    assert "--picture takes" in CliRunner().invoke(sim, ["--trace", str(path), "--picture", "it.png"]).output
+
+
+def test_a_picture_of_nothing() -> None:
+    assert "nothing ran" in svg(History(), "empty")
+
+
+def test_what_is_drawn_is_what_was_so() -> None:
+    """Half in use for the first half of the time, all of it after."""
+    history = History(ran=[Ran(Recorded(1, 0.0, 1.0, None, {"cpu": 1000}), 0.0, 1.0, 1)], capacity={"cpu": 1000})
+    for at, used in ((0.0, 500), (50.0, 500), (100.0, 0)):
+        history.tally.comes_to(at)
+        history.tally.capacity = {"cpu": 1000}
+        history.tally.begins("p", {"cpu": used})
+        history.tally.note()
+    text = svg(history, "t")
+    points = text.split('points="')[1].split('"')[0].split()[1:-1]
+    assert points[0].endswith(",130.0")
+    assert points[-1].endswith(",50.0")
