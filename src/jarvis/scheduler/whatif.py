@@ -279,7 +279,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
-    from jarvis.scheduler.preempted import would_preempt
+    from jarvis.scheduler.preempted import protected, would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -304,6 +304,8 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
     preempts = would_preempt(cluster, policy, task, now)
     if preempts is not None:
         reasons.insert(0, preempts)
+    elif (spared := protected(cluster, policy, task, now)) is not None:
+        reasons.append(spared)
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,

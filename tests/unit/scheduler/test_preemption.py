@@ -449,3 +449,35 @@ def test_plan_says_who_would_stop() -> None:
     case.expect(low, "running")
     said = plan_task(case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 4000}), ("p", "u"), case.now)
     assert said["reasons"][0]["reason"] == "Resources"
+
+
+def test_why_names_whom_it_would_stop_if_they_were_not_left_alone() -> None:
+    """Two that may not be stopped now, each for its own reason; and nothing is said of what nobody may stop."""
+    case = case_of()
+    case.node(cpus=4)
+    often, new = case.submit(cpus=2), case.submit(cpus=2)
+    case.started(often)
+    case.now += 100
+    case.started(new)
+    case.cluster.elements[ElementKey(often)].preemptions = 2
+    case.now += 20
+    urgent = case.submit(cpus=4, priority=500)
+    assert not case.stops()
+    told = why(case.cluster, ElementKey(urgent), case.now, case.policy)
+    assert told is not None
+    said = {reason["reason"]: reason["text"] for reason in told["reasons"]}
+    assert said["VictimsProtected"] == (
+        f"on n1 task {often} was preempted 2 times, as often as may be, task {new} is left alone for 40 s more after its start"
+    )
+    planned = plan_task(case.cluster, case.policy, case.cluster.tasks[urgent].spec, ("p", "u"), case.now)
+    assert "VictimsProtected" in [reason["reason"] for reason in planned["reasons"]]
+    for spec in ({"priority": 0}, {"priority": 500, "cpus": 5}):
+        other = why(case.cluster, ElementKey(case.submit(**{"cpus": 4, **spec})), case.now, case.policy)
+        assert other is not None
+        assert "VictimsProtected" not in [reason["reason"] for reason in other["reasons"]]
+    case.cluster.elements[ElementKey(often)].preemptions = 1
+    case.wait(41)
+    told = why(case.cluster, ElementKey(urgent), case.now, case.policy)
+    assert told is not None
+    assert told["reason"] == "WaitingForPreempted", "now they stop"
+    assert "VictimsProtected" not in [reason["reason"] for reason in told["reasons"]]
