@@ -90,16 +90,14 @@ def agent_command(settings: Settings, directory: Path, url: str) -> list[str]:
         command += ["--url", url, "--token-file", str(state_dir / "node.token"), "--server-file", str(state_dir)]
     else:
         command += ["--credentials", str(state_dir / CREDENTIALS)]
-    if worker.name:
-        command += ["--name", worker.name]
-    if worker.cpus is not None:
-        command += ["--cpus", str(worker.cpus)]
-    if worker.memory is not None:
-        command += ["--memory", str(worker.memory)]
-    if worker.gpus is not None:
-        command += ["--gpus", str(worker.gpus)]
-    for name, value in worker.labels.items():
-        command += ["--label", f"{name}={value}"]
+    for option, value in (
+        ("--name", worker.name or None), ("--cpus", worker.cpus), ("--memory", worker.memory), ("--gpus", worker.gpus),
+        ("--gpu-memory", ",".join(map(str, worker.gpu_memory)) or None),
+    ):  # fmt: skip
+        if value is not None:
+            command += [option, str(value)]
+    for name, text in worker.labels.items():
+        command += ["--label", f"{name}={text}"]
     for taint in worker.taints:
         command += ["--taint", taint]
     if worker.proxy:

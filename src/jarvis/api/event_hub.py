@@ -49,7 +49,8 @@ class EventHub:
         """``poll_s``: how often to look for events that no message brought, where messages can be lost."""
         self._bus, self._store, self._poll_s = bus, store, poll_s
         self._seen = 0
-        self._waiting: dict[int, set[asyncio.Event]] = {}
+        self._waiting: dict[int, dict[asyncio.Event, frozenset[str]]] = {}
+        """Who waits for something to happen to it, and for which kinds of events; empty: for any."""
         self._readers: dict[tuple[str, str], Place] = {}
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
@@ -96,8 +97,9 @@ class EventHub:
     def _spread(self, batch: list[Event]) -> None:
         self._seen = max(self._seen, batch[-1].seq)
         for event in batch:
-            for waiter in self._waiting.get(event.task, ()):
-                waiter.set()
+            for waiter, kinds in self._waiting.get(event.task, {}).items():
+                if not kinds or event.kind in kinds:
+                    waiter.set()
         if self._readers:
             ended = {event.task for event in batch if event.index == SOLO and event.kind in _ENDS}
             for place in self._readers.values():
@@ -120,17 +122,18 @@ class EventHub:
                 del self._readers[user, name]
 
     @contextlib.contextmanager
-    def waiting(self, task: int) -> Iterator[asyncio.Event]:
-        """An asyncio.Event set whenever something happened to the task; look at the store after entering, too."""
+    def waiting(self, ident: int, kinds: frozenset[str] = frozenset()) -> Iterator[asyncio.Event]:
+        """An asyncio.Event set whenever something happened to the task or workflow, or only what is among ``kinds``; look at
+        the store after entering, too."""
         waiter = asyncio.Event()
-        self._waiting.setdefault(task, set()).add(waiter)
+        self._waiting.setdefault(ident, {})[waiter] = kinds
         try:
             yield waiter
         finally:
-            waiters = self._waiting[task]
-            waiters.discard(waiter)
+            waiters = self._waiting[ident]
+            del waiters[waiter]
             if not waiters:
-                del self._waiting[task]
+                del self._waiting[ident]
 
     async def follow(self, after: int, idle_s: float) -> AsyncIterator[list[Event]]:
         """All events above ``after``, without gap or repeat: the store's, then the bus's. Empty lists mark idling."""

@@ -41,6 +41,7 @@ def join_line(client: Client, options: dict[str, Any]) -> str:
 @click.option("--cpus", type=float, help="CPUs that tasks may use; default: all.")
 @click.option("--memory", help="Memory that tasks may use, like 16G; default: all.")
 @click.option("--gpus", type=float, help="GPUs that tasks may use; default: all.")
+@click.option("--gpu-memory", metavar="SIZE,…", help="Of each GPU, or one size for all, like 24Gi; default: all.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label that tasks may ask for.")
 @click.option("--taint", "taints", multiple=True, help="Only tasks that tolerate it come here.")
 @click.option("--watch", multiple=True, metavar="DIR", help="Directory below which schedules may wait for files.")
@@ -48,8 +49,8 @@ def join_line(client: Client, options: dict[str, Any]) -> str:
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for a service manager.")
 def join(
     urls: tuple[str, ...], token: str | None, pin: str | None, name: str | None, cpus: float | None, memory: str | None,
-    gpus: float | None, labels: tuple[str, ...], taints: tuple[str, ...], watch: tuple[str, ...], no_start: bool,
-    foreground: bool,
+    gpus: float | None, gpu_memory: str | None, labels: tuple[str, ...], taints: tuple[str, ...], watch: tuple[str, ...],
+    no_start: bool, foreground: bool,
 ) -> None:  # fmt: skip
     """Make this machine a node of the cluster at URL (several, if it has several servers; or a domain, whose SRV records
     _jarvis._tcp name them).
@@ -75,7 +76,7 @@ def join(
         raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
     name = name or socket.gethostname()
     given = {
-        "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "taints": list(taints),
+        "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "gpu_memory": gpu_memory, "taints": list(taints),
         "watch": list(watch),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip

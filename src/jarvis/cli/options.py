@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 _NOT_YET = {
-    "gpu_mem": ("--gpu-mem",), "notify": ("--notify",),
+    "notify": ("--notify",),
 }  # fmt: skip
 
 
@@ -110,7 +110,13 @@ def _size_options() -> list[Callable[[Any], Any]]:
     return [
         click.option("-c", "--cpus", type=float, help="CPUs, also fractions.", metavar="N"),
         click.option("--mem", help="Memory, like 512M or 4G; a bare number is MiB, as in Slurm.", metavar="SIZE"),
-        click.option("--gpus", help="GPUs.", metavar="N"),
+        click.option("--gpus", help="GPUs, also a fraction of one; of a type, as its label says.", metavar="[TYPE:]N"),
+        click.option("--gres", help="As Slurm spells --gpus.", metavar="gpu[:TYPE][:N]"),
+        click.option(
+            "--gpu-mem",
+            metavar="SIZE",
+            help="Memory on a GPU that is shared with others; with whole --gpus, what each must have. A bare number is MiB.",
+        ),
         click.option(
             "-N",
             "--nodes",
@@ -152,9 +158,10 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
     if given.get("after"):
         fields["after"] = [part.strip() for part in given["after"].split(",")]
+    lists = {**given, "constraints": [*(given.get("constraints") or ()), *_gpu_type(given)]}
     for name in ("constraints", "tolerations", "mounts", "keys", "near", "apart", "prefer"):
-        if given.get(name):
-            fields[name] = list(given[name])
+        if lists.get(name):
+            fields[name] = list(lists[name])
     if given.get("licenses"):
         fields["licenses"] = _licenses(given["licenses"])
     fields |= _pulls(given)
@@ -213,10 +220,33 @@ def _in_container(given: dict[str, Any], export: str, environ: dict[str, str], d
 def _resources(given: dict[str, Any]) -> dict[str, Any]:
     resources: dict[str, Any] = {"cpu": 1 if given.get("cpus") is None else given["cpus"]}
     if given.get("mem"):
-        resources["memory"] = f"{given['mem']}Mi" if given["mem"].isdigit() else _binary(given["mem"])
+        resources["memory"] = _binary(given["mem"])
     if given.get("gpus"):
         resources["gpu"] = given["gpus"].rpartition(":")[2]
+    elif given.get("gres"):
+        resources["gpu"] = _gres(given["gres"])[1]
+    if given.get("gpu_mem"):
+        resources["gpu_memory"] = _binary(given["gpu_mem"])
     return resources
+
+
+def _gpu_type(given: dict[str, Any]) -> list[str]:
+    """The constraint of ``--gpus TYPE:N`` or ``--gres gpu:TYPE:N``, if a type is said."""
+    kind = given["gpus"].rpartition(":")[0] if given.get("gpus") else _gres(given.get("gres") or "gpu")[0]
+    return [f"gpu.type={kind}"] if kind else []
+
+
+def _gres(text: str) -> tuple[str, str]:
+    """(type, count) of Slurm's ``gpu[:TYPE][:N]``."""
+    name, _, rest = text.partition(":")
+    if name != "gpu" or "," in rest:
+        raise click.UsageError(
+            f"--gres {text}: expected gpu, gpu:N or gpu:TYPE:N; other resources have flags of their own"
+        )
+    kind, colon, count = rest.rpartition(":")
+    if not colon and rest and not rest.isdigit():
+        kind, count = rest, "1"
+    return kind, count or "1"
 
 
 def _licenses(given: str) -> dict[str, int]:
@@ -233,7 +263,9 @@ def _licenses(given: str) -> dict[str, int]:
 
 
 def _binary(text: str) -> str:
-    """Slurm's 4G means 4 GiB."""
+    """Slurm's 4G means 4 GiB, and its 4 is MiB."""
+    if text.isdigit():
+        return f"{text}Mi"
     return text + "i" if text[-1:].upper() in "KMGT" else text
 
 

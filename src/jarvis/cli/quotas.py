@@ -23,6 +23,7 @@ def quota() -> None:
 @click.option("-c", "--cpus", help="Cpus on nodes at once.")
 @click.option("--mem", help="Memory on nodes at once, like 64G.")
 @click.option("--gpus", help="GPUs on nodes at once.")
+@click.option("--gpu-mem", help="GPU memory that is asked for by size, on nodes at once.")
 @click.option("--resource", multiple=True, metavar="NAME=AMOUNT", help="Of any other resource.")
 @click.option("--guaranteed-cpus", help="Cpus that the project is sure to get; others may borrow what it does not use.")
 @click.option("--guaranteed-mem", help="Memory likewise.")
@@ -30,10 +31,12 @@ def quota() -> None:
 @click.option("--running", type=click.IntRange(0), help="Elements on nodes at once.")
 @click.option("--tasks", type=click.IntRange(0), help="Tasks that have not ended; more are refused.")
 @click.option("--weight", type=float, help="Of the project among projects.")
-def set_(project: str, user: str, cpus: str | None, mem: str | None, gpus: str | None, resource: tuple[str, ...],
-         running: int | None, tasks: int | None, weight: float | None, **guaranteed: str | None) -> None:  # fmt: skip
+def set_(project: str, user: str, cpus: str | None, mem: str | None, gpus: str | None, gpu_mem: str | None,
+         resource: tuple[str, ...], running: int | None, tasks: int | None, weight: float | None,
+         **guaranteed: str | None) -> None:  # fmt: skip
     """Set the quota as a whole: what is not named has no limit. What runs goes on."""
-    named = {"cpu": cpus, "memory": mem, "gpu": gpus} | {name: amount for name, _, amount in map(_pair, resource)}
+    named = {"cpu": cpus, "memory": mem, "gpu": gpus, "gpu_memory": gpu_mem}
+    named |= {name: amount for name, _, amount in map(_pair, resource)}
     sure = {name: guaranteed[f"guaranteed_{option}"] for name, option in GUARANTEES.items()}
     body: dict[str, Any] = {"resources": {name: amount for name, amount in named.items() if amount is not None}}
     body |= {"guaranteed": {name: amount for name, amount in sure.items() if amount is not None}}

@@ -243,18 +243,21 @@ def wait(ids: tuple[str, ...], timeout: float | None, exit_code: bool, quiet: bo
 @click.option(
     "--record", type=click.Path(path_type=Path, exists=True, file_okay=False), help="With --at: a copy of the record."
 )
+@click.option("--history", is_flag=True, help="How the reasons changed until now.")
 @format_option
-def why(ident: str, at: str | None, record: Path | None, output: str) -> None:
+def why(ident: str, at: str | None, record: Path | None, history: bool, output: str) -> None:
     """Say why a task waits: every reason at once, and each node's."""
     if record is not None and at is None:
         raise click.UsageError("--record says where to look for what was at an instant: name it with --at")
+    if history and at is not None:
+        raise click.UsageError("--history goes until now: leave out --at")
     if at is not None:
         from jarvis.cli.replay import why_then
 
         answer = why_then(ident, at, record)
     else:
         with Client() as client:
-            answer = client.connection.get(f"/tasks/{ident}/why")
+            answer = client.connection.get(f"/tasks/{ident}/why", history="true" if history else None)
     if output in ("json", "yaml"):
         print_data(answer, output)
         return
@@ -264,6 +267,9 @@ def why(ident: str, at: str | None, record: Path | None, output: str) -> None:
     rows = [(n["node"], n["reason"], n["text"]) for n in answer.get("nodes", ())]
     if rows:
         print_table(("NODE", "REASON", "WHY"), rows)
+    if history:
+        waited = [(local_time(w["since"]), w["state"], " ".join(w["reasons"]), w["text"]) for w in answer["history"]]
+        print_table(("SINCE", "STATE", "REASONS", "WHY"), waited)
 
 
 def _outlook(answer: dict[str, Any]) -> list[str]:

@@ -21,8 +21,19 @@ def _bytes(value: object) -> int:
         raise ValueError(error.hint) from None
 
 
+def _byte_list(value: object) -> tuple[int, ...]:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return tuple(_bytes(part.strip() if isinstance(part, str) else part) for whole in parts for part in _split(whole))
+
+
+def _split(value: object) -> list[object]:
+    return [*value.split(",")] if isinstance(value, str) else [value]
+
+
 Size = Annotated[int, BeforeValidator(_bytes)]
 """Bytes, also written like 512Mi or 4G."""
+Sizes = Annotated[tuple[int, ...], BeforeValidator(_byte_list)]
+"""Several, as a list or with commas between."""
 
 
 def _check_absolute(name: str, paths: tuple[str, ...]) -> None:
@@ -90,6 +101,8 @@ class WorkerSettings(_Section):
     cpus: float | None = Field(None, gt=0)
     memory: Size | None = Field(None, gt=0)
     gpus: float | None = Field(None, ge=0)
+    gpu_memory: Sizes = ()
+    """Of each GPU, or one size for all; default: what their drivers say."""
     labels: dict[str, str] = {}
     taints: tuple[str, ...] = ()
     health_check: str = ""
@@ -112,6 +125,14 @@ class WorkerSettings(_Section):
     @model_validator(mode="after")
     def _check_watch(self) -> "WorkerSettings":
         _check_absolute("worker.watch", self.watch)
+        return self
+
+    @model_validator(mode="after")
+    def _check_gpu_memory(self) -> "WorkerSettings":
+        if self.gpu_memory and not all(self.gpu_memory):
+            raise ValueError("worker.gpu_memory: every GPU has some")
+        if self.gpus and len(self.gpu_memory) > 1 and len(self.gpu_memory) != -(-self.gpus // 1):
+            raise ValueError(f"worker.gpu_memory: give one size, or one for each of the {self.gpus:g} GPUs")
         return self
 
 

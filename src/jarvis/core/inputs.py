@@ -46,6 +46,8 @@ class Hello(NodeMessage, tag="hello"):
     ordinal: int = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
     oldest: int = 1
+    gpu_memory: tuple[int, ...] = ()
+    """Bytes of each GPU, or one size for all, where that is known."""
 
 
 class Started(NodeMessage, tag="started"):

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
-from jarvis.core.resources import Resources
+from jarvis.core.gpus import could_hold
+from jarvis.core.resources import Resources, fits
 
 
 class NodeState(StrEnum):
@@ -51,6 +52,8 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     state: NodeState = NodeState.READY
     boot_id: str = ""
     resources: Resources = {}
+    gpu_memory: tuple[int, ...] = ()
+    """Bytes of each GPU, or one size for all; empty where that is not known, or ``resources`` tell it."""
     labels: dict[str, str] = {}
     taints: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
@@ -67,6 +70,10 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     version: str = ""
     health: dict[str, float] = {}
     """Last figures of the resource monitor: cpu_ratio, memory_used, disk_free, load1 …"""
+
+    def could_hold(self, need: Resources) -> bool:
+        """Whether it would fit if nothing ran there."""
+        return fits(need, self.resources) and could_hold(self.resources, self.gpu_memory, need)
 
     @property
     def schedulable(self) -> bool:

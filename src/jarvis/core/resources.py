@@ -33,6 +33,11 @@ def parse_bytes(value: object, field: str = "memory") -> int:
     return _bounded(round(float(number) * base ** _POWERS[unit.lower()]), field, value)
 
 
+def parse_byte_list(text: str, field: str = "gpu_memory") -> tuple[int, ...]:
+    """Sizes with commas between, like ``24Gi,8Gi``."""
+    return tuple(parse_bytes(int(part) if part.strip().isdigit() else part, field) for part in text.split(","))
+
+
 def parse_thousandths(value: object, field: str = "cpu") -> int:
     """Thousandths from ``2``, ``0.5``, ``"1000m"`` or ``"2"``; finer than a thousandth is refused."""
     if isinstance(value, str):

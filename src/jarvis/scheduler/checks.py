@@ -2,9 +2,10 @@
 
 from jarvis.core import invariants
 from jarvis.core import resources as vector
+from jarvis.core.gpus import room_of, without
 from jarvis.core.invariants import require
 from jarvis.core.states import State
-from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.task_queue import class_of
@@ -19,6 +20,7 @@ def check_cluster(cluster: Cluster) -> None:
         invariants.check_node(view.node, view.used, holding)
         ahead = sum(1 for placed in view.placed.values() if placed.ahead)
         require(ahead == sum(view.ahead.values()), f"node {view.node.name}: {ahead} ahead, counted {view.ahead}")
+        _check_gpus(view)
         expected = {number for number, placed in view.placed.items() if not (placed.ahead or placed.begun)}
         require(expected == set(view.expected), f"node {view.node.name}: {expected} are to begin, not {view.expected}")
         for number, placed in view.placed.items():
@@ -38,6 +40,15 @@ def check_cluster(cluster: Cluster) -> None:
     _check_ledger(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
+
+
+def _check_gpus(view: NodeView) -> None:
+    """No GPU is given away twice, neither by fraction nor by memory; what is taken is what those who are placed have."""
+    shares = sorted(share for placed in view.placed.values() for share in placed.shares)
+    require(shares == sorted(view.shares), f"node {view.node.name}: GPUs {shares} are given, counted {view.shares}")
+    room = without(room_of(view.node.resources, view.node.gpu_memory), shares)
+    require(view.gpus == room, f"node {view.node.name}: its GPUs have {room} free, counted {view.gpus}")
+    require(min((*room.parts, *room.memory), default=0) >= 0, f"node {view.node.name}: its GPUs have {room} free")
 
 
 def _check_ledger(cluster: Cluster) -> None:

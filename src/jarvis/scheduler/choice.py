@@ -9,9 +9,9 @@ from heapq import heappop, heappush, heapreplace, merge
 from itertools import islice
 from typing import NamedTuple
 
-from jarvis.core.gpus import pick
+from jarvis.core.gpus import Room, pick, without
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources, fits, subtract
+from jarvis.core.resources import Resources, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
@@ -68,7 +68,7 @@ class Choice:
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
         self.allowed: dict[tuple[int, PlacementClass], int] = {}
-        self.gpus: dict[int, tuple[int, ...]] = {}
+        self.gpus: dict[int, Room] = {}
         self.scores: dict[int, float] = {}
         """What the balancers that look at use alone say of a node that this cycle has not changed since."""
         self.turns: dict[int, int] = {}
@@ -281,7 +281,7 @@ class Choice:
             slots = min((capacity.get(n, 0) // a for n, a in placement_class.resources if a), default=1)
             seconds = self.ahead_seconds * max(slots, 1)
             allowed = min(self.ahead_most, int(seconds / max(self.cluster.estimates[placement_class], 1e-6)))
-            if not fits(placement_class.need, capacity):
+            if not view.node.could_hold(placement_class.need):
                 allowed = 0
             self.allowed[at] = allowed
         return allowed
@@ -308,15 +308,20 @@ class Choice:
         used = self.used.get(node) or view.used
         if pool.balancer not in EXACT:
             return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
+        room = self.gpus_of(node)
+        free = after = room.useful
+        if pool.gpu:
+            after = without(room, pick(room, pool.gpu) or ()).useful
         return Candidate(
-            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, self.gpus_of(node),
-            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost,
+            node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, free,
+            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost, after,
         )  # fmt: skip
 
-    def gpus_of(self, node: int) -> tuple[int, ...]:
+    def gpus_of(self, node: int) -> Room:
+        """What is free on each of its GPUs, as the cycle stands."""
         gpus = self.gpus.get(node)
         if gpus is None:
-            gpus = self.gpus[node] = self.nodes[node].gpus_free
+            gpus = self.gpus[node] = self.nodes[node].gpus
         return gpus
 
     # ------------------------------------------------------------ what the cycle has placed
@@ -333,10 +338,8 @@ class Choice:
             for name, amount in need.items():
                 used[name] = used.get(name, 0) + amount
             if pool.gpu:
-                free = list(self.gpus_of(node))
-                for index, amount in pick(free, pool.gpu) or ():
-                    free[index] -= amount
-                self.gpus[node] = tuple(free)
+                room = self.gpus_of(node)
+                self.gpus[node] = without(room, pick(room, pool.gpu) or ())
             if until != NEVER:
                 insort(self.placed.setdefault(node, []), (until, need), key=_when)
             if node in self.horizons:
@@ -353,7 +356,7 @@ class Choice:
     # ------------------------------------------------------------ reservations
 
     def ever_fits(self, pool: Pool) -> bool:
-        large = (fits(pool.need, self.nodes[n].node.resources) for n in pool.group.members)
+        large = (self.nodes[n].node.could_hold(pool.need) for n in pool.group.members)
         return sum(islice(filter(None, large), pool.nodes)) == pool.nodes
 
     def reserve(
@@ -401,8 +404,9 @@ class Choice:
 
     def keep(self, node: int, need: Resources, seconds: float) -> None:
         """Nobody else is given this room on the node, from now on; where GPUs are among it, none of its GPUs."""
-        if "gpu" in need:
-            need = {**need, "gpu": self.nodes[node].node.resources.get("gpu", 0)}
+        if "gpu" in need or "gpu_memory" in need:
+            has = self.nodes[node].node.resources
+            need = need | {name: has[name] for name in ("gpu", "gpu_memory") if name in has}
         self._horizon(node).take(need, self.now, self.now + seconds)
         self.kept.setdefault(node, []).append(need)
         self._refused.clear()
@@ -434,7 +438,7 @@ class Choice:
 
     def large(self, pool: Pool) -> list[int]:
         """The nodes on which it would fit if they were empty of all but those that it keeps near to or apart from."""
-        large = sorted(n for n in pool.group.members if fits(pool.need, self.nodes[n].node.resources))
+        large = sorted(n for n in pool.group.members if self.nodes[n].node.could_hold(pool.need))
         return [node for node in large if self.suits(pool, node)] if pool.affine else large
 
     def suits(self, pool: Pool, node: int) -> bool:

@@ -15,13 +15,14 @@ import msgspec
 from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt, Usage
 from jarvis.core.booking import Booking
-from jarvis.core.gpus import Share, devices, pick
+from jarvis.core.gpus import Room, Share, ask_of, pick, room_of, without
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
+from jarvis.scheduler.history import History
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
@@ -88,7 +89,10 @@ class NodeView:
     """As many must have arrived, and since when."""
     ends: list[tuple[float, int]] = field(default_factory=list)
     """(expected end, number) of what has one, ascending."""
-    gpus_taken: dict[int, int] = field(default_factory=dict)
+    shares: list[Share] = field(default_factory=list)
+    """What is thought to be taken of its GPUs."""
+    _gpus: tuple[Resources, Room] | None = None
+    """What is free on each while ``shares`` are taken of these resources; None: not known."""
     closed: str = ""
     """Why it takes no work for a time: it is under maintenance."""
 
@@ -102,13 +106,12 @@ class NodeView:
         )  # fmt: skip
 
     @property
-    def gpus_free(self) -> tuple[int, ...]:
-        """Thousandths free of each GPU."""
-        free = devices(self.node.resources.get("gpu", 0))
-        for index, amount in self.gpus_taken.items():
-            if index < len(free):
-                free[index] -= amount
-        return tuple(free)
+    def gpus(self) -> Room:
+        """What is free on each GPU."""
+        if self._gpus is None or self._gpus[0] is not self.node.resources:
+            whole = room_of(self.node.resources, self.node.gpu_memory)
+            self._gpus = self.node.resources, without(whole, self.shares)
+        return self._gpus[1]
 
     @property
     def free(self) -> Resources:
@@ -126,18 +129,20 @@ class NodeView:
 
     def _take_room(self, number: int, placed: Placed) -> None:
         self.used = vector.add(self.used, placed.need)
-        if "gpu" in placed.need:
-            placed.shares = pick(self.gpus_free, placed.need["gpu"]) or ()
-            for index, amount in placed.shares:
-                self.gpus_taken[index] = self.gpus_taken.get(index, 0) + amount
+        if "gpu" in placed.need or "gpu_memory" in placed.need:
+            ask = ask_of(placed.need)
+            placed.shares = (ask and pick(self.gpus, ask)) or ()
+            self.shares += placed.shares
+            self._gpus = None
         if not placed.begun:
             self.expected[number] = placed
 
     def _give_room(self, placed: Placed) -> None:
         self.used = vector.subtract(self.used, placed.need)
-        for index, amount in placed.shares:
-            self.gpus_taken[index] -= amount
-        placed.shares = ()
+        if placed.shares:
+            for share in placed.shares:
+                self.shares.remove(share)
+            placed.shares, self._gpus = (), None
 
     def begin(self, number: int) -> None:
         """The node started it: it comes before whatever was thought to start and has not. While there is still no room, it
@@ -272,6 +277,8 @@ class Cluster:
     """Of elements that were queued again while ranks change: the one that counts."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
+    history: History = field(default_factory=History)
+    """How reasons for waiting changed."""
     victims_looked_at: float = 0.0
     """When it was last asked whom what waits could preempt."""
 

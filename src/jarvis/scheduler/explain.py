@@ -6,7 +6,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
+from jarvis.core.gpus import room_of
 from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
 from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
@@ -40,9 +42,9 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     if state is None:
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
-    if policy is not None and reasons and state is State.QUEUED and key not in cluster.claims:
-        spared = preempted.protected(cluster, policy, _alone(task), now)
-        reasons += [] if spared is None else [spared]
+    if reasons and policy is not None and state is State.QUEUED and key not in cluster.claims:
+        barred = preempted.barred(cluster, policy, task, now)
+        reasons += [] if barred is None else [barred]
     told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
@@ -51,11 +53,12 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         "summary": f"task {key} is {state}: {summary}",
         "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
         "nodes": nodes,
+        "history": cluster.history.of(task) if state is State.QUEUED else [],
     } | told  # fmt: skip
 
 
 def _expectations(cluster: Cluster, task: Task, position: int, now: float, policy: "Policy") -> dict[str, Any]:
-    asked = _alone(task)
+    asked = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
     ahead = _first_of(cluster, task, position)
     earliest, latest = whatif.expected(cluster, policy, asked, ahead, now)
     return {
@@ -67,10 +70,6 @@ def _expectations(cluster: Cluster, task: Task, position: int, now: float, polic
             "latest_s": None if latest is None else round(latest - now, 3),
         },
     }  # fmt: skip
-
-
-def _alone(task: Task) -> Task:
-    return whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
 
 
 def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
@@ -183,7 +182,7 @@ def _on_node(
     asked = (
         refused(view) if cluster.bookings else None,
         refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None,
-        None if any(r.word == "NeverFits" for r in found) else room_reason(placement_class.need, view.free),
+        None if any(r.word == "NeverFits" for r in found) else room_reason(placement_class.need, view.free, view.gpus),
     )
     yield from (reason for reason in asked if reason is not None)
 
@@ -221,6 +220,13 @@ def _ahead(cluster: Cluster, task: Task, position: int) -> int:
     return count
 
 
+def _largest(node: Node, name: str) -> int:
+    """How much of a resource one task may have there: of GPU memory, what one GPU has."""
+    if name == "gpu_memory":
+        return max(room_of(node.resources, node.gpu_memory).sizes, default=0)
+    return node.resources.get(name, 0)
+
+
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
     are not; None when it can be met."""
@@ -239,7 +245,7 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     if able or spec.nodes > len(cluster.nodes):
         return TooFewNodes(spec.nodes, able, len(cluster.nodes))
     for name, wanted in placement_class.resources:
-        largest = max(view.node.resources.get(name, 0) for view in cluster.nodes.values())
+        largest = max(_largest(view.node, name) for view in cluster.nodes.values())
         if wanted > largest:
             best = best or NeverFits(name, format_amount(name, wanted), format_amount(name, largest))
     return best

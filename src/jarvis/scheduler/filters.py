@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jarvis.core import resources as vector
+from jarvis.core.gpus import NO_ROOM, WHOLE, Ask, Room, ask_of, could_hold, pick, room_of
 from jarvis.core.node import NodeState
 from jarvis.core.resources import Resources, format_amount
 from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, Constraint, Preference
@@ -79,10 +80,20 @@ def _taints(view: "NodeView", tolerations: tuple[str, ...]) -> Reason | None:
 def _capacity(view: "NodeView", need: Resources) -> Reason | None:
     short = vector.shortages(need, view.node.resources)
     if not short:
-        return None
+        return _gpu_capacity(view, need)
     name = min(short)
     wanted, have = format_amount(name, need[name]), format_amount(name, view.node.resources.get(name, 0))
     return Reason("NeverFits", f"has {have} {name} in all, wanted {wanted}")
+
+
+def _gpu_capacity(view: "NodeView", need: Resources) -> Reason | None:
+    """Its GPUs have enough memory together: have they one by one?"""
+    node = view.node
+    if could_hold(node.resources, node.gpu_memory, need):
+        return None
+    sizes, wanted = room_of(node.resources, node.gpu_memory).sizes, need["gpu_memory"]
+    have = ", ".join(f"GPU {at} has {format_amount('gpu_memory', size)}" for at, size in enumerate(sizes))
+    return Reason("NeverFits", f"{have or 'it has no GPU'}, wanted {format_amount('gpu_memory', wanted)} on one")
 
 
 def unsuitable(
@@ -124,13 +135,30 @@ def eligible_reason(view: "NodeView", placement_class: PlacementClass) -> Reason
     return _node_available(view) or static_reason(view, placement_class)
 
 
-def room_reason(need: Resources, free: Resources) -> Reason | None:
-    """Why it does not fit into what is free at the moment."""
+def room_reason(need: Resources, free: Resources, gpus: Room = NO_ROOM) -> Reason | None:
+    """Why it does not fit into what is free at the moment, of GPUs one by one."""
     short = vector.shortages(need, free)
-    if not short:
+    ask = ask_of(need)
+    lacking = ask is not None and pick(gpus, ask) is None
+    if not (short or lacking):
         return None
     parts = [
         f"{format_amount(name, max(0, free.get(name, 0)))} of {format_amount(name, need[name])} {name} free"
-        for name in sorted(short)
-    ]
+        for name in sorted(short) if name != "gpu_memory"
+    ]  # fmt: skip
+    if lacking and ask is not None and (ask.memory or "gpu" not in short):
+        parts.append(_gpu_by_gpu(ask, gpus))
     return Reason("Resources", ", ".join(parts))
+
+
+def _gpu_by_gpu(ask: Ask, gpus: Room) -> str:
+    """What each has left of what is asked: memory, a part of it, or both."""
+    wanted = [f"{format_amount('gpu', min(ask.part, WHOLE))} of one"] if ask.part else []
+    wanted += [f"{format_amount('gpu_memory', ask.memory)} on one"] if ask.memory else []
+    said = []
+    for at, (part, memory, size) in enumerate(zip(*gpus, strict=True)):
+        left = [format_amount("gpu", part)] if ask.part else []
+        if size and (ask.memory or memory < size * part // WHOLE):
+            left.append(f"{format_amount('gpu_memory', memory)} of {format_amount('gpu_memory', size)}")
+        said.append(f"GPU {at} has {' and '.join(left or ['0'])} free")
+    return f"{', '.join(said)}, wanted {' and '.join(wanted)}"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
-from jarvis.core.gpus import pick
 from jarvis.core.resources import Resources
 
 Balancer = Literal["least_loaded", "bin_pack", "spread", "round_robin", "random", "best_fit", "fgd", "gpu_fit"]
@@ -27,10 +26,12 @@ class Candidate(NamedTuple):
     need: Resources = {}
     """What is to be placed."""
     gpus: tuple[int, ...] = ()
-    """Thousandths free of each GPU, where the balancer looks at them (``EXACT``)."""
+    """Thousandths free of each GPU together with as much of its memory, where the balancer looks at them (``EXACT``)."""
     gpu_type: str = ""
     lost: Callable[[int, tuple[int, ...], str], float] = lambda cpu, gpus, kind: 0.0
     """Thousandths of free GPUs that a usual task could not use (``policy.fragmentation``)."""
+    gpus_after: tuple[int, ...] = ()
+    """As ``gpus``, if it were placed there."""
 
 
 def _share(candidate: Candidate) -> float:
@@ -88,10 +89,7 @@ def _growth(candidate: Candidate) -> float:
     than is lost."""
     cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
     before = candidate.lost(cpu, candidate.gpus, candidate.gpu_type)
-    free = list(candidate.gpus)
-    for index, amount in pick(candidate.gpus, candidate.need.get("gpu", 0)) or ():
-        free[index] -= amount
-    after = candidate.lost(cpu - candidate.need.get("cpu", 0), tuple(free), candidate.gpu_type)
+    after = candidate.lost(cpu - candidate.need.get("cpu", 0), candidate.gpus_after, candidate.gpu_type)
     return (after - before) / 1000
 
 

@@ -106,6 +106,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
     view.session, view.heard_at, view.hello, view.over = item.session, turn.now, hello.ordinal, None
     node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
     node.resources, node.taints, node.watch = hello.resources, hello.taints, hello.watch
+    node.gpu_memory = hello.gpu_memory
     node.labels = {**node.labels, **hello.labels}
     if node.state is not NodeState.READY:
         node.state = NodeState.READY

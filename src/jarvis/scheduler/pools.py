@@ -7,6 +7,7 @@ looked at and the nodes that changed, not with classes times nodes.
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from jarvis.core.gpus import ask_of
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
@@ -72,7 +73,7 @@ class Pool:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
         self.nodes, self.whole = placement_class.nodes, placement_class.whole
-        self.gpu = self.need.get("gpu", 0)
+        self.gpu = ask_of(self.need)
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
         self.wishes = bool(placement_class.affinities or placement_class.preferences)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
@@ -9,10 +10,12 @@ from jarvis.core.task import Task
 from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
-from jarvis.scheduler.filters import Reason
+from jarvis.scheduler.filters import Reason, eligible_reason
 from jarvis.scheduler.outcomes import PREEMPTED
-from jarvis.scheduler.policy.preemption import Claim, Preemption
-from jarvis.scheduler.victims import NAMED_MOST, named
+from jarvis.scheduler.policy.preemption import Claim, beats
+from jarvis.scheduler.preemption import NODES_MOST, level_in, shield, standing_of
+from jarvis.scheduler.task_queue import class_of
+from jarvis.scheduler.victims import named
 
 LOOKED_LONG_AGO = float("-inf")
 
@@ -40,41 +43,50 @@ def stopping_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
 
 def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
     """Whom a task that nobody submitted would have stopped, asked of the engine."""
-    claim = _would_claim(cluster, policy, task, now)
+    asked = whatif.question(cluster, [task])
+    asked.elements, asked.victims_looked_at = cluster.elements, LOOKED_LONG_AGO
+    claim = plan_cycle(asked, replace(policy, ahead_seconds=0.0), now, seed=cluster.last_seq).claims.get(
+        ElementKey(task.id)
+    )
     return None if claim is None else Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop"))
 
 
-def _would_claim(cluster: Cluster, policy: Policy, task: Task, now: float) -> Claim | None:
-    asked = whatif.question(cluster, [task])
-    asked.elements, asked.victims_looked_at, asked.claims = cluster.elements, LOOKED_LONG_AGO, {}
-    return plan_cycle(asked, replace(policy, ahead_seconds=0.0), now, seed=cluster.last_seq).claims.get(
-        ElementKey(task.id)
-    )
-
-
-def protected(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
-    """Whom it would have stopped if they were not left alone for the moment, or for good: they began just now, or were stopped
-    often enough. None where nothing can be stopped for it anyway, or something is."""
+def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
+    """Why a task that waits has nobody stopped although something of lower standing runs where it could; None where nothing does,
+    or all of that may be stopped and would not be enough. Nodes beyond those on which victims are sought do not count."""
     rules = policy.preemption
-    if rules is None or _would_claim(cluster, policy, task, now) is not None:
+    if rules is None:
         return None
-    unprotected = replace(policy, preemption=replace(rules, protect=0.0, times=1 << 30))
-    claim = _would_claim(cluster, unprotected, task, now)
-    if claim is None:
+    tiers = policy.queue_tiers
+    mine = standing_of(
+        tiers, task.spec, level_in(cluster, rules, task, cluster.attained.get(ElementKey(task.id), 0.0), now)
+    )
+    lower, shields = 0, dict[str, int]()
+    for key in _placed_where_it_could_be(cluster, task):
+        running, attempt = cluster.tasks[key.task], cluster.attempts[key]
+        other = running.spec
+        level = level_in(cluster, rules, running, cluster.had(running, attempt, now), now) if rules.attained else 0
+        if beats(rules, mine, standing_of(tiers, other, level)):
+            lower += 1
+            why = shield(rules, cluster.elements[key], attempt, other, now)
+            if why is not None:
+                shields[why] = shields.get(why, 0) + 1
+    if not lower or (task.spec.nodes == 1 and not shields):
         return None
-    said = [text for victim, _ in claim.victims if (text := _spared(cluster, rules, victim, now))]
-    where = cluster.nodes[claim.node].node.name
-    more = f" and {len(said) - NAMED_MOST} more" if len(said) > NAMED_MOST else ""
-    return Reason("VictimsProtected", f"on {where} " + ", ".join(said[:NAMED_MOST]) + more)
+    run = f"{lower} attempt{'s' if lower > 1 else ''} of lower standing on its nodes"
+    if task.spec.nodes > 1:
+        return Reason("PreemptsNobody", f"a task on several nodes has nobody stopped: it waits for {run}")
+    counts = ", ".join(f"{count} {why}" for why, count in sorted(shields.items()))
+    return Reason("PreemptsNobody", f"of {run} not all may be stopped: {counts}")
 
 
-def _spared(cluster: Cluster, rules: Preemption, victim: ElementKey, now: float) -> str:
-    """Why it is left alone; "" where it is not."""
-    element, attempt = cluster.elements[victim], cluster.attempts[victim]
-    left = rules.protect - (now - (attempt.started_at or attempt.assigned_at))
-    if element.preemptions >= rules.times:
-        return f"task {victim} was preempted {element.preemptions} times, as often as may be"
-    return f"task {victim} is left alone for {left:.0f} s more after its start" if left > 0 else ""
+def _placed_where_it_could_be(cluster: Cluster, task: Task) -> Iterator[ElementKey]:
+    placement_class = class_of(task.spec)
+    able = (view for view in cluster.nodes.values() if eligible_reason(view, placement_class) is None)
+    for view in islice(able, NODES_MOST):
+        for placed in view.placed.values():
+            if not placed.ahead:
+                yield placed.key
 
 
 def _said(cluster: Cluster, claim: Claim, many: str, one: str) -> str:

@@ -4,15 +4,16 @@ A claim keeps the room on its node until its victims have ended and what it is f
 alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
-from jarvis.core.gpus import pick
+from jarvis.core.attempt import Attempt
+from jarvis.core.gpus import NO_ROOM, pick, with_back
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
 from jarvis.core.states import State
-from jarvis.core.task import Task
+from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
@@ -156,12 +157,26 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
             look.changed(claim.node)
 
 
-def standing_of(cycle: "Cycle", task: Task, attained: float) -> Standing:
-    spec, rules = task.spec, cycle.policy.preemption
-    level = 0
-    if rules is not None and rules.attained:
-        level = level_at(cycle.cluster.order_of(spec.queue), attained, cycle.now - task.submitted_at)
-    return Standing(cycle.policy.queue_tiers.get(spec.queue, 0), spec.priority, level)
+def standing_of(tiers: Mapping[str, int], spec: TaskSpec, level: int = 0) -> Standing:
+    return Standing(tiers.get(spec.queue, 0), spec.priority, level)
+
+
+def level_in(cluster: Cluster, rules: Preemption | None, task: Task, attained: float, now: float) -> int:
+    """Of a task that has had so much; 0 where that does not count."""
+    if rules is None or not rules.attained:
+        return 0
+    return level_at(cluster.order_of(task.spec.queue), attained, now - task.submitted_at)
+
+
+def shield(rules: Preemption, element: Element, attempt: Attempt, spec: TaskSpec, now: float) -> str | None:
+    """Why what is on a node may not be stopped for anything more urgent; None if it may."""
+    if element.state not in _STOPPABLE or element.wish:
+        return "being stopped"
+    if element.preemptions >= rules.times:
+        return f"stopped {rules.times} times before"
+    if now - (attempt.started_at or attempt.assigned_at) < rules.protect:
+        return f"begun less than {rules.protect:g} s ago"
+    return None if may_stop(rules, spec) else "never to be stopped"
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
@@ -169,7 +184,7 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
     others leave."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
-    claimed = {key.task for key in plan.claims}
+    claimed, tiers, rules = {key.task for key in plan.claims}, cycle.policy.queue_tiers, cycle.policy.preemption
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
         if placement_class.nodes > 1:
@@ -183,7 +198,8 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
                     break
                 key = task.key_at(head.position)
                 if task.id not in claimed and key not in cycle.taken and head.entry is not None:
-                    standing = standing_of(cycle, task, cycle.cluster.attained.get(key, 0.0))
+                    had = cycle.cluster.attained.get(key, 0.0)
+                    standing = standing_of(tiers, task.spec, level_in(cycle.cluster, rules, task, had, cycle.now))
                     one = Preemptor(cycle.covers(task), standing, head.entry, key, task, head.position, pool)
                     found.setdefault(task.id, one)
                 head.skip_task()
@@ -319,17 +335,16 @@ class Look:
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
         attempt = self.cluster.attempts[key]
         had = self.cluster.had(task, attempt, self.cycle.now) if self.rules.attained else 0.0
-        standing = standing_of(self.cycle, task, had)
+        level = level_in(self.cluster, self.rules, task, had, self.cycle.now)
+        standing = standing_of(self.cycle.policy.queue_tiers, task.spec, level)
         candidate = Candidate(
             0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole
-        )
+        )  # fmt: skip
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
-        if element.state not in _STOPPABLE or element.wish or element.preemptions >= self.rules.times:
+        if shield(self.rules, element, attempt, task.spec, self.cycle.now) is not None:
             return None
         since = attempt.started_at or attempt.assigned_at
-        if self.cycle.now - since < self.rules.protect or not may_stop(self.rules, task.spec):
-            return None
         since = max(since, placed.saved_at or since) if attempt.started_at is not None else self.cycle.now
         weight = weight_of(self.cluster.order_of(task.spec.queue), task.spec)
         if self.rules.attained:
@@ -339,13 +354,15 @@ class Look:
 
 def _standings(cycle: "Cycle") -> set[Standing]:
     """Of all that runs."""
-    tasks, rules = cycle.cluster.tasks, cycle.policy.preemption
-    if rules is not None and rules.attained:
-        cluster = cycle.cluster
-        running = ((tasks[key.task], attempt) for key, attempt in cluster.attempts.items())
-        return {standing_of(cycle, task, cluster.had(task, attempt, cycle.now)) for task, attempt in running}
-    specs = [tasks[key.task].spec for key in cycle.cluster.attempts]
+    cluster, tasks, rules = cycle.cluster, cycle.cluster.tasks, cycle.policy.preemption
     tiers = cycle.policy.queue_tiers
+    if rules is not None and rules.attained:
+        running = ((tasks[key.task], attempt) for key, attempt in cluster.attempts.items())
+        return {
+            standing_of(tiers, t.spec, level_in(cluster, rules, t, cluster.had(t, attempt, cycle.now), cycle.now))
+            for t, attempt in running
+        }
+    specs = [tasks[key.task].spec for key in cluster.attempts]
     return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}
 
 
@@ -391,7 +408,7 @@ class Question:
     def __init__(self, look: Look, kind: Kind, node: int) -> None:
         self.look, self.kind = look, kind
         self.gpu = kind.pool.gpu
-        self.gpus = look.choice.gpus_of(node) if self.gpu else ()
+        self.gpus = look.choice.gpus_of(node) if self.gpu else NO_ROOM
         self.short = look.short(kind.pool, node)
         affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
@@ -405,7 +422,7 @@ class Question:
     def _helps(self, candidate: Candidate) -> bool:
         """Whether it has anything of what is missing; of GPUs, the wrong parts may be free."""
         need = candidate.need
-        return any(name in need for name, _ in self.short) or bool(self.gpu and "gpu" in need)
+        return any(name in need for name, _ in self.short) or bool(self.gpu and candidate.shares)
 
     def enough(self, victims: Sequence[Candidate]) -> bool:
         for name, less in self.short:
@@ -413,11 +430,8 @@ class Question:
                 return False
         if not self.gpu:
             return True
-        gpus = list(self.gpus)
-        for victim in victims:
-            for index, amount in victim.shares:
-                gpus[index] += amount
-        return pick(gpus, self.gpu) is not None
+        back = [share for victim in victims for share in victim.shares]
+        return pick(with_back(self.gpus, back), self.gpu) is not None
 
     def permitted(self, victims: Sequence[Candidate]) -> bool:
         """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""

@@ -178,6 +178,7 @@ def place(turn: Turn, policy: Policy) -> Plan:
     plan = plan_cycle(cluster, policy, turn.now, seed=cluster.last_seq)
     apply(turn, plan, policy.preemption)
     write_down(turn)
+    cluster.history.look(cluster, turn.now)
     return plan
 
 

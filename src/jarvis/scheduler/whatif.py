@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jarvis.core.gpus import pick
+from jarvis.core.gpus import Room, ask_of, pick
 from jarvis.core.ids import ElementKey
 from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
 from jarvis.core.states import State
@@ -207,17 +207,18 @@ def _most(views: list[NodeView], need: Resources, name: str) -> int:
     rest = {other: amount for other, amount in need.items() if other != name}
     most = 0
     for view in views:
-        free = view.free
-        if fits(rest, free) and (name == "gpu" or "gpu" not in rest or pick(view.gpus_free, rest["gpu"]) is not None):
-            most = max(most, _gpu_most(view) if name == "gpu" else free.get(name, 0))
+        free, room, ask = view.free, view.gpus, ask_of(rest)
+        if fits(rest, free) and (ask is None or pick(room, ask) is not None):
+            most = max(most, _gpu_most(room, name) if name in ("gpu", "gpu_memory") else free.get(name, 0))
     return min(most, need[name] - (1 if name in BYTE_NAMES else 1000))
 
 
-def _gpu_most(view: NodeView) -> int:
-    """Whole GPUs that nobody has, else the largest share."""
-    gpus = view.gpus_free
-    whole = 1000 * sum(amount == 1000 for amount in gpus)
-    return whole or max(gpus, default=0)
+def _gpu_most(room: Room, name: str) -> int:
+    """Whole GPUs that nobody has, else the largest share; of memory the most that one has."""
+    if name == "gpu_memory":
+        return max(room.memory, default=0)
+    whole = 1000 * sum(amount == 1000 for amount in room.useful)
+    return whole or max(room.parts, default=0)
 
 
 # ---------------------------------------------------------------- when
@@ -279,7 +280,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
-    from jarvis.scheduler.preempted import protected, would_preempt
+    from jarvis.scheduler.preempted import barred, would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -304,8 +305,8 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
     preempts = would_preempt(cluster, policy, task, now)
     if preempts is not None:
         reasons.insert(0, preempts)
-    elif (spared := protected(cluster, policy, task, now)) is not None:
-        reasons.append(spared)
+    elif (none := barred(cluster, policy, task, now)) is not None:
+        reasons.append(none)
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,

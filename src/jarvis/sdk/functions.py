@@ -48,11 +48,12 @@ _FIELDS = (
 
 
 def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
-    """The fields of a task from what ``Executor`` and ``@task`` take: cpus, mem, gpus, retries, retry_on, push, pull and more."""
+    """The fields of a task from what ``Executor`` and ``@task`` take: cpus, mem, gpus, gpu_mem, retries, retry_on, push, pull, and
+    more."""
     given = dict(options)
     spec: dict[str, Any] = {"name": name, "cwd": os.getcwd(), "function": {}}
     resources: dict[str, Any] = {"cpu": given.pop("cpus", 1)}
-    for option, resource in (("mem", "memory"), ("gpus", "gpu")):
+    for option, resource in (("mem", "memory"), ("gpus", "gpu"), ("gpu_mem", "gpu_memory")):
         if given.get(option) is not None:
             resources[resource] = given[option]
         given.pop(option, None)
@@ -69,7 +70,8 @@ def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
     unknown = set(given) - set(_FIELDS)
     if unknown:
         raise TypeError(
-            f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, retries, retry_on, push, pull, {', '.join(_FIELDS)}"
+            f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, gpu_mem, retries, retry_on, push, pull, "
+            f"{', '.join(_FIELDS)}"
         )
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     spec["env"] = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": path}

@@ -7,6 +7,7 @@ import msgspec
 
 from jarvis.core.attempt import Attempt, Rank
 from jarvis.core.changes import Changes
+from jarvis.core.gpus import WHOLE, room_of
 from jarvis.core.ids import ElementKey
 from jarvis.core.invariants import InvariantBroken, check_counts, require
 from jarvis.core.resources import Resources, add, fits
@@ -255,14 +256,18 @@ class Judge:
         self.live[at] = (node, work)
         self.ran[at] = None
         used: Resources = {}
-        shares: dict[int, int] = {}
+        parts: dict[int, int] = {}
+        memory: dict[int, int] = {}
         for where, other_work in self.live.values():
             if where == node:
                 used = add(used, other_work.spec.resources)
-                for gpu, amount in other_work.shares:
-                    shares[gpu] = shares.get(gpu, 0) + amount
+                for share in other_work.shares:
+                    parts[share.gpu] = parts.get(share.gpu, 0) + share.part
+                    memory[share.gpu] = memory.get(share.gpu, 0) + share.memory
         self._require(fits(used, self.totals[node]), f"{used} runs on {node}, which has {self.totals[node]}")
-        self._require(all(amount <= 1000 for amount in shares.values()), f"GPUs of {node} are shared as {shares}")
+        self._require(all(part <= WHOLE for part in parts.values()), f"GPUs of {node} are shared as {parts}")
+        sizes = room_of(self.totals[node]).sizes
+        self._require(all(m <= sizes[gpu] for gpu, m in memory.items()), f"GPU memory of {node} is shared as {memory}")
 
     def process_ended(self, node: str, work: Work, cause: Cause, exit_code: int | None) -> None:
         at = _work_at(work)

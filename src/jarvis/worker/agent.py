@@ -49,10 +49,12 @@ from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import probe
 from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
+from jarvis.worker.gpu_devices import sizes as gpu_sizes
 from jarvis.worker.hooks import HookRunner, Hooks
-from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
+from jarvis.worker.logs import EXHAUSTED, Shipper
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
+from jarvis.worker.remover import Remover
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources, find_address
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
@@ -82,9 +84,10 @@ class Agent:
         self.options = options
         self.directory = Path(options.dir).absolute()
         self.name = options.name or socket.gethostname()
-        self.resources: Resources = detect_resources(options.cpus, options.memory, options.gpus)
+        self.gpu_memory: tuple[int, ...] = options.gpu_memory or gpu_sizes()
+        self.resources: Resources = detect_resources(options.cpus, options.memory, options.gpus, self.gpu_memory)
         self.labels = detect_labels() | dict(options.label)
-        self.machine = Machine(self.resources, fence_open=False)
+        self.machine = Machine(self.resources, self.gpu_memory, fence_open=False)
         self.fence = Fence(secrets.randbits(40) << 20)
         self._hello_at = 0.0
         self._speaks = self._version = PROTOCOL_VERSION
@@ -387,6 +390,7 @@ class Agent:
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), watch=tuple(self.options.watch), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
+            gpu_memory=self.gpu_memory,
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from jarvis.core.resources import parse_bytes
+from jarvis.core.resources import parse_byte_list, parse_bytes
 
 
 def container_mounts(options: argparse.Namespace) -> tuple[str, ...]:
@@ -31,6 +31,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cpus", type=float)
     parser.add_argument("--memory", "--mem", type=parse_bytes)
     parser.add_argument("--gpus", type=float)
+    parser.add_argument("--gpu-memory", type=parse_byte_list, default=(), help="of each, or one for all: 24Gi,8Gi")
     parser.add_argument("--label", type=_pair, action="append", default=[])
     parser.add_argument("--taint", action="append", default=[])
     parser.add_argument("--allow-root", action="store_true")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from jarvis.core.effects import Assignment
+from jarvis.core.gpus import Share
 
 HEAD = struct.Struct(">IB")
 FRAME_LIMIT = 16 << 20
@@ -75,7 +76,7 @@ class Place(msgspec.Struct, gc=False):
     user: str
     shell: str
     api_url: str = ""
-    gpus: tuple[int, ...] = ()
+    shares: tuple[Share, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -300,7 +300,7 @@ class Environment:
     def __init__(self, place: Place) -> None:
         scratch = f"{place.folder}/scratch"
         self._where = Where(place.node, place.home, place.user, place.shell, scratch, 0.0, place.api_url)
-        self._shares = tuple((index, 1000) for index in place.gpus)
+        self._shares = place.shares
         self._base = {name: os.environ[name] for name in (MARK,) if name in os.environ}
         self._now = dict(os.environ)
         self._last: TaskSpec | None = None

@@ -12,6 +12,31 @@ def names() -> list[str]:
     return [str(_nvml().nvmlDeviceGetName(handle)) for handle in _nvidia()] or [card.name for card in _amd(DRM)]
 
 
+def sizes() -> tuple[int, ...]:
+    """Bytes of memory of each GPU, in the order of their indices; 0 where that cannot be read."""
+    return tuple(_nvidia_size(handle) for handle in _nvidia()) or amd_sizes(DRM)
+
+
+def _nvidia_size(handle: Any) -> int:
+    nvml = _nvml()
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError:
+        return 0
+
+
+def amd_sizes(root: Path) -> tuple[int, ...]:
+    """As :func:`sizes`, from the files of the kernel's ``amdgpu`` driver."""
+    return tuple(_amd_size(card) for card in _amd(root))
+
+
+def _amd_size(card: Path) -> int:
+    try:
+        return int((card / "device" / "mem_info_vram_total").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def sample() -> dict[str, float]:
     """``gpu<index>_ratio`` (busy, of one) and ``gpu<index>_memory_used`` (bytes) of each; what cannot be read is left out."""
     out: dict[str, float] = {}

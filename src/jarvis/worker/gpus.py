@@ -1,25 +1,24 @@
 """PURE: the GPUs of a node: what is free on each, and who has what."""
 
-from jarvis.core.gpus import Share, devices, pick
+from jarvis.core.gpus import NO_ROOM, Room, Share, ask_of, pick, with_back, without
 from jarvis.core.resources import Resources
 
 
 class Gpus:
     """What is free on each GPU of a node."""
 
-    def __init__(self, total: int) -> None:
-        self.free = devices(total)
+    def __init__(self, free: Room = NO_ROOM) -> None:
+        self.free = free
 
     def pick(self, need: Resources) -> tuple[Share, ...] | None:
         """Shares that meet the need, or None."""
-        return pick(self.free, need.get("gpu", 0))
+        ask = ask_of(need)
+        return () if ask is None else pick(self.free, ask)
 
     def take(self, shares: tuple[Share, ...]) -> None:
-        for index, amount in shares:
-            if index < len(self.free):
-                self.free[index] -= amount
+        if shares:
+            self.free = without(self.free, shares)
 
     def give(self, shares: tuple[Share, ...]) -> None:
-        for index, amount in shares:
-            if index < len(self.free):
-                self.free[index] += amount
+        if shares:
+            self.free = with_back(self.free, shares)

@@ -15,7 +15,7 @@ import msgspec
 
 from jarvis.core import resources as vector
 from jarvis.core.effects import Assignment
-from jarvis.core.gpus import Share
+from jarvis.core.gpus import Share, could_hold, room_of
 from jarvis.core.inputs import Ended, Known, Returned, Started
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
@@ -55,7 +55,12 @@ class Work:
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        return tuple(index for index, _ in self.shares)
+        return tuple(share.gpu for share in self.shares)
+
+    @property
+    def gpu_memory(self) -> tuple[int, ...]:
+        """Bytes that it has on each of them."""
+        return tuple(share.memory for share in self.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,8 @@ class Machine:
     """What this node has, what waits, what runs and what ended without being recorded yet."""
 
     total: Resources
+    gpu_memory: tuple[int, ...] = ()
+    """Bytes of each GPU, or one size for all, where that is known."""
     waiting: dict[int, Work] = field(default_factory=dict)
     piped: dict[int, Work] = field(default_factory=dict)
     active: dict[int, Work] = field(default_factory=dict)
@@ -123,12 +130,12 @@ class Machine:
     _order: deque[Work] = field(default_factory=deque)
     """The backlog in order; members that are not in ``waiting`` any more are passed over."""
     _free: Resources = field(default_factory=dict)
-    _gpus: Gpus = field(default_factory=lambda: Gpus(0))
+    _gpus: Gpus = field(default_factory=Gpus)
     _finished: dict[int, Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._free = dict(self.total)
-        self._gpus = Gpus(self.total.get("gpu", 0))
+        self._gpus = Gpus(room_of(self.total, self.gpu_memory))
 
     @property
     def floor(self) -> int:
@@ -165,9 +172,10 @@ class Machine:
         except msgspec.DecodeError as error:
             self._end_unstarted(number, assignment.token, Cause.START_FAILED, f"unreadable spec: {error}", out)
             return
-        if not vector.fits(spec.resources, self.total):
+        fits = vector.fits(spec.resources, self.total)
+        if not (fits and could_hold(self.total, self.gpu_memory, spec.resources)):
             self.settled.add([number])
-            names = ", ".join(sorted(vector.shortages(spec.resources, self.total)))
+            names = "GPU memory on one GPU" if fits else ", ".join(sorted(vector.shortages(spec.resources, self.total)))
             out.append(Say(Returned(numbers=[number], reason=f"this node never has that much {names}")))
             return
         work = Work(assignment, spec)

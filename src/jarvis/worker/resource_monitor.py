@@ -5,12 +5,14 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from jarvis.core.gpus import room_of
 from jarvis.core.resources import Resources
 from jarvis.worker import gpu_devices
 
@@ -18,8 +20,11 @@ SOMEWHERE = ("192.0.2.1", "2001:db8::1")
 """Addresses of documentation (RFC 5737, RFC 3849): nobody is there, so the way to them is the way to anywhere."""
 
 
-def detect_resources(cpus: float | None = None, memory: int | None = None, gpus: float | None = None) -> Resources:
-    """CPUs that this process may use, memory (what a cgroup allows, if that is less), GPUs; what is declared wins."""
+def detect_resources(
+    cpus: float | None = None, memory: int | None = None, gpus: float | None = None, gpu_memory: Sequence[int] = ()
+) -> Resources:
+    """CPUs that this process may use, memory (what a cgroup allows, if that is less), GPUs; what is declared wins.
+    ``gpu_memory``: bytes of each GPU, if that is known."""
     found: Resources = {
         "cpu": round((cpus or len(os.sched_getaffinity(0))) * 1000),
         "memory": memory or min(psutil.virtual_memory().total, _cgroup_memory()),
@@ -27,6 +32,8 @@ def detect_resources(cpus: float | None = None, memory: int | None = None, gpus:
     count = len(gpu_devices.names()) if gpus is None else gpus
     if count:
         found["gpu"] = round(count * 1000)
+        if total := sum(room_of(found, gpu_memory).memory):
+            found["gpu_memory"] = total
     return found
 
 

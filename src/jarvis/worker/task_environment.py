@@ -48,6 +48,8 @@ def environment(work: Work, place: Where, entry: str | None = None) -> dict[str,
         "OMP_NUM_THREADS": str(cpus),
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, work.gpus)),
     }
+    if any(work.gpu_memory):
+        env["JARVIS_GPU_MEMORY"] = ",".join(map(str, work.gpu_memory))
     if spec.resources.get("memory"):
         env["JARVIS_MEM_MB"] = str(spec.resources["memory"] >> 20)
     if place.api_url:

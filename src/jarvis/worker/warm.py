@@ -168,15 +168,14 @@ class Launcher:
     def _order(self, warm: Warm, work: Work, account: Account) -> dict[str, Any]:
         a, spec = work.assignment, work.spec
         assert spec.function is not None
-        gpus = work.gpus
-        place = Place(warm.folder, self.node, account.home, account.name, account.shell, self._api_url, gpus)
+        place = Place(warm.folder, self.node, account.home, account.name, account.shell, self._api_url, work.shares)
         fence = spec.on_lost == "fence"
         tag = WarmTag(
             warm.name, a.project, a.user, spec.function.environment, spec.resources, work.shares, fence, spec.artifacts
         )
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **spec.env}
         env |= {"HOME": account.home, "USER": account.name, "SHELL": account.shell}
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, work.gpus))
         return {
             "op": "start", "number": warm.number, "tag": msgspec.json.encode(tag).decode(), "service": True, "env": env,
             "argv": [sys.executable, "-c", BOOT, self._root, msgspec.json.encode(place).decode()],

@@ -37,6 +37,36 @@ def test_tasks_see_the_gpus_that_they_were_given() -> None:
         assert "gpu" in made.jarvis("submit", "--gpus", "3", "--", "true", code=None).stderr
 
 
+def test_tasks_share_gpus_as_long_as_their_memory_fits() -> None:
+    with home() as made:
+        made.env |= {"JARVIS_WORKER__GPUS": "2", "JARVIS_WORKER__GPU_MEMORY": "24Gi,8Gi", "JARVIS_WORKER__CPUS": "8"}
+        made.jarvis("up")
+        script = "echo $CUDA_VISIBLE_DEVICES:$JARVIS_GPU_MEMORY; sleep 300"
+        with made.client() as client:
+            ids = [
+                int(made.jarvis("submit", "-q", "--gpu-mem", size, "--", "sh", "-c", script).stdout)
+                for size in ("8G", "20G", "6G")
+            ]
+            wait_for(lambda: [client.show(i)["state"] for i in ids[:2]] == ["running"] * 2, "two of them run")
+            assert [first_line(client, i) for i in ids[:2]] == [f"1:{8 << 30}", f"0:{20 << 30}"]
+            told = made.jarvis("why", str(ids[2])).stdout
+            assert "GPU 0 has 4Gi of 24Gi free, GPU 1 has 0 of 8Gi free, wanted 6Gi on one" in told
+            assert "4Gi gpu_memory instead of 6Gi starts now" in told
+            fits = made.jarvis("plan", "--gpu-mem", "4G", "--", "true", code=0).stdout
+            assert "starts now" in fits
+            client.act(ids[0], "cancel", grace=0)
+            wait_for(lambda: client.show(ids[2])["state"] == "running", "the third has its turn")
+            assert first_line(client, ids[2]) == f"1:{6 << 30}"
+            never = made.jarvis("submit", "--gpu-mem", "25G", "--", "true", code=None)
+            assert never.returncode == 1 and "gpu_memory" in never.stderr and "24Gi" in never.stderr
+            bad = made.jarvis("submit", "--gpu-mem", "much", "--", "true", code=None)
+            assert bad.returncode == 1 and "resources.gpu_memory" in bad.stderr
+            typed = made.jarvis("plan", "--gpus", "T4:1", "--", "true", code=None)
+            assert "gpu.type" in typed.stdout + typed.stderr
+            (node,) = client.connection.get("/nodes")["items"]
+            assert (node["gpu_memory"], node["resources"]["gpu_memory"]) == (["24Gi", "8Gi"], "32Gi")
+
+
 def test_the_metrics_of_the_brief_have_values() -> None:
     names = (
         "jarvis_task_submitted_total", "jarvis_task_finished_total", "jarvis_scheduler_queue_length",

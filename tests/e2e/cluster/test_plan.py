@@ -81,3 +81,14 @@ def test_what_is_predicted_of_one_that_waits(up: Home) -> None:
     assert "predicted to start in " in said
     assert "as 12 runs of its command did" in said or "as 12 tasks of its name did" in said
     up.jarvis("cancel", waiting, running)
+
+
+def test_how_the_reasons_changed(up: Home) -> None:
+    ident = up.jarvis("submit", "-q", "--hold", "-c", "1", "--", "true").stdout.strip()
+    up.jarvis("release", ident)
+    up.jarvis("wait", ident)
+    page = up.jarvis("why", ident, "--history").stdout
+    rows = [line.split() for line in page[page.index("SINCE") :].splitlines()[1:]]
+    states = [word for row in rows for word in row if word in ("held", "queued")]
+    assert states == ["held", "queued"] and "JobHeldUser" in page
+    assert "leave out --at" in up.jarvis("why", ident, "--history", "--at", "-1m", code=2).stderr

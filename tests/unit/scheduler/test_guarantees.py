@@ -155,7 +155,8 @@ def test_a_guarantee_that_is_removed_is_none() -> None:
 def test_a_guarantee_of_gpus_brings_the_cpus_along() -> None:
     case = Case()
     case.node(cpus=4)
-    case.cluster.nodes[1].node.resources["gpu"] = 2000
+    node = case.cluster.nodes[1].node
+    node.resources = node.resources | {"gpu": 2000}
     case.cluster.nodes_changed = True
     case.cluster.quotas["a", ""] = Quota(project="a", guaranteed={"gpu": 1000})
     case.submit_as("b", "u", 2, {"cpu": 2000, "gpu": 1000})

@@ -451,33 +451,44 @@ def test_plan_says_who_would_stop() -> None:
     assert said["reasons"][0]["reason"] == "Resources"
 
 
-def test_why_names_whom_it_would_stop_if_they_were_not_left_alone() -> None:
-    """Two that may not be stopped now, each for its own reason; and nothing is said of what nobody may stop."""
+def barred(case: Case, ident: int) -> list[str]:
+    said = why(case.cluster, ElementKey(ident), case.now, case.policy)
+    assert said is not None
+    return [reason["text"] for reason in said["reasons"] if reason["reason"] == "PreemptsNobody"]
+
+
+def test_why_says_that_a_gang_has_nobody_stopped() -> None:
     case = case_of()
-    case.node(cpus=4)
-    often, new = case.submit(cpus=2), case.submit(cpus=2)
-    case.started(often)
-    case.now += 100
-    case.started(new)
-    case.cluster.elements[ElementKey(often)].preemptions = 2
-    case.now += 20
-    urgent = case.submit(cpus=4, priority=500)
-    assert not case.stops()
-    told = why(case.cluster, ElementKey(urgent), case.now, case.policy)
-    assert told is not None
-    said = {reason["reason"]: reason["text"] for reason in told["reasons"]}
-    assert said["VictimsProtected"] == (
-        f"on n1 task {often} was preempted 2 times, as often as may be, task {new} is left alone for 40 s more after its start"
+    case.node(cpus=4, labels={"jarvis.address": "a"})
+    case.node(cpus=4, labels={"jarvis.address": "b"})
+    running(case, 4)
+    gang = case.submit(cpus=4, nodes=2, priority=900)
+    assert barred(case, gang) == [
+        "a task on several nodes has nobody stopped: it waits for 1 attempt of lower standing on its nodes"
+    ]
+    equal = case.submit(cpus=4, nodes=2)
+    assert barred(case, equal) == []
+
+
+def test_why_says_who_may_not_be_stopped() -> None:
+    case = case_of()
+    case.node(cpus=5)
+    running(case, 1), running(case, 1, preemptible=False), running(case, 1)
+    fresh, twice = case.submit(cpus=1), case.submit(cpus=1)
+    case.cluster.elements[ElementKey(twice)].preemptions = 2
+    urgent = case.submit(cpus=5, priority=900)
+    case.wait(2)
+    case.expect(fresh, "assigned")
+    (text,) = barred(case, urgent)
+    assert text == (
+        "of 5 attempts of lower standing on its nodes not all may be stopped: "
+        "1 begun less than 60 s ago, 1 never to be stopped, 1 stopped 2 times before"
     )
-    planned = plan_task(case.cluster, case.policy, case.cluster.tasks[urgent].spec, ("p", "u"), case.now)
-    assert "VictimsProtected" in [reason["reason"] for reason in planned["reasons"]]
-    for spec in ({"priority": 0}, {"priority": 500, "cpus": 5}):
-        other = why(case.cluster, ElementKey(case.submit(**{"cpus": 4, **spec})), case.now, case.policy)
-        assert other is not None
-        assert "VictimsProtected" not in [reason["reason"] for reason in other["reasons"]]
-    case.cluster.elements[ElementKey(often)].preemptions = 1
-    case.wait(41)
-    told = why(case.cluster, ElementKey(urgent), case.now, case.policy)
-    assert told is not None
-    assert told["reason"] == "WaitingForPreempted", "now they stop"
-    assert "VictimsProtected" not in [reason["reason"] for reason in told["reasons"]]
+    told = plan_task(
+        case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 5000}, priority=900), ("p", "u"), case.now
+    )
+    assert "not all may be stopped" in told["summary"]
+    off = case_of(None)
+    off.node(cpus=1)
+    off.submit(cpus=1)
+    assert barred(off, off.submit(cpus=1, priority=900)) == []

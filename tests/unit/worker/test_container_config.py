@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from jarvis.core.effects import Assignment, Gang
+from jarvis.core.gpus import Share
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker.container_config import SCRIPT, Box, container_env, create_config
 from jarvis.worker.machine import Work
 
 
-def work(shares: tuple[tuple[int, int], ...] = (), **spec: Any) -> Work:
+def work(shares: tuple[Share, ...] = (), **spec: Any) -> Work:
     assignment = Assignment(1, 9, 1, 7, -1, "red", "ann", msgspec.Raw(b""))
     return Work(assignment, TaskSpec(name="t", **spec), shares)
 
@@ -35,7 +36,10 @@ def test_the_least() -> None:
 def test_everything() -> None:
     container = Container(image="x", mounts=(("/a", "/b", True),), network="none", user="7")
     job = work(
-        ((0, 1000), (3, 1000)), command=("x", "y"), cwd="/w", resources={"cpu": 1500, "memory": 1 << 20, "gpu": 2000}
+        (Share(0, 1000), Share(3, 1000)),
+        command=("x", "y"),
+        cwd="/w",
+        resources={"cpu": 1500, "memory": 1 << 20, "gpu": 2000},
     )
     made = config(container, job, log={"Type": "local"})
     assert (made["Cmd"], made["WorkingDir"], made["User"]) == (["x", "y"], "/w", "7")

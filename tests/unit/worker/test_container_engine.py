@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jarvis.core.effects import Assignment
+from jarvis.core.gpus import Share
 from jarvis.core.resources import Resources
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker.container_config import Box, container_env, create_config
@@ -30,7 +31,7 @@ def made(container: Container, resources: Resources, gpus: tuple[int, ...] = ())
     spec = TaskSpec(name="t", command="x", container=container, resources=resources, env={"A": "1"})
     raw = msgspec.Raw(msgspec.msgpack.encode(spec))
     assignment = Assignment(number=1, token=1, attempt=1, task=1, index=-1, project="p", user="u", spec=raw)
-    return Work(assignment, spec, tuple((gpu, 1000) for gpu in gpus))
+    return Work(assignment, spec, tuple(Share(gpu, 1000) for gpu in gpus))
 
 
 def test_gpus_go_by_the_node_s_numbers_to_the_engine_and_by_their_own_inside() -> None:

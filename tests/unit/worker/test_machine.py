@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from jarvis.core.effects import Assignment, Gang
+from jarvis.core.gpus import Share
 from jarvis.core.inputs import Ended, Returned, Started
 from jarvis.core.states import Cause, State
 from jarvis.core.task import FunctionCall, TaskSpec
@@ -248,6 +249,24 @@ def test_gpus_by_index_and_in_shares() -> None:
     assert m.active[5].gpus == (0,)
 
 
+def test_gpus_by_memory() -> None:
+    m = Machine({"cpu": 4000, "gpu": 2000, "gpu_memory": 32}, (24, 8))
+    m.assign([make(1, gpu_memory=10), make(2, gpu_memory=8), make(3, gpu_memory=14), make(4, gpu_memory=1)])
+    assert {n: (w.gpus, w.gpu_memory) for n, w in m.active.items()} == {
+        1: ((0,), (10,)),
+        2: ((1,), (8,)),
+        3: ((0,), (14,)),
+    }
+    assert started(m.assign([make(5, gpu=1000)])) == []
+    m.finished(end(2))
+    assert m.active[4].gpus == (1,)
+    (message,) = said(m.assign([make(6, gpu_memory=30)]))
+    assert isinstance(message, Returned) and message.reason == "this node never has that much GPU memory on one GPU"
+    m.finished(end(1))
+    assert started(m.finished(end(3))) == [5], "a whole one again, when nobody has any of it"
+    assert m.active[5].gpu_memory == (24,)
+
+
 def test_what_never_fits_is_returned_with_a_reason() -> None:
     m = Machine(TOTAL)
     (message,) = said(m.assign([make(1, cpu=5000, licence=1)]))
@@ -274,7 +293,7 @@ def test_adoption_takes_resources() -> None:
     m = Machine(TOTAL)
     assigned = make(1, gpu=1000)
     spec = msgspec.msgpack.decode(assigned.spec, type=TaskSpec)
-    m.adopt(Work(assigned, spec, ((0, 1000),)), "active")
+    m.adopt(Work(assigned, spec, (Share(0, 1000),)), "active")
     m.adopt(Work(make(2), spec), "leaving")
     assert started(m.assign([make(1), make(3, gpu=1000)])) == [3] and m.active[3].gpus == (1,)
     assert {k.number: k.state for k in m.known()} == {1: "running", 2: "running", 3: "starting"}

@@ -9,8 +9,12 @@ from jarvis.core.inputs import Ended, Returned
 from jarvis.core.states import Cause
 from jarvis.worker.machine import Instruction, Machine, Say, Start, Withdraw, Work
 
-TOTAL = {"cpu": 3000, "gpu": 2000}
-NEEDS = [{"cpu": 1000}, {"cpu": 3000}, {"cpu": 500, "gpu": 500}, {"gpu": 1000}, {"gpu": 1500}, {"cpu": 4000}]
+SIZES = (24, 8)
+TOTAL = {"cpu": 3000, "gpu": 2000, "gpu_memory": sum(SIZES)}
+NEEDS = [
+    {"cpu": 1000}, {"cpu": 3000}, {"cpu": 500, "gpu": 500}, {"gpu": 1000}, {"gpu": 1500}, {"cpu": 4000}, {"gpu_memory": 6},
+    {"cpu": 500, "gpu_memory": 20}, {"gpu": 300, "gpu_memory": 4}, {"gpu_memory": 30},
+]  # fmt: skip
 
 
 class Node(RuleBasedStateMachine):
@@ -20,7 +24,7 @@ class Node(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = Machine(TOTAL)
+        self.machine = Machine(TOTAL, SIZES)
         self.next = 1
         self.starts: dict[int, int] = {}
         self.outcomes: dict[int, str] = {}
@@ -110,15 +114,18 @@ class Node(RuleBasedStateMachine):
     def resources_add_up(self) -> None:
         used: dict[str, int] = {}
         shares: dict[int, int] = {}
+        memory: dict[int, int] = {}
         for work in self.machine.active.values():
             for name, amount in work.spec.resources.items():
                 used[name] = used.get(name, 0) + amount
-            for index, amount in work.shares:
-                shares[index] = shares.get(index, 0) + amount
+            for share in work.shares:
+                shares[share.gpu] = shares.get(share.gpu, 0) + share.part
+                memory[share.gpu] = memory.get(share.gpu, 0) + share.memory
         for name, amount in TOTAL.items():
             assert 0 <= used.get(name, 0) <= amount
             assert self.machine.free[name] == amount - used.get(name, 0)
         assert all(amount <= 1000 for amount in shares.values())
+        assert all(amount <= SIZES[index] for index, amount in memory.items())
 
     @invariant()
     def each_is_in_one_place(self) -> None:

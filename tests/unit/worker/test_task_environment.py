@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from jarvis.core.effects import Assignment, Gang
+from jarvis.core.gpus import Share
 from jarvis.core.task import ArraySpec, TaskSpec
 from jarvis.worker.machine import Work
 from jarvis.worker.task_environment import Where, environment, hostfile, output_path
@@ -16,7 +17,7 @@ WHERE = Where("n1", "/home/ann", "ann", "/bin/sh", "/state/7.1", 1000.0, "http:/
 def work(index: int = -1, **spec: Any) -> Work:
     made = TaskSpec(name="a/b", **spec)
     assignment = Assignment(1, 99, 2, 7, index, "red", "ann", msgspec.Raw(b""))
-    return Work(assignment, made, ((0, 1000), (2, 500)))
+    return Work(assignment, made, (Share(0, 1000, 24 << 30), Share(2, 500, 8 << 30)))
 
 
 def test_everything_that_is_promised() -> None:
@@ -35,7 +36,7 @@ def test_everything_that_is_promised() -> None:
         "JARVIS_CPUS": "2", "JARVIS_GPUS": "2", "JARVIS_TMPDIR": "/state/7.1/tmp", "JARVIS_OUTPUT": "/state/7.1/output.json",
         "JARVIS_OUTPUT_DIR": "/state/7.1/outputs", "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0,2", "JARVIS_MEM_MB": "3",
         "JARVIS_API_URL": "http://127.0.0.1:7517", "JARVIS_SUBMIT_DIR": "/data", "JARVIS_DEADLINE": "1060",
-        "JARVIS_RESTART_REASON": "node_lost",
+        "JARVIS_RESTART_REASON": "node_lost", "JARVIS_GPU_MEMORY": f"{24 << 30},{8 << 30}",
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jarvis.api import waits
 from jarvis.api.routes.common import Ctx, answer, body_of, idempotency, limit_of, states_of, wait_ended
 from jarvis.api.schemas.out import attempt_out, element_out, element_state, event_out, task_out
 from jarvis.api.schemas.task_in import BatchIn, CancelIn, RetryTaskIn, SignalIn, Strict, TaskIn, schema_of
@@ -22,6 +23,8 @@ from jarvis.state.store import TaskFilter
 
 router = APIRouter(tags=["tasks"])
 Text = str | None
+EVENTS_MOST = 1000
+"""Of a task's events, those that its history is made of."""
 
 
 @router.post("/tasks", status_code=201, openapi_extra=schema_of(TaskIn))
@@ -272,8 +275,9 @@ async def result(context: Ctx, ident: str, wait: Text = None) -> Response:
 
 
 @router.get("/tasks/{ident}/why")
-async def why(context: Ctx, ident: str) -> Response:
-    """Why it waits, from the leader's memory; or how it ended."""
+async def why(context: Ctx, ident: str, history: bool = False) -> Response:
+    """Why it waits, from the leader's memory; or how it ended. ``history``: how that changed, as far as events are kept and the
+    leader remembers."""
     task, key = await context.task(ident)
     row_key = key if key.index != SOLO or task.spec.array is None else ElementKey(task.id)
     element = await context.element(task, row_key)
@@ -281,6 +285,10 @@ async def why(context: Ctx, ident: str) -> Response:
     if task.spec.array is not None and key.index == SOLO:
         told = {"id": str(task.id), "state": task.state, "reason": task.reason, "counts": dict(task.counts)}
     known = await context.services.why(key) or {"summary": _how_it_is(told)}
+    changes = known.pop("history", [])
+    if history:
+        events = await context.services.store.event_list(0, EVENTS_MOST, task.id)
+        known["history"] = waits.history(events, changes, key)
     return answer(msgspec.to_builtins(told | known))
 
 

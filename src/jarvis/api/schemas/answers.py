@@ -211,6 +211,16 @@ class Why(BaseModel):
     id: str
     state: State
     reason: str
+    history: "list[Waited] | None" = None
+
+
+class Waited(Answer):
+    """Since when it was in a state, for which reasons: none where it could go on."""
+
+    since: Instant
+    state: State
+    reasons: list[str]
+    text: str
 
 
 class NodeOut(Answer):
@@ -225,6 +235,7 @@ class NodeOut(Answer):
     unfit: str
     maintenance: str
     resources: dict[str, Any]
+    gpu_memory: list[str]
     labels: dict[str, str]
     taints: list[str]
     watch: list[str]

@@ -8,6 +8,7 @@ import msgspec
 from jarvis.api.schemas.values import rfc3339
 from jarvis.core.attempt import Attempt, Output, Placement
 from jarvis.core.event import Event
+from jarvis.core.gpus import room_of
 from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
 from jarvis.core.states import CODES, TERMINAL, State
@@ -166,6 +167,7 @@ def node_out(node: Node, maintenance: str = "") -> dict[str, Any]:
         "unfit": node.unfit,
         "maintenance": maintenance,
         "resources": {name: format_amount(name, amount) for name, amount in node.resources.items()},
+        "gpu_memory": [format_amount("gpu_memory", size) for size in room_of(node.resources, node.gpu_memory).sizes],
         "labels": node.labels,
         "taints": list(node.taints),
         "watch": list(node.watch),
