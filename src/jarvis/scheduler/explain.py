@@ -189,17 +189,17 @@ def _on_node(
 
 def _summed_up(every: list[list[Reason]], nodes: int) -> list[Reason]:
     """A sentence for each word: on how many nodes, and what is said where the least else is in the way. What is nearest to being
-    met comes first."""
+    met comes first; of one node, what would keep it away even if it were empty."""
     order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
-    nearest: dict[str, tuple[int, str]] = {}
+    nearest: dict[str, tuple[int, int, str]] = {}
     count: dict[str, int] = {}
     for reasons in every:
-        for word, text in {r.word: r.text for r in reversed(reasons)}.items():
+        for word, (at, text) in {r.word: (at, r.text) for at, r in reversed([*enumerate(reasons)])}.items():
             count[word] = count.get(word, 0) + 1
-            if word not in nearest or len(reasons) < nearest[word][0]:
-                nearest[word] = len(reasons), text
-    words = sorted(nearest, key=lambda word: (nearest[word][0], order.index(word)))
-    return [Reason(word, f"{count[word]} of {nodes} nodes: {nearest[word][1]}") for word in words]
+            if word not in nearest or (len(reasons), at) < nearest[word][:2]:
+                nearest[word] = len(reasons), at, text
+    words = sorted(nearest, key=lambda word: (*nearest[word][:2], order.index(word)))
+    return [Reason(word, f"{count[word]} of {nodes} nodes: {nearest[word][2]}") for word in words]
 
 
 def _incomplete(able: int, wanted: int) -> Reason:

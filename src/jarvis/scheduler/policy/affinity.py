@@ -92,13 +92,15 @@ class Around:
         return next(self.refusals(view, asking), None)
 
     def refusals(self, view: "NodeView", asking: Asking) -> Iterator[Reason]:
-        """Every reason why not."""
+        """Every reason why not; that two keep apart from each other is told once."""
         own = carried(asking)
+        told = set()
         for a in asking.affinities:
             found = None if a.weight else self._against(view, a, own)
             if found is not None:
+                told.add(a.key)
                 yield found
-        for key in sorted(own):
+        for key in sorted(own - told):
             yield from self._guarded(view, key)
 
     def _against(self, view: "NodeView", a: Affinity, own: set[str]) -> Reason | None:
