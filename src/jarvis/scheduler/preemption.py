@@ -223,7 +223,8 @@ class Look:
     def __init__(self, cycle: "Cycle", rules: Preemption) -> None:
         self.cycle, self.cluster, self.choice, self.rules = cycle, cycle.cluster, cycle.choice, rules
         self.left = rules.most
-        self._standings = _standings(cycle)
+        self._levels = _levels(cycle) if rules.attained else {}
+        self._standings = _standings(cycle, self._levels)
         self._on: dict[int, OnNode] = {}
         self._in_vain: set[Kind] = set()
         self._floors: dict[Kind, dict[int, float]] = {}
@@ -334,8 +335,7 @@ class Look:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
         attempt = self.cluster.attempts[key]
-        had = self.cluster.had(task, attempt, self.cycle.now) if self.rules.attained else 0.0
-        level = level_in(self.cluster, self.rules, task, had, self.cycle.now)
+        had, level = self._levels.get(key, (0.0, 0))
         standing = standing_of(self.cycle.policy.queue_tiers, task.spec, level)
         candidate = Candidate(
             0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole
@@ -352,18 +352,22 @@ class Look:
         return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
 
 
-def _standings(cycle: "Cycle") -> set[Standing]:
+def _levels(cycle: "Cycle") -> dict[ElementKey, tuple[float, int]]:
+    """Of all that runs: what it has had, and its level."""
+    cluster, now, rules = cycle.cluster, cycle.now, cycle.policy.preemption
+    found = {}
+    for key, attempt in cluster.attempts.items():
+        task = cluster.tasks[key.task]
+        had = cluster.had(task, attempt, now)
+        found[key] = had, level_in(cluster, rules, task, had, now)
+    return found
+
+
+def _standings(cycle: "Cycle", levels: Mapping[ElementKey, tuple[float, int]]) -> set[Standing]:
     """Of all that runs."""
-    cluster, tasks, rules = cycle.cluster, cycle.cluster.tasks, cycle.policy.preemption
-    tiers = cycle.policy.queue_tiers
-    if rules is not None and rules.attained:
-        running = ((tasks[key.task], attempt) for key, attempt in cluster.attempts.items())
-        return {
-            standing_of(tiers, t.spec, level_in(cluster, rules, t, cluster.had(t, attempt, cycle.now), cycle.now))
-            for t, attempt in running
-        }
-    specs = [tasks[key.task].spec for key in cluster.attempts]
-    return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}
+    cluster, tiers = cycle.cluster, cycle.policy.queue_tiers
+    specs = ((cluster.tasks[key.task].spec, levels[key][1] if levels else 0) for key in cluster.attempts)
+    return {Standing(tiers.get(q, 0), priority, n) for q, priority, n in {(s.queue, s.priority, n) for s, n in specs}}
 
 
 class OnNode:
