@@ -13,6 +13,7 @@ from jarvis.cli.sim import sim
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.history import equal_nodes, lines, span_of
 from jarvis.sim.traces.picture import svg
 from jarvis.sim.traces.replay import History, Ran, Replay, Workers
 from jarvis.sim.traces.report import figures, shares
@@ -337,3 +338,52 @@ def test_what_is_drawn_is_what_was_so() -> None:
     points = text.split('points="')[1].split('"')[0].split()[1:-1]
     assert points[0].endswith(",130.0")
     assert points[-1].endswith(",50.0")
+
+
+# ---------------------------------------------------------------- a cluster's own history
+
+
+def history_row(**more: object) -> dict[str, object]:
+    return {
+        "task": 7, "index": None, "submitted_at": 100.0, "ran_s": 20.0, "limit_s": 10.0, "resources": {"cpu": 2000}, "nodes": 2,
+        "user": "ann", "project": "p", "name": "t", "queue": "gpu", "priority": 5, "attempts": 1,
+    } | more  # fmt: skip
+
+
+def test_a_history_that_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "week.jsonl"
+    nodes = equal_nodes([{"cpu": 4000}, {"cpu": 8000}, {"cpu": 4000}])
+    rows = [history_row(), history_row(task=6, submitted_at=90.0, limit_s=None), history_row(ran_s=0.0)]
+    path.write_text("".join(lines(rows, nodes)), encoding="utf-8")
+    workload = read(path)
+    assert (workload.nodes, workload.dropped) == ([(2, {"cpu": 4000}), (1, {"cpu": 8000})], 1)
+    early, late = workload.items
+    assert (early.ident, early.limit, late.limit) == (6, None, 20.0), "nothing ran past its limit"
+    assert (late.user, late.queue, late.priority, late.whole) == ("ann", "gpu", 5, {"cpu": 4000})
+    assert answer(question(path)).mean.tasks == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "line 1"), ("[]", "line 1"), ('{"trace": "jarvis"}', "line 1"),
+        ('{"trace": "jarvis", "version": 1, "nodes": []}\n{"task": 1}', "line 2"),
+        ('{"trace": "jarvis", "version": 9, "nodes": []}', "version 9"),
+    ],
+)  # fmt: skip
+def test_a_history_that_is_none(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "week.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidValue, match=line):
+        read(path)
+
+
+def test_which_time_is_meant() -> None:
+    assert [span_of(word) for word in ("last-week", "last-12h", "last-2d", "week.swf", "lastweek")] == [
+        604_800, 43_200, 172_800, None, None,
+    ]  # fmt: skip
+    for wrong in ("last-year", "last-0h", "last-", "last-h"):
+        with pytest.raises(InvalidValue, match="last-12h"):
+            span_of(wrong)
+    told = CliRunner().invoke(sim, ["--trace", "x.swf", "--save", "y"])
+    assert (told.exit_code, "--save goes with" in told.output) == (2, True)
