@@ -122,6 +122,45 @@ TABLES = {
 }  # fmt: skip
 
 
+PATIENT = "order: {name: least_attained, patience: 1209600}\nbackfill: skip\n"
+LAS = "order: least_attained\nbackfill: skip\n"
+TAKING_TURNS = "preemption: {attained: true, times: 100000, most: 1000, protect: 0, grace: 0}\n"
+PHILLY_ROWS = (
+    Row("first come, what fits passes", f"order: fifo\nbackfill: skip\n{NO_FAIRNESS}\n", "560,906 (reference)"),
+    Row("fair between virtual clusters, no preemption", "order: fifo\nbackfill: skip\n"),
+    Row("least attained, free preemption", f"{LAS}{NO_FAIRNESS}\n{TAKING_TURNS}", "90,337 (two levels, reference)", "90,000"),
+    Row("…60 s for each preemption", f"{LAS}{NO_FAIRNESS}\n{TAKING_TURNS}", arguments=("--restart", "60")),
+    Row("…and two weeks of waiting make up for a level", f"{PATIENT}{NO_FAIRNESS}\n{TAKING_TURNS}", arguments=("--restart", "60")),
+)  # fmt: skip
+
+
+def show_philly(folder: Path) -> None:
+    """Q4: 82,247 tasks of Microsoft's Philly on one pool of 448 GPUs, of which nobody says beforehand how long they take."""
+    _say(
+        "\nQ4: mean completion time, Philly (Jeon et al., ATC'19), 448 GPUs in one pool, no oracle\n"
+        "  jarvis sim --trace philly/philly.csv.gz --kind philly --projects --policy POLICY.yaml\n"
+    )
+    for row in PHILLY_ROWS:
+        found = sim(folder / "philly/philly.csv.gz", row.policy, ("--kind", "philly", "--projects", *row.arguments))
+        _say(
+            f"  {row.name}: {found['turnaround']:,.0f} s"
+            + (f"   beside {row.published}" if row.published else "")
+            + (f"   to reach {row.reach}" if row.reach else "")
+            + f"\n      median {found['turnaround_p50']:,.0f} s; wait mean {found['wait']:,.0f} s, p99 {found['wait_p99']:,.0f} s, "
+            f"longest {found['wait_longest']:,.0f} s\n      utilisation {found['utilisation']:.3f}; "
+            f"{found['preemptions']:,} preemptions, of one task at most {found['preempted_most']:,}; fairness between those that "
+            f"wait {found['fairness']:.3f}"
+            f"\n      {{{'; '.join(row.policy.strip().splitlines())}}} {' '.join(row.arguments)}"
+        )
+        for one in found["projects"]:
+            _say(
+                f"        {one['project']}: {one['tasks']:,} tasks, {100 * one['share']:.1f} % of all GPU time; completion "
+                f"{one['turnaround']:,.0f} s, wait mean {one['wait']:,.0f} s, p99 {one['wait_p99']:,.0f} s, longest "
+                f"{one['wait_longest']:,.0f} s"
+            )
+
+
+OTHERS = ("q2", "q4", "q6")
 TOGETHER = {"predict": ("predict-hpc2n", "predict-ricc")}
 
 PUBLISHED_GPUS = {
@@ -174,7 +213,7 @@ def sim(trace: Path, policy: str, arguments: tuple[str, ...]) -> dict[str, Any]:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout)
     found: dict[str, Any] = answer["mean"]
-    return found | {"foresight": answer.get("foresight")}
+    return found | {"foresight": answer.get("foresight"), "projects": answer.get("projects")}
 
 
 def show(table: Table, folder: Path) -> None:
@@ -213,14 +252,14 @@ def main() -> None:
     parser.add_argument(
         "tables",
         nargs="*",
-        help=f"of {', '.join(TABLES)}, predict (both of it), q2, q6; all of them when none is named",
+        help=f"of {', '.join(TABLES)}, predict (both of it), {', '.join(OTHERS)}; all of them when none is named",
     )
     parser.add_argument("--most", type=int, default=10_000, help="q6: workflows of at most so many tasks")
     options = parser.parse_args()
-    named = options.tables or [*TABLES, "q2", "q6"]
+    named = options.tables or [*TABLES, *OTHERS]
     wanted = [one for name in named for one in TOGETHER.get(name, (name,))]
     folder = traces()
-    unknown = [name for name in wanted if name not in (*TABLES, "q2", "q6")]
+    unknown = [name for name in wanted if name not in (*TABLES, *OTHERS)]
     if unknown:
         parser.error(f"no such table: {', '.join(unknown)}")
     needed = {TABLES[name].trace for name in wanted if name in TABLES}
@@ -228,6 +267,8 @@ def main() -> None:
         needed |= {"openb/openb_node_list_gpu_node.csv.gz"} | {
             f"openb/openb_pod_list_{n}.csv.gz" for n in PUBLISHED_GPUS
         }
+    if "q4" in wanted:
+        needed.add("philly/philly.csv.gz")
     if "q6" in wanted:
         needed.add("workflows/instances.jsonl.gz")
     missing = sorted(name for name in needed if not (folder / name).is_file())
@@ -238,6 +279,8 @@ def main() -> None:
     for name in wanted:
         if name == "q2":
             show_gpus(folder)
+        elif name == "q4":
+            show_philly(folder)
         elif name == "q6" and not workflows.show(folder, options.most):
             sys.exit("q6: not within reach")
         elif name in TABLES:

@@ -1,16 +1,30 @@
 """sim: a recorded workload through this very scheduler: what would a policy, or other nodes, have made of it?"""
 
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jarvis.cli.output import duration, format_option, print_data, print_table
 
+if TYPE_CHECKING:
+    from jarvis.sim.traces.replay import History
+    from jarvis.sim.traces.report import Share
+    from jarvis.sim.traces.workload import Workload
+
 
 @click.command()
-@click.option("--trace", "trace", required=True, type=click.Path(path_type=Path), help="SWF or CSV, also as .gz.")
-@click.option("--kind", default="", help="Format of the trace, where its name does not tell: swf, philly.")
+@click.option(
+    "--trace",
+    "trace",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="SWF, CSV or JSON lines, also as .gz; or what ran here: last-day, last-week, last-month, last-12h.",
+)
+@click.option("--kind", default="", help="Format of the trace, where its name does not tell: swf, philly, jsonl.")
+@click.option("--save", type=click.Path(path_type=Path), help="Keep what ran here as JSON lines, to be replayed again.")
 @click.option("--policy", default="default", help="A preset (default, throughput, fifo) or a YAML file.")
 @click.option("--nodes", multiple=True, help="Like 4x64 or 4xcpu=64,memory=256Gi; else one as large as the trace says.")
 @click.option("--from", "start", default=0, type=click.IntRange(0), help="First task of the trace to replay.")
@@ -23,27 +37,51 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 @click.option(
     "--arrive", default=1.3, type=click.FloatRange(0.01, 100), help="With --machines: times all GPUs that is asked for."
 )
+@click.option(
+    "--restart", default=0.0, type=click.FloatRange(0, 1e6), help="Seconds that pass before what was preempted goes on."
+)
+@click.option("--lose", is_flag=True, help="What is preempted starts again from its beginning, not where it was.")
+@click.option("--projects", is_flag=True, help="Also what each project had.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the last sequence into FILE.svg or FILE.html.")
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
-def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
-        seed: int, machines: Path | None, arrive: float, single: bool, output: str) -> None:  # fmt: skip
+def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
+        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool,
+        picture: Path | None, single: bool,
+        output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
-    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. With --machines, requests for GPUs
-    arrive in --draws orders, and the share of all GPUs given away is told.
+    Means stand beside the 99th percentile and the longest. Times are seconds of the trace. A wait is all that a task took longer
+    than it ran: before its start, and while it was preempted. With --machines, requests for GPUs arrive in --draws orders, and the
+    share of all GPUs given away is told.
     """
+    from jarvis.sim.traces.history import span_of
+
+    span = None if trace.exists() else span_of(str(trace))
+    if save is not None and span is None:
+        raise click.UsageError("--save goes with --trace last-week and the like.")
+    if picture is not None and picture.suffix not in (".svg", ".html"):
+        raise click.UsageError("--picture takes a file that ends in .svg or .html.")
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
+    from jarvis.sim.traces.replay import Workers
+    from jarvis.sim.traces.report import shares
     from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 
     given_nodes = tuple(nodes_from(given) for given in nodes)
-    question = Question(trace, policy_from(policy), given_nodes, kind, start, count, draws, seed, single)
+    workers = Workers(restart, not lose)
+    asked = policy_from(policy)
+    workload = trace if span is None else _ran_here(span, save)
+    question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     mean = found.mean
+    if picture is not None:
+        _draw(found.history, picture, f"{trace.name}, policy {policy}")
     if output in ("json", "yaml"):
         data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
         data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
+        data |= {"projects": [one.as_dict() for one in shares(found.history)]} if projects else {}
         print_data(data, output)
         return
     rows = [
@@ -57,12 +95,66 @@ def sim(trace: Path, kind: str, policy: str, nodes: tuple[str, ...], start: int,
         f"makespan {duration(mean.makespan)}"
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
     )
+    if mean.preemptions:
+        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,}")
+    if mean.contested:
+        click.echo(
+            f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"
+        )
+    if projects:
+        _print_shares(shares(found.history))
     seen = found.foresight
     if seen is not None:
         click.echo(
             f"predicted at submission, of the later half: {100 * seen.covered:.1f} % of ends within their interval, which is "
             f"{duration(seen.width)} wide in the median; off by a factor of {seen.factor:.2f}, limits by {seen.factor_limit:.2f}"
         )
+
+
+def _ran_here(seconds: int, save: "Path | None") -> "Workload":
+    """What the cluster has run of what was submitted in so many seconds, told by its server."""
+    from jarvis.core.resources import parse_resources
+    from jarvis.sdk.client import Client
+    from jarvis.sim.traces.history import equal_nodes, lines, workload_of
+
+    rows: list[dict[str, Any]] = []
+    with Client() as client:
+        nodes = equal_nodes(parse_resources(one["resources"]) for one in client.connection.get("/nodes")["items"])
+        begin = time.time() - seconds
+        cursor: str | None = ""
+        while cursor is not None:
+            page = client.connection.get("/history", submitted_after=f"{begin:.3f}", cursor=cursor)
+            rows, cursor = rows + page["items"], page["next"]
+    if save is not None:
+        _write("save", save, "".join(lines(rows, nodes)))
+    return workload_of(rows, nodes)
+
+
+def _draw(history: "History", picture: Path, title: str) -> None:
+    from jarvis.sim.traces.picture import html, svg
+
+    _write("picture", picture, (svg if picture.suffix == ".svg" else html)(history, title))
+
+
+def _write(field: str, path: Path, text: str) -> None:
+    from jarvis.core.errors import InvalidValue
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidValue(field, str(path), f"a file that can be written ({error.strerror})") from None
+
+
+def _print_shares(found: "list[Share]") -> None:
+    rows = [
+        (
+            one.project, f"{one.tasks:,}", f"{100 * one.share:.1f} %", f"{one.slowdown:.2f}", duration(one.wait),
+            duration(one.wait_p99), duration(one.wait_longest), duration(one.turnaround),
+        )
+        for one in found
+    ]  # fmt: skip
+    columns = ("PROJECT", "TASKS", "OF ALL WORK", "SLOWDOWN", "WAIT", "WAIT P99", "LONGEST", "TURNAROUND")
+    print_table(columns, rows)
 
 
 def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range, output: str) -> None:

@@ -56,6 +56,10 @@ class OrderSettings(Section):
     size: float = 0.0
     default_seconds: float = Field(3600.0, gt=0)
     times: Times = "limit"
+    first: float = Field(3600.0, gt=0)
+    """Cpu-seconds of the first level of ``least_attained``."""
+    factor: float = Field(4.0, ge=1.1, le=1000)
+    """So many times as far goes each level after it."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What one cpu, one GiB, one GPU weigh in a size; what is not named keeps its own."""
 
@@ -94,6 +98,8 @@ class PreemptionSettings(Section):
     """How often an element is preempted at most."""
     most: int = Field(100, ge=1, le=100_000)
     """Victims a cycle."""
+    attained: bool = False
+    """Whether what has attained less preempts what has attained more, by the levels of the order ``least_attained``."""
 
 
 def _on_or_off(value: object) -> object:
@@ -141,12 +147,14 @@ class SchedulerSettings(WindowSettings):
 
     @model_validator(mode="after")
     def _check_orders(self) -> "SchedulerSettings":
-        """Ranks of different orders say nothing about each other."""
+        """Ranks of different orders say nothing about each other, and without levels nobody is of a higher one."""
         orders = {0: self.order}
         for name, queue in self.queues.items():
             order = queue.order or self.order
             if orders.setdefault(queue.tier, order) != order:
                 raise ValueError(f"queue {name} has an order of its own, and so needs a tier of its own")
+        if self.preemption is not None and self.preemption.attained and self.order.name != "least_attained":
+            raise ValueError("preemption by what was attained needs the order least_attained")
         return self
 
 
@@ -200,6 +208,8 @@ def _order(settings: OrderSettings) -> Order:
         settings.default_seconds,
         weights,
         settings.times,
+        settings.first,
+        settings.factor,
     )
 
 

@@ -1,12 +1,13 @@
 """PURE: pictures of a workflow: its graph as Mermaid or SVG, its time as a chart, and the chain that it took its time from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from jarvis.core.states import State
 from jarvis.core.workflow import PHASES, Block, Step, StepSpec
 from jarvis.dag.resolver import levels
+from jarvis.utils.svg import page
 
 MAX_DRAWN = 500
 """Steps; a picture of more is not looked at."""
@@ -17,6 +18,10 @@ COLOURS = {
 }  # fmt: skip
 _WIDTH, _HEIGHT, _ACROSS, _DOWN = 170, 34, 230, 54
 _ROW, _LABELS, _CHART = 22, 220, 760
+_ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0,0 L8,4 L0,8 z" fill="#777"/></marker></defs>'
+)
 _DASH = {"success": "", "failure": ' stroke-dasharray="6 3"', "any": ' stroke-dasharray="2 3"'}
 
 
@@ -103,7 +108,7 @@ def svg(block: Block, rows: Mapping[str, Step]) -> str:
     left_out = len(steps) - len(place)
     if left_out:
         body.append(f'<text x="20" y="{height + 10}">… and {left_out} more steps</text>')
-    return _page(width, height + (30 if left_out else 0), body)
+    return page(width, height + (30 if left_out else 0), [_ARROW, *body])
 
 
 def _edge(begin: tuple[int, int], end: tuple[int, int], on: str) -> str:
@@ -121,15 +126,6 @@ def _box(at: tuple[int, int], step: StepSpec, row: Step | None) -> str:
         f'<g><title>{escape(step.id)}: {state}</title><rect x="{at[0]}" y="{at[1]}" width="{_WIDTH}" height="{_HEIGHT}" '
         f'rx="6" fill="{colour}" stroke="#555"/><text x="{at[0] + 10}" y="{at[1] + 22}">{escape(title)}</text></g>'
     )
-
-
-def _page(width: int, height: int, body: Sequence[str]) -> str:
-    arrow = (
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8 z" fill="#777"/></marker></defs>'
-    )
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13">'
-    return "\n".join([head, arrow, *body, "</svg>"]) + "\n"
 
 
 # ---------------------------------------------------------------- time
@@ -177,4 +173,4 @@ def gantt(rows: Mapping[str, Step], begun: float, now: float) -> str:
             f'<text x="10" y="{y + 14}">{escape(label)}</text><rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{_ROW - 4}" '
             f'fill="{colour}" stroke="#555"><title>{escape(row.path)}: {row.state}, {seconds:.3f} s</title></rect>'
         )
-    return _page(_LABELS + _CHART + 20, 20 + len(shown) * _ROW, body)
+    return page(_LABELS + _CHART + 20, 20 + len(shown) * _ROW, body)

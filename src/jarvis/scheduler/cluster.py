@@ -24,10 +24,11 @@ from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.history import History
 from jarvis.scheduler.policy.affinity import Carriers
+from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
-from jarvis.scheduler.policy.order import Order, rank
+from jarvis.scheduler.policy.order import Order, rank, weight_of
 from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
@@ -268,6 +269,12 @@ class Cluster:
     """What waits for a start that is kept free for it: its node and that instant, as of the last cycle."""
     reserved_others: dict[ElementKey, tuple[int, ...]] = field(default_factory=dict)
     """Of those that are gangs: the nodes of their ranks from 1 on."""
+    attained: dict[ElementKey, float] = field(default_factory=dict)
+    """Element → cpu-seconds that its attempts before had, where the order counts them; what a leader before knew is forgotten."""
+    ranks_change: bool = False
+    """Whether what is queued again may have another rank than before."""
+    stands: dict[ElementKey, float] = field(default_factory=dict)
+    """Of elements that were queued again while ranks change: the one that counts."""
     claims: dict[ElementKey, Claim] = field(default_factory=dict)
     """What waits for the end of attempts that were stopped for it."""
     history: History = field(default_factory=History)
@@ -314,13 +321,27 @@ class Cluster:
         if origin is None:
             said = self.predict(task) if order.times == "predicted" else None
             value = rank(order, spec, task.submitted_at, None if said is None else said.seconds)
+            if self.attained:
+                value += behind(order, self.attained.get(task.key_at(position), 0.0))
             return Entry(value, task.id, 0.0, task.id, position, is_range)
         value = rank(order, msgspec.structs.replace(spec, time_limit=None), origin.submitted_at or task.submitted_at)
+        if self.attained:
+            value += behind(order, self.attained.get(task.key_at(position), 0.0))
         return Entry(value, origin.workflow, -origin.rank, task.id, position, is_range)
+
+    def had(self, task: Task, attempt: Attempt, now: float) -> float:
+        """Cpu-seconds that an element has had, its current attempt included."""
+        order = self.order_of(task.spec.queue)
+        seconds = 0.0 if attempt.started_at is None else max(now - attempt.started_at, 0.0)
+        before = self.attained.get(ElementKey(attempt.task, attempt.index), 0.0)
+        return before + weight_of(order, task.spec) * seconds
 
     def enqueue(self, task: Task, position: int = 0, is_range: bool = False) -> None:
         spec = task.spec
-        self.queue.push(class_of(spec), self.entry_of(task, position, is_range), task.project, task.user)
+        entry = self.entry_of(task, position, is_range)
+        self.queue.push(class_of(spec), entry, task.project, task.user)
+        if self.ranks_change and not is_range and task.key_at(position) in self.elements:
+            self.stands[task.key_at(position)] = entry.rank
         if "gpu" in spec.resources:
             shape = shape_of(spec.resources, spec.constraints)
             self.shapes[shape] = self.shapes.get(shape, 0) + 1
@@ -343,13 +364,16 @@ class Cluster:
         self.elements[element.key] = element
         self.by_task.setdefault(element.task, set()).add(element.index)
 
-    def drop_element(self, element: Element) -> None:
-        self.elements.pop(element.key, None)
-        indices = self.by_task.get(element.task)
+    def drop_element(self, key: ElementKey) -> None:
+        self.elements.pop(key, None)
+        if self.attained or self.stands:
+            self.attained.pop(key, None)
+            self.stands.pop(key, None)
+        indices = self.by_task.get(key.task)
         if indices is not None:
-            indices.discard(element.index)
+            indices.discard(key.index)
             if not indices:
-                del self.by_task[element.task]
+                del self.by_task[key.task]
 
     def has_row(self, task: Task, position: int) -> bool:
         """Whether the array's element at a position has a row of its own; one that is not in memory has ended."""

@@ -1,6 +1,6 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from jarvis.core.states import ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.filters import Reason, eligible_reason, room_reason, static_reason
+from jarvis.scheduler.filters import Reason, every_reason, room_reason, static_reason
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.plugged import WORD, refusal
@@ -159,33 +159,47 @@ def _queued(
     """What each node says, and the words that sum it up: what is nearest to being met comes first."""
     if not cluster.nodes:
         return [Reason("NoNodes", "no node is registered")], []
-    rows: list[dict[str, str]] = []
-    found: dict[str, int] = {}
-    around = Around(cluster.carriers, cluster.nodes)
-    related = placement_class.keys or placement_class.affinities
-    for view in cluster.nodes.values():
-        reason = (
-            eligible_reason(view, placement_class)
-            or (around.refusal(view, placement_class) if related else None)
-            or (refused(view) if cluster.bookings else None)
-            or (refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None)
-            or room_reason(placement_class.need, view.free, view.gpus)
-        )
-        if reason is not None:
-            rows.append({"node": view.node.name, "reason": reason.word, "text": reason.text})
-            found[reason.word] = found.get(reason.word, 0) + 1
-    able = len(cluster.nodes) - len(rows)
+    every = [(view, [*_on_node(cluster, view, placement_class, refused)]) for view in cluster.nodes.values()]
+    rows = [
+        {"node": view.node.name, "reason": reason.word, "text": reason.text}
+        for view, reasons in every for reason in reasons
+    ]  # fmt: skip
+    able = sum(not reasons for _, reasons in every)
     if able >= placement_class.nodes:
         return [], rows
-    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     gang = [_incomplete(able, placement_class.nodes)] if placement_class.nodes > 1 else []
-    return gang + [
-        Reason(
-            word, f"{found[word]} of {len(cluster.nodes)} nodes: {next(r['text'] for r in rows if r['reason'] == word)}"
-        )
-        for word in order
-        if word in found
-    ], rows
+    return gang + _summed_up([reasons for _, reasons in every if reasons], len(cluster.nodes)), rows
+
+
+def _on_node(
+    cluster: Cluster, view: NodeView, placement_class: PlacementClass, refused: Callable[[NodeView], Reason | None]
+) -> Iterator[Reason]:
+    """Everything that keeps it from starting there; of what it can never have there, not that it is taken as well."""
+    found = [*every_reason(view, placement_class)]
+    yield from found
+    if placement_class.keys or placement_class.affinities:
+        yield from Around(cluster.carriers, cluster.nodes).refusals(view, placement_class)
+    asked = (
+        refused(view) if cluster.bookings else None,
+        refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None,
+        None if any(r.word == "NeverFits" for r in found) else room_reason(placement_class.need, view.free, view.gpus),
+    )
+    yield from (reason for reason in asked if reason is not None)
+
+
+def _summed_up(every: list[list[Reason]], nodes: int) -> list[Reason]:
+    """A sentence for each word: on how many nodes, and what is said where the least else is in the way. What is nearest to being
+    met comes first; of one node, what would keep it away even if it were empty."""
+    order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
+    nearest: dict[str, tuple[int, int, str]] = {}
+    count: dict[str, int] = {}
+    for reasons in every:
+        for word, (at, text) in {r.word: (at, r.text) for at, r in reversed([*enumerate(reasons)])}.items():
+            count[word] = count.get(word, 0) + 1
+            if word not in nearest or (len(reasons), at) < nearest[word][:2]:
+                nearest[word] = len(reasons), at, text
+    words = sorted(nearest, key=lambda word: (*nearest[word][:2], order.index(word)))
+    return [Reason(word, f"{count[word]} of {nodes} nodes: {nearest[word][2]}") for word in words]
 
 
 def _incomplete(able: int, wanted: int) -> Reason:

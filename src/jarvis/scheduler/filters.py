@@ -1,5 +1,6 @@
 """PURE: whether a node can take a class of tasks at all; each filter returns a reason value, so ``why`` is a view of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,16 @@ def static_reason(view: "NodeView", placement_class: PlacementClass) -> Reason |
         or _knows_gangs(view, placement_class.nodes > 1)
         or _capacity(view, placement_class.need)
     )
+
+
+def every_reason(view: "NodeView", placement_class: PlacementClass) -> Iterator[Reason]:
+    """All that keeps a node from taking this class now, room apart; each of it would do so alone."""
+    labels = (_labels(view, (constraint,)) for constraint in placement_class.constraints)
+    found = (
+        _node_available(view), *labels, _engine(view, placement_class.kind), _taints(view, placement_class.tolerations),
+        _knows_gangs(view, placement_class.nodes > 1), _capacity(view, placement_class.need),
+    )  # fmt: skip
+    yield from (reason for reason in found if reason is not None)
 
 
 def eligible_reason(view: "NodeView", placement_class: PlacementClass) -> Reason | None:

@@ -86,10 +86,13 @@ class Head:
         """What was queued twice (held and released meanwhile) counts once."""
         if entry == self._before:
             return False
-        if task.spec.array is None:
-            return task.state is State.QUEUED
         if entry.is_range:
             return task.base is State.QUEUED and task.id != self._walked
+        stands = self._cluster.stands
+        if stands and stands.get(task.key_at(entry.position), entry.rank) != entry.rank:
+            return False
+        if task.spec.array is None:
+            return task.state is State.QUEUED
         return self._cluster.state_at(task, entry.position) is State.QUEUED
 
     def _settle_range(self) -> bool:

@@ -84,23 +84,29 @@ def _left_over(candidate: Candidate) -> float:
     return sum(left) / 2
 
 
-def _growth(candidate: Candidate, levels: int) -> float:
-    """How much less useful the node's free GPUs become, on a scale of so many levels (Weng et al., ATC'23): what differs by
-    less is equal, which keeps work together."""
+def _growth(candidate: Candidate) -> float:
+    """How many GPUs of the node's free ones a usual task can no longer use (Weng et al., ATC'23); below 0 where more is used up
+    than is lost."""
     cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
     before = candidate.lost(cpu, candidate.gpus, candidate.gpu_type)
     after = candidate.lost(cpu - candidate.need.get("cpu", 0), candidate.gpus_after, candidate.gpu_type)
-    return -float(int(levels / (1 + math.exp((after - before) / 1000)))) + candidate.ahead
+    return (after - before) / 1000
 
 
 def _fgd(candidate: Candidate) -> float:
-    """As published: hundred levels, and what is equal goes to the node that came first."""
-    return _growth(candidate, 100)
+    """As published: on a scale of a hundred levels, and what is equal goes to the node that came first."""
+    return -float(int(100 / (1 + math.exp(_growth(candidate))))) + candidate.ahead
+
+
+LEFT_OVER = 0.04
+"""GPUs that may be lost to leave a whole large node less over."""
+AHEAD = 1000.0
+"""More than any node can be better by."""
 
 
 def _gpu_fit(candidate: Candidate) -> float:
-    """Fifty levels, and what is equal goes where it leaves the least over."""
-    return _growth(candidate, 50) + _left_over(candidate) / 10
+    """As little lost as possible, and a little of that for leaving the least over, which keeps work together."""
+    return _growth(candidate) + LEFT_OVER * _left_over(candidate) + AHEAD * candidate.ahead
 
 
 SCORES: dict[str, Callable[[Candidate], float]] = {

@@ -8,10 +8,11 @@ from jarvis.core.retry import (
     backoff_seconds,
     should_retry,
 )
-from jarvis.core.states import INFRA_CAUSES, PENDING, Cause, State
+from jarvis.core.states import INFRA_CAUSES, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
 from jarvis.scheduler.cluster import NodeView, Placed, Timer
+from jarvis.scheduler.policy.attained import LEAST_ATTAINED
 from jarvis.scheduler.turn import Turn
 
 PREEMPTED = "Preempted"
@@ -83,6 +84,8 @@ def settle(turn: Turn, task: Task, element: Element, ending: Ending, message: st
     if after in PENDING and task.spec.deadline is not None and task.spec.deadline <= turn.now:
         after, reason = State.EXPIRED, ""
     end_state = _attempt_state(ending, after)
+    if after not in TERMINAL:
+        _note_attained(turn, task, element)
     turn.end_attempt(element.key, end_state, ending.cause, message)
     element.exit_code, element.signal, element.cause = ending.exit_code, ending.signal, str(ending.cause)
     element.node, element.wish = None, ""
@@ -93,6 +96,14 @@ def settle(turn: Turn, task: Task, element: Element, ending: Ending, message: st
         detail["exit_code"] = ending.exit_code
     turn.move(task, element, after, reason, **detail)
     go_on(turn, task, element)
+
+
+def _note_attained(turn: Turn, task: Task, element: Element) -> None:
+    """What the ending attempt has had counts when its element is queued again."""
+    cluster = turn.cluster
+    attempt = cluster.attempts.get(element.key)
+    if attempt is not None and cluster.order_of(task.spec.queue).name == LEAST_ATTAINED:
+        cluster.attained[element.key] = cluster.had(task, attempt, turn.now)
 
 
 def decide(turn: Turn, task: Task, element: Element, ending: Ending) -> tuple[State, str]:

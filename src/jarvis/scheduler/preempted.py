@@ -13,7 +13,7 @@ from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import Reason, eligible_reason
 from jarvis.scheduler.outcomes import PREEMPTED
 from jarvis.scheduler.policy.preemption import Claim, beats
-from jarvis.scheduler.preemption import NODES_MOST, shield, standing_of
+from jarvis.scheduler.preemption import NODES_MOST, level_in, shield, standing_of
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.victims import named
 
@@ -57,13 +57,18 @@ def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason |
     rules = policy.preemption
     if rules is None:
         return None
-    mine = standing_of(policy.queue_tiers, task.spec)
+    tiers = policy.queue_tiers
+    mine = standing_of(
+        tiers, task.spec, level_in(cluster, rules, task, cluster.attained.get(ElementKey(task.id), 0.0), now)
+    )
     lower, shields = 0, dict[str, int]()
     for key in _placed_where_it_could_be(cluster, task):
-        other = cluster.tasks[key.task].spec
-        if beats(rules, mine, standing_of(policy.queue_tiers, other)):
+        running, attempt = cluster.tasks[key.task], cluster.attempts[key]
+        other = running.spec
+        level = level_in(cluster, rules, running, cluster.had(running, attempt, now), now) if rules.attained else 0
+        if beats(rules, mine, standing_of(tiers, other, level)):
             lower += 1
-            why = shield(rules, cluster.elements[key], cluster.attempts[key], other, now)
+            why = shield(rules, cluster.elements[key], attempt, other, now)
             if why is not None:
                 shields[why] = shields.get(why, 0) + 1
     if not lower or (task.spec.nodes == 1 and not shields):

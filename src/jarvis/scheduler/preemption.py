@@ -17,6 +17,7 @@ from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head, RankLine
 from jarvis.scheduler.policy.affinity import carried
+from jarvis.scheduler.policy.attained import level_at, put_off
 from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
@@ -156,8 +157,15 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
             look.changed(claim.node)
 
 
-def standing_of(tiers: Mapping[str, int], spec: TaskSpec) -> Standing:
-    return Standing(tiers.get(spec.queue, 0), spec.priority)
+def standing_of(tiers: Mapping[str, int], spec: TaskSpec, level: int = 0) -> Standing:
+    return Standing(tiers.get(spec.queue, 0), spec.priority, level)
+
+
+def level_in(cluster: Cluster, rules: Preemption | None, task: Task, attained: float, now: float) -> int:
+    """Of a task that has had so much; 0 where that does not count."""
+    if rules is None or not rules.attained:
+        return 0
+    return level_at(cluster.order_of(task.spec.queue), attained, now - task.submitted_at)
 
 
 def shield(rules: Preemption, element: Element, attempt: Attempt, spec: TaskSpec, now: float) -> str | None:
@@ -176,7 +184,7 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
     others leave."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
-    claimed, tiers = {key.task for key in plan.claims}, cycle.policy.queue_tiers
+    claimed, tiers, rules = {key.task for key in plan.claims}, cycle.policy.queue_tiers, cycle.policy.preemption
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
         if placement_class.nodes > 1:
@@ -190,15 +198,9 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
                     break
                 key = task.key_at(head.position)
                 if task.id not in claimed and key not in cycle.taken and head.entry is not None:
-                    one = Preemptor(
-                        cycle.covers(task),
-                        standing_of(tiers, task.spec),
-                        head.entry,
-                        key,
-                        task,
-                        head.position,
-                        pool,
-                    )
+                    had = cycle.cluster.attained.get(key, 0.0)
+                    standing = standing_of(tiers, task.spec, level_in(cycle.cluster, rules, task, had, cycle.now))
+                    one = Preemptor(cycle.covers(task), standing, head.entry, key, task, head.position, pool)
                     found.setdefault(task.id, one)
                 head.skip_task()
     return nsmallest(PREEMPTORS_MOST, found.values(), key=_first_served)
@@ -221,7 +223,8 @@ class Look:
     def __init__(self, cycle: "Cycle", rules: Preemption) -> None:
         self.cycle, self.cluster, self.choice, self.rules = cycle, cycle.cluster, cycle.choice, rules
         self.left = rules.most
-        self._standings = _standings(cycle)
+        self._levels = _levels(cycle) if rules.attained else {}
+        self._standings = _standings(cycle, self._levels)
         self._on: dict[int, OnNode] = {}
         self._in_vain: set[Kind] = set()
         self._floors: dict[Kind, dict[int, float]] = {}
@@ -331,27 +334,40 @@ class Look:
     def _candidate(self, number: int, placed: Placed) -> Candidate | None:
         key = placed.key
         element, task = self.cluster.elements[key], self.cluster.tasks[key.task]
-        standing = standing_of(self.cycle.policy.queue_tiers, task.spec)
+        attempt = self.cluster.attempts[key]
+        had, level = self._levels.get(key, (0.0, 0))
+        standing = standing_of(self.cycle.policy.queue_tiers, task.spec, level)
         candidate = Candidate(
             0.0, key, number, placed.need, placed.shares, task.project, standing, True, task.spec.whole
         )  # fmt: skip
         if element.state is State.CANCELLING:
             return candidate if element.wish == "preempt" else None
-        attempt = self.cluster.attempts[key]
         if shield(self.rules, element, attempt, task.spec, self.cycle.now) is not None:
             return None
         since = attempt.started_at or attempt.assigned_at
         since = max(since, placed.saved_at or since) if attempt.started_at is not None else self.cycle.now
         weight = weight_of(self.cluster.order_of(task.spec.queue), task.spec)
+        if self.rules.attained:
+            return candidate._replace(loss=put_off(weight, had), stopping=False)
         return candidate._replace(loss=weight * max(self.cycle.now - since, 0.0), stopping=False)
 
 
-def _standings(cycle: "Cycle") -> set[Standing]:
+def _levels(cycle: "Cycle") -> dict[ElementKey, tuple[float, int]]:
+    """Of all that runs: what it has had, and its level."""
+    cluster, now, rules = cycle.cluster, cycle.now, cycle.policy.preemption
+    found = {}
+    for key, attempt in cluster.attempts.items():
+        task = cluster.tasks[key.task]
+        had = cluster.had(task, attempt, now)
+        found[key] = had, level_in(cluster, rules, task, had, now)
+    return found
+
+
+def _standings(cycle: "Cycle", levels: Mapping[ElementKey, tuple[float, int]]) -> set[Standing]:
     """Of all that runs."""
-    tasks = cycle.cluster.tasks
-    specs = [tasks[key.task].spec for key in cycle.cluster.attempts]
-    tiers = cycle.policy.queue_tiers
-    return {Standing(tiers.get(queue, 0), priority) for queue, priority in {(s.queue, s.priority) for s in specs}}
+    cluster, tiers = cycle.cluster, cycle.policy.queue_tiers
+    specs = ((cluster.tasks[key.task].spec, levels[key][1] if levels else 0) for key in cluster.attempts)
+    return {Standing(tiers.get(q, 0), priority, n) for q, priority, n in {(s.queue, s.priority, n) for s, n in specs}}
 
 
 class OnNode:

@@ -108,6 +108,14 @@ def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> Bodies:
     return Bodies(frozenset(found | manifests), frozenset(manifests))
 
 
+def outcome_fields(task: Task, last: Attempt) -> tuple[object, ...]:
+    """Of the outcome of a task that has ended with this attempt."""
+    return (
+        task.id, task.project, task.state, str(last.cause or ""), last.message, last.result, last.result_digest, last.output,
+        last.artifacts,
+    )  # fmt: skip
+
+
 _STATES = {state.value: state for state in State}
 """Faster than asking the class, which counts when a new leader reads everything."""
 

@@ -37,11 +37,11 @@ def test_reasons_as_they_changed() -> None:
     assert [reasons for _, reasons in told(case, late)] == [
         ["Resources"],
         ["QuotaProject", "Resources"],
-        ["ReqNodeNotAvail"],
+        ["ReqNodeNotAvail", "Resources"],
     ]
     case.now += 100
     later = case.submit(cpus=2)
-    assert told(case, later) == [(case.now, ["ReqNodeNotAvail"])], "what held when it came, since it came"
+    assert told(case, later) == [(case.now, ["ReqNodeNotAvail", "Resources"])], "what held when it came, since it came"
     node.cordoned, case.cluster.nodes_changed = False, True
     case.ends(first)
     assert told(case, late) == []

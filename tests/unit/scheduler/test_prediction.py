@@ -24,10 +24,11 @@ from jarvis.scheduler.policy.prediction import (
     groups_of,
     program_of,
 )
+from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.replay import History, Replay
 from jarvis.sim.traces.report import foresight
 from jarvis.sim.traces.run import policy_from
-from jarvis.sim.traces.workload import Recorded, read
+from jarvis.sim.traces.workload import Recorded
 
 TRACES = Path(os.environ.get("JARVIS_TRACES", ""))
 

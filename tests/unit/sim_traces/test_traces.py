@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
@@ -11,10 +12,14 @@ from click.testing import CliRunner
 from jarvis.cli.sim import sim
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
-from jarvis.sim.traces.replay import Replay
-from jarvis.sim.traces.report import figures
+from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.history import equal_nodes, lines, span_of
+from jarvis.sim.traces.picture import svg
+from jarvis.sim.traces.replay import History, Ran, Replay, Workers
+from jarvis.sim.traces.report import figures, shares
 from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
-from jarvis.sim.traces.workload import drawn_starts, read
+from jarvis.sim.traces.tally import Tally
+from jarvis.sim.traces.workload import Recorded, drawn_starts
 
 HEADER = "; MaxProcs: 4\n"
 TRACES = Path(os.environ.get("JARVIS_TRACES") or Path(__file__).resolve().parents[4] / "shared" / "traces")
@@ -175,3 +180,210 @@ def test_published_cells(tmp_path: Path, policy: str, slowdown: float) -> None:
     path.write_text(policy, encoding="utf-8")
     asked = question(TRACES / "lublin" / "lublin_256.swf.gz", str(path), draws=10, count=1024, single=True)
     assert answer(asked).mean.slowdown == pytest.approx(slowdown, abs=0.005)
+
+
+# ---------------------------------------------------------------- preemption, projects, other formats
+
+
+TURNS = """
+order: {name: least_attained, first: 100, factor: 10}
+backfill: skip
+fairness: nobody
+preemption: {attained: true, protect: 0, grace: 0, times: 1000}
+"""
+
+
+def turns(tmp_path: Path) -> str:
+    path = tmp_path / "turns.yaml"
+    path.write_text(TURNS, encoding="utf-8")
+    return str(path)
+
+
+def test_what_is_preempted_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The long one has had 200 s of one processor when the short one comes, which runs at once; it ends 100 s later for it."""
+    path = swf(tmp_path, row(1, 0, 1000, 4), row(2, 200, 100, 4))
+    found = answer(question(path, turns(tmp_path)))
+    long, short = sorted(found.history.ran, key=lambda ran: ran.item.ident)
+    assert (short.started, short.ended, short.wait, short.preempted) == (200.0, 300.0, 0.0, 0)
+    assert (long.started, long.ended, long.wait, long.preempted, long.held) == (0.0, 1100.0, 100.0, 1, 1000.0)
+    assert (found.mean.preemptions, found.mean.preempted_most, found.mean.utilisation) == (1, 1, 1.0)
+
+
+def test_what_a_preemption_may_cost(tmp_path: Path) -> None:
+    path = swf(tmp_path, row(1, 0, 1000, 4), row(2, 200, 100, 4))
+    slow = answer(question(path, turns(tmp_path), workers=Workers(restart=60.0)))
+    assert slow.mean.makespan == 1160.0
+    lost = answer(question(path, turns(tmp_path), workers=Workers(keep=False)))
+    assert lost.mean.makespan == 1300.0
+    assert lost.mean.utilisation == 1.0, "what is lost was in use, too"
+
+
+def test_what_runs_on_is_looked_at_again(tmp_path: Path) -> None:
+    """Nothing happens while the second waits, but the first has had more as time goes by."""
+    path = swf(tmp_path, row(1, 0, 10_000, 4), row(2, 5, 100, 4))
+    short = max(answer(question(path, turns(tmp_path))).history.ran, key=lambda ran: ran.item.ident)
+    assert short.started == 305.0
+
+
+def philly(tmp_path: Path, *rows: str) -> Path:
+    path = tmp_path / "philly.csv"
+    path.write_text("\n".join(["timestamp,duration,num_gpus,gpu_time,cluster", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_rows_of_philly(tmp_path: Path) -> None:
+    path = philly(
+        tmp_path, "2017-10-09 07:00:05,66.0,8,528.0,b", "2017-10-09 07:00:00,10,1,10,a", "2017-10-09 08:00:00,10,0,0,a"
+    )
+    workload = read(path, "philly")
+    first, second = workload.items
+    assert second.submitted - first.submitted == 5.0
+    assert (second.run, second.limit, second.resources, second.project) == (66.0, None, {"gpu": 8000}, "b")
+    assert (workload.dropped, workload.nodes) == (1, [(1, {"gpu": 448_000})])
+    for wrong in ("2017-10-09 07:00:05,x,8,5,b", "yesterday,1,8,5,b", "2017-10-09 07:00:05,1"):
+        with pytest.raises(InvalidValue, match="line 2"):
+            read(philly(tmp_path, wrong), "philly")
+
+
+def test_what_each_project_had(tmp_path: Path) -> None:
+    """Two that want all of a GPU at the same time, and one that comes when nobody does."""
+    path = philly(
+        tmp_path, "2017-01-01 00:00:00,100,1,0,a", "2017-01-01 00:00:00,300,1,0,b", "2017-01-01 01:00:00,100,1,0,c"
+    )
+    found = answer(question(path, kind="philly", nodes=(nodes_from("1xgpu=1"),)))
+    had = {one.project: one for one in shares(found.history)}
+    assert list(had) == ["b", "a", "c"], "the largest first"
+    assert (had["b"].share, had["b"].wait, had["b"].turnaround) == (0.6, 100.0, 400.0)
+    assert (had["c"].share, had["c"].wait_longest, had["c"].slowdown) == (0.2, 0.0, 1.0)
+    assert (found.mean.fairness, found.mean.contested) == (1.0, 0.0), "never did two of them wait"
+
+
+def test_fairness_counts_while_two_wait() -> None:
+    """One of two holds everything for ten seconds, then each half for another ten; then nobody waits any more."""
+    tally = Tally({"cpu": 4000})
+    for project in ("a", "b", "a", "b"):
+        tally.arrives(project)
+    tally.begins("a", {"cpu": 4000})
+    tally.comes_to(10.0)
+    tally.stops("a", {"cpu": 4000})
+    for project in ("a", "b"):
+        tally.begins(project, {"cpu": 2000})
+    tally.arrives("b")
+    tally.comes_to(20.0)
+    tally.note()
+    assert tally.contested == 20.0
+    assert tally.fairness == pytest.approx(0.75)
+    assert (list(tally.in_use), list(tally.queued)) == ([1.0], [3.0])
+
+
+def test_a_gang_in_a_replay(tmp_path: Path) -> None:
+    items = [
+        Recorded(1, 0.0, 100.0, None, {"cpu": 4000}, nodes=2), Recorded(2, 0.0, 50.0, None, {"cpu": 2000}),
+        Recorded(3, 10.0, 10.0, None, {"cpu": 4000}, nodes=3),
+    ]  # fmt: skip
+    history = Replay(items, [(2, {"cpu": 4000})], policy_of_preset("fifo")).run()
+    gang, other = history.ran
+    assert (gang.ended, other.started, [item.ident for item in history.never]) == (100.0, 100.0, [3])
+    assert figures(history).utilisation == pytest.approx((100 * 8 + 50 * 2) / (150 * 8))
+
+
+def test_the_command_tells_of_preemptions_and_projects(tmp_path: Path) -> None:
+    path = swf(tmp_path, row(1, 0, 1000, 4), row(2, 200, 100, 4))
+    command = ["--trace", str(path), "--policy", turns(tmp_path), "--projects", "--restart", "60"]
+    told = CliRunner().invoke(sim, command)
+    assert "1 preemptions, of one task at most 1" in told.output, told.output
+    assert "PROJECT  TASKS  OF ALL WORK" in told.output
+    data = json.loads(CliRunner().invoke(sim, [*command, "-o", "json"]).output)
+    assert data["mean"]["preemptions"] == 1
+    assert [one["project"] for one in data["projects"]] == ["g4"]
+
+
+def test_a_picture_of_a_replay(tmp_path: Path) -> None:
+    path = swf(tmp_path, *(row(n, n * 5, 10 + n * 13 % 900, 1 + n % 4) for n in range(1, 40)))
+    for name in ("it.svg", "it.html"):
+        drawn = tmp_path / name
+        told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--picture", str(drawn)])
+        assert told.exit_code == 0, told.output
+        text = drawn.read_text(encoding="utf-8")
+        tree = ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+        words = " ".join(tree.itertext())
+        for expected in (
+            "small.swf, policy fifo",
+            "in use",
+            "tasks that wait",
+            "waited at most so long",
+            "g4",
+            "39 tasks",
+        ):
+            assert expected in words
+        (area, _) = tree.iter("{http://www.w3.org/2000/svg}polygon")
+        heights = [float(point.partition(",")[2]) for point in area.attrib["points"].split()]
+        assert all(50.0 <= y <= 210.0 for y in heights), "within the chart"
+    assert "--picture takes" in CliRunner().invoke(sim, ["--trace", str(path), "--picture", "it.png"]).output
+
+
+def test_a_picture_of_nothing() -> None:
+    assert "nothing ran" in svg(History(), "empty")
+
+
+def test_what_is_drawn_is_what_was_so() -> None:
+    """Half in use for the first half of the time, all of it after."""
+    history = History(ran=[Ran(Recorded(1, 0.0, 1.0, None, {"cpu": 1000}), 0.0, 1.0, 1)], capacity={"cpu": 1000})
+    for at, used in ((0.0, 500), (50.0, 500), (100.0, 0)):
+        history.tally.comes_to(at)
+        history.tally.capacity = {"cpu": 1000}
+        history.tally.begins("p", {"cpu": used})
+        history.tally.note()
+    text = svg(history, "t")
+    points = text.split('points="')[1].split('"')[0].split()[1:-1]
+    assert points[0].endswith(",130.0")
+    assert points[-1].endswith(",50.0")
+
+
+# ---------------------------------------------------------------- a cluster's own history
+
+
+def history_row(**more: object) -> dict[str, object]:
+    return {
+        "task": 7, "index": None, "submitted_at": 100.0, "ran_s": 20.0, "limit_s": 10.0, "resources": {"cpu": 2000}, "nodes": 2,
+        "user": "ann", "project": "p", "name": "t", "queue": "gpu", "priority": 5, "attempts": 1,
+    } | more  # fmt: skip
+
+
+def test_a_history_that_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "week.jsonl"
+    nodes = equal_nodes([{"cpu": 4000}, {"cpu": 8000}, {"cpu": 4000}])
+    rows = [history_row(), history_row(task=6, submitted_at=90.0, limit_s=None), history_row(ran_s=0.0)]
+    path.write_text("".join(lines(rows, nodes)), encoding="utf-8")
+    workload = read(path)
+    assert (workload.nodes, workload.dropped) == ([(2, {"cpu": 4000}), (1, {"cpu": 8000})], 1)
+    early, late = workload.items
+    assert (early.ident, early.limit, late.limit) == (6, None, 20.0), "nothing ran past its limit"
+    assert (late.user, late.queue, late.priority, late.whole) == ("ann", "gpu", 5, {"cpu": 4000})
+    assert answer(question(path)).mean.tasks == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "line 1"), ("[]", "line 1"), ('{"trace": "jarvis"}', "line 1"),
+        ('{"trace": "jarvis", "version": 1, "nodes": []}\n{"task": 1}', "line 2"),
+        ('{"trace": "jarvis", "version": 9, "nodes": []}', "version 9"),
+    ],
+)  # fmt: skip
+def test_a_history_that_is_none(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "week.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidValue, match=line):
+        read(path)
+
+
+def test_which_time_is_meant() -> None:
+    assert [span_of(word) for word in ("last-week", "last-12h", "last-2d", "week.swf", "lastweek")] == [
+        604_800, 43_200, 172_800, None, None,
+    ]  # fmt: skip
+    for wrong in ("last-year", "last-0h", "last-", "last-h"):
+        with pytest.raises(InvalidValue, match="last-12h"):
+            span_of(wrong)
+    told = CliRunner().invoke(sim, ["--trace", "x.swf", "--save", "y"])
+    assert (told.exit_code, "--save goes with" in told.output) == (2, True)

@@ -89,12 +89,19 @@ class Around:
 
     def refusal(self, view: "NodeView", asking: Asking) -> Reason | None:
         """Why it must not go there."""
+        return next(self.refusals(view, asking), None)
+
+    def refusals(self, view: "NodeView", asking: Asking) -> Iterator[Reason]:
+        """Every reason why not; that two keep apart from each other is told once."""
         own = carried(asking)
+        told = set()
         for a in asking.affinities:
             found = None if a.weight else self._against(view, a, own)
             if found is not None:
-                return found
-        return next((r for key in sorted(own) for r in self._guarded(view, key)), None)
+                told.add(a.key)
+                yield found
+        for key in sorted(own - told):
+            yield from self._guarded(view, key)
 
     def _against(self, view: "NodeView", a: Affinity, own: set[str]) -> Reason | None:
         place = _place(view, a.label)

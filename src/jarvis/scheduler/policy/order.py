@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from jarvis.core.task import TaskSpec
 
-OrderName = Literal["fifo", "priority", "smallest_area", "shortest", "deadline", "f1"]
+OrderName = Literal["fifo", "priority", "smallest_area", "shortest", "deadline", "f1", "least_attained"]
 Times = Literal["limit", "predicted"]
 ORDERS: tuple[str, ...] = get_args(OrderName)
 
@@ -42,6 +42,14 @@ class Order:
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
     times: Times = "limit"
     """How long a task is thought to take: its time limit, or what is predicted from the ends of those like it."""
+    first: float = 3600.0
+    """Cpu-seconds of the first level of ``least_attained``; each level after it goes ``factor`` times as far."""
+    factor: float = 4.0
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a task that is queued again may have another rank than before."""
+        return self.name == "least_attained" or self.times == "predicted"
 
 
 def weight_of(order: Order, spec: TaskSpec) -> float:
@@ -103,7 +111,7 @@ PRIORITY_STEP = 1e10
 
 RANKS: dict[str, Callable[[Order, TaskSpec, float, float | None], float]] = {
     "fifo": _fifo, "priority": _priority, "smallest_area": _smallest_area, "shortest": _shortest,
-    "deadline": _deadline, "f1": _f1,
+    "deadline": _deadline, "f1": _f1, "least_attained": _fifo,
 }  # fmt: skip
 
 

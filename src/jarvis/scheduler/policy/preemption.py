@@ -1,8 +1,9 @@
 """PURE: preemption: what may stop what, and which set of running attempts makes room for the least lost work.
 
-Who may preempt is decided by standings that do not change while a task lives, a queue's tier first and priority within it, and only
-a strictly higher standing preempts. So of two tasks at most one can ever preempt the other, and no chain of them comes back to its
-begin. How often an element is preempted is bounded besides.
+Who may preempt is decided by standings, a queue's tier first and priority within it, and only a strictly higher one preempts. These
+two do not change while a task lives. So of two tasks at most one can ever preempt the other, and no chain of them comes back to its
+begin. The level of what was attained, where it counts, only falls behind by running: two tasks take turns at most once a level. How
+often an element is preempted is bounded besides.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ class Preemption:
     """How often an element is preempted at most."""
     most: int = 100
     """Victims a cycle."""
+    attained: bool = False
+    """Whether, where priority does not decide, what has attained less preempts what has attained more, by levels of the order."""
     spared: frozenset[str] = frozenset()
     """Queues of which nothing is preempted."""
 
@@ -42,10 +45,12 @@ RECLAIMING = Preemption(by=None, tiers=False)
 
 
 class Standing(NamedTuple):
-    """What decides who may preempt: it never changes while a task lives."""
+    """What decides who may preempt. Tier and priority never change while a task lives."""
 
     tier: int
     priority: int
+    level: int = 0
+    """Of what it has attained, lower first; 0 for all where that does not count."""
 
 
 class Claim(NamedTuple):
@@ -58,7 +63,8 @@ class Claim(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An attempt that may be stopped. ``loss``: the cpu-seconds that are lost with it; 0 for what is being stopped already."""
+    """An attempt that may be stopped. ``loss``: the cpu-seconds that are lost with it, or where attained service counts, the ends a
+    second that are put off; 0 for what is being stopped already."""
 
     loss: float
     key: ElementKey
@@ -76,7 +82,9 @@ def beats(rules: Preemption, mine: Standing, other: Standing) -> bool:
     """Whether a task of one standing may preempt one of another."""
     if mine.tier != other.tier:
         return rules.tiers and mine.tier > other.tier
-    return rules.by is not None and mine.priority >= other.priority + max(rules.by, 1)
+    if rules.by is not None and mine.priority >= other.priority + max(rules.by, 1):
+        return True
+    return rules.attained and mine.priority >= other.priority and mine.level < other.level
 
 
 def may_stop(rules: Preemption, spec: TaskSpec) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jarvis.sim.traces.replay import History
+from jarvis.sim.traces.replay import History, Ran
 
 TAU_S = 10.0
 """Run times below this count as this much in a slowdown (Feitelson and Rudolph, JSSPP'98)."""
@@ -25,6 +25,12 @@ class Figures:
     utilisation: float
     utilisation_to_last_start: float
     makespan: float
+    preemptions: int
+    preempted_most: int
+    """How often the task was preempted that was so most often."""
+    fairness: float
+    """Jain's index of what waiting projects hold, 1 at best; ``contested``: seconds in which at least two waited."""
+    contested: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -33,20 +39,59 @@ class Figures:
 def figures(history: History) -> Figures:
     ran = history.ran
     if not ran:
-        return Figures(0, len(history.never), *([0.0] * 10))
+        return Figures(0, len(history.never), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0)
     waits = sorted(r.wait for r in ran)
-    slowdowns = sorted(max(1.0, (r.wait + r.item.run) / max(r.item.run, TAU_S)) for r in ran)
+    slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
     begin = min(r.item.submitted for r in ran)
     end, last = max(r.ended for r in ran), max(r.started for r in ran)
-    name = max(history.capacity, key=lambda n: sum(r.item.resources.get(n, 0) for r in ran))
-    work = sum((r.ended - r.started) * r.item.resources.get(name, 0) for r in ran)
+    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in ran))
+    work = sum(r.held * r.item.whole.get(name, 0) for r in ran)
     total = history.capacity[name]
     return Figures(
         len(ran), len(history.never), _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
         _mean(times), _p(times, 0.5), _ratio(work, (end - begin) * total), _ratio(work, (last - begin) * total),
-        end - begin,
+        end - begin, sum(r.preempted for r in ran), max(r.preempted for r in ran), history.tally.fairness,
+        history.tally.contested,
     )  # fmt: skip
+
+
+def _slowdown(ran: Ran) -> float:
+    return max(1.0, (ran.wait + ran.item.run) / max(ran.item.run, TAU_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a project had. ``share`` is of all work that was done, by the resource that most was asked of."""
+
+    project: str
+    tasks: int
+    share: float
+    slowdown: float
+    wait: float
+    wait_p99: float
+    wait_longest: float
+    turnaround: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def shares(history: History) -> list[Share]:
+    """Of each project, the largest first."""
+    by_project: dict[str, list[Ran]] = {}
+    for one in history.ran:
+        by_project.setdefault(one.item.project, []).append(one)
+    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in history.ran))
+    work = {p: sum(r.held * r.item.whole.get(name, 0) for r in ran) for p, ran in by_project.items()}
+    found = []
+    for project, ran in by_project.items():
+        waits = sorted(r.wait for r in ran)
+        found.append(Share(
+            project, len(ran), _ratio(work[project], sum(work.values())), _mean([_slowdown(r) for r in ran]), _mean(waits),
+            _p(waits, 0.99), waits[-1], _mean([r.ended - r.item.submitted for r in ran]),
+        ))  # fmt: skip
+    return sorted(found, key=lambda share: (-share.share, share.project))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +138,7 @@ def mean_of(several: list[Figures]) -> Figures:
     """Of sequences: the mean of each figure."""
     rows = [one.as_dict() for one in several]
     mean = {name: _mean([row[name] for row in rows]) for name in rows[0]}
-    return Figures(**mean | {"tasks": sum(r["tasks"] for r in rows), "never": sum(r["never"] for r in rows)})
+    return Figures(**mean | {name: sum(r[name] for r in rows) for name in ("tasks", "never", "preemptions")})
 
 
 def _mean(values: list[float]) -> float:

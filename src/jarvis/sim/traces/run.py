@@ -12,16 +12,17 @@ from jarvis.config.policies import PRESETS, SchedulerSettings, policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources, parse_resources
-from jarvis.sim.traces.replay import Replay
+from jarvis.sim.traces.formats import read
+from jarvis.sim.traces.replay import CHECKPOINTING, History, Replay, Workers
 from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
-from jarvis.sim.traces.workload import Recorded, cut, drawn_starts, read
+from jarvis.sim.traces.workload import Recorded, Workload, cut, drawn_starts
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is to be found out. ``draws`` sequences of ``count`` tasks, drawn by ``seed``; 0: all from ``start`` on."""
 
-    trace: Path
+    trace: Path | Workload
     policy: SchedulerSettings
     nodes: tuple[tuple[int, Resources], ...] = ()
     kind: str = ""
@@ -30,6 +31,7 @@ class Question:
     draws: int = 0
     seed: int = 1
     single: bool = False
+    workers: Workers = CHECKPOINTING
 
 
 @dataclass(slots=True)
@@ -40,27 +42,30 @@ class Answer:
     each: list[Figures] = field(default_factory=list)
     dropped: int = 0
     foresight: Foresight | None = None
-    """Of the last sequence."""
+    """Of the last sequence, as ``history``."""
+    history: History = field(default_factory=History, compare=False)
 
 
 def answer(question: Question, told: Callable[[int, int], None] = lambda done, total: None) -> Answer:
     """Replay the sequences one after another; ``told`` how many of how many are done."""
-    workload = read(question.trace, question.kind)
+    trace = question.trace
+    workload = read(trace, question.kind) if isinstance(trace, Path) else trace
     nodes = list(question.nodes) or workload.nodes
     sequences = _sequences(question, workload.items)
     policy = policy_of(question.policy)
-    found, seen = [], None
+    found: list[Figures] = []
+    history = History()
     for done, items in enumerate(sequences):
         told(done, len(sequences))
-        history = Replay(items, nodes, policy, question.single).run()
+        history = Replay(items, nodes, policy, question.single, question.workers).run()
         found.append(figures(history))
-        seen = foresight(history)
-    return Answer(mean_of(found), found, workload.dropped, seen)
+    return Answer(mean_of(found), found, workload.dropped, foresight(history), history)
 
 
 def _sequences(question: Question, items: list[Recorded]) -> list[list[Recorded]]:
     if not items:
-        raise InvalidValue("trace", str(question.trace), "a trace with at least one task that ran")
+        named = str(question.trace) if isinstance(question.trace, Path) else "that time"
+        raise InvalidValue("trace", named, "a trace with at least one task that ran")
     if not question.draws:
         count = len(items) - question.start if question.count is None else question.count
         return [cut(items, question.start, count)]

@@ -36,6 +36,7 @@ from jarvis.state.persistence import (
     live_page,
     matches,
     new_task,
+    outcome_fields,
     specs_of,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
@@ -324,18 +325,7 @@ class MemoryStore(MemoryWorkflows):
         tries = [a for at, a in sorted(self._attempts.items()) if at[:2] == (task.id, SOLO)]
         if not tries:
             return Outcome(task.id, task.project, task.state)
-        last = tries[-1]
-        return Outcome(
-            task.id,
-            task.project,
-            task.state,
-            str(last.cause or ""),
-            last.message,
-            last.result,
-            last.result_digest,
-            last.output,
-            last.artifacts,
-        )
+        return Outcome(*outcome_fields(task, tries[-1]))  # type: ignore[arg-type]  # in the order of its fields
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         found = []
