@@ -14,7 +14,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
+from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate, share_of
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
@@ -25,6 +25,8 @@ from jarvis.scheduler.task_queue import PlacementClass
 
 LOOK = 4
 """Nodes whose score is found to have changed, before the best of them is taken."""
+AT_ONCE = 8
+"""Nodes with the least in use, looked at before all of them are searched."""
 PULL = 64
 """Nodes that changed, looked at before each choice."""
 SOON = 1.0
@@ -71,6 +73,8 @@ class Choice:
         self.gpus: dict[int, Room] = {}
         self.scores: dict[int, float] = {}
         """What the balancers that look at use alone say of a node that this cycle has not changed since."""
+        self.moved: list[int] = []
+        """The nodes that the cycle used, in order."""
         self.turns: dict[int, int] = {}
         self.same_task: dict[tuple[int, int], int] = {}
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
@@ -154,6 +158,10 @@ class Choice:
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
     def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
+        if pool.is_plain:
+            found = self._at_once(pool, search)
+            if found is not None:
+                return found
         exact = pool.wishes or pool.balancer in EXACT
         while True:
             self._catch_up(pool, search.task, EVERYTHING if exact else PULL)
@@ -165,10 +173,27 @@ class Choice:
         self.too_long = found is None and bool(search.aside)
         return found
 
+    def _at_once(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
+        """The best node with room for now, if it is among the first of all that suit."""
+        ranking, members = pool.group.ranking, pool.group.members
+        ranking.catch_up(self.moved, self.pools.log, members, self._use)
+        for node in ranking.first(AT_ONCE, members, self._use):
+            if self._room(self.nodes[node], pool) is False and not self._is_kept(pool, search, node, ahead=False):
+                return node, False
+        return None
+
+    def _use(self, node: int) -> float:
+        """How much of what it has is in use: the score of plain pools."""
+        score = self.scores.get(node)
+        if score is None:
+            view = self.nodes[node]
+            score = self.scores[node] = share_of(self.used.get(node) or view.used, view.node.resources)
+        return score
+
     def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members = pool.heap, pool.best, pool.group.members
-        task, until, peek, aside, owner, latest = search
+        task, peek, aside = search.task, search.peek, search.aside
         seen: tuple[float, int, bool] | None = None
         while True:
             if pool.at < len(pool.order):
@@ -186,10 +211,7 @@ class Choice:
                 continue
             if peek:
                 return node, room
-            if node in self.booked and self._runs_into(node, owner, latest + MARGIN_S if room else latest):
-                aside.append(heappop(heap))
-                continue
-            if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
+            if self._is_kept(pool, search, node, room):
                 aside.append(heappop(heap))
                 continue
             current = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
@@ -202,6 +224,13 @@ class Choice:
             look -= 1
             if not look:
                 return seen[1:]
+
+    def _is_kept(self, pool: Pool, search: _Search, node: int, ahead: bool) -> bool:
+        """Whether its room is spoken for, as far as this search goes."""
+        latest = search.latest + MARGIN_S if ahead else search.latest
+        if node in self.booked and self._runs_into(node, search.owner, latest):
+            return True
+        return node in self.horizons and (ahead or not self._leaves_reserved(node, pool.need, search.until))
 
     def _leaves_reserved(self, node: int, need: Resources, until: float) -> bool:
         horizon = self.horizons[node]
@@ -222,8 +251,11 @@ class Choice:
         while pool.at < len(order) and (not heap or order[pool.at] < heap[0]):
             entry = order[pool.at]
             pool.at += 1
-            if entry[1] not in best:
-                best[entry[1]] = entry[0]
+            node = entry[1]
+            if pool.is_plain and (node not in pool.group.members or self._room(self.nodes[node], pool) is None):
+                continue
+            if node not in best:
+                best[node] = entry[0]
                 heappush(heap, entry)
 
     def _catch_up(self, pool: Pool, task: int, most: int) -> None:
@@ -291,10 +323,7 @@ class Choice:
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
             return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
-        score = self.scores.get(node)
-        if score is None:
-            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return (score if balancer == "least_loaded" else -score) - wish
+        return (self._use(node) if balancer == "least_loaded" else -self._use(node)) - wish
 
     def _wish(self, pool: Pool, node: int) -> float:
         """Wishes choose among nodes with room, and let nothing wait behind others."""
@@ -332,6 +361,7 @@ class Choice:
             self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
         else:
             self.scores.pop(node, None)
+            self.moved.append(node)
             used = self.used.get(node)
             if used is None:
                 used = self.used[node] = dict(self.nodes[node].used)

@@ -36,8 +36,17 @@ class Candidate(NamedTuple):
 
 def _share(candidate: Candidate) -> float:
     """Dominant share in use, 0 to 1, and above by what is ahead."""
-    shares = [candidate.used.get(name, 0) / total for name, total in candidate.capacity.items() if total]
-    return max(shares, default=0.0) + candidate.ahead
+    return share_of(candidate.used, candidate.capacity) + candidate.ahead
+
+
+def share_of(used: Resources, capacity: Resources) -> float:
+    """The largest part in use of anything that there is."""
+    best = 0.0
+    for name, amount in used.items():
+        total = capacity.get(name)
+        if total and amount > best * total:
+            best = amount / total
+    return best
 
 
 def _mix(value: int) -> int:

@@ -12,6 +12,7 @@ from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
 from jarvis.scheduler.policy.plugged import refusal
+from jarvis.scheduler.rankings import Ranking
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ class GroupKey(NamedTuple):
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders")
+    __slots__ = ("members", "orders", "ranking")
 
     def __init__(self, members: set[int]) -> None:
         self.members = members
         self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {}
+        self.ranking = Ranking()
 
 
 class Pool:
@@ -61,6 +63,7 @@ class Pool:
         "group",
         "has_own_order",
         "heap",
+        "is_plain",
         "licenses",
         "need",
         "nodes",
@@ -82,6 +85,8 @@ class Pool:
         self.wishes = bool(placement_class.affinities or placement_class.preferences)
         self.has_own_order = balancer in EXACT or self.wishes
         """Whether its class matters to the score of a node."""
+        self.is_plain = balancer == "least_loaded" and not (self.wishes or self.affine)
+        """Whether what a node has in use is all of its score."""
         self.version = 0
         """Of the carriers that it was made with."""
         self.balancer, self.group, self.owner = balancer, group, owner
@@ -158,6 +163,7 @@ class Pools:
         self.last.clear()
         for group in self.groups.values():
             group.orders.clear()
+            group.ranking = Ranking()
 
     def forget_exact(self) -> None:
         """Scores that hang on what is usual are not what they were."""
