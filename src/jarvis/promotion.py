@@ -23,7 +23,7 @@ from jarvis.state.stores.sqlite.file import MOVED
 PAGE = 5000
 COPY_S = 3600.0
 _TASK = "id, uuid, project, user, name, queue, retry_of, submitted_at, spec"
-_NOW = "id, state, base, counts, next_position, reason, started_at, ended_at"
+_NOW = "id, state, base, counts, next_position, reason, started_at, ended_at, element"
 _ELEMENT = (
     "task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, "
     "cause, wish, preemptions"
@@ -118,7 +118,9 @@ async def _copy_rows(source: SqliteStore, target: PostgresStore, incarnation: in
             await _copy_tasks(source, c)
             ((epoch, *marks),) = await source.rows("SELECT epoch, next_node, last_seq, dropped_seq FROM cluster")
             await c.execute("UPDATE cluster SET next_node = $1, last_seq = $2, dropped_seq = $3", *marks)
-            await c.execute("UPDATE leadership SET incarnation = $1, epoch = $2", incarnation, epoch)
+            await c.execute(
+                "UPDATE leadership SET incarnation = $1, epoch = $2, solo_in_task = true", incarnation, epoch
+            )
             for table, sequence in (
                 ("task", "task_id"),
                 ("command", "command_id_seq"),
@@ -179,7 +181,10 @@ async def _copy_bodies(source: SqliteStore, old: DirectoryBlobStore, new: Postgr
 async def _running(source: SqliteStore) -> dict[str, list[str]]:
     states = ", ".join(f"'{state}'" for state in sorted(ON_NODE))
     found = await source.rows(
-        f"SELECT n.name, e.task, e.idx FROM element e JOIN node n ON n.id = e.node WHERE e.state IN ({states}) ORDER BY 1, 2, 3"
+        "SELECT n.name, e.task, e.idx FROM element e JOIN node n ON n.id = e.node "
+        f"WHERE e.idx >= 0 AND e.state IN ({states}) UNION ALL "
+        "SELECT n.name, a.task, a.idx FROM task t JOIN attempt a ON a.task = t.id AND a.idx = -1 JOIN node n ON n.id = a.node "
+        f"WHERE t.ended_at IS NULL AND t.state IN ({states}) AND a.ended_at IS NULL ORDER BY 1, 2, 3"
     )
     running: dict[str, list[str]] = {}
     for name, task, index in found:

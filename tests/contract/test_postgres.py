@@ -14,7 +14,7 @@ from jarvis.core.errors import InvalidValue, LeadershipHeld, StaleEpoch, StoreCo
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.states import State
 from jarvis.state.store import Accepted, Submission, TaskFilter
-from jarvis.state.stores.postgres import PostgresStore
+from jarvis.state.stores.postgres import PostgresStore, schema
 
 WAIT_S = 20.0
 Pair = tuple[PostgresStore, PostgresStore]
@@ -304,6 +304,35 @@ async def test_a_schema_that_is_newer_is_refused(pair: Pair, plain: asyncpg.Conn
     await plain.execute("INSERT INTO jarvis_schema (number, name) VALUES (9999, '9999_future')")
     with pytest.raises(StoreCorrupt, match="9999"):
         await PostgresStore(url).open()
+
+
+async def test_servers_of_the_version_before_read_elements_until_the_schema_contracts(
+    pair: Pair, plain: asyncpg.Connection
+) -> None:
+    """They know no element but one with a row of its own; what they wrote gives way to what is said later."""
+    one, two = pair
+    await plain.execute(
+        "UPDATE leadership SET solo_in_task = false; DELETE FROM jarvis_schema WHERE name LIKE '%contract%'"
+    )
+    lead = await one.leadership_acquire("one")
+    (ident,) = await insert(one, new())
+    (task,) = await one.task_get_many([ident])
+    task.state = State.ASSIGNED
+    first = element(ident)
+    new_attempt = {(ident, SOLO, 1): attempt(ident)}
+    await commit(one, lead, tasks={ident: task}, elements={first.key: first}, attempts_new=new_attempt)
+    assert await plain.fetchval("SELECT state FROM element WHERE task = $1 AND idx = -1", ident) == "assigned"
+    assert await plain.fetchval("SELECT element IS NULL FROM task_now WHERE id = $1", ident)
+    assert await two.element_list_live([ident]) == await two.element_get_many([first.key]) == [first]
+    assert (await schema.migrate(one.postgres)).missing == ("0012_contract_solo",), "it is not taken by itself"
+    await schema.migrate(two.postgres, contract=True)
+    assert not (await schema.look(one.postgres)).missing
+    task.state, second = State.RUNNING, element(ident, State.RUNNING, wish="cancel")
+    await commit(one, lead, tasks={ident: task}, elements={second.key: second})
+    assert await plain.fetchval("SELECT state FROM element WHERE task = $1 AND idx = -1", ident) == "assigned"
+    assert await two.element_list_live([ident]) == await two.element_list(ident, frozenset(), -2, 9) == [second]
+    assert await two.element_get_many([second.key]) == [second]
+    assert [a.attempt for a in await two.attempt_list_current([ident])] == [1]
 
 
 async def test_a_database_of_another_program_is_refused(plain: asyncpg.Connection, url: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,8 @@ async def content_of(directory: Path) -> tuple[dict[str, Any], int]:
     await store.open()
     try:
         found = await content(store)
-        for elements in found["elements"]:
-            for e in elements:
-                e.reason = e.reason.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        for row in (*found["tasks"], *chain.from_iterable(found["elements"])):
+            row.reason = row.reason.replace("\0", "\N{REPLACEMENT CHARACTER}")
         return found, (await store.leader_get()).leadership.incarnation
     finally:
         await store.close()

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from jarvis.core.changes import Changes
 from jarvis.core.errors import Conflict, StateDirectoryInUse, StoreCorrupt, StoreUnavailable
-from jarvis.core.task import NewTask, TaskSpec
+from jarvis.core.ids import SOLO
+from jarvis.core.states import State
+from jarvis.core.task import Element, NewTask, TaskSpec
 from jarvis.state.store import Accepted, Submission
 from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.state.stores.sqlite.file import DATABASE, restore
@@ -79,6 +82,31 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 async def test_a_new_database_has_nothing_to_back_up_before_its_first_steps(tmp_path: Path) -> None:
     await filled(tmp_path)
     assert not (tmp_path / "backups").exists()
+
+
+async def test_an_element_of_the_version_before_gives_way_to_what_is_said_later(tmp_path: Path) -> None:
+    """There the only element of a task had a row of its own."""
+    (ident,) = await filled(tmp_path, 1)
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("UPDATE task SET state = 'running'")
+    names = "task, idx, state, attempt, token, node, failures, infra_losses, reason, wish"
+    connection.execute(f"INSERT INTO element ({names}) VALUES (?, -1, 'running', 1, 77, 1, 2, 0, '', '')", (ident,))
+    connection.commit()
+    connection.close()
+    store = SqliteStore(tmp_path)
+    await store.open()
+    old = Element(task=ident, index=SOLO, state=State.RUNNING, attempt=1, token=77, node=1, failures=2)
+    assert await store.element_list_live([ident]) == await store.element_get_many([old.key]) == [old]
+    assert await store.element_list(ident, frozenset({State.RUNNING}), -2, 9) == [old]
+    lead = await store.leadership_acquire("x")
+    (task,) = await store.task_get_many([ident])
+    task.state, task.ended_at = State.FAILED, 9.0
+    ended = Element(task=ident, index=SOLO, state=State.FAILED, attempt=1, token=77, failures=3, exit_code=1)
+    await store.leader_commit(lead, Changes(tasks={ident: task}, elements={ended.key: ended}))
+    assert not await store.element_list_live([ident])
+    assert await store.element_list(ident, frozenset(), -2, 9) == await store.element_get_many([old.key]) == [ended]
+    assert not await store.element_list(ident, frozenset({State.RUNNING}), -2, 9)
+    await store.close()
 
 
 async def test_backup_and_restore(tmp_path: Path) -> None:

@@ -70,16 +70,16 @@ async def test_only_the_newest_leader_may_write(store: Store) -> None:
 
 async def test_an_attempt_is_written_only_under_its_token(store: Store) -> None:
     lead = await store.leadership_acquire("a")
-    (ident,) = await insert(store, new())
+    ident, other = await insert(store, new(), new())
     await commit(
         store, lead, attempts_new={(ident, SOLO, 1): attempt(ident)}, elements={ElementKey(ident): element(ident)}
     )
     forged = attempt(ident, token=78)
     forged.state = State.SUCCEEDED
     with pytest.raises(StaleEpoch):
-        await commit(store, lead, attempts={(ident, SOLO, 1): forged}, queued=[(ident, ident)])
+        await commit(store, lead, attempts={(ident, SOLO, 1): forged}, queued=[(other, other)])
     assert (await store.attempt_list(ElementKey(ident)))[0].state is State.ASSIGNED
-    assert (await store.task_get_many([ident]))[0].state is State.SUBMITTED, "the whole turn is refused"
+    assert (await store.task_get_many([other]))[0].state is State.SUBMITTED, "the whole turn is refused"
     current = await store.attempt_list_current([ident])
     assert [(a.number, a.placements) for a in current] == [(1, (Placement(0, 1, {"cpu": 1000}),))]
 

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.contract.harness import DAY, Ticking, attempt, commit, element, end, event, insert, key, move, new
 
@@ -158,12 +159,29 @@ async def test_a_task_through_its_whole_life(store: Store, lead: Leadership) -> 
     current.result, current.result_digest = b"\x00pickle", "d"
     await commit(store, lead, elements={solo.key: solo}, attempts={(ident, SOLO, 1): current})
     task = await move(store, lead, ident, S.FAILED, started_at=5.0, ended_at=9.0, reason="NonZeroExitCode")
+    solo.reason = task.reason  # the two have one
     assert await store.task_get_many([ident]) == [task]
     assert await store.attempt_list(solo.key) == [current]
     assert await store.element_list(ident, TERMINAL, -2, 10) == [solo]
     assert await store.element_list_live([ident]) == []
     assert await store.attempt_list_current([ident]) == []
     assert await store.task_list_live(0, 10) == []
+
+
+async def test_tasks_that_become_alike_do_so_each_for_itself(store: Store, lead: Leadership) -> None:
+    ids = await insert(store, *[new() for _ in range(5)])
+    tasks = await store.task_get_many(ids)
+    for task in tasks[:4]:
+        task.state = S.ASSIGNED
+    tasks[3].reason = "other"
+    alike = {
+        e.key: e for e in (element(ids[0]), element(ids[1]), element(ids[2], token=78), element(ids[3], reason="other"))
+    }
+    gone = max(ids) + 1
+    there = {task.id: task for task in tasks[:4]}
+    await commit(store, lead, tasks=there | {gone: msgspec.structs.replace(tasks[0], id=gone)}, elements=alike)
+    assert await store.task_get_many([*ids, gone]) == tasks
+    assert await store.element_get_many(list(alike)) == list(alike.values())
 
 
 async def test_an_attempt_may_begin_and_go_on_in_one_commit(store: Store, lead: Leadership) -> None:

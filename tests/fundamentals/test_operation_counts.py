@@ -114,7 +114,7 @@ def within(costs: dict[str, Cost], bounds: dict[str, Cost]) -> None:
 async def test_tasks(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
     tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n in range(TASKS)]
-    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(76, 4.1, 1), "ended": Cost(37, 3.1, 1)}
+    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(76, 3.1, 1), "ended": Cost(37, 2.1, 1)}
     within(await measured(tmp_path, tasks), bounds)
 
 

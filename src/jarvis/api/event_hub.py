@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from jarvis.bus.bus import Bus
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.event import Event
-from jarvis.core.ids import SOLO
 from jarvis.core.states import TERMINAL
 from jarvis.state.store import Store
 
+LIVE_MOST = 100_000
+"""Tasks known to live that are remembered."""
 FEED_LIMIT = 200
 """Batches that may wait for a slow reader; beyond that it reads on from the store."""
 PAGE = 1000
@@ -23,7 +24,9 @@ class Place:
     """Where one long poll for the ends of tasks waits: ``replaced`` when a newer one came under its name, ``took`` when it
     replaced one. ``ended`` are the wanted tasks that have ended since, None when only the store knows."""
 
-    def __init__(self, wanted: frozenset[int]) -> None:
+    def __init__(self, wanted: frozenset[int], hears: bool) -> None:
+        """``hears``: whether events come, so that no end escapes it."""
+        self.hears = hears
         self.changed = asyncio.Event()
         self.replaced = self.took = False
         self.ended: set[int] | None = set()
@@ -49,8 +52,11 @@ class EventHub:
         """``poll_s``: how often to look for events that no message brought, where messages can be lost."""
         self._bus, self._store, self._poll_s = bus, store, poll_s
         self._seen = 0
-        self._waiting: dict[int, set[asyncio.Event]] = {}
+        self._waiting: dict[int, dict[asyncio.Event, frozenset[str]]] = {}
+        """Who waits for something to happen to it, and for which kinds of events; empty: for any."""
         self._readers: dict[tuple[str, str], Place] = {}
+        self._live: set[int] = set()
+        """Tasks that the store said had not ended, and of whose end nothing was heard since: it need not be asked again."""
         self._feeds: set[asyncio.Queue[list[Event] | None]] = set()
 
     @property
@@ -85,6 +91,7 @@ class EventHub:
                     self._wake_all()
 
     def _wake_all(self) -> None:
+        self._live.clear()
         for feed in self._feeds:
             _push(feed, None)
         for waiters in self._waiting.values():
@@ -94,12 +101,16 @@ class EventHub:
             place.look_again()
 
     def _spread(self, batch: list[Event]) -> None:
+        if batch[0].seq != self._seen + 1:  # something did not come here
+            self._live.clear()
         self._seen = max(self._seen, batch[-1].seq)
-        for event in batch:
-            for waiter in self._waiting.get(event.task, ()):
-                waiter.set()
-        if self._readers:
-            ended = {event.task for event in batch if event.index == SOLO and event.kind in _ENDS}
+        for event in batch if self._waiting else ():
+            for waiter, kinds in self._waiting.get(event.task, {}).items():
+                if not kinds or event.kind in kinds:
+                    waiter.set()
+        if self._readers or self._live:
+            ended = {event.task for event in batch if event.kind in _ENDS}
+            self._live -= ended
             for place in self._readers.values():
                 place.heard(ended)
         for feed in self._feeds:
@@ -108,7 +119,7 @@ class EventHub:
     @contextlib.contextmanager
     def reading(self, user: str, name: str, wanted: frozenset[int]) -> Iterator[Place]:
         """The place of a user's named long poll for the ends of tasks; one that waits under the same name is woken and ends."""
-        place, older = Place(wanted), self._readers.get((user, name))
+        place, older = Place(wanted, hears=self._seen > 0), self._readers.get((user, name))
         if older is not None:
             older.replaced = place.took = True
             older.changed.set()
@@ -119,18 +130,30 @@ class EventHub:
             if self._readers.get((user, name)) is place:
                 del self._readers[user, name]
 
+    def may_have_ended(self, tasks: Sequence[int]) -> list[int]:
+        """Those that are not known to live."""
+        return [task for task in tasks if task not in self._live]
+
+    def looked(self, place: Place, tasks: Sequence[int], ended: set[int]) -> None:
+        """The store was asked how ``tasks`` ended while ``place`` listened, and knew it of those that had."""
+        if place.hears and place.ended is not None and not place.replaced:
+            if len(self._live) > LIVE_MOST:
+                self._live.clear()
+            self._live.update(task for task in tasks if task not in ended and task not in place.ended)
+
     @contextlib.contextmanager
-    def waiting(self, task: int) -> Iterator[asyncio.Event]:
-        """An asyncio.Event set whenever something happened to the task; look at the store after entering, too."""
+    def waiting(self, ident: int, kinds: frozenset[str] = frozenset()) -> Iterator[asyncio.Event]:
+        """An asyncio.Event set whenever something happened to the task or workflow, or only what is among ``kinds``; look at
+        the store after entering, too."""
         waiter = asyncio.Event()
-        self._waiting.setdefault(task, set()).add(waiter)
+        self._waiting.setdefault(ident, {})[waiter] = kinds
         try:
             yield waiter
         finally:
-            waiters = self._waiting[task]
-            waiters.discard(waiter)
+            waiters = self._waiting[ident]
+            del waiters[waiter]
             if not waiters:
-                del self._waiting[task]
+                del self._waiting[ident]
 
     async def follow(self, after: int, idle_s: float) -> AsyncIterator[list[Event]]:
         """All events above ``after``, without gap or repeat: the store's, then the bus's. Empty lists mark idling."""

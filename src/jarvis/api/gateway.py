@@ -64,6 +64,9 @@ LONGEST_UNACKED_S = 5.0
 UNACKED_LIMIT = 1000
 REMOVED_RETRY_S = 30.0
 UNFIT_MOST, MARK_MOST = 200, 64
+NO_WELCOME = "a session begins with Hello and goes on after Welcome"
+_FACTS = (Ended, Started, Returned)
+"""What is for the leader alone, and comes by the thousand."""
 
 
 class BadFrame(Exception):
@@ -242,11 +245,14 @@ class Gateway:
             frame = decode_from_agent(data)
             if frame.seq <= session.heard:
                 continue
-            facts = [m for m in frame.messages if isinstance(m, Started | Ended | Returned)]
+            facts = [m for m in frame.messages if isinstance(m, _FACTS)]
             first = session.heard == 0
             session.frame_heard(frame.seq, facts, self.services.clock.now())
+            if facts and not session.node:
+                raise BadFrame(NO_WELCOME)
             for item in frame.messages:
-                await self._take(session, principal, item, first)
+                if not isinstance(item, _FACTS):
+                    await self._take(session, principal, item, first)
             if facts:
                 cause = f"{session.ident}-{frame.seq}"
                 await self._offer_report(NodeReported(cause, session.ident, session.node, frame.seq, facts), session)
@@ -275,7 +281,7 @@ class Gateway:
                 raise BadFrame("Hello comes once, first")
             await self._hello(session, principal, item)
         elif not session.node:
-            raise BadFrame("a session begins with Hello and goes on after Welcome")
+            raise BadFrame(NO_WELCOME)
         elif isinstance(item, Heartbeat):
             self._beat(session.node, item)
             session.answer()

@@ -1,10 +1,12 @@
 """Every metric, by the names of the brief; read from the state at each scrape, counted from the event feed."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jarvis.core.event import Event
@@ -27,6 +29,24 @@ def decided(text: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if _DECIDED.match(line))
 
 
+class Durations(Collector):
+    """A histogram of seconds for one thread: nothing is locked, which counts when it is told of each task."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts, self._sum = [0] * (len(_BUCKETS) + 1), 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        upper = [*(str(float(bound)) for bound in _BUCKETS), "+Inf"]
+        buckets = list(zip(upper, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
 class MetricsCollector(Collector):
     """Registers itself; ``observe`` is given each published batch of events."""
 
@@ -35,16 +55,10 @@ class MetricsCollector(Collector):
         self._scheduler = scheduler
         self._submitted = Counter("jarvis_task_submitted", "Tasks accepted.", registry=registry)
         self._finished = Counter("jarvis_task_finished", "Elements ended.", ["state"], registry=registry)
-        self._execution = Histogram(
-            "jarvis_task_execution_seconds", "Start to end.", buckets=_BUCKETS, registry=registry
-        )
-        self._placement = Histogram(
-            "jarvis_scheduler_placement_seconds", "Queued to placed.", buckets=_BUCKETS, registry=registry
-        )
+        self._execution = Durations("jarvis_task_execution_seconds", "Start to end.", registry)
+        self._placement = Durations("jarvis_scheduler_placement_seconds", "Queued to placed.", registry)
         if decides:
-            sync = Histogram(
-                "jarvis_state_sync_seconds", "Committed to known by the leader.", buckets=_BUCKETS, registry=registry
-            )
+            sync = Durations("jarvis_state_sync_seconds", "Committed to known by the leader.", registry)
             scheduler.on_synced = sync.observe
         self._queued_at: dict[tuple[int, int], float] = {}
         self._started_at: dict[tuple[int, int], float] = {}
@@ -58,21 +72,22 @@ class MetricsCollector(Collector):
     def observe(self, events: Sequence[Event]) -> None:
         """Follow the elements through their events; what is remembered is bounded by what is live."""
         ended: dict[str, int] = {}
+        queued, started = self._queued_at, self._started_at
         for event in events:
-            at = (event.task, event.index)
-            if event.kind == "queued":
-                self._queued_at[at] = event.at
-            elif event.kind == "assigned":
-                since = self._queued_at.pop(at, None)
+            kind, at = event.kind, (event.task, event.index)
+            if kind == "queued":
+                queued[at] = event.at
+            elif kind == "assigned":
+                since = queued.pop(at, None)
                 if since is not None:
                     self._placement.observe(event.at - since)
-                self._started_at[at] = event.at
-            elif event.kind == "running":
-                self._started_at[at] = event.at
-            elif event.kind in _TERMINAL:
-                ended[event.kind] = ended.get(event.kind, 0) + 1
-                self._queued_at.pop(at, None)
-                since = self._started_at.pop(at, None)
+                started[at] = event.at
+            elif kind == "running":
+                started[at] = event.at
+            elif kind in _TERMINAL:
+                ended[kind] = ended.get(kind, 0) + 1
+                queued.pop(at, None)
+                since = started.pop(at, None)
                 if since is not None:
                     self._execution.observe(event.at - since)
         for kind, count in ended.items():

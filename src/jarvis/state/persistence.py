@@ -5,7 +5,9 @@ from collections.abc import Iterable
 import msgspec
 
 from jarvis.core.attempt import Attempt, Output, Placement, Rank, Usage
+from jarvis.core.changes import Changes
 from jarvis.core.errors import InvalidValue
+from jarvis.core.ids import SOLO
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
 from jarvis.state.store import Bodies, Submission, TaskFilter
@@ -124,6 +126,62 @@ def element_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
         reason=row[10], exit_code=row[11], signal=row[12], cause=row[13], wish=row[14],
         preemptions=row[15],
     )  # fmt: skip
+
+
+class SoloElement(msgspec.Struct, gc=False, array_like=True, omit_defaults=True):
+    """What the row of a task without an array says of its only element; state and reason are the task's own."""
+
+    attempt: int = 0
+    token: int = 0
+    node: int | None = None
+    exit_code: int | None = None
+    cause: str | None = None
+    signal: int | None = None
+    failures: int = 0
+    infra_losses: int = 0
+    preemptions: int = 0
+    lost_on: tuple[int, ...] = ()
+    eligible_at: float | None = None
+    wish: str = ""
+
+
+_solo = msgspec.msgpack.Decoder(SoloElement)
+
+
+def solo_column(e: Element) -> bytes:
+    return encode(
+        SoloElement(
+            e.attempt, e.token, e.node, e.exit_code, e.cause, e.signal, e.failures, e.infra_losses, e.preemptions, e.lost_on,
+            e.eligible_at, e.wish,
+        )
+    )  # fmt: skip
+
+
+def solo_from_row(row: tuple) -> Element:  # type: ignore[type-arg]
+    """Of (task, its state, its reason, what it says of its element)."""
+    s = _solo.decode(row[3])
+    return Element(
+        task=row[0], index=SOLO, state=_STATES[row[1]], reason=row[2], attempt=s.attempt, token=s.token, node=s.node,
+        exit_code=s.exit_code, cause=s.cause, signal=s.signal, failures=s.failures, infra_losses=s.infra_losses,
+        preemptions=s.preemptions, lost_on=s.lost_on, eligible_at=s.eligible_at, wish=s.wish,
+    )  # fmt: skip
+
+
+def in_order(elements: Iterable[Element]) -> list[Element]:
+    """By task and index, each once: the last one counts."""
+    by_key = {element.key: element for element in elements}
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def split_elements(changes: Changes) -> tuple[dict[int, Element], list[Element]]:
+    """The only elements of their tasks, by task, and those of arrays."""
+    solo, of_arrays = {}, []
+    for (task, index), element in changes.elements.items():
+        if index == SOLO:
+            solo[task] = element
+        else:
+            of_arrays.append(element)
+    return solo, of_arrays
 
 
 def attempt_detail(a: Attempt) -> bytes:

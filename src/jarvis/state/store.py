@@ -144,7 +144,8 @@ class Store(Coordination, WorkflowStore, Protocol):
 
         An update of an attempt whose stored token differs is refused, and so is a new attempt that there is already
         (:class:`StaleEpoch` too): tokens are the fence. Tasks that are not there any more are passed over. A task has
-        ended when its ``ended_at`` is set, in the same commit as its terminal state.
+        ended when its ``ended_at`` is set, in the same commit as its terminal state. A task without an array and its only
+        element have one state and one reason, whichever of the two a commit names.
         """
         ...
 

@@ -51,9 +51,10 @@ from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
 from jarvis.worker.gpu_devices import sizes as gpu_sizes
 from jarvis.worker.hooks import HookRunner, Hooks
-from jarvis.worker.logs import EXHAUSTED, Remover, Shipper
+from jarvis.worker.logs import EXHAUSTED, Shipper
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
+from jarvis.worker.remover import Remover
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources, find_address
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session

@@ -3,12 +3,8 @@
 import asyncio
 import errno
 import os
-import shutil
 import stat
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import zstandard
 
@@ -21,10 +17,6 @@ PIECE = 64 * 1024
 ACK_S = 60.0
 WINDOW = 4
 """Chunks on their way at once."""
-REMOVE_MOST = 100_000
-REMOVE_BATCH = 50
-REMOVE_AFTER_S = 1.0
-REMOVE_PAUSE_S = 0.25
 
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE)
@@ -133,66 +125,3 @@ async def follow(
             return
         else:
             await asyncio.sleep(poll_s)
-
-
-class Remover:
-    """Removes what attempts left, at a pace: creating files becomes slow for minutes after many were deleted at once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._bases: deque[str] = deque(maxlen=REMOVE_MOST)
-        self._some = asyncio.Event()
-
-    def add(self, base: str) -> None:
-        """The output file and the directory of an attempt. What does not fit here is found by the next ``sweep``."""
-        self._bases.append(base)
-        self._some.set()
-
-    def sweep(self, keep: Callable[[int], bool]) -> None:
-        """Folders of tasks that are not here any more, left by an agent that ended before it removed them. They are moved
-        aside at once, because a task that is sent again makes the same ones, and must not lose them while it runs."""
-        left = self._root.with_name("leftover")
-        left.mkdir(mode=0o700, exist_ok=True)
-        for folder in self._root.iterdir():
-            if folder.name.isdigit() and not keep(int(folder.name)):
-                folder.rename(left / f"{folder.name}.{time.time_ns()}")
-        for folder in sorted(left.iterdir()):
-            paths = list(folder.iterdir())
-            for path in paths:
-                self.add(str(path).removesuffix(".out").removesuffix(".d"))
-            if not paths:
-                folder.rmdir()
-
-    async def run(self) -> None:
-        """Until cancelled. An idle node keeps up; a busy one removes later, never next to a burst."""
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            await asyncio.sleep(REMOVE_AFTER_S)
-            while self._bases:
-                batch = [self._bases.popleft() for _ in range(min(REMOVE_BATCH, len(self._bases)))]
-                await asyncio.to_thread(remove_bases, batch)
-                await asyncio.sleep(REMOVE_PAUSE_S)
-
-
-def remove_bases(bases: list[str]) -> None:
-    for base in bases:
-        try:
-            os.unlink(f"{base}.out")
-        except OSError:
-            pass
-        _remove_scratch(f"{base}.d")
-    for folder in {os.path.dirname(base) for base in bases}:
-        try:
-            os.rmdir(folder)
-        except OSError:
-            continue  # others of its elements are still there
-
-
-def _remove_scratch(folder: str) -> None:
-    """Most tasks leave nothing in it, and then three calls do."""
-    try:
-        for path in (f"{folder}/tmp", f"{folder}/outputs", folder):  # noqa: S108 - folders of its own
-            os.rmdir(path)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -14,9 +14,15 @@ import jarvis
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.fixture(scope="module")
+def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where schedules may wait for files, on each node."""
+    return tmp_path_factory.mktemp("inbox")
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["database", "redis"])
-def both(request: pytest.FixtureRequest) -> Iterator[Servers]:
-    with servers("na", "nb", with_redis=request.param) as made:
+def both(request: pytest.FixtureRequest, inbox: Path) -> Iterator[Servers]:
+    with servers("na", "nb", with_redis=request.param, more={"JARVIS_WORKER__WATCH": f"[{inbox}]"}) as made:
         made.leader()
         yield made
 
@@ -54,6 +60,19 @@ def test_output_is_followed_and_commands_run_beside_wherever_the_node_is_connect
             assert both.homes[asked].jarvis("exec", str(task), "--", "echo", "beside").stdout == "beside\n"
             both.homes[asked].jarvis("exec", str(task), "--", "touch", str(tmp_path / str(task)))
             assert both.homes[asked].jarvis("logs", "-f", str(task)).stdout == "begun\nover\n"
+
+
+def test_files_are_seen_on_each_node_whichever_server_it_is_connected_to(
+    both: Servers, inbox: Path, tmp_path: Path
+) -> None:
+    ledger, asked = tmp_path / "ledger", both.homes[both.standby()]
+    for node in both.homes:
+        place, command = f"{node}:{inbox}/{tmp_path.name}.{node}.*", f'echo "$JARVIS_EVENT" >> {ledger}'
+        asked.jarvis("cron", "add", "--on-file", place, f"{tmp_path.name}-{node}", "--", "sh", "-c", command)
+    for count, node in enumerate(both.homes, 1):
+        (inbox / f"{tmp_path.name}.{node}.csv").write_text("1")
+        wait_for(lambda count=count: ledger.exists() and len(ledger.read_text().splitlines()) == count, "it is seen")  # type: ignore[misc]
+    assert [json.loads(line)["node"] for line in ledger.read_text().splitlines()] == list(both.homes)
 
 
 def test_functions_run_through_a_standby(both: Servers) -> None:

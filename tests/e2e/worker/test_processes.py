@@ -250,6 +250,23 @@ async def test_what_a_killed_agent_had_made_for_a_start_is_there_when_its_succes
         await server.until(lambda: not (node.state / "output" / "9").exists(), "what nobody asked for again goes")
 
 
+async def test_what_one_task_left_no_other_finds(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS) as (server, node):
+        spares = node.state / "spares"
+        for number, more in (
+            (1, "touch $JARVIS_TMPDIR/left"),
+            (2, "true"),
+            (3, "true"),
+            (4, "mkdir $JARVIS_OUTPUT_DIR/left"),
+        ):
+            await server.assign(shell(number, f"find $JARVIS_TMPDIR/.. -mindepth 1 | wc -l; {more}"))
+            assert server.text(await server.end_of(number)) == b"2\n", "two folders, and nothing in them"
+            if number in (2, 3):
+                await server.until(lambda: len(list(spares.iterdir())) == 1, "the same directory is given again")
+        await server.until(lambda: not (node.state / "output" / "1").exists(), "what was left is gone")
+        assert not list(spares.iterdir())
+
+
 async def test_an_older_leader_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, *OPTIONS) as (server, _):
         server.welcome.epoch = 0

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jarvis.core import invariants
-from jarvis.core.attempt import Attempt
+from jarvis.core.attempt import Attempt, Placement, Rank
 from jarvis.core.ids import ElementKey
 from jarvis.core.invariants import InvariantBroken
 from jarvis.core.node import Node
 from jarvis.core.permissions import Principal, allowed
-from jarvis.core.states import State
+from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, Element, Task, TaskSpec
 
 if TYPE_CHECKING:
@@ -83,3 +83,43 @@ def test_whose_tasks_are_seen() -> None:
     assert Principal("a", "user", ("*",)).projects_seen is None
     assert Principal("a", "user", ("red",)).projects_seen == frozenset({"red"})
     assert Principal("a", "node", ("red",)).projects_seen == frozenset()
+
+
+def gang(*ranks: Rank, placed: int = 2, number: int = 1) -> Attempt:
+    places = tuple(Placement(at, at + 1, {}) for at in range(placed))
+    return Attempt(
+        task=1, index=-1, attempt=1, token=7, node=1, number=number, assigned_at=0.0, ranks=ranks, placements=places
+    )
+
+
+def check_gang(made: Attempt, state: State = State.RUNNING) -> None:
+    spec = TaskSpec(name="t", command=("true",), nodes=2)
+    whole = Task(id=1, uuid="u", project="p", user="u", spec=spec, state=state, submitted_at=0.0)
+    invariants.check_gangs({1: whole}, {KEY: element(state)}, {KEY: made})
+
+
+def test_a_gang_is_whole() -> None:
+    first, second = Rank(node=1, number=1), Rank(node=2, number=4)
+    well, ill = (
+        Rank(node=2, number=4, cause=Cause.EXIT, exit_code=0),
+        Rank(node=2, number=4, cause=Cause.EXIT, exit_code=1),
+    )
+    begun = Rank(node=2, number=4, started_at=1.0)
+    for made, state in (
+        (gang(first, second), State.ASSIGNED),
+        (gang(first, begun), State.RUNNING),
+        (gang(first, well), State.RUNNING),
+        (gang(first, ill), State.CANCELLING),
+    ):
+        check_gang(made, state)
+    for made, state in (
+        (gang(first), State.RUNNING),
+        (gang(first, Rank(node=1, number=2)), State.RUNNING),
+        (gang(first, second, placed=1), State.RUNNING),
+        (gang(first, second, number=9), State.RUNNING),
+        (gang(Rank(node=1, number=1, cause=Cause.EXIT, exit_code=0), well), State.RUNNING),
+        (gang(first, ill), State.RUNNING),
+        (gang(first, begun), State.ASSIGNED),
+    ):
+        with pytest.raises(InvariantBroken):
+            check_gang(made, state)

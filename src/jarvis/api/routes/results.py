@@ -45,7 +45,7 @@ async def results(request: Request, context: Ctx) -> Response:
         wanted = msgspec.msgpack.decode(await request.body(), type=Wanted)
     except msgspec.MsgspecError as error:
         raise Refusal(400, "bad_msgpack", str(error)) from None
-    if len(wanted.ids) > MOST or any(not 0 < i < 1 << 62 for i in wanted.ids):
+    if len(wanted.ids) > MOST or min(wanted.ids, default=1) < 1 or max(wanted.ids, default=1) >= 1 << 62:
         raise InvalidValue("ids", len(wanted.ids), f"at most {MOST} task ids")
     principal = context.allow("see")
     name = word(wanted.reader, "reader", 100) if wanted.reader else uuid.uuid4().hex
@@ -55,11 +55,12 @@ async def results(request: Request, context: Ctx) -> Response:
 
 
 async def _ended(context: Context, wanted: Wanted, principal: Principal, place: Place) -> list[list[Any]]:
-    """First the store is asked for all, then for those that have ended meanwhile."""
+    """First the store is asked for all that may have ended, then for those that have ended meanwhile."""
     deadline = asyncio.get_running_loop().time() + min(max(wanted.wait, 0.0), LONGEST_S)
-    look_for: Sequence[int] = wanted.ids
+    look_for: Sequence[int] = context.hub.may_have_ended(wanted.ids)
     while True:
         found = await context.services.store.outcome_list(look_for) if look_for else []
+        context.hub.looked(place, look_for, {o.task for o in found})
         ended = [o for o in found if allowed(principal, "read", o.project)]
         left = deadline - asyncio.get_running_loop().time()
         if ended or left <= 0 or place.replaced:

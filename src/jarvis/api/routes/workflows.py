@@ -31,6 +31,7 @@ from jarvis.scheduler.task_queue import class_of
 from jarvis.state.store import IdempotencyKey
 from jarvis.state.workflow_store import WorkflowFilter
 
+_ENDS = frozenset(f"workflow.{state}" for state in TERMINAL)
 router = APIRouter(tags=["workflows"])
 Text = str | None
 MAX_DOCUMENT = 8 * 1024 * 1024
@@ -155,9 +156,10 @@ async def show_workflow(context: Ctx, ident: str, wait: Text = None) -> Response
 
 
 async def _wait_ended(context: Context, workflow: Workflow, given: str) -> None:
-    """Until it has ended, or for ``given`` (bounded): the caller reads the store again."""
+    """Until it has ended, or for ``given`` (bounded): the caller reads the store again. Its steps wake nobody here, because
+    each look reads all that it is made of."""
     seconds = min(duration(given, "wait"), context.services.settings.max_wait_s)
-    with context.hub.waiting(workflow.id) as changed:
+    with context.hub.waiting(workflow.id, _ENDS) as changed:
         try:
             async with asyncio.timeout(seconds):
                 while True:

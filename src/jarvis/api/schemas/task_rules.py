@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
+
 from jarvis.api.schemas.task_in import MAX_PUSHES, FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
 from jarvis.core.errors import InvalidValue
@@ -56,10 +58,9 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
     deadline = None if task.deadline is None else instant(task.deadline, "deadline", now)
     if deadline is not None and deadline <= max(now, begin or 0.0):
         raise InvalidValue("deadline", task.deadline, "an instant to come, after begin")
-    command = task.command
     return TaskSpec(
         name=_name(task),
-        command=tuple(command) if isinstance(command, list) else command,
+        command=_command(task),
         script=None if task.script is None else digest(task.script, "script"),
         function=None if task.function is None else _function(task.function),
         container=None if task.image is None else _container(task, task.image),
@@ -96,6 +97,16 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
         push=_pushed(task),
         artifacts=_globs(task),
     )
+
+
+def with_command(spec: TaskSpec, task: TaskIn | TaskFast) -> TaskSpec:
+    """The spec of a task that differs in its command from the one that ``spec`` was made of, and in nothing else."""
+    _check_body(task)
+    return msgspec.structs.replace(spec, name=_name(task), command=_command(task))
+
+
+def _command(task: TaskIn | TaskFast) -> tuple[str, ...] | str | None:
+    return tuple(task.command) if isinstance(task.command, list) else task.command
 
 
 def _check_body(task: TaskIn | TaskFast) -> None:

@@ -4,6 +4,7 @@ A leader is a function of three things: what its bus hands it, what its store an
 the order in which they came, with a digest of each commit. ``replaying`` feeds them to a scheduler again.
 """
 
+import copyreg
 import hashlib
 import io
 import logging
@@ -18,7 +19,9 @@ import msgspec
 from jarvis import __version__
 from jarvis.bus.bus import Bus
 from jarvis.core.changes import Changes
-from jarvis.core.inputs import Input
+from jarvis.core.inputs import Input, NodeReported, TasksTaken, decode_facts, encode_facts
+from jarvis.core.states import State
+from jarvis.core.task import Task
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.coordination import Leadership
@@ -32,6 +35,8 @@ SMALL = 2_000
 """Tasks in memory up to which it is copied within a turn, for a new segment: about 10 ms."""
 TABLES = tuple(name for name in Changes.__slots__ if name not in ("events", "commands_done"))
 _encoder = msgspec.msgpack.Encoder()
+_one_task = msgspec.msgpack.Decoder(Task)
+_tasks = msgspec.msgpack.Decoder(list[Task])
 _deciding: ContextVar["Deed | None"] = ContextVar("deciding", default=None)
 """Set while the leader's loop is at it: others ask the same store at the same time."""
 
@@ -46,6 +51,35 @@ class Deed(msgspec.Struct):
     times: list[float] = []
     reads: list[tuple[str, bool, bytes]] = []
     commits: list[bytes] = []
+
+
+def _task(body: bytes) -> Task:
+    return _one_task.decode(body)
+
+
+def _tasks_taken(cause_id: str, tasks: bytes, ended: dict[int, State]) -> TasksTaken:
+    return TasksTaken(cause_id, _tasks.decode(tasks), ended)
+
+
+def _node_reported(cause_id: str, session: str, node: int, seq: int, facts: bytes) -> NodeReported:
+    return NodeReported(cause_id, session, node, seq, decode_facts(facts))
+
+
+class _Packer(pickle.Pickler):
+    """Packs what comes by the thousand, an order of magnitude faster than it is pickled field by field."""
+
+    dispatch_table = copyreg.dispatch_table | {
+        TasksTaken: lambda i: (_tasks_taken, (i.cause_id, _encoder.encode(i.tasks), i.ended)),
+        NodeReported: lambda i: (_node_reported, (i.cause_id, i.session, i.node, i.seq, encode_facts(i.facts))),
+        Task: lambda task: (_task, (_encoder.encode(task),)),
+    }
+
+
+def packed(value: object) -> bytes:
+    """What the bus handed over or the store answered, for ``pickle.loads``."""
+    file = io.BytesIO()
+    _Packer(file).dump(value)
+    return file.getvalue()
 
 
 class Opening(msgspec.Struct):
@@ -101,7 +135,7 @@ class Record:
         if _deciding.get() is not None or (self.files.broken and kind != "start"):
             yield
             return
-        deed = Deed(kind, pickle.dumps(inputs))
+        deed = Deed(kind, packed(inputs))
         token = _deciding.set(deed)
         try:
             yield
@@ -141,7 +175,7 @@ class RecordedReads:
             except Exception as error:
                 deed.reads.append((name, True, pickle.dumps(error)))
                 raise
-            deed.reads.append((name, False, pickle.dumps(answer)))
+            deed.reads.append((name, False, packed(answer)))
             return answer
 
         return asked

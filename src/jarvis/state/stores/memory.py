@@ -214,11 +214,27 @@ class MemoryStore(MemoryWorkflows):
         for task in changes.tasks.values():
             if task.id in self._tasks:
                 self._tasks[task.id] = copy_of(task)
-        for key, element in changes.elements.items():
-            self._elements[key] = copy_of(element)
+        for element in changes.elements.values():
+            self._put_element(element, alone=element.task not in changes.tasks)
         for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
             self._attempts[at] = copy_of(attempt)
         self._commit_rest(changes)
+
+    def _put_element(self, element: Element, alone: bool) -> None:
+        """The only element of a task has the task's state and reason; ``alone``: nothing is said of the task itself."""
+        if element.index == SOLO:
+            task = self._tasks.get(element.task)
+            if task is None:
+                return
+            if alone:
+                task.state, task.reason = element.state, element.reason
+        self._elements[element.key] = copy_of(element)
+
+    def _element(self, key: ElementKey) -> Element:
+        element = copy_of(self._elements[key])
+        if key.index == SOLO:
+            element.state, element.reason = self._tasks[key.task].state, self._tasks[key.task].reason
+        return element
 
     def _commit_rest(self, changes: Changes) -> None:
         for node in changes.nodes.values():
@@ -255,7 +271,8 @@ class MemoryStore(MemoryWorkflows):
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         wanted = set(tasks)
-        return [copy_of(e) for k, e in sorted(self._elements.items()) if k.task in wanted and e.state not in TERMINAL]
+        found = [self._element(key) for key in sorted(self._elements) if key.task in wanted]
+        return [element for element in found if element.state not in TERMINAL]
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
         on_nodes = [e for e in await self.element_list_live(tasks) if e.state in ON_NODE]
@@ -326,14 +343,11 @@ class MemoryStore(MemoryWorkflows):
         return found
 
     async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
-        return [copy_of(self._elements[k]) for k in keys if k in self._elements]
+        return [self._element(key) for key in keys if key in self._elements]
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
-        found = [
-            e for k, e in sorted(self._elements.items())
-            if k.task == task and k.index > after_index and (not states or e.state in states)
-        ]  # fmt: skip
-        return [copy_of(e) for e in found[:limit]]
+        found = [self._element(key) for key in sorted(self._elements) if key.task == task and key.index > after_index]
+        return [element for element in found if not states or element.state in states][:limit]
 
     async def attempt_list(self, key: ElementKey) -> list[Attempt]:
         return [copy_of(a) for at, a in sorted(self._attempts.items()) if at[:2] == tuple(key)]

@@ -22,8 +22,10 @@ from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
-from jarvis.worker.logs import Remover, Shipper, inline_output, read_range
+from jarvis.worker.logs import Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
+from jarvis.worker.remover import Remover
+from jarvis.worker.spares import INNER, Spares, made
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
@@ -60,6 +62,7 @@ class ProcessExecutor:
         self._stall_timer: asyncio.TimerHandle | None = None
         self._acks: list[int] = []
         self._output = directory / "output"
+        self._spares = Spares(directory / "spares")
         for folder in (self._output, directory / "scripts"):
             folder.mkdir(mode=0o711, exist_ok=True)
 
@@ -235,18 +238,24 @@ class ProcessExecutor:
 
     def scratch(self, work: Work, account: Account) -> str:
         """The attempt's own directory, in the one of its task."""
-        scratch = f"{self._base(work)}.d"
-        folders: tuple[str, ...] = (scratch, f"{scratch}/tmp", f"{scratch}/outputs")  # noqa: S108 - folders of its own
-        if work.spec.own_directory and not work.spec.push:
-            folders = (*folders, f"{scratch}/{FOLDER}")
-        while not _made(folders):
-            os.mkdir(os.path.dirname(scratch), 0o711)
+        scratch, switch = f"{self._base(work)}.d", account.switch
+        owner = switch["uid"] if switch is not None else os.geteuid()
+        plain = not work.spec.own_directory and work.assignment.gang is None
+        if not plain or not self._spares.take(scratch, owner):
+            self._make_scratch(work, scratch, switch)
         if work.assignment.gang is not None:
             _write(f"{scratch}/hostfile", hostfile(work), account)
-        if account.switch is not None:
-            for folder in reversed(folders):
-                os.chown(folder, account.switch["uid"], account.switch["gid"], follow_symlinks=False)
         return scratch
+
+    def _make_scratch(self, work: Work, scratch: str, switch: dict[str, Any] | None) -> None:
+        folders = [scratch, *(f"{scratch}/{name}" for name in INNER)]
+        if work.spec.own_directory and not work.spec.push:
+            folders.append(f"{scratch}/{FOLDER}")
+        while not made(folders):
+            os.mkdir(os.path.dirname(scratch), 0o711)
+        if switch is not None:
+            for folder in reversed(folders):
+                os.chown(folder, switch["uid"], switch["gid"], follow_symlinks=False)
 
     def directory_of(self, work: Work, account: Account) -> str:
         """Where it runs: a directory of its own where it was sent files or leaves some, else the one that it names."""
@@ -302,8 +311,11 @@ class ProcessExecutor:
         self._supervisor.send({"op": "ack", "numbers": numbers})
 
     def discard(self, work: Work) -> None:
-        """Remove the default output and the directory of an attempt, at a pace."""
-        self._remover.add(self._base(work))
+        """Remove the default output and the directory of an attempt, at a pace; another attempt may have the directory."""
+        base = self._base(work)
+        if work.spec.kind == "process":
+            self._spares.keep(f"{base}.d")
+        self._remover.add(base)
 
     def guard(self, number: int, argv: list[str] | None) -> None:
         """How the supervisor ends what is not its child when the fence closes; None: there is nothing to end any more."""
@@ -377,19 +389,6 @@ class ProcessExecutor:
             usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
             output=written,
         )  # fmt: skip
-
-
-def _made(folders: tuple[str, ...]) -> bool:
-    """Those that are not there yet: an order that was given back is given again. False while the task's own is missing, which
-    goes when all in it is removed, whoever is about to begin there."""
-    for folder in folders:
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            return False
-    return True
 
 
 def _write(path: str, text: str, account: Account) -> None:

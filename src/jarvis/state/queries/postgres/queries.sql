@@ -5,8 +5,8 @@ SELECT to_regclass('jarvis_schema') IS NOT NULL, to_regclass('task') IS NOT NULL
 -- Where migrations are written down.
 CREATE TABLE jarvis_schema (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
 -- name: schema_get
--- The last one.
-SELECT coalesce(max(number), 0) FROM jarvis_schema;
+-- Those that were taken.
+SELECT number FROM jarvis_schema;
 -- name: schema_put
 -- One more.
 INSERT INTO jarvis_schema (number, name) VALUES ($1, $2);
@@ -37,10 +37,10 @@ SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
 SELECT incarnation, epoch, holder, timeline FROM leadership FOR UPDATE;
 -- name: leadership_share
 -- A leader's write: nobody takes over while it commits. A promoted standby may lack what was given last: nobody leads it yet.
-SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM leadership FOR SHARE;
+SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), solo_in_task FROM leadership FOR SHARE;
 -- name: leadership_settle
 -- The same, after whatever an earlier connection of the leader still commits.
-SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM leadership FOR UPDATE;
+SELECT incarnation, epoch, timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), solo_in_task FROM leadership FOR UPDATE;
 -- name: submission_begin
 -- When, and whether ids may be given: not by a standby that was just promoted, until a leader has begun its new life.
 SELECT jarvis_now($1), timeline IN ('', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)) FROM leadership;
@@ -167,12 +167,17 @@ SELECT id, node, body FROM report ORDER BY id LIMIT $1;
 UPDATE task_now t SET state = 'queued' FROM unnest($1::bigint[], $2::bigint[]) AS r(first, last)
 WHERE t.id BETWEEN r.first AND r.last AND t.state = 'submitted';
 -- name: task_update
--- All that changes in the life of a task.
+-- All that changes in the life of a task; what it says of its element stays where nothing new is said.
 UPDATE task_now t SET state = u.state, base = u.base, counts = u.counts, next_position = u.next_position,
-    reason = u.reason, started_at = u.started_at, ended_at = u.ended_at
+    reason = u.reason, started_at = u.started_at, ended_at = u.ended_at, element = coalesce(u.element, t.element)
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::double precision[],
-            $8::double precision[]) AS u(id, state, base, counts, next_position, reason, started_at, ended_at)
+            $8::double precision[], $9::bytea[])
+    AS u(id, state, base, counts, next_position, reason, started_at, ended_at, element)
 WHERE t.id = u.id;
+-- name: solo_put
+-- The only elements of tasks of which nothing else changes.
+UPDATE task_now t SET state = u.state, reason = u.reason, element = u.element
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[]) AS u(id, state, reason, element) WHERE t.id = u.id;
 -- name: element_put
 -- Elements as they stand.
 INSERT INTO element (task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code,
@@ -242,6 +247,9 @@ FROM task t JOIN task_now n ON n.id = t.id
 LEFT JOIN LATERAL (SELECT cause, detail, result FROM attempt WHERE task = t.id AND idx = -1 ORDER BY attempt DESC LIMIT 1) a
     ON true
 WHERE t.id = ANY($1::bigint[]) AND n.ended_at IS NOT NULL ORDER BY t.id;
+-- name: solo_columns
+-- Not asked by itself: what tasks say of their only element.
+SELECT id, state, reason, element FROM task_now WHERE element IS NOT NULL
 -- name: element_columns
 -- Not asked by itself.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause,

@@ -48,8 +48,13 @@ SELECT seq FROM sqlite_sequence WHERE name = 'task';
 -- Fresh tasks with nothing else to say, thousands in one statement.
 UPDATE task SET state = 'queued' WHERE id BETWEEN ? AND ? AND state = 'submitted';
 -- name: task_update
--- All that changes in the life of a task.
-UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ? WHERE id = ?;
+-- All that changes in the life of a task; what it says of its element stays where nothing new is said.
+UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ?,
+    element = coalesce(?, element) WHERE id = ?;
+-- name: task_update_alike
+-- The same for the tasks in a json list.
+UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ?,
+    element = coalesce(?, element) WHERE id IN (SELECT value FROM json_each(?));
 -- name: task_list_submitted
 -- By state, never by an id above a mark: allocation order is not commit order.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
@@ -96,6 +101,17 @@ ORDER BY id DESC LIMIT :limit;
 -- name: task_counts
 -- Tasks by state.
 SELECT state, count(*) FROM task GROUP BY state;
+-- name: solo_put
+-- The only element of a task, of which nothing else changes.
+UPDATE task SET state = ?, reason = ?, element = ? WHERE id = ?;
+-- name: solo_get
+-- Of the tasks in a json list: what they say of their only element.
+SELECT id, state, reason, element FROM task WHERE id IN (SELECT value FROM json_each(?)) AND element IS NOT NULL ORDER BY id;
+-- name: solo_list_live
+-- Of the tasks in a json list that are not at their end.
+SELECT id, state, reason, element FROM task
+WHERE id IN (SELECT value FROM json_each(?)) AND element IS NOT NULL AND state NOT IN
+('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY id;
 -- name: element_put
 -- An element as it stands.
 INSERT OR REPLACE INTO element
@@ -103,11 +119,12 @@ INSERT OR REPLACE INTO element
  preemptions)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: element_list_live
--- Of the tasks in a json list, those not at their end.
+-- Of the tasks in a json list, those not at their end. One with index -1 is older than what its task says of it.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
        preemptions
 FROM element WHERE task IN (SELECT value FROM json_each(?)) AND state NOT IN
-('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY task, idx;
+('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed')
+AND (idx >= 0 OR NOT EXISTS (SELECT 1 FROM task t WHERE t.id = element.task AND t.element IS NOT NULL)) ORDER BY task, idx;
 -- name: element_get
 -- One element.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
@@ -139,12 +156,19 @@ FROM task t LEFT JOIN attempt a
   ON a.task = t.id AND a.idx = -1 AND a.attempt = (SELECT max(attempt) FROM attempt WHERE task = t.id AND idx = -1)
 WHERE t.id IN (SELECT value FROM json_each(?)) AND t.ended_at IS NOT NULL ORDER BY t.id;
 -- name: attempt_list_current
--- The current attempts of the tasks in a json list.
+-- The current attempts of the tasks in a json list. That of the only element of a task is the last one.
 SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,
        a.started_at, a.ended_at, a.detail, a.result
 FROM element e JOIN attempt a ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt
-WHERE e.task IN (SELECT value FROM json_each(?))
-  AND e.state IN ('assigned', 'starting', 'running', 'suspended', 'cancelling') ORDER BY a.task, a.idx;
+WHERE e.task IN (SELECT value FROM json_each(:tasks)) AND e.idx >= 0
+  AND e.state IN ('assigned', 'starting', 'running', 'suspended', 'cancelling')
+UNION ALL
+SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,
+       a.started_at, a.ended_at, a.detail, a.result
+FROM task t JOIN attempt a ON a.task = t.id AND a.idx = -1
+WHERE t.id IN (SELECT value FROM json_each(:tasks))
+  AND t.state IN ('assigned', 'starting', 'running', 'suspended', 'cancelling')
+  AND a.attempt = (SELECT max(attempt) FROM attempt WHERE task = t.id AND idx = -1) ORDER BY 1, 2;
 -- name: attempt_list_ended
 -- Of the tasks in a json list: the last attempt of each element that has ended, of arrays of the first few.
 SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, a.state, a.cause, a.exit_code, a.signal, a.assigned_at,

@@ -173,13 +173,15 @@ class PostgresCoordination:
         return [_token(row) for row in await self.postgres.fetch(Q["token_list"], self._at())]
 
 
-async def check_epoch(c: Connection, leadership: Leadership, query: str = Q["leadership_share"]) -> None:
-    """Lock the leadership as it is; raise :class:`StaleEpoch` unless this epoch leads."""
-    incarnation, epoch, same_life = await c.fetchrow(query)
+async def check_epoch(c: Connection, leadership: Leadership, query: str = Q["leadership_share"]) -> bool:
+    """Lock the leadership as it is; raise :class:`StaleEpoch` unless this epoch leads. Whether every server reads the only
+    element of a task from the row of the task."""
+    incarnation, epoch, same_life, solo_in_task = await c.fetchrow(query)
     if (incarnation, epoch) != (leadership.incarnation, leadership.epoch):
         raise StaleEpoch(f"epoch {leadership.epoch} is over, {epoch} leads")
     if not same_life:
         raise StaleEpoch(f"epoch {leadership.epoch} is over: the database was failed over")
+    return bool(solo_in_task)
 
 
 def _token(row: Any) -> Token:

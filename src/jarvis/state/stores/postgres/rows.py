@@ -6,7 +6,7 @@ from typing import Any
 from jarvis.core.attempt import Attempt
 from jarvis.core.changes import Changes
 from jarvis.core.task import Element, NewTask, Task
-from jarvis.state.persistence import attempt_detail, element_to_row, encode
+from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
 
 Columns = list[list[Any]]
 
@@ -17,15 +17,20 @@ def columns(rows: Iterable[Sequence[object]], width: int) -> Columns:
     return found or [[] for _ in range(width)]
 
 
-def task_columns(tasks: Iterable[Task]) -> Columns:
+def task_columns(tasks: Iterable[Task], solo: dict[int, Element]) -> Columns:
+    """Of tasks, and of those of their only elements that are named here."""
     return columns(
         [
             (t.id, str(t.state), str(t.base), encode(t.counts) if t.counts else None, t.next_position, t.reason,
-             t.started_at, t.ended_at)
+             t.started_at, t.ended_at, solo_column(solo[t.id]) if t.id in solo else None)
             for t in tasks
         ],
-        8,
+        9,
     )  # fmt: skip
+
+
+def solo_columns(elements: Iterable[Element]) -> Columns:
+    return columns([(e.task, str(e.state), e.reason, solo_column(e)) for e in elements], 4)
 
 
 def element_columns(elements: Iterable[Element]) -> Columns:

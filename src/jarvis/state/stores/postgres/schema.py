@@ -13,9 +13,9 @@ CONTRACT = "_contract_"
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """``have`` is what the database has, 0 for an empty one; ``missing`` are the steps that this version would take."""
+    """``taken`` are the numbers of the steps that the database has; ``missing`` are those that this version would take."""
 
-    have: int
+    taken: frozenset[int]
     missing: tuple[str, ...]
 
 
@@ -30,12 +30,12 @@ async def _look(c: Connection) -> Schema:
         raise _refused(f"the database keeps text as {encoding}", "make it with ENCODING 'UTF8' TEMPLATE template0")
     if theirs and not ours:
         raise _refused("the database holds tables of another program", "give Jarvis a database of its own")
-    have = int(await c.fetchval(Q["schema_get"])) if ours else 0
+    taken = frozenset(row[0] for row in await c.fetch(Q["schema_get"])) if ours else frozenset()
     known = migrations.load("postgres")
-    if have > known[-1][0]:
-        said = f"the database has schema {have}; this version of Jarvis knows {known[-1][0]}"
+    if max(taken, default=0) > known[-1][0]:
+        said = f"the database has schema {max(taken)}; this version of Jarvis knows {known[-1][0]}"
         raise _refused(said, "use the version of Jarvis that the other servers run, or a newer one")
-    return Schema(have, tuple(name for number, name, _ in known if number > have))
+    return Schema(taken, tuple(name for number, name, _ in known if number not in taken))
 
 
 def _refused(said: str, hint: str) -> StoreCorrupt:
@@ -47,22 +47,21 @@ def _refused(said: str, hint: str) -> StoreCorrupt:
 async def migrate(postgres: Postgres, clock_now: float | None = None, contract: bool = False) -> Schema:
     """Take the steps that are due, all or none; servers that start together do it once. What was there before.
 
-    A step named ``…_contract_…`` takes away what servers of the version before need: it and those after it are taken only with
-    ``contract``, and a database that still needs such a step works with this version as it is.
+    A step named ``…_contract_…`` takes away what servers of the version before need: it is taken only with ``contract``, and a
+    database that still needs such a step works with this version as it is. Steps after it do not need it.
     """
 
     async def unit(c: Connection) -> Schema:
         await c.execute(Q["schema_lock"])
         before = await _look(c)
-        if not before.have:
+        if not before.taken:
             await c.execute(Q["schema_create"])
         for number, name, sql in migrations.load("postgres"):
-            if CONTRACT in name and not contract and before.have:
-                break
-            if number > before.have:
+            waits = CONTRACT in name and not contract and before.taken
+            if number not in before.taken and not waits:
                 await c.execute(sql)
                 await c.execute(Q["schema_put"], number, name)
-        if not before.have:
+        if not before.taken:
             await c.execute(Q["cluster_create"])
             await c.execute(Q["leadership_create"], clock_now, INCARNATION_EPOCH)
             await c.execute(Q["lease_create"])

@@ -13,7 +13,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import Conflict, CursorTooOld, JarvisError, StaleEpoch
 from jarvis.core.event import Event
-from jarvis.core.ids import ElementKey
+from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
 from jarvis.core.states import ON_NODE, TERMINAL, State
@@ -27,6 +27,9 @@ from jarvis.state.persistence import (
     blobs_of,
     element_from_row,
     encode,
+    in_order,
+    solo_from_row,
+    split_elements,
     task_from_row,
 )
 from jarvis.state.postgres import Connection
@@ -90,15 +93,25 @@ class PostgresStore(PostgresWorkflows):
         return await self._many(Q["task_columns"] + where, task_from_row, after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        where = " WHERE task = ANY($1::bigint[]) AND NOT state = ANY($2::text[]) ORDER BY task, idx"
-        return await self._many(Q["element_columns"] + where, element_from_row, list(tasks), _END)
+        where = (
+            " e WHERE task = ANY($1::bigint[]) AND NOT state = ANY($2::text[])"
+            " AND (idx >= 0 OR NOT EXISTS (SELECT 1 FROM task_now t WHERE t.id = e.task AND t.element IS NOT NULL))"
+        )
+        found = await self._many(Q["element_columns"] + where, element_from_row, list(tasks), _END)
+        where = " AND id = ANY($1::bigint[]) AND NOT state = ANY($2::text[])"
+        return in_order(found + await self._many(Q["solo_columns"] + where, solo_from_row, list(tasks), _END))
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        where = (
+        of_arrays = (
             " JOIN element e ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt"
-            " WHERE e.task = ANY($1::bigint[]) AND e.state = ANY($2::text[]) ORDER BY a.task, a.idx"
+            " WHERE e.task = ANY($1::bigint[]) AND e.idx >= 0 AND e.state = ANY($2::text[]) UNION ALL "
         )
-        return await self._many(Q["attempt_columns"] + where, attempt_from_row, list(tasks), _NODE)
+        solo = (
+            " JOIN task_now t ON a.task = t.id AND a.idx = -1 WHERE t.id = ANY($1::bigint[]) AND t.state = ANY($2::text[])"
+            " AND a.attempt = (SELECT max(b.attempt) FROM attempt b WHERE b.task = t.id AND b.idx = -1) ORDER BY 1, 2"
+        )
+        text = Q["attempt_columns"] + of_arrays + Q["attempt_columns"] + solo
+        return await self._many(text, attempt_from_row, list(tasks), _NODE)
 
     async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
         where = (
@@ -155,10 +168,15 @@ class PostgresStore(PostgresWorkflows):
         found = await self._many(
             Q["element_columns"] + where, element_from_row, [k.task for k in keys], [k.index for k in keys]
         )
+        solo = [key.task for key in keys if key.index == SOLO]
+        if solo:
+            found += await self._many(Q["solo_columns"] + " AND id = ANY($1::bigint[])", solo_from_row, solo)
         by_key = {element.key: element for element in found}
         return [by_key[key] for key in keys if key in by_key]
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
+        for solo in await self._many(Q["solo_columns"] + " AND id = $1", solo_from_row, task):
+            return [solo] if after_index < SOLO and (not states or solo.state in states) else []
         where = (
             " WHERE task = $1 AND idx > $2 AND ($3::text[] IS NULL OR state = ANY($3::text[])) ORDER BY idx LIMIT $4"
         )
@@ -239,16 +257,12 @@ class PostgresStore(PostgresWorkflows):
 
 
 async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> None:
-    await check_epoch(c, leadership)
+    solo_in_task = await check_epoch(c, leadership)
     await commit_workflows(c, changes)
     if changes.queued:
         first, last = rows.columns(changes.queued, 2)
         await c.execute(Q["task_queue_ranges"], first, last)
-    changed = [task for task in changes.tasks.values() if task.id not in changes.tasks_new]
-    if changed:
-        await c.execute(Q["task_update"], *rows.task_columns(changed))
-    if changes.elements:
-        await c.execute(Q["element_put"], *rows.element_columns(changes.elements.values()))
+    await _commit_tasks(c, changes, solo_in_task)
     await _commit_attempts(c, changes)
     if changes.nodes:
         await c.execute(Q["node_put"], *rows.node_columns(changes))
@@ -270,6 +284,21 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
         await c.execute(Q["event_insert"], newest.seq, newest.at, min(tasks), max(tasks), encode(changes.events))
     if changes.events or changes.nodes:
         await c.execute(Q["cluster_advance"], last_seq, max(changes.nodes, default=0) + 1)
+
+
+async def _commit_tasks(c: Connection, changes: Changes, solo_in_task: bool) -> None:
+    """Servers of the version before know no elements but those with a row of their own."""
+    solo, elements = split_elements(changes)
+    if not solo_in_task:
+        solo, elements = {}, list(changes.elements.values())
+    changed = [task for task in changes.tasks.values() if task.id not in changes.tasks_new]
+    if changed:
+        await c.execute(Q["task_update"], *rows.task_columns(changed, solo))
+    alone = solo.keys() - {task.id for task in changed}
+    if alone:
+        await c.execute(Q["solo_put"], *rows.solo_columns(solo[task] for task in sorted(alone)))
+    if elements:
+        await c.execute(Q["element_put"], *rows.element_columns(elements))
 
 
 async def _put_quotas(c: Connection, changes: Changes) -> None:

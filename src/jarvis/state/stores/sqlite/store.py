@@ -22,7 +22,7 @@ from jarvis.core.errors import (
     StaleEpoch,
 )
 from jarvis.core.event import Event
-from jarvis.core.ids import ElementKey
+from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
 from jarvis.core.states import TERMINAL, State
@@ -38,7 +38,11 @@ from jarvis.state.persistence import (
     element_from_row,
     element_to_row,
     encode,
+    in_order,
+    solo_column,
+    solo_from_row,
     specs_of,
+    split_elements,
     task_from_row,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
@@ -101,10 +105,13 @@ class SqliteStore(SqliteWorkflows):
         return await self._many("task_list_live", task_from_row, (after_id, limit))
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        return await self._many("element_list_live", element_from_row, (json.dumps(list(tasks)),))
+        listed = (json.dumps(list(tasks)),)
+        found = await self._many("element_list_live", element_from_row, listed)
+        found += await self._many("solo_list_live", solo_from_row, listed)
+        return in_order(found)
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        return await self._many("attempt_list_current", attempt_from_row, (json.dumps(list(tasks)),))
+        return await self._many("attempt_list_current", attempt_from_row, {"tasks": json.dumps(list(tasks))})
 
     async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
         return await self._many("attempt_list_ended", attempt_from_row, (json.dumps(list(tasks)),))
@@ -151,13 +158,20 @@ class SqliteStore(SqliteWorkflows):
         return await self._many(name, task_from_row, _filter_parameters(where, before_id, limit))
 
     async def element_get_many(self, keys: Sequence[ElementKey]) -> list[Element]:
+        listed = json.dumps([key.task for key in keys if key.index == SOLO])
+
         def unit(c: sqlite3.Connection) -> list[Element]:
-            rows = (c.execute(Q["element_get"], tuple(k)).fetchone() for k in keys)
-            return [element_from_row(row) for row in rows if row is not None]
+            found = {e.key: e for e in map(solo_from_row, c.execute(Q["solo_get"], (listed,)))}
+            rows = (c.execute(Q["element_get"], tuple(k)).fetchone() for k in keys if k not in found)
+            found |= {e.key: e for e in (element_from_row(row) for row in rows if row is not None)}
+            return [found[key] for key in keys if key in found]
 
         return await self._read(unit)
 
     async def element_list(self, task: int, states: frozenset[State], after_index: int, limit: int) -> list[Element]:
+        (solo,) = await self._many("solo_get", solo_from_row, (json.dumps([task]),)) or (None,)
+        if solo is not None:
+            return [solo] if after_index < SOLO and (not states or solo.state in states) else []
         wanted = json.dumps(sorted(states)) if states else None
         parameters = {"task": task, "states": wanted, "after": after_index, "limit": limit}
         return await self._many("element_list", element_from_row, parameters)
@@ -284,8 +298,10 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     commit_workflows(c, changes)
     c.executemany(Q["task_queue_range"], changes.queued)
     made = changes.tasks_new
-    c.executemany(Q["task_update"], [_task_row(t) for t in changes.tasks.values() if t.id not in made])
-    c.executemany(Q["element_put"], [element_to_row(e) for e in changes.elements.values()])
+    solo, of_arrays = split_elements(changes)
+    _update_tasks(c, [(t.id, _task_row(t, solo.pop(t.id, None))) for t in changes.tasks.values() if t.id not in made])
+    c.executemany(Q["solo_put"], [(str(e.state), e.reason, solo_column(e), task) for task, e in solo.items()])
+    c.executemany(Q["element_put"], map(element_to_row, of_arrays))
     try:
         c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
     except sqlite3.IntegrityError:
@@ -307,6 +323,16 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         last = changes.events[-1]
         c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
         c.execute(Q["event_seq"], (last.seq,))
+
+
+def _update_tasks(c: sqlite3.Connection, changed: list[tuple[int, tuple[object, ...]]]) -> None:
+    """Tasks that become alike, as thousands of short ones do, change in one statement."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for ident, row in changed:
+        alike.setdefault(row, []).append(ident)
+    c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
+    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
+    c.executemany(Q["task_update_alike"], many)
 
 
 def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
@@ -335,9 +361,10 @@ def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:
         raise StaleEpoch("an attempt is not current under the token it was reported with")
 
 
-def _task_row(t: Task) -> tuple[object, ...]:
+def _task_row(t: Task, solo: Element | None) -> tuple[object, ...]:
     counts = encode(t.counts) if t.counts else None
-    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, t.id)
+    element = None if solo is None else solo_column(solo)
+    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, element)
 
 
 def _attempt_row(a: Attempt) -> tuple[object, ...]:

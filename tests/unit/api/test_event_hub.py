@@ -1,0 +1,86 @@
+"""Who waits is woken by what it waits for, and by nothing else."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from jarvis.api.event_hub import EventHub
+from jarvis.bus.buses.memory import MemoryBus
+from jarvis.core.event import Event
+from jarvis.core.ids import SOLO
+from jarvis.state.stores.memory import MemoryStore
+
+
+class Told:
+    """A hub that watches, and what is told to it."""
+
+    def __init__(self, hub: EventHub, bus: MemoryBus) -> None:
+        self.hub, self._bus = hub, bus
+
+    async def tell(self, seq: int, kind: str, task: int, index: int = SOLO) -> None:
+        while self.hub.seen < seq:  # it tells nobody when it begins to watch
+            self._bus.publish([Event(seq, 0.0, kind, task, index)])
+            await asyncio.sleep(0)
+
+    def look(self, *tasks: int, ended: tuple[int, ...] = ()) -> None:
+        """Somebody asks the store, which knows the end of some."""
+        with self.hub.reading("ann", "r", frozenset(tasks)) as place:
+            self.hub.looked(place, tasks, set(ended))
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[Told]:
+    bus = MemoryBus()
+    hub = EventHub(bus, MemoryStore())
+    running = asyncio.create_task(hub.run())
+    yield Told(hub, bus)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_what_is_known_to_live_is_not_asked_for_again_until_it_ends(told: Told) -> None:
+    told.look(1)
+    assert told.hub.may_have_ended([1]) == [1], "nobody can know before events come"
+    await told.tell(1, "queued", 1)
+    told.look(1, 2, 3, 4, ended=(3,))
+    assert told.hub.may_have_ended([1, 2, 3, 4, 5]) == [3, 5]
+    await told.tell(2, "succeeded", 1)
+    await told.tell(3, "failed", 4, index=7)
+    assert told.hub.may_have_ended([1, 2, 3, 4, 5]) == [1, 3, 4, 5], "an array may have ended with its element"
+
+
+async def test_after_events_that_did_not_come_everybody_asks_again(told: Told) -> None:
+    await told.tell(1, "queued", 1)
+    told.look(1)
+    await told.tell(3, "queued", 2)
+    assert told.hub.may_have_ended([1]) == [1]
+
+
+async def test_what_ends_while_the_store_is_asked_is_asked_for_again(told: Told) -> None:
+    await told.tell(1, "queued", 1)
+    with told.hub.reading("ann", "r", frozenset({1, 2, 3})) as place:
+        await told.tell(2, "succeeded", 1)
+        told.hub.looked(place, [1, 2], set())
+        with told.hub.reading("ann", "r", frozenset({3})):
+            told.hub.looked(place, [3], set())
+    assert told.hub.may_have_ended([1, 2, 3]) == [1, 3], "who was replaced does not listen any more"
+
+
+async def test_the_events_of_a_workflows_steps_do_not_wake_who_waits_for_its_end() -> None:
+    bus = MemoryBus()
+    hub = EventHub(bus, MemoryStore())
+    running = asyncio.create_task(hub.run())
+    with hub.waiting(7) as anything, hub.waiting(7, frozenset({"workflow.succeeded"})) as end:
+        while not anything.is_set():  # the hub tells nobody when it begins to watch
+            bus.publish([Event(1, 0.0, "step.succeeded", 7)])
+            await asyncio.sleep(0)
+        assert not end.is_set()
+        bus.publish([Event(2, 0.0, "workflow.succeeded", 8), Event(3, 0.0, "workflow.succeeded", 7)])
+        async with asyncio.timeout(30):
+            await end.wait()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
