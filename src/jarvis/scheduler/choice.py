@@ -175,9 +175,9 @@ class Choice:
 
     def _at_once(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
         """The best node with room for now, if it is among the first of all that suit."""
-        ranking, members = pool.group.ranking, pool.group.members
-        ranking.catch_up(self.moved, self.pools.log, members, self._use)
-        for node in ranking.first(AT_ONCE, members, self._use):
+        members = pool.group.members
+        pool.group.ranking.catch_up(self.moved, self.pools.log, members, self._use)
+        for node in pool.group.ranking.first(AT_ONCE, members, self._use):
             if self._room(self.nodes[node], pool) is False and not self._is_kept(pool, search, node, ahead=False):
                 return node, False
         return None
@@ -193,7 +193,6 @@ class Choice:
     def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members = pool.heap, pool.best, pool.group.members
-        task, peek, aside = search.task, search.peek, search.aside
         seen: tuple[float, int, bool] | None = None
         while True:
             if pool.at < len(pool.order):
@@ -209,12 +208,12 @@ class Choice:
                 heappop(heap)
                 del best[node]
                 continue
-            if peek:
+            if search.peek:
                 return node, room
             if self._is_kept(pool, search, node, room):
-                aside.append(heappop(heap))
+                search.aside.append(heappop(heap))
                 continue
-            current = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+            current = self._score(pool, node, search.task, self._ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -360,8 +359,8 @@ class Choice:
         if is_ahead:
             self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
         else:
-            self.scores.pop(node, None)
             self.moved.append(node)
+            self.scores.pop(node, None)
             used = self.used.get(node)
             if used is None:
                 used = self.used[node] = dict(self.nodes[node].used)
