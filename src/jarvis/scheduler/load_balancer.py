@@ -128,6 +128,8 @@ OF_USE = frozenset({"least_loaded", "bin_pack"})
 """The dominant share in use and nothing else, for a node with no work ahead: the fuller the worse, or the better."""
 IMPROVES = {"bin_pack", "best_fit", "fgd", "gpu_fit"}
 """Where a node gets better by being used, so that each use has to be made known; so do all of other packages."""
+OF_STATE = frozenset({"fgd", "gpu_fit"})
+"""What a node has, what of that is in use and what is free on each GPU, and nothing else."""
 EXACT = {"best_fit", "fgd", "gpu_fit"}
 """Where the score depends on what is placed, and nothing but the very best will do, whatever the search costs; so it is thought of
 all of other packages."""

@@ -11,6 +11,7 @@ from jarvis.core.gpus import ask_of
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
+from jarvis.scheduler.policy.backfill import NEVER
 from jarvis.scheduler.policy.plugged import refusal
 from jarvis.scheduler.rankings import Ranking
 from jarvis.scheduler.task_queue import PlacementClass
@@ -26,6 +27,21 @@ STALE = 8
 """An order is made anew when the nodes that changed since are so many, and this part of all."""
 POOLS_MOST = 20_000
 """Pools kept; beyond, all are made anew as they are needed."""
+
+
+class Search(NamedTuple):
+    """What is looked for in a pool. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
+
+    task: int
+    until: float
+    peek: bool
+    aside: list[tuple[float, int]]
+    owner: tuple[str, str]
+    latest: float
+    """When its limit ends it, if it starts now."""
+
+
+ANYTHING = Search(0, NEVER, True, [], ("", ""), NEVER)
 
 
 class GroupKey(NamedTuple):
