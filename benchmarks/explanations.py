@@ -1,6 +1,6 @@
 """How long ``jarvis why`` takes the leader: 100,000 queued tasks of 100 classes and 50 projects, on a cluster that is full.
 
-``python benchmarks/explanations.py [NODES...]``. Each task that is asked about is answered once, in the process that decides, as it
+``python -m benchmarks.explanations [NODES...]``. Each task that is asked about is answered once, in the process that decides, as it
 is for the API; the rest of a request is beside it. Seconds are those of the clock, as others wait for it meanwhile.
 """
 
@@ -9,7 +9,7 @@ import random
 import sys
 import time
 
-from placements import cluster_of, tasks_of
+from benchmarks.placements import cluster_of, tasks_of
 
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import TasksTaken
