@@ -48,6 +48,8 @@ log = logging.getLogger("jarvis.server")
 DAY = 86400.0
 LEASE_S = 10.0
 SEEN_EVERY_S = 2.0
+AHEAD_S, AHEAD_SHARE = 1.0, 20
+"""Between two rounds of reading ahead; a round that takes long is followed by a pause of so many times as long."""
 PORTS = range(7517, 7717)
 """Where a server listens that was not told where."""
 
@@ -96,12 +98,16 @@ class Server:
         """Whether other servers may work on the same store."""
         self.redis: Transport | None = None
         self._others: list[str] = []
+        self._all_others: list[str] = []
+        """The servers beside this one that take in requests, and all."""
         self.bus: MemoryBus | ClusterBus = self._cluster_bus() if self.shared else MemoryBus()
         self.scheduler = self._scheduler()
         self.apart = SchedulerProcess(settings, self.name, log_file) if wanted(settings) else None
         """The process that decides for this one."""
         self.decides = self.role != "api" and self.apart is None
-        self.election = Election(self.scheduler, self._leader_changed, may_lead=self.decides)
+        self.election = Election(self.scheduler, self._leader_changed, self._let_look, may_lead=self.decides)
+        if not isinstance(self.bus, MemoryBus):
+            self.bus.on_look = self.election.wake
         with_node = with_node and self.role != "scheduler"
         self.nodes = own_nodes(settings, owner_fd is not None, nodes) if with_node else []
         self.token = ""
@@ -198,6 +204,8 @@ class Server:
                 scheduler.schedules, self.bus, watch, lambda: self.election.leads, lambda: scheduler.cluster
             )
             self._spawn(arrivals.run(), "arrivals")
+        if self.decides and self.shared:
+            self._spawn(self._read_ahead(), "read ahead")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         known.cancel()
@@ -217,6 +225,7 @@ class Server:
         role = self.role if self.apart is None else "api"
         await self.store.replica_seen(Replica(self.name, self._reached_at(), __version__, role, epoch, self.seen_seq()))
         found = await self.store.replica_list(3 * SEEN_EVERY_S)
+        self._all_others = [r.name for r in found if r.name != self.name]
         self._others = [r.name for r in found if r.name != self.name and r.role != "scheduler"]
 
     def _reached_at(self) -> str:
@@ -237,6 +246,23 @@ class Server:
         if not isinstance(self.bus, MemoryBus):
             self.bus.lead(epoch, self.election.leads)
         self.leader_changed(*epoch)
+
+    def _let_look(self) -> None:
+        if not isinstance(self.bus, MemoryBus):
+            self.bus.let_look(self._all_others)
+
+    async def _read_ahead(self) -> None:
+        """Until cancelled: what this server will read when it begins to lead."""
+        from jarvis.state.stores.postgres import PostgresStore
+
+        assert isinstance(self.store, PostgresStore)
+        now = asyncio.get_running_loop().time
+        while True:
+            begun = now()
+            if not self.election.leads:
+                with suppress(StoreUnavailable):
+                    await self.store.ahead.read()
+            await asyncio.sleep(max(AHEAD_S, AHEAD_SHARE * (now() - begun)))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

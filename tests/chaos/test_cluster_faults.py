@@ -29,12 +29,12 @@ class Long:
         self.cluster, self.file, self.gate = cluster, folder / "long", folder / "gate"
         self.tasks: list[int] = []
 
-    def start(self) -> int:
+    def start(self, on_lost: str = "rerun") -> int:
         """One more, running."""
         line = f'echo "$JARVIS_TASK_ID $JARVIS_ATTEMPT $JARVIS_FENCING_TOKEN %s $(date +%s.%N)" >> {self.file}'
         begin, end = (line.replace("%s", word, 1) for word in ("begin", "end"))
         command = ["sh", "-c", f"{begin}; while [ ! -e {self.gate} ]; do sleep 0.2; done; {end}"]
-        body = {"command": command, "resources": {"cpu": 0.1}, "cwd": "/"}
+        body = {"command": command, "resources": {"cpu": 0.1}, "cwd": "/", "on_lost": on_lost}
         ident = int(self.cluster.ask("POST", "/tasks", body)[1]["id"])
         self.tasks.append(ident)
         wait_for(lambda: self.attempts(ident), "it runs", 60)
@@ -127,6 +127,17 @@ def kill_a_node(cluster: Bed, long: Long) -> float:
     node.kill()
     node.reboot_id()
     seconds = timed(lambda: long.attempts(task) == 2, "its task runs elsewhere")
+    node.jarvis("join")
+    return seconds
+
+
+def kill_a_node_of_a_fenced_task(cluster: Bed, long: Long) -> float:
+    """F5 again: what must not run beside itself waits until its node has ended it, were it still there."""
+    task = long.start("fence")
+    node = long.node_of(task)
+    node.kill()
+    node.reboot_id()
+    seconds = timed(lambda: long.attempts(task) == 2, "its task runs elsewhere", 150)
     node.jarvis("join")
     return seconds
 
@@ -272,13 +283,14 @@ def connected(cluster: Bed, node: Machine) -> bool:
 
 FAULTS: dict[str, tuple[Fault, float]] = {
     "F1": (kill_the_leader, 5.0), "F2": (kill_one_that_takes_requests, 1.0), "F3": (kill_an_agent, 10.0),
-    "F5": (kill_a_node, 30.0), "F6": (freeze_the_leader, 15.0), "F7": (freeze_an_agent, 15.0),
-    "F8": (freeze_a_node, 5.0), "F9": (cut_a_node_off, 15.0), "F10": (cut_a_node_off_one_way, 10.0),
-    "F12": (cut_the_leader_off_the_database, 15.0), "F13": (lose_packets, 30.0), "F17": (most_nodes_vanish, 35.0),
-    "F19": (take_the_database_away, 60.0), "F22": (take_redis_away, 3.0), "stop": (stop_the_leader, 1.0),
+    "F5": (kill_a_node, 30.0), "F5-fence": (kill_a_node_of_a_fenced_task, 115.0), "F6": (freeze_the_leader, 15.0),
+    "F7": (freeze_an_agent, 15.0), "F8": (freeze_a_node, 5.0), "F9": (cut_a_node_off, 15.0),
+    "F10": (cut_a_node_off_one_way, 10.0), "F12": (cut_the_leader_off_the_database, 15.0), "F13": (lose_packets, 30.0),
+    "F17": (most_nodes_vanish, 35.0), "F19": (take_the_database_away, 60.0), "F22": (take_redis_away, 3.0),
+    "stop": (stop_the_leader, 1.0),
 }  # fmt: skip
 """Row of the table in docs/guarantees.md → fault, and the seconds that are promised for getting over it."""
-RERUN = {"F5", "F7", "F8", "F9", "F17"}
+RERUN = {"F5", "F5-fence", "F7", "F8", "F9", "F17"}
 """After these a task may run again, because its node was given up."""
 
 

@@ -168,6 +168,23 @@ async def test_a_task_through_its_whole_life(store: Store, lead: Leadership) -> 
     assert await store.task_list_live(0, 10) == []
 
 
+async def test_an_outcome_is_that_of_the_last_commit(store: Store, lead: Leadership) -> None:
+    """Also where a task is tried and ends within one commit, where something is said later, and where it is deleted."""
+    one, two = await insert(store, new(), new())
+    tasks = {task.id: task for task in await store.task_get_many([one, two])}
+    for task in tasks.values():
+        task.state, task.ended_at = S.SUCCEEDED, 5.0
+    first = {(i, SOLO, 1): attempt(i, result=b"first", ended_at=4.0) for i in (one, two)}
+    await commit(store, lead, attempts_new={at: attempt(at[0]) for at in first})
+    again = {(two, SOLO, 2): attempt(two, nth=2, result=b"second", ended_at=5.0)}
+    await commit(store, lead, tasks=tasks, attempts=first, attempts_new=again)
+    assert [o.result for o in await store.outcome_list([two, one, one])] == [b"first", b"second"]
+    await commit(store, lead, attempts={(one, SOLO, 1): attempt(one, result=b"later", ended_at=4.0)})
+    assert [o.result for o in await store.outcome_list([one, two])] == [b"later", b"second"]
+    assert await store.task_delete_ended(9.0, 10) == [one, two]
+    assert await store.outcome_list([one, two]) == []
+
+
 async def test_tasks_that_become_alike_do_so_each_for_itself(store: Store, lead: Leadership) -> None:
     ids = await insert(store, *[new() for _ in range(5)])
     tasks = await store.task_get_many(ids)

@@ -264,6 +264,15 @@ async def test_the_leader_hears_what_a_standby_is_told(cluster: Cluster) -> None
     assert not cluster.buses["b"].offer(FilesSeen("files-1", 1, frozenset(), {})), "of a machine that does not lead"
 
 
+async def test_a_standby_is_told_to_look_who_leads(cluster: Cluster) -> None:
+    looked = asyncio.Event()
+    cluster.buses["b"].on_look = looked.set
+    async with asyncio.timeout(PATIENCE_S):
+        while not looked.is_set():  # a message may be lost
+            cluster.buses["a"].let_look(["b"])
+            await asyncio.sleep(0.05)
+
+
 async def test_orders_go_where_the_nodes_session_was_welcomed(cluster: Cluster) -> None:
     await cluster.heard(NodesSeen("seen-1", {}, {}), NodesSeen)
     welcome = Welcome(node=7, incarnation=1, epoch=1, heartbeat_s=2, fence_s=30)

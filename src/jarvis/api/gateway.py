@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jarvis.api.admission import Admission
+from jarvis.api.admission import RATE, Admission
 from jarvis.api.auth import MEMBER, authorise
 from jarvis.api.problems import Refusal, printable
 from jarvis.api.services import Services
@@ -58,7 +58,7 @@ EXPEL_S = 2.0
 """How often it is looked whether those that are connected are still members."""
 PAGE = 1000
 BEGIN_ANEW_S = 0.5
-"""Nodes come back spread over so long."""
+"""Nodes come back spread over so long at most."""
 LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
@@ -173,9 +173,9 @@ class Gateway:
 
     def begin_anew(self, incarnation: int, epoch: int) -> None:
         """There is another leader: sessions that it did not welcome end, because only a Hello tells it what their nodes have."""
-        for session in list(self._sessions.values()):
-            if session.epoch != (incarnation, epoch):
-                session.refuse("another leader has taken over", BEGIN_ANEW_S)
+        over = [session for session in self._sessions.values() if session.epoch != (incarnation, epoch)]
+        for session in over:
+            session.refuse("another leader has taken over", min(len(over) / RATE, BEGIN_ANEW_S))
 
     async def _keep_reports(self, after_s: float) -> None:
         """Facts that the leader does not acknowledge are put where it will find them, and are safe then."""
@@ -245,6 +245,8 @@ class Gateway:
             frame = decode_from_agent(data)
             if frame.seq <= session.heard:
                 continue
+            if frame.seq > session.heard + 1:
+                raise BadFrame("a frame is missing before this one")
             facts = [m for m in frame.messages if isinstance(m, _FACTS)]
             first = session.heard == 0
             session.frame_heard(frame.seq, facts, self.services.clock.now())

@@ -1,8 +1,8 @@
 """The whole wire protocol between server and agent: msgpack frames of what has gathered.
 
 A frame is one WebSocket binary message: a :class:`Frame`. ``seq`` counts frames of one direction of one session; ``ack``
-is the highest frame of the other side whose content is safe (for reports: committed). A receiver ignores frames it has
-acknowledged. Instants never travel, only ages: seconds before the sending of the frame.
+is the highest frame of the other side whose content is safe (for reports: committed). A receiver ignores frames that it has had,
+and ends a session in which one is missing. Instants never travel, only ages: seconds before the sending of the frame.
 
 Versions: a node says in Hello which it speaks, the server takes the newest that both do and says so in Welcome. Within a
 version fields may be added, which the other side ignores or gives their defaults; a message of another tag, or another meaning,

@@ -126,13 +126,14 @@ class StaleEpoch(JarvisError):
 
 
 class LeadershipHeld(JarvisError):
-    """Another server leads and its lease has not ended; ``left_s``: how long it still runs if it is not renewed."""
+    """Another server leads and its lease has not ended; ``left_s``: how long it still runs if it is not renewed, ``early_s``: in
+    how many seconds it may be found gone before that, 0 when that may be at any time."""
 
     code = "leadership_held"
 
-    def __init__(self, holder: str, left_s: float) -> None:
+    def __init__(self, holder: str, left_s: float, early_s: float = 0.0) -> None:
         super().__init__(f"{holder} leads for another {left_s:.1f} s")
-        self.holder, self.left_s = holder, left_s
+        self.holder, self.left_s, self.early_s = holder, left_s, early_s
 
 
 class StateDirectoryInUse(JarvisError):

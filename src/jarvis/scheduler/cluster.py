@@ -354,13 +354,13 @@ class Cluster:
         self.elements[element.key] = element
         self.by_task.setdefault(element.task, set()).add(element.index)
 
-    def drop_element(self, element: Element) -> None:
-        self.elements.pop(element.key, None)
-        indices = self.by_task.get(element.task)
+    def drop_element(self, key: ElementKey) -> None:
+        self.elements.pop(key, None)
+        indices = self.by_task.get(key.task)
         if indices is not None:
-            indices.discard(element.index)
+            indices.discard(key.index)
             if not indices:
-                del self.by_task[element.task]
+                del self.by_task[key.task]
 
     def has_row(self, task: Task, position: int) -> bool:
         """Whether the array's element at a position has a row of its own; one that is not in memory has ended."""

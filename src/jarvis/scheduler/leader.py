@@ -12,29 +12,36 @@ from jarvis.state.coordination import Leader, Leadership
 log = logging.getLogger("jarvis.leader")
 
 WATCH_S = 0.5
-"""How often a standby looks whether it may lead."""
+"""How often a standby looks whether it may lead, unless it knows a better instant or is told."""
+LEAST_S = 0.05
+"""Between two looks, whatever it is told."""
 
 
 class Election:
     """Lets its scheduler lead whenever nobody else does, unless it only looks who leads (``may_lead`` is false).
 
     ``leader`` is who leads as far as is known, ``leads`` is true while it is this server; ``on_change`` hears when either is
-    another.
+    another, ``tell`` when others had better look, because this server has begun to lead, or leads no more.
     """
 
     def __init__(
-        self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None, *, may_lead: bool = True
-    ) -> None:
+        self, scheduler: Scheduler, on_change: Callable[[Leader], None] = lambda leader: None,
+        tell: Callable[[], None] = lambda: None, *, may_lead: bool = True,
+    ) -> None:  # fmt: skip
         self._scheduler, self._on_change, self._may_lead = scheduler, on_change, may_lead
+        self._tell = tell
         self.leader: Leader | None = None
         self.leads = False
         self.known = asyncio.Event()
         """Set once there is a leader that this server knows."""
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._woken = asyncio.Event()
 
     async def run(self) -> None:
         """Until stopped. Where no lease keeps others out, a leader that was superseded does not try again."""
-        while not self._stopping.is_set():
+        while not self._stopping:
+            patience = WATCH_S
+            self._woken.clear()
             try:
                 if not self._may_lead:
                     await self.look()
@@ -42,17 +49,31 @@ class Election:
                     await self._lead()
                     if not self._scheduler.lease_s:
                         return
-            except (LeadershipHeld, StaleEpoch):
+            except LeadershipHeld as held:
+                patience = min([WATCH_S, *(s for s in (held.left_s, held.early_s) if s > LEAST_S)])
+                await self.look()
+            except StaleEpoch:
                 await self.look()
             except StoreUnavailable as error:
                 self._scheduler.heartbeat.last_error = str(error)
                 log.warning("the store is away: %s", error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_S):
-                    await self._stopping.wait()
+            await self._wait(patience)
+
+    async def _wait(self, patience: float) -> None:
+        least = asyncio.get_running_loop().time() + LEAST_S
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._woken.wait()
+        if not self._stopping:
+            await asyncio.sleep(max(least - asyncio.get_running_loop().time(), 0.0))
+
+    def wake(self) -> None:
+        """It may be worth a look: somebody says that there is another leader, or none."""
+        self._woken.set()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._woken.set()
         self._scheduler.stop()
 
     async def _lead(self) -> None:
@@ -66,12 +87,14 @@ class Election:
                 if self.leader is not None:
                     self._on_change(self.leader)
                 await scheduler.resign()
+                self._tell()
 
     def _acquired(self, leadership: Leadership) -> None:
         """Before the store is read: what nodes and servers say to the new leader from now on waits for it."""
         log.info("this server leads under epoch %d", leadership.epoch)
         self.leads = True
         self._heard_of(Leader(self._scheduler.holder, leadership, self._scheduler.lease_s))
+        self._tell()
 
     @property
     def standby(self) -> bool:

@@ -29,6 +29,7 @@ from jarvis.scheduler.outcomes import on_started, over
 from jarvis.scheduler.turn import Turn
 
 RETRY_S = 5.0
+BACK_S = 1.0
 NUMBER_JUMP = 1_000_000
 """More than a node can have been told in the time by which a standby may be late."""
 LOST_MESSAGE_S = 6.0
@@ -219,7 +220,7 @@ def on_node_lost(turn: Turn, view: NodeView) -> None:
     """Its heartbeats stopped: what may run elsewhere is superseded now, the fenced ones later. Its session ends, so that it
     comes back with a Hello, however alive that session may turn out to be."""
     if view.session is not None:
-        _end_session(turn, view, "this node was not heard of and is taken for lost", RETRY_S)
+        _end_session(turn, view, "this node was not heard of and is taken for lost", BACK_S)
     view.node.state = NodeState.LOST
     turn.changes.nodes[view.node.id] = view.node
     turn.event("node.lost", node=view.node.id)

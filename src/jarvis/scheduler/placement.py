@@ -13,7 +13,8 @@ def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
     cluster = turn.cluster
     if task.id in cluster.tasks or task.state is not State.SUBMITTED:
         return
-    if any(d.task not in cluster.tasks and ended.get(d.task) in LIVE for d in task.spec.after):
+    after = task.spec.after
+    if after and any(d.task not in cluster.tasks and ended.get(d.task) in LIVE for d in after):
         return
     cluster.tasks[task.id] = task
     cluster.ledger.count_task(task.project, task.user, 1)
@@ -21,7 +22,7 @@ def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
         task.base, task.counts = State.SUBMITTED, {State.SUBMITTED: task.size}
     if task.spec.deadline is not None:
         cluster.add_timer(Timer(task.spec.deadline, "deadline", task.id))
-    if _wait_for(turn, task, ended):
+    if not after or _wait_for(turn, task, ended):
         place_in_line(turn, task)
 
 

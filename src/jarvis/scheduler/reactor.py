@@ -1,5 +1,6 @@
 """PURE: from inputs to a turn: each handler lives with its subject, this file only knows which input goes where."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from jarvis.core import resources as vector
@@ -199,9 +200,9 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
 def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
     """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
     then, so that whoever iterates can do something else between."""
-    for task in tasks:
-        cluster.tasks[task.id] = task
-        cluster.ledger.count_task(task.project, task.user, 1)
+    cluster.tasks.update((task.id, task) for task in tasks)
+    for owner, count in Counter((task.project, task.user) for task in tasks).items():
+        cluster.ledger.count_task(*owner, count)
     for attempt in cluster.attempts.values():
         task = cluster.tasks[attempt.task]
         cluster.ledger.hold(task.project, task.user, task.spec.whole, attempt.assigned_at)
@@ -238,7 +239,7 @@ def _rebuild_task(cluster: Cluster, task: Task) -> None:
     spec = task.spec
     if spec.deadline is not None:
         cluster.add_timer(Timer(spec.deadline, "deadline", task.id))
-    waits = {d.task for d in spec.after if d.task in cluster.tasks}
+    waits = {d.task for d in spec.after if d.task in cluster.tasks} if spec.after else None
     base = task.base if spec.array is not None else task.state
     if waits:
         cluster.waits_for[task.id] = waits
@@ -246,7 +247,7 @@ def _rebuild_task(cluster: Cluster, task: Task) -> None:
             cluster.dependents.setdefault(other, set()).add(task.id)
     elif spec.begin is not None and (State.WAITING in (task.state, base) or task.counts.get(State.WAITING)):
         cluster.add_timer(Timer(spec.begin, "begin", task.id))
-    own = cluster.by_task.get(task.id, set())
+    own = cluster.by_task.get(task.id, ())
     for index in own:
         _rebuild_element(cluster, task, index)
     if base is State.QUEUED and (spec.array is not None or not own):

@@ -35,7 +35,7 @@ from jarvis.scheduler.schedules import Schedules
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.workflows import Workflows
 from jarvis.state.coordination import Leadership
-from jarvis.state.store import Store
+from jarvis.state.store import Live, Store
 from jarvis.utils.clock import Clock
 
 log = logging.getLogger("jarvis.scheduler")
@@ -196,7 +196,7 @@ class Scheduler:
             async for page in pages:
                 await self._renew()
                 await self._load_page(cluster, page)
-                tasks.extend(task for task in page if task.state is not State.SUBMITTED)
+                tasks.extend(task for task in page.tasks if task.state is not State.SUBMITTED)
         cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())
@@ -209,6 +209,7 @@ class Scheduler:
         if not cluster.predictor.ends:
             self.recall.begin()
         await self._still_leads()
+        log.info("read %d tasks and %d nodes in %.2f s", len(tasks), len(cluster.nodes), self.clock.now() - now)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now
@@ -222,29 +223,29 @@ class Scheduler:
         if current != self.leadership:
             raise StaleEpoch(f"epoch {current.epoch} leads, not {self.leadership.epoch}")
 
-    async def _live(self) -> AsyncGenerator[list[Task], None]:
+    async def _live(self) -> AsyncGenerator[Live, None]:
         """Pages of what lives; the store looks up the next one while a full one is worked on."""
-        page = await self.store.task_list_live(0, PAGE)
-        while page:
-            if len(page) < PAGE:
+        page = await self.store.live_take(0, PAGE)
+        while page.tasks:
+            last = page.tasks[-1].id
+            if len(page.tasks) < PAGE:
                 yield page
-                page = await self.store.task_list_live(page[-1].id, PAGE)
+                page = await self.store.live_take(last, PAGE)
                 continue
-            ahead = asyncio.ensure_future(self.store.task_list_live(page[-1].id, PAGE))
+            ahead = asyncio.ensure_future(self.store.live_take(last, PAGE))
             try:
                 yield page
                 page = await ahead
             finally:
                 ahead.cancel()
 
-    async def _load_page(self, cluster: Cluster, page: list[Task]) -> None:
-        ids = [task.id for task in page]
-        for element in await self.store.element_list_live(ids):
+    async def _load_page(self, cluster: Cluster, page: Live) -> None:
+        for element in page.elements:
             cluster.add_element(element)
-        for task in page:
+        for task in page.tasks:
             if task.spec.array is not None:
                 await self._load_named_ahead(cluster, task)
-        for attempt in await self.store.attempt_list_current(ids):
+        for attempt in page.attempts:
             key = ElementKey(attempt.task, attempt.index)
             current = cluster.elements.get(key)
             if current is None or current.state not in ON_NODE or current.attempt != attempt.attempt:

@@ -75,6 +75,7 @@ class Turn:
             element = Element(task=task.id, index=key.index, state=state, reason=task.reason)
             self.cluster.add_element(element)
             self.changes.elements[key] = element
+            self.changes.tasks[task.id] = task  # so that whoever keeps tasks read ahead sees that it has one
             if key.index != SOLO and position >= task.next_position:
                 self.cluster.named_ahead.setdefault(task.id, set()).add(position)
         return element
@@ -86,36 +87,34 @@ class Turn:
             check_transition(f"task {key}", before, after, self.cause_id)
         element.state, element.reason = after, reason
         self.changes.elements[key] = element
-        self._count(task, before, after)
-        self._count_on_nodes(task, before, after)
+        if task.spec.array is None:
+            task.state, task.reason = after, reason
+        else:
+            self._count(task, before, after)
         if after is State.RUNNING and task.started_at is None:
             task.started_at = self.now
         if reason:
             detail["reason"] = reason
         self._event(str(after), key, element.attempt, element.node or 0, detail)
         if after in TERMINAL:
-            self._element_ended(task, element)
+            self._element_ended(task, key)
         self.changes.tasks[task.id] = task
 
     def _count(self, task: Task, before: State, after: State) -> None:
-        if task.spec.array is None:
-            task.state, task.reason = after, self.cluster.elements[ElementKey(task.id)].reason
-            return
+        """Of an array."""
         counts = task.counts
         counts[before] -= 1
         if not counts[before]:
             del counts[before]
         counts[after] = counts.get(after, 0) + 1
         task.state = rollup(counts)
-
-    def _count_on_nodes(self, task: Task, before: State, after: State) -> None:
         step = (after in ON_NODE) - (before in ON_NODE)
-        if step and task.spec.array is not None:
+        if step:
             self.cluster.on_nodes[task.id] = self.cluster.on_nodes.get(task.id, 0) + step
 
-    def _element_ended(self, task: Task, element: Element) -> None:
-        self.cluster.drop_element(element)
-        self.cluster.started_ahead.discard(element.key)
+    def _element_ended(self, task: Task, key: ElementKey) -> None:
+        self.cluster.drop_element(key)
+        self.cluster.started_ahead.discard(key)
         if task.state in TERMINAL:
             self.task_ended(task)
 

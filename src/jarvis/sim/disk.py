@@ -22,6 +22,8 @@ class Disk:
         self._store, self._random, self._committed = store, random, committed
         self.slowness = 1.0
         self.away = False
+        self.dead = False
+        """Whoever used it is gone: nothing of it arrives any more."""
         self.silent_share = 0.0
         """Of the writes: done, but the answer does not come back."""
 
@@ -48,6 +50,8 @@ class Disk:
 
     async def _reach(self) -> None:
         """Half of the way; a server that dies on the first half has not written, on the second it has."""
+        if self.dead:
+            raise StoreUnavailable("the process is gone")
         await asyncio.sleep(self._random.uniform(0.0, 0.002) * self.slowness)
         if self.away:
             raise StoreUnavailable("the disk is away")

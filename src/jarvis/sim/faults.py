@@ -153,7 +153,8 @@ class SeveralFaults(Faults):
         self._kinds = [
             self._cut, self._partition, self._one_way, self._swizzle, self._agent, self._supervisor, self._reboot,
             self._network_slow, self._repeats, self._one_of, self._one_of, self._all, self._away, self._away, self._answers,
-            self._slow_database, self._lost_post, self._post_twice, self._post_down,
+            self._slow_database, self._lost_post, self._post_twice, self._post_down, self._pause, self._pause,
+            self._clock_jumps,
         ]  # fmt: skip
 
     @property
@@ -166,6 +167,14 @@ class SeveralFaults(Faults):
     async def _all(self) -> None:
         seats = len(self._team.members)
         await asyncio.gather(*(self._team.restart(self.random.uniform(0.1, 5.0)) for _ in range(seats)))
+
+    async def _pause(self) -> None:
+        """A process, or its whole machine, stands still: for less than its lease, or for several of them."""
+        await self._team.pause(self.random.choice((0.5, 5.0, 15.0, 40.0)) * self.random.uniform(0.5, 1.5))
+
+    async def _clock_jumps(self) -> None:
+        """The database's clock is set forward, by more than any lease or window."""
+        self.world.clock_ahead += self.random.choice((1.0, 15.0, 300.0))
 
     async def _away(self) -> None:
         """One server is cut off from the database, and from nothing else."""

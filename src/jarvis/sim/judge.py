@@ -107,6 +107,8 @@ class Judge:
         for attempt in changes.attempts_new.values():
             self._attempt_made(attempt, changes)
         for key, element in changes.elements.items():
+            first = key not in self.elements
+            self._require(not first or key.task in changes.tasks, f"the first row of {key} comes without its task's")
             self._element_changed(key, element)
         for task in changes.tasks.values():
             before = self.tasks.get(task.id)

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from jarvis.core.permissions import Principal
 from jarvis.sim.history import History
+from jarvis.sim.loop import OF_NOBODY
 
 Way = Literal["up", "down"]
 """``up`` is from a node to the server."""
@@ -31,10 +32,10 @@ class _Pipe:
         network = self._link.network
         loop = asyncio.get_running_loop()
         self._due = max(self._due + 1e-6, loop.time() + network.delay())
-        loop.call_at(self._due, self._arrive, data, loop.time())
+        loop.call_at(self._due, self._arrive, data, loop.time(), context=OF_NOBODY)
         if data is not None and network.repeats():
             self._due += 1e-6
-            loop.call_at(self._due, self._arrive, data, loop.time())
+            loop.call_at(self._due, self._arrive, data, loop.time(), context=OF_NOBODY)
 
     def _arrive(self, data: bytes | None, sent: float) -> None:
         if self.over or self._dead:

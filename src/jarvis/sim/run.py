@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.backfill import BACKFILLS, Backfill
 from jarvis.scheduler.policy.preemption import Preemption
+from jarvis.sim.knobs import turned
 from jarvis.sim.loop import VirtualLoop
 from jarvis.sim.scarcity import LICENSES
 from jarvis.sim.workload import Load
@@ -67,17 +68,21 @@ def simulate(
 ) -> Verdict:  # fmt: skip
     """The whole life of one world; the same arguments give the same verdict, to the last digit of its digest."""
     loop = VirtualLoop()
+    plan = plan_of(seed, steps, servers, scarce, gangs)
     try:
-        return loop.run_until_complete(
-            _live(seed, plan_of(seed, steps, servers, scarce, gangs), parts or Parts(), echo)
-        )
+        with turned(seed) as knobs:
+            return loop.run_until_complete(_live(seed, plan, parts or Parts(), echo, knobs))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-async def _live(seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None] | None) -> Verdict:
+async def _live(
+    seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None] | None, knobs: list[str]
+) -> Verdict:  # fmt: skip
     world = World(seed, plan, parts, echo)
+    if knobs:
+        world.history.note("knobs", *knobs)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: world.fail(context.get("exception") or RuntimeError(str(context))))
     error = ""

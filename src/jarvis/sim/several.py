@@ -12,6 +12,7 @@ from jarvis.bus.transport import TransportDown
 from jarvis.core.errors import StoreUnavailable
 from jarvis.scheduler.leader import Election
 from jarvis.sim.disk import Disk
+from jarvis.sim.loop import OF_NOBODY, VirtualLoop, of_process
 from jarvis.sim.network import ServerEnd
 from jarvis.sim.server import Doorman
 from jarvis.state.blob_stores.memory import MemoryBlobStore
@@ -55,7 +56,7 @@ class Post:
             return
         late = self._random.uniform(0.0005, 0.003) * (50.0 if self._random.random() < 0.02 else 1.0)
         for copy in range(1 + (draw > 1.0 - self.twice_share)):
-            asyncio.get_running_loop().call_later(late * (1 + copy), self._arrive, to, entry)
+            asyncio.get_running_loop().call_later(late * (1 + copy), self._arrive, to, entry, context=OF_NOBODY)
 
     def _arrive(self, to: str, entry: bytes) -> None:
         if (inbox := self._inboxes.get(to)) is not None:
@@ -69,10 +70,13 @@ class PostTransport:
 
     def __init__(self, post: Post) -> None:
         self._post = post
+        self.dead = False
+        """Its process is gone."""
 
     async def send(self, to: str, entry: bytes) -> None:
         await asyncio.sleep(0)
-        self._post.put(to, entry)
+        if not self.dead:
+            self._post.put(to, entry)
 
     async def receive(self, inbox: str) -> AsyncIterator[bytes]:
         queue = self._post.inbox(inbox)
@@ -92,17 +96,21 @@ class Member:
     def __init__(self, world: "World", post: Post, seat: int, life: int) -> None:
         self._world, self._post, self._names = world, post, 0
         self.name, self._life = f"s{seat}.{life}", life
+        self._context = of_process(self.name)
         loop = asyncio.get_running_loop()
         self.disk = Disk(world.store, world.random(f"disk-{self.name}"), world.judge.committed)
-        store, self.clock = self.disk.port, Clock(loop.time, world.database_now)
+        rate = world.random(f"clock-{self.name}").uniform(0.8, 1.25)
+        store, self.clock = self.disk.port, Clock(lambda: loop.time() * rate, world.database_now)
         self._others: list[str] = []
-        self.bus = ClusterBus(self.name, [PostTransport(post)], self._leader_name, lambda: self._others)
+        self.transport = PostTransport(post)
+        self.bus = ClusterBus(self.name, [self.transport], self._leader_name, lambda: self._others)
         blobs = MemoryBlobStore()
         self.manager = StateManager(store, blobs, self.bus)
         self.scheduler = world.parts.scheduler(
             store, self.bus, self.clock, lambda: world.plan.policy, self.name, lease_s=LEASE_S
         )
-        self.election = Election(self.scheduler, self._leader_changed)
+        self.election = Election(self.scheduler, self._leader_changed, self._let_look)
+        self.bus.on_look = self.election.wake
         services = Services(
             store=store, blobs=blobs, state_manager=self.manager, bus=self.bus, clock=self.clock,
             authenticator=Doorman(), replica=self.name, settings=ApiSettings(report_after_s=1.0),
@@ -124,6 +132,9 @@ class Member:
         self._world.history.note("leader", self.name, leader.holder, *epoch, self.election.leads)
         self.bus.lead(epoch, self.election.leads)
         self.gateway.begin_anew(*epoch)
+
+    def _let_look(self) -> None:
+        self.bus.let_look(self._others)
 
     def start(self) -> None:
         self.alive = True
@@ -155,7 +166,7 @@ class Member:
         self._spawn(self.gateway.serve(cast("WebSocket", end)))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._world.spawn(work)
+        task = self._world.spawn(work, self._context)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
         return task
@@ -172,9 +183,20 @@ class Member:
             raise ConnectionResetError("the server is gone")
         return task.result()
 
+    async def pause(self, seconds: float) -> None:
+        """Stand still, wherever it is: also between what it has read and what it writes."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.freeze(self.name)
+        await asyncio.sleep(seconds)
+        loop.thaw(self.name)
+
     def crash(self) -> None:
-        """The process is gone, at whatever await it was."""
-        self.alive = False
+        """The process is gone, at whatever await it was; what it would have said or written afterwards is not."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.thaw(self.name)
+        self.alive, self.disk.dead, self.transport.dead = False, True, True
         self._post.close(self.name)
         for end in self._ends:
             end.link.cut()
@@ -229,6 +251,13 @@ class Team:
             self.members[seat].crash()
             await asyncio.sleep(after_s)
             self.members[seat] = self._begin(seat)
+
+    async def pause(self, seconds: float) -> None:
+        """One of them stands still, the leader as often as any other."""
+        leading = [member for member in self.alive if member.election.leads]
+        some = leading if leading and self._random.random() < 0.5 else self.alive
+        if some:
+            await self._random.choice(some).pause(seconds)
 
     def crash(self) -> None:
         for member in self.alive:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +73,8 @@ class World:
     def __init__(self, seed: int, plan: Plan, parts: Parts, echo: Callable[[str], None] | None = None) -> None:
         self.seed, self.plan, self.parts = seed, plan, parts
         self._loop = asyncio.get_running_loop()
+        self.clock_ahead = 0.0
+        """By how much the database's clock was set forward."""
         self.history = History(self._loop.time, echo)
         self.network = Network(self.random("network"), self.history, self.fail)
         self.judge = Judge(self.database_now, self.history, self._heard_at, self.fail)
@@ -95,7 +98,7 @@ class World:
         return Random(f"{self.seed}/{what}")  # noqa: S311 - to be repeated, not to be secret
 
     def database_now(self) -> float:
-        return EPOCH + self._loop.time()
+        return EPOCH + self._loop.time() + self.clock_ahead
 
     def _heard_at(self, name: str, before: float) -> float:
         """A node that was never told its id is one of its name only: as long as that name has a session it is refused.
@@ -148,9 +151,9 @@ class World:
         await asyncio.sleep(REST_S)
         await self._judge_the_end()
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run beside the rest; what it raises ends the world."""
-        task = self._loop.create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """Run beside the rest, as part of the process whose context it is; what it raises ends the world."""
+        task = self._loop.create_task(work, context=context)
         self._running[task] = None
         task.add_done_callback(self._spawned_done)
         return task

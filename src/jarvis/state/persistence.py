@@ -1,6 +1,7 @@
 """Rows ↔ core: what stores share about the shape of what they keep."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -10,7 +11,7 @@ from jarvis.core.errors import InvalidValue
 from jarvis.core.ids import SOLO
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Bodies, Submission, TaskFilter
+from jarvis.state.store import Bodies, Live, Store, Submission, TaskFilter
 
 INCARNATION_EPOCH = 1_735_689_600
 """2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
@@ -26,6 +27,8 @@ AWAITING = frozenset({State.SUBMITTED, State.WAITING, State.HELD})
 
 encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(TaskSpec)
+SHARED_BYTES = 2048
+"""Specs up to this size that are the same are kept once: those of one submission differ seldom."""
 
 
 class AttemptDetail(msgspec.Struct, gc=False, array_like=True, omit_defaults=True):
@@ -64,6 +67,13 @@ def specs_of(submission: Submission) -> list[bytes] | InvalidValue:
         return InvalidValue("task", "a number", "within 64 bits")
 
 
+async def live_page(store: Store, after_id: int, limit: int) -> Live:
+    """A page of a rebuild where nobody else writes, so that there is nothing to read ahead."""
+    tasks = await store.task_list_live(after_id, limit)
+    ids = [task.id for task in tasks]
+    return Live(tasks, await store.element_list_live(ids), await store.attempt_list_current(ids))
+
+
 def matches(where: TaskFilter, task: Task) -> bool:
     """The filter as a predicate; the SQL of the other stores says the same."""
     name = where.name
@@ -98,6 +108,14 @@ def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> Bodies:
     return Bodies(frozenset(found | manifests), frozenset(manifests))
 
 
+def outcome_fields(task: Task, last: Attempt) -> tuple[object, ...]:
+    """Of the outcome of a task that has ended with this attempt."""
+    return (
+        task.id, task.project, task.state, str(last.cause or ""), last.message, last.result, last.result_digest, last.output,
+        last.artifacts,
+    )  # fmt: skip
+
+
 _STATES = {state.value: state for state in State}
 """Faster than asking the class, which counts when a new leader reads everything."""
 
@@ -107,8 +125,13 @@ def task_from_row(row: tuple) -> Task:  # type: ignore[type-arg]
     return Task(
         id=row[0], uuid=row[1], project=row[2], user=row[3], state=_STATES[row[4]], base=_STATES[row[5]], counts=counts,
         next_position=row[7], reason=row[8], retry_of=row[9], submitted_at=row[10], started_at=row[11], ended_at=row[12],
-        spec=_spec.decode(row[13]),
+        spec=_shared_spec(row[13]) if len(row[13]) <= SHARED_BYTES else _spec.decode(row[13]),
     )  # fmt: skip
+
+
+@lru_cache(1024)
+def _shared_spec(packed: bytes) -> TaskSpec:
+    return _spec.decode(packed)
 
 
 def element_to_row(e: Element) -> tuple[object, ...]:

@@ -94,6 +94,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """A page of what a rebuild reads: tasks, their elements that are not terminal, the current attempts of those on nodes."""
+
+    tasks: list[Task]
+    elements: list[Element] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Bodies:
     """Digests of bodies that something refers to; those of them that are manifests refer to their pieces in turn."""
 
@@ -154,7 +163,13 @@ class Store(Coordination, WorkflowStore, Protocol):
         ...
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
-        """Non-terminal tasks with id above ``after_id`` in id order: the pages of a rebuild."""
+        """Non-terminal tasks with id above ``after_id`` in id order."""
+        ...
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        """The same with all that belongs to them: the pages of a rebuild, from the first on. Belongs to whoever asks, who leads:
+        a store may have read it ahead.
+        """
         ...
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:

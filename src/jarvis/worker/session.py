@@ -154,20 +154,25 @@ class Session:
         self._pass_on(first.messages[1:])
         sender = asyncio.create_task(self._send_all(socket))
         try:
-            await self._receive_all(socket, sender, max(answer.heartbeat_s * (SILENT_HEARTBEATS + 1), 1.0))
+            return await self._receive_all(socket, sender, max(answer.heartbeat_s * (SILENT_HEARTBEATS + 1), 1.0))
         finally:
             sender.cancel()
             await asyncio.wait([sender], timeout=1.0)
-        return None
 
-    async def _receive_all(self, socket: Socket, sender: asyncio.Task[None], silence_s: float) -> None:
-        """Each heartbeat is answered: a server that leaves two unanswered is not there, whatever the socket says."""
+    async def _receive_all(self, socket: Socket, sender: asyncio.Task[None], silence_s: float) -> float | None:
+        """Each heartbeat is answered: a server that leaves two unanswered is not there, whatever the socket says. One that ends
+        the session says when to come again."""
         while not sender.done() and not self._overflow.is_set():
             async with asyncio.timeout(silence_s):
                 frame = await self._receive(socket)
+            if frame.seq > self._heard + 1:
+                return None  # one is missing: only a Hello tells what was in it
             if frame.seq > self._heard:
                 self._heard = frame.seq
                 self._pass_on(frame.messages)
+                if frame.messages and isinstance(over := frame.messages[-1], Refused):
+                    return over.retry_s
+        return None
 
     def _pass_on(self, messages: list[ToAgent]) -> None:
         if messages:

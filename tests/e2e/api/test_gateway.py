@@ -200,6 +200,21 @@ async def test_malformed_frames_end_the_session(server: Running, data: bytes | s
         assert joined.socket.close_code == 1008
 
 
+async def test_a_frame_that_comes_again_is_passed_over_and_a_missing_one_ends_the_session(server: Running) -> None:
+    async with agent(server) as joined:
+        await welcomed(server, joined)
+        await joined.send(Started(number=1, token=5))
+        assert (await taken(server, NodeReported)).seq == 2
+        joined.seq -= 1
+        await joined.send(Started(number=2, token=5))
+        joined.seq += 1
+        await joined.send(Started(number=3, token=5))
+        with pytest.raises(ConnectionClosed):
+            await joined.receive(Refused)
+    left = await server.bus.take(1.0)
+    assert not any(isinstance(item, NodeReported) for item in left), left
+
+
 async def test_nothing_comes_before_hello(server: Running) -> None:
     async with agent(server) as joined:
         await joined.send(Started(number=1, token=5))

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.core.errors import JarvisError, StaleEpoch, StoreUnavailable
+from jarvis.core.errors import JarvisError, LeadershipHeld, StaleEpoch, StoreUnavailable
 from jarvis.core.task import Task
+from jarvis.scheduler import leader
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
 from jarvis.scheduler.scheduler import Scheduler
+from jarvis.state.coordination import Leadership
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.utils.clock import Clock
 
@@ -43,6 +45,21 @@ class Slow(MemoryStore):
         return await super().task_list_live(after, limit)
 
 
+class Held(MemoryStore):
+    """Somebody else leads, until it is gone."""
+
+    def __init__(self, left_s: float, early_s: float) -> None:
+        super().__init__()
+        self._left_s, self._early_s = left_s, early_s
+        self.asked, self.gone = asyncio.Event(), False
+
+    async def leadership_acquire(self, holder: str, lease_s: float = 0.0) -> Leadership:
+        self.asked.set()
+        if not self.gone:
+            raise LeadershipHeld("x", self._left_s, self._early_s)
+        return await super().leadership_acquire(holder, lease_s)
+
+
 @asynccontextmanager
 async def electing(store: MemoryStore) -> AsyncIterator[Election]:
     scheduler = Scheduler(store, MemoryBus(), Clock(), Policy, "s", lease_s=10.0)
@@ -64,6 +81,30 @@ async def test_what_could_not_begin_does_not_hold_the_lease(error: JarvisError) 
                 await asyncio.sleep(0.01)
         told = await store.takeover_list(10)
     assert [t.cause for t in told] == ["handed over", "the first leader"]
+
+
+@pytest.mark.parametrize("how", ["told", "when the lease ends", "when it may be found gone"])
+async def test_a_standby_looks_when_it_is_worth_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader, "WATCH_S", 60.0)
+    store = Held(left_s=0.2 if how == "when the lease ends" else 50.0, early_s=0.2 if "gone" in how else 0.0)
+    async with asyncio.timeout(30), electing(store) as election:
+        await store.asked.wait()
+        store.gone = True
+        if how == "told":
+            election.wake()
+        while not election.leads:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_others_are_told_when_it_begins_to_lead_and_when_it_stops() -> None:
+    told: list[bool] = []
+    scheduler = Scheduler(MemoryStore(), MemoryBus(), Clock(), Policy, "s", lease_s=10.0)
+    election = Election(scheduler, tell=lambda: told.append(election.leads))
+    running = asyncio.create_task(election.run())
+    await election.known.wait()
+    election.stop()
+    await running
+    assert told == [True, False]
 
 
 async def test_it_is_known_as_the_leader_before_it_has_read_the_store() -> None:

@@ -69,6 +69,8 @@ class ClusterBus:
         self._out: dict[str, list[Input | Effect | list[Event]]] = {}
         self._nodes: dict[int, str] = {}
         """Node → the server that its session was welcomed on."""
+        self.on_look: Callable[[], None] = lambda: None
+        """Called when another server says that who leads may have changed, while this one does not lead."""
         self._gathered = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.sent = self.received = self.lost = 0
@@ -93,6 +95,11 @@ class ClusterBus:
         self._epoch = max(self._epoch, epoch)
         self._leading = leading
         self._nodes.clear()
+
+    def let_look(self, servers: Sequence[str]) -> None:
+        """Another one leads, or nobody does: they find it in the store by themselves, but later."""
+        for server in servers:
+            self._put(server, LookAgain(f"leader-{self.name}"))
 
     # ------------------------------------------------------------ the port
 
@@ -209,6 +216,8 @@ class ClusterBus:
                 self._carry_out(item, envelope.epoch)
             elif self._leading:
                 self._local.offer(item)
+            elif isinstance(item, LookAgain):
+                self.on_look()
             else:
                 self.opener.drop("not the leader")
 

@@ -100,8 +100,12 @@ class Ledger:
     def _change(self, project: str, user: str, need: Resources, now: float, sign: int) -> None:
         if (project, user) not in self.changed:
             self.changed |= {(project, ""), (project, user)}
-        for holding in (self.project(project), self.user(project, user)):
-            holding.settle(now, self.half_life)
+        for holding in (
+            self.projects.get(project) or self.project(project),
+            self.users.get((project, user)) or self.user(project, user),
+        ):
+            if now > holding.at:
+                holding.settle(now, self.half_life)
             held = holding.held
             for name, amount in need.items():
                 held[name] = held.get(name, 0) + sign * amount

@@ -33,11 +33,13 @@ from jarvis.state.persistence import (
     KEY_S,
     REPLICA_S,
     blobs_of,
+    live_page,
     matches,
     new_task,
+    outcome_fields,
     specs_of,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
@@ -269,6 +271,9 @@ class MemoryStore(MemoryWorkflows):
         live = (t for _, t in sorted(self._tasks.items()) if t.id > after_id and t.state not in TERMINAL)
         return [copy_of(t) for t, _ in zip(live, range(limit), strict=False)]
 
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await live_page(self, after_id, limit)
+
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         wanted = set(tasks)
         found = [self._element(key) for key in sorted(self._elements) if key.task in wanted]
@@ -320,18 +325,7 @@ class MemoryStore(MemoryWorkflows):
         tries = [a for at, a in sorted(self._attempts.items()) if at[:2] == (task.id, SOLO)]
         if not tries:
             return Outcome(task.id, task.project, task.state)
-        last = tries[-1]
-        return Outcome(
-            task.id,
-            task.project,
-            task.state,
-            str(last.cause or ""),
-            last.message,
-            last.result,
-            last.result_digest,
-            last.output,
-            last.artifacts,
-        )
+        return Outcome(*outcome_fields(task, tries[-1]))  # type: ignore[arg-type]  # in the order of its fields
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         found = []

@@ -240,6 +240,11 @@ SELECT next_node, last_seq, dropped_seq, incarnation FROM cluster, leadership;
 -- Not asked by itself: what a task is read from.
 SELECT t.id, t.uuid, t.project, t.owner, n.state, n.base, n.counts, n.next_position, n.reason, t.retry_of, t.submitted_at,
        n.started_at, n.ended_at, t.spec FROM task t JOIN task_now n ON n.id = t.id;
+-- name: live_versions
+-- In which life of which database, and of the first live tasks, by id: which transaction wrote the row.
+SELECT (SELECT oid FROM pg_database WHERE datname = current_database()),
+       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), array_agg(id ORDER BY id), array_agg(xmin ORDER BY id)
+FROM (SELECT id, xmin FROM task_now WHERE ended_at IS NULL ORDER BY id LIMIT $1) live;
 -- name: outcome_list
 -- Of the tasks that have ended: the last words of the last attempt.
 SELECT t.id, t.project, n.state, a.cause, a.detail, a.result

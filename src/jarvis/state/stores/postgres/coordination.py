@@ -51,7 +51,7 @@ class PostgresCoordination:
             incarnation, epoch, before, timeline = await c.fetchrow(Q["leadership_lock"])
             left, silent, released = await c.fetchrow(Q["lease_get"], self._at())
             if left > 0 and not (silent >= EARLY_S and self._session is None and await self._begin_session()):
-                raise LeadershipHeld(before, left)
+                raise LeadershipHeld(before, left, max(EARLY_S - silent, 0.0))
             current = await c.fetchval(Q["timeline"])
             cause = takeover_cause(epoch, lease_s=lease_s, left_s=left, released=released)
             if timeline not in ("", current):  # a standby was promoted: it may lack what was given last

@@ -16,7 +16,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
-from jarvis.core.states import ON_NODE, TERMINAL, State
+from jarvis.core.states import State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
@@ -27,22 +27,21 @@ from jarvis.state.persistence import (
     blobs_of,
     element_from_row,
     encode,
-    in_order,
     solo_from_row,
     split_elements,
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Bodies, Counts, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
+from jarvis.state.stores.postgres.live import LIVE, current_attempts, live_elements
+from jarvis.state.stores.postgres.read_ahead import ReadAhead
 from jarvis.state.stores.postgres.schema import Q
 from jarvis.state.stores.postgres.submissions import Submissions
 from jarvis.state.stores.postgres.workflows import PostgresWorkflows, commit_workflows
 
 _events = msgspec.msgpack.Decoder(list[Event])
-_END = sorted(str(state) for state in TERMINAL)
-_NODE = sorted(str(state) for state in ON_NODE)
 
 
 class PostgresStore(PostgresWorkflows):
@@ -54,6 +53,8 @@ class PostgresStore(PostgresWorkflows):
         """``url`` as libpq takes it, also with several hosts; ``clock`` instead of the database's own is for tests."""
         super().__init__(url, clock)
         self._submissions = Submissions(self.postgres, self._at)
+        self.ahead = ReadAhead(self.postgres)
+        """For a server that may lead soon."""
 
     async def close(self) -> None:
         await self._submissions.stop()
@@ -89,29 +90,16 @@ class PostgresStore(PostgresWorkflows):
         return await self._many(Q["task_columns"] + where, task_from_row, limit)
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
-        where = " WHERE n.id > $1 AND n.ended_at IS NULL ORDER BY n.id LIMIT $2"
-        return await self._many(Q["task_columns"] + where, task_from_row, after_id, limit)
+        return await self._many(Q["task_columns"] + LIVE, task_from_row, after_id, limit)
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await self.ahead.take(after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
-        where = (
-            " e WHERE task = ANY($1::bigint[]) AND NOT state = ANY($2::text[])"
-            " AND (idx >= 0 OR NOT EXISTS (SELECT 1 FROM task_now t WHERE t.id = e.task AND t.element IS NOT NULL))"
-        )
-        found = await self._many(Q["element_columns"] + where, element_from_row, list(tasks), _END)
-        where = " AND id = ANY($1::bigint[]) AND NOT state = ANY($2::text[])"
-        return in_order(found + await self._many(Q["solo_columns"] + where, solo_from_row, list(tasks), _END))
+        return await live_elements(self.postgres, tasks)
 
     async def attempt_list_current(self, tasks: Sequence[int]) -> list[Attempt]:
-        of_arrays = (
-            " JOIN element e ON a.task = e.task AND a.idx = e.idx AND a.attempt = e.attempt"
-            " WHERE e.task = ANY($1::bigint[]) AND e.idx >= 0 AND e.state = ANY($2::text[]) UNION ALL "
-        )
-        solo = (
-            " JOIN task_now t ON a.task = t.id AND a.idx = -1 WHERE t.id = ANY($1::bigint[]) AND t.state = ANY($2::text[])"
-            " AND a.attempt = (SELECT max(b.attempt) FROM attempt b WHERE b.task = t.id AND b.idx = -1) ORDER BY 1, 2"
-        )
-        text = Q["attempt_columns"] + of_arrays + Q["attempt_columns"] + solo
-        return await self._many(text, attempt_from_row, list(tasks), _NODE)
+        return await current_attempts(self.postgres, tasks)
 
     async def attempt_list_ended(self, tasks: Sequence[int]) -> list[Attempt]:
         where = (

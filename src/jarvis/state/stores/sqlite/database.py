@@ -18,6 +18,7 @@ from jarvis.core.errors import (
     StoreUnavailable,
 )
 from jarvis.state.ownership import claim
+from jarvis.state.recent_outcomes import RecentOutcomes
 from jarvis.state.stores.sqlite.file import DATABASE, Q, connect, open_database, refuse_moved
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
@@ -40,6 +41,7 @@ class SqliteDatabase:
         self.directory, self.path = directory, directory / DATABASE
         self._synchronous, self._clock, self._moving = synchronous, clock, moving
         self._lock: int | None = None
+        self._recent = RecentOutcomes()
 
     # ------------------------------------------------------------ life
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,13 +40,14 @@ from jarvis.state.persistence import (
     element_to_row,
     encode,
     in_order,
+    live_page,
     solo_column,
     solo_from_row,
     specs_of,
     split_elements,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -97,12 +99,16 @@ class SqliteStore(SqliteWorkflows):
 
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
         await self._writer.do(lambda c: _commit(c, leadership, changes))
+        self._recent.note(changes)
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
         return await self._many("task_list_submitted", task_from_row, (limit,))
 
     async def task_list_live(self, after_id: int, limit: int) -> list[Task]:
         return await self._many("task_list_live", task_from_row, (after_id, limit))
+
+    async def live_take(self, after_id: int, limit: int) -> Live:
+        return await live_page(self, after_id, limit)
 
     async def element_list_live(self, tasks: Sequence[int]) -> list[Element]:
         listed = (json.dumps(list(tasks)),)
@@ -150,7 +156,10 @@ class SqliteStore(SqliteWorkflows):
         return await self._read(unit)
 
     async def outcome_list(self, tasks: Sequence[int]) -> list[Outcome]:
-        return await self._many("outcome_list", _outcome, (json.dumps(sorted(set(tasks))),))
+        found, unknown = self._recent.of(tasks)
+        if unknown:
+            found += await self._many("outcome_list", _outcome, (json.dumps(unknown),))
+        return sorted(found, key=attrgetter("task"))
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         live = bool(where.states) and not where.states & TERMINAL and where.ended_after is None
@@ -218,7 +227,9 @@ class SqliteStore(SqliteWorkflows):
             c.execute(Q["command_delete_done"], (self._clock() - KEY_S,))
             return sorted(r[0] for r in rows)
 
-        return await self._writer.do(unit)
+        gone = await self._writer.do(unit)
+        self._recent.forget(gone)
+        return gone
 
     async def blob_list_referenced(
         self, submitted_before: float, after_id: int, limit: int
