@@ -3,8 +3,7 @@
 Overlays hold what the cycle has placed so far; the cluster itself is not changed.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator
+from bisect import insort
 from heapq import heappop, heappush, heapreplace, merge
 from itertools import islice
 from typing import NamedTuple
@@ -14,17 +13,19 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_USE, SCORES, Candidate
+from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_STATE, OF_USE, SCORES, Candidate, share_of
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
-from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.pools import ANYTHING, Pool, Search
 from jarvis.scheduler.task_queue import PlacementClass
 
 LOOK = 4
 """Nodes whose score is found to have changed, before the best of them is taken."""
+AT_ONCE = 8
+"""Nodes with the least in use, looked at before all of them are searched."""
 PULL = 64
 """Nodes that changed, looked at before each choice."""
 SOON = 1.0
@@ -43,21 +44,6 @@ class Limits(NamedTuple):
     extra: bool
 
 
-class _Search(NamedTuple):
-    """What is looked for. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
-
-    task: int
-    until: float
-    peek: bool
-    aside: list[tuple[float, int]]
-    owner: tuple[str, str]
-    latest: float
-    """When its limit ends it, if it starts now."""
-
-
-_ANYTHING = _Search(0, NEVER, True, [], ("", ""), NEVER)
-
-
 class Choice:
     """Chooses nodes for one cycle."""
 
@@ -71,6 +57,10 @@ class Choice:
         self.gpus: dict[int, Room] = {}
         self.scores: dict[int, float] = {}
         """What the balancers that look at use alone say of a node that this cycle has not changed since."""
+        self.alike: dict[object, float] = {}
+        """What balancers that look at GPUs say of nodes in the same state."""
+        self.moved: list[int] = []
+        """The nodes that the cycle used, in order."""
         self.turns: dict[int, int] = {}
         self.same_task: dict[tuple[int, int], int] = {}
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
@@ -88,15 +78,33 @@ class Choice:
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
         return self.pools.pool(
-            placement_class, balancer, self.nodes, lambda pool, node: self._score(pool, node, 0, 0),
-            self.cluster.carriers.version,
+            placement_class, balancer, self.nodes, self._score_at_first, self.cluster.carriers.version
         )  # fmt: skip
+
+    def _score_at_first(self, pool: Pool, node: int) -> float:
+        """Of a node that holds nothing of the class ahead. Many are alike when a class comes first: what decides is asked once."""
+        if pool.balancer not in OF_STATE or pool.wishes:
+            return self._score(pool, node, 0, 0)
+        view, room = self.nodes[node], self.gpus_of(node)
+        used, kind = self.used.get(node) or view.used, view.node.labels.get(GPU_TYPE, "")
+        state = (
+            pool.balancer,
+            pool.placement_class.resources,
+            tuple(view.node.resources.items()),
+            tuple(used.items()),
+            room,
+            kind,
+        )
+        score = self.alike.get(state)
+        if score is None:
+            score = self.alike[state] = self._score(pool, node, 0, 0)
+        return score
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
         if not pool.is_open:
             return False
-        return pool.balancer == "spread" or self._best(pool, _ANYTHING) is not None
+        return pool.balancer == "spread" or self._best(pool, ANYTHING) is not None
 
     def _spread_pool(self, pool: Pool, task: int) -> Pool:
         at = (pool.placement_class, task)
@@ -119,7 +127,7 @@ class Choice:
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
-        found = self._best(pool, _Search(task.id, until, False, [], (task.project, task.user), latest))
+        found = self._best(pool, Search(task.id, until, False, [], (task.project, task.user), latest))
         if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
@@ -153,7 +161,11 @@ class Choice:
             return True
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
-    def _best(self, pool: Pool, search: _Search) -> tuple[int, bool] | None:
+    def _best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        if pool.is_plain:
+            found = self._at_once(pool, search)
+            if found is not None:
+                return found
         exact = pool.wishes or pool.balancer in EXACT
         while True:
             self._catch_up(pool, search.task, EVERYTHING if exact else PULL)
@@ -165,10 +177,26 @@ class Choice:
         self.too_long = found is None and bool(search.aside)
         return found
 
-    def _first(self, pool: Pool, search: _Search, look: int) -> tuple[int, bool] | None:
+    def _at_once(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        """The best node with room for now, if it is among the first of all that suit."""
+        members = pool.group.members
+        pool.group.ranking.catch_up(self.moved, self.pools.log, members, self._use)
+        for node in pool.group.ranking.first(AT_ONCE, members, self._use):
+            if self._room(self.nodes[node], pool) is False and not self._is_kept(pool, search, node, ahead=False):
+                return node, False
+        return None
+
+    def _use(self, node: int) -> float:
+        """How much of what it has is in use: the score of plain pools."""
+        score = self.scores.get(node)
+        if score is None:
+            view = self.nodes[node]
+            score = self.scores[node] = share_of(self.used.get(node) or view.used, view.node.resources)
+        return score
+
+    def _first(self, pool: Pool, search: Search, look: int) -> tuple[int, bool] | None:
         """Down the heap: spent entries and full nodes go, changed ones are put where they belong now."""
         heap, best, members = pool.heap, pool.best, pool.group.members
-        task, until, peek, aside, owner, latest = search
         seen: tuple[float, int, bool] | None = None
         while True:
             if pool.at < len(pool.order):
@@ -184,15 +212,12 @@ class Choice:
                 heappop(heap)
                 del best[node]
                 continue
-            if peek:
+            if search.peek:
                 return node, room
-            if node in self.booked and self._runs_into(node, owner, latest + MARGIN_S if room else latest):
-                aside.append(heappop(heap))
+            if self._is_kept(pool, search, node, room):
+                search.aside.append(heappop(heap))
                 continue
-            if node in self.horizons and (room or not self._leaves_reserved(node, pool.need, until)):
-                aside.append(heappop(heap))
-                continue
-            current = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+            current = self._score(pool, node, search.task, self._ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -202,6 +227,13 @@ class Choice:
             look -= 1
             if not look:
                 return seen[1:]
+
+    def _is_kept(self, pool: Pool, search: Search, node: int, ahead: bool) -> bool:
+        """Whether its room is spoken for, as far as this search goes."""
+        latest = search.latest + MARGIN_S if ahead else search.latest
+        if node in self.booked and self._runs_into(node, search.owner, latest):
+            return True
+        return node in self.horizons and (ahead or not self._leaves_reserved(node, pool.need, search.until))
 
     def _leaves_reserved(self, node: int, need: Resources, until: float) -> bool:
         horizon = self.horizons[node]
@@ -222,8 +254,11 @@ class Choice:
         while pool.at < len(order) and (not heap or order[pool.at] < heap[0]):
             entry = order[pool.at]
             pool.at += 1
-            if entry[1] not in best:
-                best[entry[1]] = entry[0]
+            node = entry[1]
+            if pool.is_plain and (node not in pool.group.members or self._room(self.nodes[node], pool) is None):
+                continue
+            if node not in best:
+                best[node] = entry[0]
                 heappush(heap, entry)
 
     def _catch_up(self, pool: Pool, task: int, most: int) -> None:
@@ -291,10 +326,7 @@ class Choice:
         balancer = pool.balancer
         if ahead or balancer not in OF_USE:
             return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
-        score = self.scores.get(node)
-        if score is None:
-            score = self.scores[node] = SCORES["least_loaded"](self._candidate(pool, node, task, 0))
-        return (score if balancer == "least_loaded" else -score) - wish
+        return (self._use(node) if balancer == "least_loaded" else -self._use(node)) - wish
 
     def _wish(self, pool: Pool, node: int) -> float:
         """Wishes choose among nodes with room, and let nothing wait behind others."""
@@ -331,6 +363,7 @@ class Choice:
         if is_ahead:
             self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
         else:
+            self.moved.append(node)
             self.scores.pop(node, None)
             used = self.used.get(node)
             if used is None:
@@ -450,20 +483,10 @@ class Choice:
             view, soon = self.nodes[node], self.now + SOON
             used = self.used.get(node) or view.used
             free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
-            ends = _ends(view, soon)
+            ends = view.ends_from(soon)
             own = self.placed.get(node)
             horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)
         return horizon
-
-
-def _ends(view: NodeView, soon: float) -> Iterator[tuple[float, Resources]]:
-    """What gives its room back when. What outlived its prediction is expected to need all that its limit allows."""
-    late = bisect_left(view.ends, (soon,))
-    overdue = [(max(view.placed[number].latest, soon), number) for _, number in view.ends[:late]]
-    for at, number in merge(sorted(overdue), islice(view.ends, late, None)):
-        placed = view.placed[number]
-        if not placed.ahead:
-            yield at, placed.need
 
 
 def _when(end: tuple[float, Resources]) -> float:

@@ -6,8 +6,10 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -116,6 +118,15 @@ class NodeView:
     @property
     def free(self) -> Resources:
         return vector.subtract(self.node.resources, self.used)
+
+    def ends_from(self, soon: float) -> Iterator[tuple[float, Resources]]:
+        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows."""
+        late = bisect_left(self.ends, (soon,))
+        overdue = [(max(self.placed[number].latest, soon), number) for _, number in self.ends[:late]]
+        for at, number in merge(sorted(overdue), islice(self.ends, late, None)):
+            placed = self.placed[number]
+            if not placed.ahead:
+                yield at, placed.need
 
     def place(self, number: int, placed: Placed) -> None:
         self.placed[number] = placed

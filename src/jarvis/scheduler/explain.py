@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NAMED_MOST = 10
 LOOK_MOST = 2000
+COUNT_MOST = 1000
+"""Tasks that go first and are counted one by one."""
 
 
 def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" = None) -> dict[str, Any] | None:
@@ -119,7 +121,8 @@ def _reasons(
     if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
     if reasons and (ahead := _ahead(cluster, task, position)):
-        reasons.append(Reason("Priority", f"{ahead} task{'s' if ahead > 1 else ''} of its shape go first"))
+        many = f"more than {COUNT_MOST:,}" if ahead > COUNT_MOST else ahead
+        reasons.append(Reason("Priority", f"{many} task{'s' if ahead > 1 else ''} of its shape go first"))
     return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
@@ -212,7 +215,7 @@ def _ahead(cluster: Cluster, task: Task, position: int) -> int:
     mine = cluster.entry_of(task, position)
     count = 0
     for entry in cluster.queue.entries(class_of(task.spec)):
-        if entry >= mine or count >= 100_000:
+        if entry >= mine or count > COUNT_MOST:
             break
         other = cluster.tasks.get(entry.task)
         if other is not None and other.id != task.id and State.QUEUED in (other.state, other.base):

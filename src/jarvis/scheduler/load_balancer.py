@@ -36,8 +36,17 @@ class Candidate(NamedTuple):
 
 def _share(candidate: Candidate) -> float:
     """Dominant share in use, 0 to 1, and above by what is ahead."""
-    shares = [candidate.used.get(name, 0) / total for name, total in candidate.capacity.items() if total]
-    return max(shares, default=0.0) + candidate.ahead
+    return share_of(candidate.used, candidate.capacity) + candidate.ahead
+
+
+def share_of(used: Resources, capacity: Resources) -> float:
+    """The largest part in use of anything that there is."""
+    best = 0.0
+    for name, amount in used.items():
+        total = capacity.get(name)
+        if total and amount > best * total:
+            best = amount / total
+    return best
 
 
 def _mix(value: int) -> int:
@@ -125,6 +134,8 @@ OF_USE = frozenset({"least_loaded", "bin_pack"})
 """The dominant share in use and nothing else, for a node with no work ahead: the fuller the worse, or the better."""
 IMPROVES = {"bin_pack", "best_fit", "fgd", "gpu_fit"}
 """Where a node gets better by being used, so that each use has to be made known; so do all of other packages."""
+OF_STATE = frozenset({"fgd", "gpu_fit"})
+"""What a node has, what of that is in use and what is free on each GPU, and nothing else."""
 EXACT = {"best_fit", "fgd", "gpu_fit"}
 """Where the score depends on what is placed, and nothing but the very best will do, whatever the search costs; so it is thought of
 all of other packages."""

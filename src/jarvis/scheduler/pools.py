@@ -11,7 +11,9 @@ from jarvis.core.gpus import ask_of
 from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
+from jarvis.scheduler.policy.backfill import NEVER
 from jarvis.scheduler.policy.plugged import refusal
+from jarvis.scheduler.rankings import Ranking
 from jarvis.scheduler.task_queue import PlacementClass
 
 if TYPE_CHECKING:
@@ -21,8 +23,25 @@ if TYPE_CHECKING:
     from jarvis.scheduler.cluster import NodeView
 
 LOG_SPARE = 10_000
+STALE = 8
+"""An order is made anew when the nodes that changed since are so many, and this part of all."""
 POOLS_MOST = 20_000
 """Pools kept; beyond, all are made anew as they are needed."""
+
+
+class Search(NamedTuple):
+    """What is looked for in a pool. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
+
+    task: int
+    until: float
+    peek: bool
+    aside: list[tuple[float, int]]
+    owner: tuple[str, str]
+    latest: float
+    """When its limit ends it, if it starts now."""
+
+
+ANYTHING = Search(0, NEVER, True, [], ("", ""), NEVER)
 
 
 class GroupKey(NamedTuple):
@@ -39,11 +58,12 @@ class GroupKey(NamedTuple):
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders")
+    __slots__ = ("members", "orders", "ranking")
 
     def __init__(self, members: set[int]) -> None:
         self.members = members
         self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {}
+        self.ranking = Ranking()
 
 
 class Pool:
@@ -57,7 +77,9 @@ class Pool:
         "cursor",
         "gpu",
         "group",
+        "has_own_order",
         "heap",
+        "is_plain",
         "licenses",
         "need",
         "nodes",
@@ -77,6 +99,10 @@ class Pool:
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
         self.wishes = bool(placement_class.affinities or placement_class.preferences)
+        self.has_own_order = balancer in EXACT or self.wishes
+        """Whether its class matters to the score of a node."""
+        self.is_plain = balancer == "least_loaded" and not (self.wishes or self.affine)
+        """Whether what a node has in use is all of its score."""
         self.version = 0
         """Of the carriers that it was made with."""
         self.balancer, self.group, self.owner = balancer, group, owner
@@ -153,6 +179,7 @@ class Pools:
         self.last.clear()
         for group in self.groups.values():
             group.orders.clear()
+            group.ranking = Ranking()
 
     def forget_exact(self) -> None:
         """Scores that hang on what is usual are not what they were."""
@@ -172,19 +199,23 @@ class Pools:
         """The pool of a class. ``score`` tells how a node stands that holds nothing of the class ahead. A class that looks at what
         else is where has it made anew with each ``version`` of that."""
         pool = self.pools.get((placement_class, balancer))
-        if pool is None or (pool.affine and pool.version != version):
-            group = self.group(placement_class, nodes)
+        if pool is None or (pool.affine and pool.version != version) or self._is_behind(pool):
+            group = self.group(placement_class, nodes) if pool is None else pool.group
             pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
             pool.version = version
             pool.cursor, pool.order = self._order(pool, score)
         return pool
 
+    def _is_behind(self, pool: Pool) -> bool:
+        """Whether so much changed since it last looked that the order which others share as well costs less than to catch up."""
+        return not pool.has_own_order and len(self.log) - pool.cursor > len(pool.group.members) // STALE + STALE
+
     def _order(self, pool: Pool, score: "Callable[[Pool, int], float]") -> tuple[int, list[tuple[float, int]]]:
         """Best first, ties to the node that came first; shared where the class does not matter, until much has changed."""
-        group, own = pool.group, pool.balancer in EXACT or pool.wishes
-        known = None if own else group.orders.get(pool.balancer)
-        if known is None or len(self.log) - known[0] > len(group.members) // 2 + 64:
+        group = pool.group
+        known = None if pool.has_own_order else group.orders.get(pool.balancer)
+        if known is None or len(self.log) - known[0] > len(group.members) // STALE + STALE:
             known = len(self.log), sorted((score(pool, node), node) for node in group.members)
-            if not own:
+            if not pool.has_own_order:
                 group.orders[pool.balancer] = known
         return known

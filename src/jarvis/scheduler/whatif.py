@@ -4,7 +4,7 @@ A question changes nothing: it works on a cluster that shares what is on nodes a
 already has found no room in the last cycle, so only what has a reservation stands before the one that is asked about.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from heapq import nsmallest
 from itertools import chain, islice
@@ -35,6 +35,8 @@ AHEAD_MOST = 200
 """Of those before it that an expected start is planned with."""
 
 
+StartWith = Callable[[TaskSpec], int | None]
+"""The node on which a task would start now if it asked for that."""
 RESERVE_ALL = Backfill("conservative", depth=AHEAD_MOST + 1, look=10 * AHEAD_MOST, always=True)
 
 
@@ -69,11 +71,12 @@ def as_task(spec: TaskSpec, project: str, user: str, now: float, ident: int) -> 
     return Task(id=ident, uuid="", project=project, user=user, spec=alone, submitted_at=now, state=State.QUEUED)
 
 
-def starts(cluster: Cluster, policy: Policy, task: Task, now: float) -> int | None:
-    """The node on which it would start now; None when it would wait."""
-    before = _before(cluster, policy)
-    before.pop(task.id, None)
-    asked = question(cluster, [*before.values(), task])
+def starts(
+    cluster: Cluster, policy: Policy, task: Task, now: float, before: dict[int, Task] | None = None
+) -> int | None:
+    """The node on which it would start now; None when it would wait. ``before``: what stands before it, if that is known."""
+    before = _before(cluster, policy) if before is None else before
+    asked = question(cluster, [*(other for ident, other in before.items() if ident != task.id), task])
     policy = replace(policy, ahead_seconds=0.0)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
@@ -116,23 +119,22 @@ def _live(cluster: Cluster, lane: Lane) -> Iterator[Entry]:
 def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Change]:
     """Single changes of the request that let it start at once, each tried: the most that it may ask for, one constraint less, one
     taint more tolerated, a shorter limit."""
-    found: list[Change] = []
-    found += _smaller(cluster, policy, task, now)
-    found += _on_fewer_nodes(cluster, policy, task, now)
+    before = _before(cluster, policy)
+
+    def start_with(spec: TaskSpec) -> int | None:
+        asked = as_task(spec, task.project, task.user, task.submitted_at, task.id)
+        return starts(cluster, policy, asked, now, before)
+
+    found = [*_smaller(cluster, task.spec, start_with), *_on_fewer_nodes(task.spec, start_with)]
     for text, spec in _candidates(cluster, task.spec, now):
-        node = _starts_with(cluster, policy, task, spec, now)
+        node = start_with(spec)
         if node is not None:
             found.append(Change(text.format(node=cluster.nodes[node].node.name), spec, node))
     return found
 
 
-def _starts_with(cluster: Cluster, policy: Policy, task: Task, spec: TaskSpec, now: float) -> int | None:
-    return starts(cluster, policy, as_task(spec, task.project, task.user, task.submitted_at, task.id), now)
-
-
-def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
     """The most of each resource with which it would start. What starts with some starts with less, so it is found by halving."""
-    spec = task.spec
     views = [
         view for view in cluster.nodes.values()
         if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
@@ -145,7 +147,7 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
             steps = (low + high + 1) // 2 if best is not None or high * unit < most else high
             amount = min(steps * unit, most)
             less = msgspec.structs.replace(spec, resources={**spec.resources, name: amount})
-            node = _starts_with(cluster, policy, task, less, now)
+            node = start_with(less)
             if node is None:
                 high = steps - 1
             else:
@@ -156,19 +158,19 @@ def _smaller(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterat
             yield Change(text + cluster.nodes[node].node.name, less, node)
 
 
-def _on_fewer_nodes(cluster: Cluster, policy: Policy, task: Task, now: float) -> Iterator[Change]:
+def _on_fewer_nodes(spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
     """The most nodes on which a gang would start, likewise by halving."""
-    low, high, best = 0, task.spec.nodes - 1, None
+    low, high, best = 0, spec.nodes - 1, None
     while low < high:
         nodes = (low + high + 1) // 2
-        fewer = msgspec.structs.replace(task.spec, nodes=nodes)
-        node = _starts_with(cluster, policy, task, fewer, now)
+        fewer = msgspec.structs.replace(spec, nodes=nodes)
+        node = start_with(fewer)
         if node is None:
             high = nodes - 1
         else:
             low, best = nodes, (fewer, node)
     if best is not None:
-        yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {task.spec.nodes} it starts now", *best)
+        yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {spec.nodes} it starts now", *best)
 
 
 def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:
