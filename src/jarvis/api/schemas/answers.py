@@ -205,6 +205,29 @@ class EventPage(Answer):
     next: str | None
 
 
+class PastRun(Answer):
+    """A task or element that has ended: instants and times in seconds, amounts as they are counted."""
+
+    task: int
+    index: Count | None
+    submitted_at: float
+    ran_s: Annotated[float, Field(ge=0)]
+    limit_s: float | None
+    resources: dict[str, int]
+    nodes: Annotated[int, Field(ge=1)]
+    user: str
+    project: str
+    name: str
+    queue: str
+    priority: int
+    attempts: Count
+
+
+class HistoryPage(Answer):
+    items: list[PastRun]
+    next: str | None
+
+
 class Why(BaseModel):
     """Its state and, while it waits, what it waits for."""
 
