@@ -11,7 +11,7 @@ from .processes import MARK
 from .spawn import DEFAULTED_SIGNALS
 from .system import log, now
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 LIVED_WELL = 10.0
 LOG_LIMIT = 10 << 20
 LOG_CHECK = 10.0
