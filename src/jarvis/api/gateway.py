@@ -62,7 +62,7 @@ BEGIN_ANEW_S = 0.5
 LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
-REMOVED_RETRY_S = 30.0
+REMOVED_RETRY_S = 5.0
 UNFIT_MOST, MARK_MOST = 200, 64
 NO_WELCOME = "a session begins with Hello and goes on after Welcome"
 _FACTS = (Ended, Started, Returned)
