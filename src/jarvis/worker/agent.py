@@ -51,7 +51,7 @@ from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
 from jarvis.worker.gpu_devices import sizes as gpu_sizes
 from jarvis.worker.hooks import HookRunner, Hooks
-from jarvis.worker.logs import EXHAUSTED, Shipper
+from jarvis.worker.logs import EXHAUSTED, Shipper, exhausted
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.remover import Remover
@@ -166,8 +166,11 @@ class Agent:
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
-        if not self._anew:
-            await self.containers.close()
+        for error in filter(None, map(exhausted, done)):
+            self._start_anew(error)
+        if self._anew:
+            return
+        await self.containers.close()
         for task in done:
             task.result()
 
@@ -188,11 +191,10 @@ class Agent:
 
     def _background_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            self._start_anew(error)
-        elif error is not None:
-            log.error("a background task failed", exc_info=error)
+        if (lack := exhausted(task)) is not None:
+            self._start_anew(lack)
+        elif not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
 
     def _start_anew(self, error: OSError) -> None:
         log.error("%s: the agent starts anew, and adopts what is here", error.strerror)

@@ -23,6 +23,12 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 """No descriptors are left: whoever meets that ends the agent, and the next one finds all as it is."""
 
 
+def exhausted(task: asyncio.Task[None]) -> OSError | None:
+    """What ended it, if that is a lack of descriptors."""
+    error = None if task.cancelled() else task.exception()
+    return error if isinstance(error, OSError) and error.errno in EXHAUSTED else None
+
+
 def read_range(path: str, offset: int, length: int, owner: int | None = None) -> bytes:
     """Bytes of a file, never through a link that a task may have planted; empty when it is not there. ``owner``: only
     if the file is theirs, because a directory on a user's own path may have become a link as well."""
