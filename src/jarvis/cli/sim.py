@@ -12,6 +12,7 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 if TYPE_CHECKING:
     from jarvis.sim.traces.replay import History
     from jarvis.sim.traces.report import Share
+    from jarvis.sim.traces.run import Answer
     from jarvis.sim.traces.workload import Workload
 
 
@@ -72,18 +73,26 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     given_nodes = tuple(nodes_from(given) for given in nodes)
     workers = Workers(restart, not lose)
     asked = policy_from(policy)
-    workload = trace if span is None else _ran_here(span, save)
+    workload = trace if span is None else _ran_here(str(trace), span, save)
     question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
-    mean = found.mean
     if picture is not None:
         _draw(found.history, picture, f"{trace.name}, policy {policy}")
+    had = shares(found.history) if projects else None
     if output in ("json", "yaml"):
-        data = {"mean": mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
-        data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
-        data |= {"projects": [one.as_dict() for one in shares(found.history)]} if projects else {}
-        print_data(data, output)
-        return
+        print_data(_data(found, had), output)
+    else:
+        _print(found, had)
+
+
+def _data(found: "Answer", had: "list[Share] | None") -> dict[str, Any]:
+    data = {"mean": found.mean.as_dict(), "each": [one.as_dict() for one in found.each], "dropped": found.dropped}
+    data |= {"foresight": None if found.foresight is None else found.foresight.as_dict()}
+    return data | ({} if had is None else {"projects": [one.as_dict() for one in had]})
+
+
+def _print(found: "Answer", had: "list[Share] | None") -> None:
+    mean = found.mean
     rows = [
         ("bounded slowdown", f"{mean.slowdown:.2f}", f"{mean.slowdown_p99:.0f}", ""),
         ("wait", duration(mean.wait), duration(mean.wait_p99), duration(mean.wait_longest)),
@@ -101,8 +110,8 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
         click.echo(
             f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"
         )
-    if projects:
-        _print_shares(shares(found.history))
+    if had is not None:
+        _print_shares(had)
     seen = found.foresight
     if seen is not None:
         click.echo(
@@ -111,8 +120,9 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
         )
 
 
-def _ran_here(seconds: int, save: "Path | None") -> "Workload":
-    """What the cluster has run of what was submitted in so many seconds, told by its server."""
+def _ran_here(word: str, seconds: int, save: "Path | None") -> "Workload":
+    """What the cluster has run of what was submitted in so many seconds, which ``word`` says, told by its server."""
+    from jarvis.core.errors import InvalidValue
     from jarvis.core.resources import parse_resources
     from jarvis.sdk.client import Client
     from jarvis.sim.traces.history import equal_nodes, lines, workload_of
@@ -125,9 +135,12 @@ def _ran_here(seconds: int, save: "Path | None") -> "Workload":
         while cursor is not None:
             page = client.connection.get("/history", submitted_after=f"{begin:.3f}", cursor=cursor)
             rows, cursor = rows + page["items"], page["next"]
+    workload = workload_of(rows, nodes)
+    if not workload.items:
+        raise InvalidValue("trace", word, "a span in which a task was submitted here that has run to its end")
     if save is not None:
         _write("save", save, "".join(lines(rows, nodes)))
-    return workload_of(rows, nodes)
+    return workload
 
 
 def _draw(history: "History", picture: Path, title: str) -> None:

@@ -70,9 +70,13 @@ class NeverFits(JarvisError):
     code = "never_fits"
 
     def __init__(self, dimension: str, wanted: str, largest: str) -> None:
-        super().__init__(f"resources.{dimension}: no node has {wanted}; the largest has {largest}")
+        none = largest == "0"
+        has = "no node has any" if none else f"no node has {wanted}; the largest has {largest}"
+        super().__init__(f"resources.{dimension}: {has}")
         self.dimension = dimension
-        self.hint = f"ask for at most {largest} of {dimension}, or add a larger node"
+        self.hint = (
+            "add a node that has some" if none else f"ask for at most {largest} of {dimension}, or add a larger node"
+        )
 
 
 class TooFewNodes(JarvisError):

@@ -329,16 +329,13 @@ class Cluster:
         workflow was, so that what is best for the whole decides among them."""
         spec, origin = task.spec, task.spec.origin
         order = self.order_of(spec.queue)
+        late = behind(order, self.attained.get(task.key_at(position), 0.0)) if self.attained else 0.0
         if origin is None:
             said = self.predict(task) if order.times == "predicted" else None
             value = rank(order, spec, task.submitted_at, None if said is None else said.seconds)
-            if self.attained:
-                value += behind(order, self.attained.get(task.key_at(position), 0.0))
-            return Entry(value, task.id, 0.0, task.id, position, is_range)
+            return Entry(value + late, task.id, 0.0, task.id, position, is_range)
         value = rank(order, msgspec.structs.replace(spec, time_limit=None), origin.submitted_at or task.submitted_at)
-        if self.attained:
-            value += behind(order, self.attained.get(task.key_at(position), 0.0))
-        return Entry(value, origin.workflow, -origin.rank, task.id, position, is_range)
+        return Entry(value + late, origin.workflow, -origin.rank, task.id, position, is_range)
 
     def had(self, task: Task, attempt: Attempt, now: float) -> float:
         """Cpu-seconds that an element has had, its current attempt included."""

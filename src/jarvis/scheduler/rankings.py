@@ -32,11 +32,10 @@ class Ranking:
         if self._used is not used:
             changed = {*self._used, *log[self.cursor :]} if self.cursor >= 0 else members
             self._used, self._at, self.cursor = used, 0, len(log)
-            if len(changed) * REBUILD <= len(members):
+            few = len(changed) * REBUILD <= len(members)
+            if few:
                 self._move(changed, members, score)
-            if len(changed) * REBUILD > len(members) or len(self._scores) != len(
-                members
-            ):  # some are gone without a word
+            if not few or len(self._scores) != len(members):  # some are gone without a word
                 self._make(members, score)
         if self._at < len(used):
             self._move(used[self._at :], members, score)

@@ -13,6 +13,8 @@ def test_what_is_too_large_says_what_would_do() -> None:
     one = NeverFits("cpu", "99", "16")
     assert str(one) == "resources.cpu: no node has 99; the largest has 16"
     assert "at most 16 of cpu" in one.hint
+    none = NeverFits("gpu", "2", "0")
+    assert (str(none), none.hint) == ("resources.gpu: no node has any", "add a node that has some")
     assert "at most 1 node," in TooFewNodes(3, 1, 5).hint
     assert "at most 2 nodes," in TooFewNodes(3, 2, 5).hint
     assert TooFewNodes(3, 0, 5).hint == "ask for less, or add nodes"

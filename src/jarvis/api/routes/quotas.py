@@ -84,7 +84,7 @@ async def set_quota(request: Request, context: Ctx, project: str, user: str = ""
     for name, amount in guaranteed.items():
         if amount > resources.get(name, amount):
             raise InvalidValue(
-                f"guaranteed.{name}", body.guaranteed[name], f"within its limit of {body.resources[name]}"
+                f"guaranteed.{name}", body.guaranteed[name], f"an amount within its limit of {body.resources[name]}"
             )
     quota = Quota(
         project=word(project, "project", 100), user=word(user, "user", 100) if user else "", weight=body.weight,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.history import read_history
-from jarvis.sim.traces.workload import Recorded, Workload
+from jarvis.sim.traces.workload import Recorded, Workload, gathered
 
 PHILLY_GPUS = 448
 """Of the machine that its rows are replayed on where nobody says otherwise: somewhat more than they ask for on average."""
@@ -30,23 +30,17 @@ def read(path: Path, kind: str = "") -> Workload:
 
 def _swf(text: str) -> Workload:
     """The Standard Workload Format of the Parallel Workloads Archive, version 2.2: 18 fields a row, -1 for unknown."""
-    items: list[Recorded] = []
-    procs = dropped = 0
+    rows: list[Recorded | None] = []
+    procs = 0
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith(";"):
             key, _, value = line[1:].partition(":")
             if key.strip() == "MaxProcs" and value.split():
                 procs = int(value.split()[0])
             continue
-        fields = line.split()
-        if not fields:
-            continue
-        item = _swf_row(fields, number)
-        if item is None:
-            dropped += 1
-        else:
-            items.append(item)
-    items.sort(key=lambda item: item.submitted)
+        if fields := line.split():
+            rows.append(_swf_row(fields, number))
+    items, dropped = gathered(rows)
     machine = procs or max((item.resources["cpu"] // 1000 for item in items), default=1)
     return Workload(items, [(1, {"cpu": machine * 1000})], dropped)
 
@@ -70,15 +64,7 @@ def _swf_row(fields: list[str], number: int) -> Recorded | None:
 def _philly(text: str) -> Workload:
     """Rows of timestamp, duration, GPUs, virtual cluster (after Jeon et al., ATC'19)."""
     rows = csv.DictReader(io.StringIO(text))
-    items = []
-    dropped = 0
-    for number, row in enumerate(rows, start=2):
-        item = _philly_row(row, number)
-        if item is None:
-            dropped += 1
-        else:
-            items.append(item)
-    items.sort(key=lambda item: item.submitted)
+    items, dropped = gathered(_philly_row(row, number) for number, row in enumerate(rows, start=2))
     return Workload(items, [(1, {"gpu": PHILLY_GPUS * 1000})], dropped)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources
-from jarvis.sim.traces.workload import Recorded, Workload
+from jarvis.sim.traces.workload import Recorded, Workload, gathered
 
 VERSION = 1
 SPANS = {"day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
@@ -26,19 +26,14 @@ def span_of(word: str) -> int | None:
     count, unit = span[:-1], UNITS.get(span[-1:], 0)
     seconds = SPANS.get(span) or (int(count) * unit if count.isdecimal() and len(count) < 6 else 0)
     if not seconds:
-        raise InvalidValue("trace", word, "a file, or last-day, last-week, last-month, or like last-12h")
+        raise InvalidValue("trace", word, "a file or a span like last-day, last-week, last-month or last-12h")
     return seconds
 
 
 def workload_of(rows: Iterable[dict[str, Any]], nodes: list[tuple[int, Resources]]) -> Workload:
     """What ran, in order of submission; rows of what never began are counted."""
-    items, dropped = [], 0
-    for row in rows:
-        if row["ran_s"] > 0:
-            items.append(_item(row))
-        else:
-            dropped += 1
-    items.sort(key=lambda item: (item.submitted, item.ident))
+    oldest_first = sorted(rows, key=lambda row: int(row["task"]))
+    items, dropped = gathered(_item(row) if row["ran_s"] > 0 else None for row in oldest_first)
     return Workload(items, nodes, dropped)
 
 

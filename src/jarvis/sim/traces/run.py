@@ -64,8 +64,8 @@ def answer(question: Question, told: Callable[[int, int], None] = lambda done, t
 
 def _sequences(question: Question, items: list[Recorded]) -> list[list[Recorded]]:
     if not items:
-        named = str(question.trace) if isinstance(question.trace, Path) else "that time"
-        raise InvalidValue("trace", named, "a trace with at least one task that ran")
+        named = str(question.trace) if isinstance(question.trace, Path) else "this workload"
+        raise InvalidValue("trace", named, "one with at least one task that ran")
     if not question.draws:
         count = len(items) - question.start if question.count is None else question.count
         return [cut(items, question.start, count)]

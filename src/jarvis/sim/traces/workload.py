@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from jarvis.core.errors import InvalidValue
@@ -39,6 +39,13 @@ class Workload:
     nodes: list[tuple[int, Resources]] = field(default_factory=list)
     dropped: int = 0
     """Rows without a run time or a size."""
+
+
+def gathered(rows: Iterable[Recorded | None]) -> tuple[list[Recorded], int]:
+    """Those that ran, in order of submission, and how many rows tell of none (None)."""
+    every = list(rows)
+    items = sorted(filter(None, every), key=lambda item: item.submitted)
+    return items, len(every) - len(items)
 
 
 def cut(items: list[Recorded], start: int, count: int) -> list[Recorded]:
