@@ -256,7 +256,7 @@ def _give_back(turn: Turn, view: NodeView, placement_class: PlacementClass, left
     """What they held."""
     turn.recorded(view.node.id, left.placed)
     view.leave_alike(left.placed, placement_class)
-    turn.cluster.pools.touch(view.node.id)
+    turn.cluster.pools.touch(view.node.id, len(left.tasks))
     _hold(turn, placement_class, left.tasks, -1)
     for (project, user), count in Counter(_owner(task) for task in left.tasks if task.spec.array is None).items():
         turn.cluster.ledger.count_task(project, user, -count)
