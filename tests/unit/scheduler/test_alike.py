@@ -2,7 +2,7 @@
 
 import copy
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -62,8 +62,8 @@ class World:
         self.ident += self.chance.choice((1, 1, 1, 2))
         return Task(id=self.ident, uuid="", project="p", user=owner, spec=spec, submitted_at=self.many.now)
 
-    def _shape(self) -> dict[str, object]:
-        shape: dict[str, object] = {"resources": {"cpu": self.chance.choice((1000, 1000, 2000))}}
+    def _shape(self) -> dict[str, Any]:
+        shape: dict[str, Any] = {"resources": {"cpu": self.chance.choice((1000, 1000, 2000))}}
         kind = self.chance.random()
         if kind < 0.1:
             shape["array"] = parse_array("0-5%3")
@@ -99,10 +99,10 @@ class World:
         if kind < 0.06:
             return Returned(numbers=[number])
         usage = None if kind < 0.3 else Usage(self.chance.choice((0.01, 2.0)))
-        ending: dict[str, object] = {"exit_code": 3 if kind < 0.1 else 0, "cause": Cause.EXIT}
+        ending: dict[str, Any] = {"exit_code": 3 if kind < 0.1 else 0, "cause": Cause.EXIT}
         if 0.1 < kind < 0.12:
             ending = {"cause": Cause.NODE_LOST}
-        return Ended(number=number, token=token + (0.12 < kind < 0.14), usage=usage, age=0.5, result=b"r", **ending)  # type: ignore[arg-type]
+        return Ended(number=number, token=token + (0.12 < kind < 0.14), usage=usage, age=0.5, result=b"r", **ending)
 
 
 def told(turn: Turn, case: Case) -> list[str]:
