@@ -1,5 +1,7 @@
 """PURE: when a task may be considered: dependencies, begin time, holds; and what its end means to those who wait for it."""
 
+from collections.abc import Sequence
+
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
@@ -86,22 +88,24 @@ def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
     if task.spec.array is None and task.state is State.SUBMITTED:
         task.state = State.QUEUED
         turn.event(str(State.QUEUED), ElementKey(task.id))
-        _add_to_ranges(turn, task.id)
+        add_to_ranges(turn, (task,))
     else:
         move_pending(turn, task, State.QUEUED, released=released)
-    turn.cluster.foretell(task, turn.now)
+    turn.cluster.foretell((task,), turn.now)
     turn.cluster.enqueue(task, task.next_position, is_range=task.spec.array is not None)
     if task.spec.array is not None:
         for position in turn.cluster.named_ahead.get(task.id, ()):
             turn.cluster.enqueue(task, position)
 
 
-def _add_to_ranges(turn: Turn, task: int) -> None:
+def add_to_ranges(turn: Turn, tasks: Sequence[Task]) -> None:
+    """These rows become ``queued``, with nothing else to say."""
     ranges = turn.changes.queued
-    if ranges and ranges[-1][1] == task - 1:
-        ranges[-1] = (ranges[-1][0], task)
-    else:
-        ranges.append((task, task))
+    for task in tasks:
+        if ranges and ranges[-1][1] == task.id - 1:
+            ranges[-1] = (ranges[-1][0], task.id)
+        else:
+            ranges.append((task.id, task.id))
 
 
 def ready_again(turn: Turn, task: Task) -> None:
