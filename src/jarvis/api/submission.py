@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from jarvis.api.alike import Alike, alike
 from jarvis.api.auth import authorise
 from jarvis.api.problems import Refusal, problem_of
 from jarvis.api.schemas.task_in import BatchFast, Calls, TaskFast, TaskIn
-from jarvis.api.schemas.task_rules import to_spec, with_command
+from jarvis.api.schemas.task_rules import to_spec
 from jarvis.api.schemas.values import word
 from jarvis.api.services import Services
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError
@@ -60,8 +61,8 @@ class Submitter:
         self._looked = False
         self._more: dict[str, int] = {}
         """Project → tasks of this request so far."""
-        self._before: tuple[TaskFast, NewTask] | None = None
-        """The last task of a batch that was read in full."""
+        self._before: tuple[Alike, NewTask] | None = None
+        """The last task of a batch that was read in full, and how to know others like it."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
@@ -236,22 +237,18 @@ class Submitter:
     async def _member(self, body: bytes) -> NewTask:
         if len(body) > MAX_TASK:
             raise _too_big(len(body))
+        if self._before is not None and (spec := self._before[0].read(body)) is not None:
+            known = self._before[1]
+            self._check_quota(known.project, spec)
+            return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
         try:
             task = _task_decoder.decode(body)
-            if self._before is not None and (new := self._like(task, *self._before)) is not None:
-                return new
-            self._before = (task, await self.new_task(task))
-            return self._before[1]
+            new = await self.new_task(task)
+            found = alike(body, task, new.spec, _task_decoder.decode)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
-
-    def _like(self, task: TaskFast, other: TaskFast, known: NewTask) -> NewTask | None:
-        """A task that differs from one that was checked in its command alone, at a third of the price; None for any other."""
-        if not _differ_in_command(task, other):
-            return None
-        spec = with_command(known.spec, task)
-        self._check_quota(known.project, spec)
-        return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
+        self._before = None if found is None else (found, new)
+        return new
 
     async def _insert_members(
         self, good: list[tuple[int, NewTask]], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
@@ -277,17 +274,6 @@ class Submitter:
                     results[i] = {"id": told.ids[position], "replayed": True}
                 else:
                     results[i] = {"id": told.ids[position], "uuid": new.uuid}
-
-
-def _differ_in_command(task: TaskFast, other: TaskFast) -> bool:
-    """And in nothing else. 1 and 1.0 are equal, but only one of them is a number of bytes."""
-    return (
-        msgspec.structs.replace(other, command=task.command) == task
-        and type(task.output_limit) is type(other.output_limit)
-        and (
-            not task.resources or list(map(type, task.resources.values())) == list(map(type, other.resources.values()))
-        )
-    )
 
 
 def refuse_templates(spec: TaskSpec) -> None:
