@@ -61,17 +61,29 @@ class Alike:
         return name
 
 
-def alike(body: bytes, task: TaskFast, spec: TaskSpec, decode: Callable[[bytes], TaskFast]) -> Alike | None:
-    """What others may have in common with a member that was read in full; None where it cannot be told from its bytes."""
+class Same:
+    """A member whose likes are told by all of their bytes."""
+
+    __slots__ = ("_body", "_spec")
+
+    def __init__(self, body: bytes, spec: TaskSpec) -> None:
+        self._body, self._spec = body, spec
+
+    def read(self, body: bytes) -> TaskSpec | None:
+        return self._spec if body == self._body else None
+
+
+def alike(body: bytes, task: TaskFast, spec: TaskSpec, decode: Callable[[bytes], TaskFast]) -> Alike | Same:
+    """What others may have in common with a member that was read in full."""
     found = _KEY.search(body)
     if found is None or not task.command or task.function is not None:
-        return None
+        return Same(body, spec)
     value = bytes(msgspec.json.decode(body, type=_Command).command)
     head, tail = body[: found.end()], body[found.end() + len(value) :]
     try:
         probed = decode(head + _PROBE + tail)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+        return Same(body, spec)
     if body != head + value + tail or probed != _replace(task, command=["p"]):
-        return None  # the key was found within another, or stands there twice
+        return Same(body, spec)  # the key was found within another, or stands there twice
     return Alike(head, tail, spec, named=task.name is not None or task.script is not None)

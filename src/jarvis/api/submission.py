@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from jarvis.api.alike import Alike, alike
+from jarvis.api.alike import Alike, Same, alike
 from jarvis.api.auth import authorise
 from jarvis.api.problems import Refusal, problem_of
 from jarvis.api.schemas.task_in import BatchFast, Calls, TaskFast, TaskIn
@@ -61,7 +61,7 @@ class Submitter:
         self._looked = False
         self._more: dict[str, int] = {}
         """Project → tasks of this request so far."""
-        self._before: tuple[Alike, NewTask] | None = None
+        self._before: tuple[Alike | Same, NewTask] | None = None
         """The last task of a batch that was read in full, and how to know others like it."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
@@ -186,18 +186,12 @@ class Submitter:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
-        before: tuple[bytes, NewTask | None] = (b"", None)
         for i, raw in enumerate(batch.tasks):
             if i % 500 == 499:
                 await asyncio.sleep(0)  # a large batch must not hold up heartbeats
             try:
-                body, like = bytes(raw), before[1]
-                if like is None or body != before[0]:
-                    new = await self._member(body)
-                else:  # many copies of one task are read once
-                    new = NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=like.spec)
-                good.append((i, new))
-                before = (body, new)
+                body = bytes(raw)
+                good.append((i, self._resembling(body) or await self._member(body)))
             except JarvisError as error:
                 results[i] = {"problem": problem_of(error)}
         if hidden := await self.hidden([new for _, new in good]):
@@ -234,20 +228,24 @@ class Submitter:
             tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
         return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
 
+    def _resembling(self, body: bytes) -> NewTask | None:
+        """A member that differs from the last one that was read in full in its command, or in nothing."""
+        if self._before is None or len(body) > MAX_TASK or (spec := self._before[0].read(body)) is None:
+            return None
+        known = self._before[1]
+        self._check_quota(known.project, spec)
+        return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
+
     async def _member(self, body: bytes) -> NewTask:
         if len(body) > MAX_TASK:
             raise _too_big(len(body))
-        if self._before is not None and (spec := self._before[0].read(body)) is not None:
-            known = self._before[1]
-            self._check_quota(known.project, spec)
-            return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
         try:
             task = _task_decoder.decode(body)
             new = await self.new_task(task)
             found = alike(body, task, new.spec, _task_decoder.decode)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
-        self._before = None if found is None else (found, new)
+        self._before = (found, new)
         return new
 
     async def _insert_members(
@@ -255,8 +253,11 @@ class Submitter:
     ) -> None:
         """Members that name others can be refused by the store's knowledge, so each of them stands alone."""
         groups: dict[int, list[tuple[int, NewTask]]] = {}
-        for i, new in good:
-            groups.setdefault(-1 if atomic or not new.spec.after else i, []).append((i, new))
+        if atomic or not any(new.spec.after for _, new in good):
+            groups = {-1: good} if good else {}
+        else:
+            for i, new in good:
+                groups.setdefault(i if new.spec.after else -1, []).append((i, new))
         submissions = []
         for group, members in groups.items():
             keyed = self._key("POST /tasks/batch", key and (key if group < 0 else f"{key}#{group}"), data)
@@ -267,13 +268,16 @@ class Submitter:
                 raise told
             if isinstance(told, Accepted) and len(told.ids) != len(members):
                 raise Conflict("the same batch was accepted when other nodes were known", "use a new Idempotency-Key")
-            for position, (i, new) in enumerate(members):
-                if isinstance(told, JarvisError):
-                    results[i] = {"problem": problem_of(told)}
-                elif told.replayed:
-                    results[i] = {"id": told.ids[position], "replayed": True}
-                else:
-                    results[i] = {"id": told.ids[position], "uuid": new.uuid}
+            said: list[dict[str, Any]]
+            if isinstance(told, JarvisError):
+                said = [{"problem": problem_of(told)} for _ in members]
+            elif told.replayed:
+                said = [{"id": ident, "replayed": True} for ident in told.ids]
+            else:
+                given = zip(told.ids, members, strict=True)
+                said = [{"id": ident, "uuid": new.uuid} for ident, (_, new) in given]
+            for (i, _), result in zip(members, said, strict=True):
+                results[i] = result
 
 
 def refuse_templates(spec: TaskSpec) -> None:

@@ -284,8 +284,9 @@ def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
     specs = specs_of(submission)
     if isinstance(specs, InvalidValue):
         return specs
-    runs: list[tuple[Head, list[object]]] = []
+    runs: list[Group] = []
     before: Head | None = None
+    own: list[object] = []
     for new, packed in zip(submission.tasks, specs, strict=True):
         spec = new.spec
         head = (new.project, new.user, spec.name, spec.queue, new.retry_of)
