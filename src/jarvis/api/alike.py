@@ -1,11 +1,12 @@
-"""PURE: members of a batch that differ in their command alone, which is what most batches are, read at a tenth of the price.
+"""PURE: members of a batch that differ in their command alone, as most do, are read at a tenth of the price.
 
-A member is bytes of JSON. Where the bytes before and after the command are those of a member that was read and checked in full, only
-the command is looked at. Whatever is unusual about it is left to the full way, which has the words for mistakes.
+A member is bytes of JSON. Where the bytes before and after the command are those of a member that was read and checked in full,
+only the command is looked at. Whatever is unusual about it is left to the full way, which has the words for mistakes.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -34,30 +35,34 @@ class Alike:
         self._head, self._tail, self._spec = head, tail, spec
         self._names: dict[str, str] | None = None if named else {}
 
-    def read(self, body: bytes) -> TaskSpec | None:
-        """The spec of a member like this one; None where it is another, or its command has to be looked at closely."""
-        head, tail = self._head, self._tail
-        if not (body.startswith(head) and body.endswith(tail)) or len(body) <= len(head) + len(tail):
-            return None
-        given = body[len(head) : len(body) - len(tail)]
-        if b"\\" in given:  # control characters are written with it
-            return None
-        try:
-            command = _command(given)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        if not command:
-            return None
-        name = self._spec.name if self._names is None else self._name(command)
-        return _replace(self._spec, name=name, command=command if isinstance(command, str) else tuple(command))
+    def read(self, bodies: Sequence[bytes], begin: int, end: int, longest: int) -> list[TaskSpec]:
+        """The specs of members like this one, from ``begin`` on, up to the first that is another, is longer than ``longest`` or
+        has a command that has to be looked at closely."""
+        head, tail, known, names = self._head, self._tail, self._spec, self._names
+        before, after, name = len(head), len(tail), known.name
+        specs: list[TaskSpec] = []
+        for body in bodies[begin:end]:
+            size = len(body)
+            if not (before + after < size <= longest and body.startswith(head) and body.endswith(tail)):
+                break
+            given = body[before : size - after]
+            if b"\\" in given:  # control characters are written with it
+                break
+            try:
+                command = _command(given)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                break
+            if not command:
+                break
+            text = isinstance(command, str)
+            if names is not None:
+                name = named_after(command) if text else names.get(command[0]) or self._name(command[0])
+            specs.append(_replace(known, name=name, command=command if text else tuple(command)))
+        return specs
 
-    def _name(self, command: list[str] | str) -> str:
-        if isinstance(command, str):
-            return named_after(command)
+    def _name(self, program: str) -> str:
         assert self._names is not None
-        name = self._names.get(command[0])
-        if name is None:
-            name = self._names[command[0]] = named_after(command[0])
+        name = self._names[program] = named_after(program)
         return name
 
 
@@ -69,8 +74,9 @@ class Same:
     def __init__(self, body: bytes, spec: TaskSpec) -> None:
         self._body, self._spec = body, spec
 
-    def read(self, body: bytes) -> TaskSpec | None:
-        return self._spec if body == self._body else None
+    def read(self, bodies: Sequence[bytes], begin: int, end: int, longest: int) -> list[TaskSpec]:
+        same = takewhile(self._body.__eq__, bodies[begin:end])
+        return [self._spec for _ in same]
 
 
 def alike(body: bytes, task: TaskFast, spec: TaskSpec, decode: Callable[[bytes], TaskFast]) -> Alike | Same:

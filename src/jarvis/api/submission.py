@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,8 @@ from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 MAX_BATCH = 10_000
 MAX_TASK = 4 * INLINE_LIMIT
+AT_ONCE = 500
+"""Members that are read between two looks at everything else."""
 PAGE = 10_000
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
@@ -32,21 +34,14 @@ _task_decoder = msgspec.json.Decoder(TaskFast)
 _calls_decoder = msgspec.msgpack.Decoder(Calls)
 
 
-def uuid7_maker(now: float) -> Callable[[], str]:
+def uuid7s(now: float, count: int) -> list[str]:
     """Ids that sort by time; the randomness of many is drawn at once."""
-    stamp = f"{int(now * 1000):012x}"
+    stamp, r = f"{int(now * 1000):012x}", os.urandom(10 * count).hex()
     begin = f"{stamp[:8]}-{stamp[8:]}-7"
-    pool, at = "", 0
-
-    def make() -> str:
-        nonlocal pool, at
-        if at >= len(pool):
-            pool, at = os.urandom(10 * 512).hex(), 0
-        r = pool[at : at + 20]
-        at += 20
-        return f"{begin}{r[:3]}-{_VARIANT[r[3]]}{r[4:7]}-{r[7:19]}"
-
-    return make
+    return [
+        f"{begin}{r[i : i + 3]}-{_VARIANT[r[i + 3]]}{r[i + 4 : i + 7]}-{r[i + 7 : i + 19]}"
+        for i in range(0, 20 * count, 20)
+    ]
 
 
 class Submitter:
@@ -55,7 +50,6 @@ class Submitter:
     def __init__(self, services: Services, principal: Principal) -> None:
         self.services, self.principal = services, principal
         self._now = services.clock.now()
-        self._uuid = uuid7_maker(self._now)
         self._may: set[str] = set()
         self._fit: set[PlacementClass] = set()
         self._looked = False
@@ -78,7 +72,14 @@ class Submitter:
         refuse_templates(spec)
         await self._check_fits(spec)
         self._check_quota(project, spec)
-        return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
+        return self._new(project, [spec])[0]
+
+    def _new(self, project: str, specs: Sequence[TaskSpec]) -> list[NewTask]:
+        user = self.principal.user
+        ids = uuid7s(self._now, len(specs))
+        return [
+            NewTask(uuid=uuid, project=project, user=user, spec=spec) for uuid, spec in zip(ids, specs, strict=True)
+        ]
 
     def own_project(self, project: str = "") -> str:
         """The project that is meant, as far as the asker may read it."""
@@ -158,7 +159,7 @@ class Submitter:
             spec = msgspec.structs.replace(spec, deadline=None)
         spec = msgspec.structs.replace(spec, after=(), begin=None, hold=False)
         await self._check_fits(spec)
-        new = NewTask(uuid=self._uuid(), project=task.project, user=task.user, spec=spec, retry_of=task.id)
+        new = NewTask(uuid=uuid7s(self._now, 1)[0], project=task.project, user=task.user, spec=spec, retry_of=task.id)
         hashed = f"{task.id}_{index}".encode()
         return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
 
@@ -186,14 +187,11 @@ class Submitter:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
-        for i, raw in enumerate(batch.tasks):
-            if i % 500 == 499:
-                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
-            try:
-                body = bytes(raw)
-                good.append((i, self._resembling(body) or await self._member(body)))
-            except JarvisError as error:
-                results[i] = {"problem": problem_of(error)}
+        for i, read in enumerate(await self._members(list(map(bytes, batch.tasks)))):
+            if isinstance(read, JarvisError):
+                results[i] = {"problem": problem_of(read)}
+            else:
+                good.append((i, read))
         if hidden := await self.hidden([new for _, new in good]):
             for i, new in good:
                 if wrong := hidden & {d.task for d in new.spec.after}:
@@ -222,19 +220,46 @@ class Submitter:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
         if hidden := await self.hidden([like]):
             raise _no_dependency(min(hidden))
-        replace, tasks = msgspec.structs.replace, []
-        for args in calls.args:
-            spec = replace(like.spec, function=replace(call, args=args))
-            tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
+        replace = msgspec.structs.replace
+        tasks = self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in calls.args])
         return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
 
-    def _resembling(self, body: bytes) -> NewTask | None:
-        """A member that differs from the last one that was read in full in its command, or in nothing."""
-        if self._before is None or len(body) > MAX_TASK or (spec := self._before[0].read(body)) is None:
-            return None
-        known = self._before[1]
-        self._check_quota(known.project, spec)
-        return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
+    async def _members(self, bodies: list[bytes]) -> list[NewTask | JarvisError]:
+        """What each is read as, or why it is refused."""
+        out: list[NewTask | JarvisError] = []
+        while len(out) < len(bodies):
+            at = len(out)
+            if at:
+                out += self._resembling(bodies, at, at + AT_ONCE - at % AT_ONCE)
+            if len(out) % AT_ONCE == 0 and at:
+                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
+            if len(out) == at:
+                try:
+                    out.append(await self._member(bodies[at]))
+                except JarvisError as error:
+                    out.append(error)
+        return out
+
+    def _resembling(self, bodies: list[bytes], begin: int, end: int) -> Sequence[NewTask | JarvisError]:
+        """Members that differ from the last one that was read in full in their command, or in nothing: as many as come in a row."""
+        if self._before is None:
+            return []
+        before, (project, user) = self._before[0], (self._before[1].project, self._before[1].user)
+        specs = before.read(bodies, begin, end, MAX_TASK)
+        if not specs:
+            return []
+        more = self._more.get(project, 0) + len(specs)
+        if self.services.quota_allows(project, user, specs[-1], more - 1) is None:  # the last, and so those before
+            self._more[project] = more
+            return self._new(project, specs)
+        return [self._within(project, spec) for spec in specs]
+
+    def _within(self, project: str, spec: TaskSpec) -> NewTask | JarvisError:
+        try:
+            self._check_quota(project, spec)
+        except JarvisError as error:
+            return error
+        return self._new(project, [spec])[0]
 
     async def _member(self, body: bytes) -> NewTask:
         if len(body) > MAX_TASK:

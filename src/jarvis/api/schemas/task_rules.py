@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
-import msgspec
-
 from jarvis.api.schemas.task_in import MAX_PUSHES, FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
 from jarvis.core.errors import InvalidValue

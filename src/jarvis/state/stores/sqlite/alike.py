@@ -1,7 +1,7 @@
 """Many rows in one statement.
 
-Of ``executemany`` each row is a call from the interpreter into SQLite, which takes twice as long, and each lets go of the interpreter and
-waits for it again, beside a loop that is busy. One statement with many rows lets go once.
+Of ``executemany`` each row is a call from the interpreter into SQLite: that takes twice as long, and each lets go of the
+interpreter and waits for it again beside a loop that is busy. One statement with many rows lets go once.
 """
 
 import re

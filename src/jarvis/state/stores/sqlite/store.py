@@ -48,8 +48,8 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.alike import insert_alike
+from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
 
@@ -297,9 +297,7 @@ def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
     return runs
 
 
-def _insert(
-    c: sqlite3.Connection, submission: Submission, runs: list[Group], now: float
-) -> Accepted | JarvisError:
+def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], now: float) -> Accepted | JarvisError:
     key = submission.idempotency
     if key is not None:
         try:
