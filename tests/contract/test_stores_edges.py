@@ -93,7 +93,7 @@ async def test_whatever_tasks_have_in_common_each_comes_back_as_it_was(store: St
     assert [(t.uuid, t.project, t.user, t.retry_of, t.spec) for t in found] == [
         (t.uuid, t.project, t.user, t.retry_of, t.spec) for t in tasks
     ]
-    listed = await store.task_list(TaskFilter(project="p1", user="u1", name="name3"), None, 1000)
+    listed = await store.task_list(TaskFilter(project="p1", user="u1", name="name1"), None, 1000)
     assert [task.id for task in listed] == [ident for ident, t in zip(ids, tasks, strict=True) if t.uuid[0] == "1"][
         ::-1
     ]
