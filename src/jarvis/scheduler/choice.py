@@ -340,13 +340,13 @@ class Choice:
         used = self.used.get(node) or view.used
         if pool.balancer not in EXACT:
             return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
-        room = self.gpus_of(node)
+        room, usual = self.gpus_of(node), self.cluster.fragmentation
         free = after = room.useful
         if pool.gpu:
             after = without(room, pick(room, pool.gpu) or ()).useful
         return Candidate(
             node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, free,
-            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost, after,
+            view.node.labels.get(GPU_TYPE, ""), usual.lost, usual.hungry, after,
         )  # fmt: skip
 
     def gpus_of(self, node: int) -> Room:

@@ -3,6 +3,9 @@
 The usual tasks are the most frequent shapes that make up 95 % of what is submitted. For each of them, what it could not use of a
 node's free GPUs is lost: all of it if it does not fit there or asks for none, else the GPUs with less free than it asks of each.
 Only which of the usual tasks still have enough cpu matters of a node's free cpu, so states are few and are remembered.
+
+That looks one task ahead. Where many are to follow, GPUs are lost as well if the free cpu is not enough for all of them at
+what a GPU usually comes with: those are hungry.
 """
 
 from bisect import bisect_right
@@ -49,6 +52,9 @@ class Fragmentation:
         weight = sum(count for count, _ in self.usual) or 1.0
         self.usual = [(count / weight, shape) for count, shape in self.usual]
         self._cpus = sorted({shape.cpu for _, shape in self.usual})
+        asked = sum(p * shape.gpu for p, shape in self.usual)
+        self._cpu_each = sum(p * shape.cpu for p, shape in self.usual if shape.gpu) / asked if asked else 0.0
+        """Thousandths of cpu that come with a thousandth of GPU."""
         self._known: dict[tuple[int, tuple[int, ...], str], float] = {}
 
     def lost(self, cpu: int, gpus: tuple[int, ...], kind: str) -> float:
@@ -60,6 +66,10 @@ class Fragmentation:
                 self._known.clear()
             value = self._known[state] = sum(p * _unusable(shape, cpu, gpus, kind) for p, shape in self.usual)
         return value
+
+    def hungry(self, cpu: int, gpus: tuple[int, ...]) -> float:
+        """Thousandths of these free GPUs for which there is no cpu, if each takes what it usually comes with."""
+        return max(sum(gpus) - cpu / self._cpu_each, 0.0) if self._cpu_each else 0.0
 
 
 def _unusable(shape: Shape, cpu: int, gpus: tuple[int, ...], kind: str) -> int:
