@@ -9,7 +9,7 @@ what a GPU usually comes with: those are hungry.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from jarvis.core.gpus import WHOLE
@@ -18,6 +18,7 @@ from jarvis.core.task import Constraint
 
 COVER = 0.95
 STATES_MOST = 500_000
+STANDINGS_MOST = 20_000
 
 
 class Shape(NamedTuple):
@@ -35,6 +36,15 @@ GPU_TYPE = "gpu.type"
 def shape_of(resources: Resources, constraints: tuple[Constraint, ...]) -> Shape:
     types = next((c.value for c in constraints if c.label == GPU_TYPE and c.op == "="), "")
     return Shape(resources.get("cpu", 0), resources.get("gpu", 0), types)
+
+
+class Standing:
+    """How a node stands as far as this goes, with the scores that it was given by what asks."""
+
+    __slots__ = ("scores",)
+
+    def __init__(self) -> None:
+        self.scores: dict[Hashable, float] = {}
 
 
 class Fragmentation:
@@ -56,6 +66,7 @@ class Fragmentation:
         self._cpu_each = sum(p * shape.cpu for p, shape in self.usual if shape.gpu) / asked if asked else 0.0
         """Thousandths of cpu that come with a thousandth of GPU."""
         self._known: dict[tuple[int, tuple[int, ...], str], float] = {}
+        self._standings: dict[Hashable, Standing] = {}
 
     def lost(self, cpu: int, gpus: tuple[int, ...], kind: str) -> float:
         """Thousandths of GPU that a usual task could not use of these free ones, on average."""
@@ -66,6 +77,15 @@ class Fragmentation:
                 self._known.clear()
             value = self._known[state] = sum(p * _unusable(shape, cpu, gpus, kind) for p, shape in self.usual)
         return value
+
+    def standing(self, state: Hashable) -> Standing:
+        """One for all nodes in the same state, as long as the same is usual."""
+        found = self._standings.get(state)
+        if found is None:
+            if len(self._standings) > STANDINGS_MOST:
+                self._standings.clear()
+            found = self._standings[state] = Standing()
+        return found
 
     def hungry(self, cpu: int, gpus: tuple[int, ...]) -> float:
         """Thousandths of these free GPUs for which there is no cpu, if each takes what it usually comes with."""
