@@ -59,7 +59,12 @@ def place_in_line(turn: Turn, task: Task) -> None:
     """Held, waiting or queued, whichever comes first."""
     spec = task.spec
     if spec.hold and task.state is State.SUBMITTED:
-        move_pending(turn, task, State.HELD, "JobHeldUser")
+        if spec.array is None and task.id not in turn.cluster.by_task:
+            turn.begin(task, State.HELD, "JobHeldUser")
+            task.base = State.HELD
+            turn.touch_task(task)
+        else:
+            move_pending(turn, task, State.HELD, "JobHeldUser")
         return
     state, reason = what_next(turn, task)
     if state is State.QUEUED:
@@ -86,8 +91,7 @@ def move_pending(turn: Turn, task: Task, after: State, reason: str = "", release
 def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
     """Into the task queue. The common case, a fresh task with nothing to say, costs a range instead of a row."""
     if task.spec.array is None and task.state is State.SUBMITTED:
-        task.state = State.QUEUED
-        turn.event(str(State.QUEUED), ElementKey(task.id))
+        turn.begin(task, State.QUEUED)
         add_to_ranges(turn, (task,))
     else:
         move_pending(turn, task, State.QUEUED, released=released)

@@ -76,6 +76,7 @@ class Pool:
         "best",
         "cursor",
         "gpu",
+        "gpu_shape",
         "group",
         "has_own_order",
         "heap",
@@ -96,6 +97,8 @@ class Pool:
         self.need: Resources = placement_class.need
         self.nodes, self.whole = placement_class.nodes, placement_class.whole
         self.gpu = ask_of(self.need)
+        self.gpu_shape = balancer, self.need.get("cpu", 0), self.gpu
+        """All of it that balancers which look at GPUs look at."""
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
         self.wishes = bool(placement_class.affinities or placement_class.preferences)

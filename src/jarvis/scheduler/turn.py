@@ -69,6 +69,13 @@ class Turn:
         ]
         self.cluster.last_seq += len(keys)
 
+    def begin(self, task: Task, state: State, reason: str = "") -> None:
+        """A fresh task without an array, of which no element has a row, comes to its first state: nothing follows from that."""
+        task.state, task.reason = state, reason
+        self.cluster.last_seq = seq = self.cluster.last_seq + 1
+        detail: dict[str, str | int | float] = {"reason": reason} if reason else {}
+        self.changes.events.append(Event(seq, self.now, str(state), task.id, SOLO, 0, 0, self.cause_id, detail))
+
     def touch_task(self, task: Task) -> None:
         self.changes.tasks[task.id] = task
 
