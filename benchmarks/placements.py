@@ -4,8 +4,8 @@
 messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. There is no
 store below it. Nodes are freed between rounds, untimed.
 
-``--openb FOLDER``: instead, how fast the 1,213 nodes of openb are filled with GPU requests, 130 % of what there is, all of them queued
-at once and placed until nothing fits; from openb_node_list_gpu_node.csv.gz and openb_pod_list_default.csv.gz in that folder.
+``--openb FOLDER``: instead, how fast the 1,213 nodes of openb are filled with GPU requests, 130 % of what there is, all of them
+queued at once and placed until nothing fits; from openb_node_list_gpu_node.csv.gz and openb_pod_list_default.csv.gz in that folder.
 """
 
 import argparse
