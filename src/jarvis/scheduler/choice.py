@@ -202,7 +202,7 @@ class Choice:
             if self._is_kept(pool, search, node, room):
                 search.aside.append(heappop(heap))
                 continue
-            current = self._score(pool, node, search.task, self._ahead_count(node, pool.placement_class))
+            current = self._score(pool, node, search.task, self.ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -256,7 +256,7 @@ class Choice:
         while at < end and most:
             node = log[at]
             if last[node] == at and node in members and self._room(self.nodes[node], pool) is not None:
-                score = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+                score = self._score(pool, node, task, self.ahead_count(node, pool.placement_class))
                 if best.get(node) != score:
                     best[node] = score
                     heappush(pool.heap, (score, node))
@@ -282,10 +282,11 @@ class Choice:
                     return False
         if pool.placement_class not in self.cluster.estimates:
             return None
-        allowed = self._ahead_allowed(view, pool.placement_class)
-        return True if self._ahead_count(node, pool.placement_class) < allowed else None
+        allowed = self.ahead_allowed(view, pool.placement_class)
+        return True if self.ahead_count(node, pool.placement_class) < allowed else None
 
-    def _ahead_count(self, node: int, placement_class: PlacementClass) -> int:
+    def ahead_count(self, node: int, placement_class: PlacementClass) -> int:
+        """So many of the class are ahead of room there, as the cycle stands."""
         if self.ahead:
             count = self.ahead.get((node, placement_class))
             if count is not None:
@@ -293,7 +294,8 @@ class Choice:
         ahead = self.nodes[node].ahead
         return ahead.get(placement_class, 0) if ahead else 0
 
-    def _ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
+    def ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
+        """So many of them may be."""
         at = (view.node.id, placement_class)
         allowed = self.allowed.get(at)
         if allowed is None:
@@ -362,7 +364,7 @@ class Choice:
     def account(self, pool: Pool, task: Task, node: int, is_ahead: bool, until: float) -> None:
         need = pool.need
         if is_ahead:
-            self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
+            self.ahead[node, pool.placement_class] = self.ahead_count(node, pool.placement_class) + 1
         else:
             self.moved.append(node)
             self.scores.pop(node, None)

@@ -134,10 +134,10 @@ class Pools:
         """Node → its newest position in the log: earlier ones are spent."""
         self._seen: dict[int, tuple[object, ...]] = {}
 
-    def touch(self, node: int) -> None:
-        """The node has more room, or is otherwise better than it was."""
-        self.last[node] = len(self.log)
-        self.log.append(node)
+    def touch(self, node: int, times: int = 1) -> None:
+        """The node has more room, or is otherwise better than it was. So often: pools that are far behind are made anew."""
+        self.log += (node,) * times
+        self.last[node] = len(self.log) - 1
 
     def sweep(self, nodes: "dict[int, NodeView]", closely: bool = True) -> bool:
         """Find out which nodes changed without a word; True when any changed in what decides whether it suits, which is looked
