@@ -365,7 +365,9 @@ class Judge:
         if float(seconds) < 0 or spec.time_limit is not None:
             return
         made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED, Cause.PREEMPTED)]
-        codes_of = [int(codes[min(a.attempt, len(codes)) - 1]) for a in made]  # those that did not begin have a number, too
+        codes_of = [
+            int(codes[min(a.attempt, len(codes)) - 1]) for a in made
+        ]  # those that did not begin have a number, too
         good = codes_of[-1:] == [0]
         self._require(element.state is (State.SUCCEEDED if good else State.FAILED), f"{element.key} is {element.state}")
         self._require(all(codes_of[:-1]), f"{element.key} ran again after it succeeded: {codes_of}")
