@@ -20,7 +20,7 @@ from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.hosts import Host, hosts, needs_hosts
+from tests.chaos.hosts import FREEZER, Host, hosts, needs_hosts
 from tests.chaos.ledger import Request, script
 from tests.e2e.cluster.harness import Home, wait_for
 from tests.servers.postgres import PostgresServer
@@ -29,7 +29,6 @@ from tests.servers.redis import RedisServer
 from jarvis.utils import server_file
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-FREEZER = Path("/sys/fs/cgroup/freezer")
 
 
 class Machine:

@@ -17,7 +17,7 @@ from tests.e2e.cluster.harness import wait_for
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or 2)
 RUNNING = 20
 FIRST_S = 60.0
-pytestmark = [pytest.mark.soak, pytest.mark.root, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.soak, pytest.mark.root, pytest.mark.timeout(600 + 600 * CYCLES)]
 
 
 def start_node(node: Machine) -> threading.Thread:
