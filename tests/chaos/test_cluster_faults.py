@@ -327,7 +327,7 @@ def test_nothing_is_lost_doubled_or_told_wrongly(row: str, cluster: Bed, tmp_pat
     finally:
         clients.stop()
         gate = long.let_end()
-    told = until_ended(cluster, clients.acknowledged + long.tasks, 300)
+    told = until_ended(cluster, clients.acknowledged + long.tasks)
     os.close(gate)
     assert set(told.values()) == {"succeeded"}
     effects, longs = Effects.read(file), Effects.read(long.file)

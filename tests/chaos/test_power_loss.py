@@ -73,7 +73,7 @@ def test_the_power_of_everything_goes_at_once(tmp_path: Path) -> None:
             clients.stop()
             acknowledged += clients.acknowledged
             wrong += violations(clients.history)
-            told = until_ended(cluster, clients.acknowledged + running, 300)
+            told = until_ended(cluster, clients.acknowledged + running)
             failed = [cluster.show(task) for task, state in told.items() if state != "succeeded"]
             assert failed == []
             for task in running:
