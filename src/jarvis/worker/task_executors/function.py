@@ -42,9 +42,8 @@ class FunctionExecutor:
         fetch: FetchBlob, put: PutBlob, spawn: Spawn, files: AttemptFiles,
     ) -> None:  # fmt: skip
         self._supervisor, self._reports, self._launcher, self._accounts = supervisor, reports, launcher, accounts
-        self._bodies, self._spawn = FunctionBodies(fetch), spawn
+        self._bodies, self._spawn, self._starts = FunctionBodies(fetch), spawn, Starts(reports.started)
         self._ends = CallEnds(launcher, accounts, shipper, put, files)
-        self._starts = Starts(reports.started)
         self._warm: dict[int, Warm] = {}
         self._idle: list[Warm] = []
         self._by_call: dict[int, Warm] = {}
