@@ -29,8 +29,8 @@ WITHIN_S = float(os.environ.get("JARVIS_LOG_SECONDS") or 240)
 """How long its 153 days take here, if the servers keep up."""
 NODES = 8
 KILLS = 3
-DAY = (20_000, 4_000)
-"""The item of the log with which the day begins that is replayed, and how many it has."""
+DAY, DAY_S = 19, 86_400
+"""Of the log, and what is replayed of it: 5,495 tasks."""
 LONGEST_S = 2.0
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 SETTINGS = {"JARVIS_RECORD__MAX_BYTES": f"{4 << 30}", "JARVIS_SERVER__BODY_LIMIT": f"{32 << 20}"}
@@ -114,7 +114,9 @@ def judged(made: Servers, acknowledged: set[int], seen: Seen, node_losses: int) 
 
 
 def replayed(made: Servers) -> tuple[int, int]:
-    """Turns and commits of all servers, decided again; raises when one differs."""
+    """Turns and commits of all servers, decided again; raises when one differs. The servers are down afterwards."""
+    for home in made.homes.values():
+        home.jarvis("down", "--keep")
     done = [segment for home in made.homes.values() for segment in check(home.directory / "record")]
     return sum(segment.turns for segment in done), sum(segment.commits for segment in done)
 
@@ -141,19 +143,20 @@ def test_a_whole_log_with_leaders_killed(tmp_path: Path) -> None:
             nodes.end()
         assert len(users.acknowledged) == len(items)
         told = judged(made, set(users.acknowledged), Seen.read(ledger), node_losses=0)
+        turns, commits = replayed(made)
     print(  # noqa: T201 - the figures are the point
         f"\ntasks={len(items)} terminal={told['terminal']} lost={told['lost']} doubled={told['doubled']} kills={len(took)} "
         f"seconds={seconds:.0f} attempts={told['attempts']} users={len({i.user for i in items})} "
-        f"repeated requests={users.repeated} takeovers {', '.join(f'{s:.1f}' for s in took)} s"
+        f"repeated requests={users.repeated} takeovers {', '.join(f'{s:.1f}' for s in took)} s; "
+        f"decided again: cycles={turns} decisions={commits} differing=0"
     )
     assert told["terminal"] == len(items)
     assert told["lost"] == told["doubled"] == 0
 
 
 def test_a_day_with_a_lost_node_is_decided_again(tmp_path: Path) -> None:
-    start, count = DAY
-    items = recorded(RICC)[start : start + count]
-    ledgers = [tmp_path / "stays", tmp_path / "goes"]
+    items = [item for item in recorded(RICC) if item.submitted // DAY_S == DAY]
+    count, ledgers = len(items), [tmp_path / "stays", tmp_path / "goes"]
     with control_plane(JARVIS_RECORD__WHAT="rows") as made:
         homes = list(made.homes.values())
         users = Users(made, items, 60, LONGEST_S)
@@ -171,8 +174,6 @@ def test_a_day_with_a_lost_node_is_decided_again(tmp_path: Path) -> None:
             stays.end()
         told = judged(made, set(users.acknowledged), Seen.read(*ledgers), node_losses=1)
         kinds = Counter(cause for _, cause in rows(made, "SELECT task, cause FROM attempt WHERE cause = 'node_lost'"))
-        for home in homes:
-            home.jarvis("down", "--keep")
         turns, commits = replayed(made)
     print(  # noqa: T201 - the figures are the point
         f"\ncycles={turns} decisions={commits} differing=0 tasks={count} terminal={told['terminal']} lost={told['lost']} "
