@@ -52,6 +52,8 @@ def handle(turn: Turn, item: Input) -> None:
     elif isinstance(item, TasksTaken):
         for task in item.tasks:
             on_task_taken(turn, task, item.ended)
+        if len(turn.cluster.tasks) >= turn.cluster.parked_from:
+            _park(turn, item.tasks)
     elif isinstance(item, CommandsTaken):
         for command in item.commands:
             turn.changes.commands_done[command.id] = on_command(turn, command.body, command.id)
@@ -64,6 +66,12 @@ def handle(turn: Turn, item: Input) -> None:
     elif isinstance(item, NodeDisconnected):
         nodes.on_node_disconnected(turn, item)
     on_tasks_ended(turn)
+
+
+def _park(turn: Turn, tasks: list[Task]) -> None:
+    for task in tasks:
+        if turn.cluster.tasks.get(task.id) is task and task.id not in turn.changes.tasks:
+            turn.cluster.park(task)
 
 
 def _on_reported(turn: Turn, item: NodeReported) -> None:
