@@ -6,6 +6,7 @@ import time
 import urllib.request
 import uuid
 from http.client import HTTPException
+from itertools import count
 from json import dumps, loads
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from tests.e2e.cluster.harness import Home
 from jarvis.sdk.client import Client
 from jarvis.utils import server_file
 
+BATCH = 16
+"""Every so many submissions of a client one is of as many tasks, together."""
 PAUSE_S = 0.04
 """Of each client between two submissions: about 150 a second for eight of them, however long it takes."""
 AT_ONCE = 5000
 
 
 class Load:
-    """Clients that submit one by one, repeat with the same key until they get an answer, and keep a ledger."""
+    """Clients that submit one by one and now and then many at once, repeat with the same key until they get an answer, and keep
+    a ledger."""
 
     def __init__(self, homes: list[Home], file: Path, clients: int = 8, behind_most: int = 3000) -> None:
         """``homes``: of the servers, any of which is asked; ``file``: where each task writes its id; ``behind_most``: tasks that
@@ -40,8 +44,10 @@ class Load:
             thread.start()
 
     def run(self) -> None:
-        while not self.stopping:
-            ident = self.until_answered(uuid.uuid4().hex)
+        for turn in count(1):
+            if self.stopping:
+                return
+            ident = self.until_answered(uuid.uuid4().hex, 1 if turn % BATCH else BATCH)
             with self.lock:
                 self.acknowledged += ident
                 self.to_write += sum(len(f"{one}\n") for one in ident)
@@ -54,20 +60,23 @@ class Load:
         written = self.file.stat().st_size if self.file.exists() else 0
         return (self.to_write - written) / (self.to_write / max(len(self.acknowledged), 1) or 1)
 
-    def until_answered(self, key: str) -> list[int]:
+    def until_answered(self, key: str, tasks: int) -> list[int]:
         while not self.stopping:
-            if (ident := self.post(key)) is not None:
-                return [ident]
+            if ident := self.post(key, tasks):
+                return ident
         return []
 
-    def post(self, key: str) -> int | None:
+    def post(self, key: str, tasks: int) -> list[int]:
+        """Their ids; none when the server does not answer."""
         content = server_file.read(random.choice(self.homes).directory)
         if content is None:
             time.sleep(0.02)
-            return None
-        body = dumps({"command": ["sh", "-c", f"echo $JARVIS_TASK_ID >> {self.file}"], "resources": {"cpu": 0.1}})
+            return []
+        script = f"echo $JARVIS_TASK_ID >> {self.file}"
+        told = [{"command": ["sh", "-c", script, str(n)], "resources": {"cpu": 0.1}} for n in range(tasks)]
+        path, body = ("/tasks", told[0]) if tasks == 1 else ("/tasks/batch", {"tasks": told})
         request = urllib.request.Request(
-            f"{content.url}/tasks", body.encode(),
+            f"{content.url}{path}", dumps(body).encode(),
             {"Authorization": f"Bearer {content.token}", "Idempotency-Key": key, "Content-Type": "application/json"},
         )  # fmt: skip
         with self.lock:
@@ -75,12 +84,12 @@ class Load:
         begun = time.monotonic()
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
-                ident = int(loads(answer.read())["id"])
+                given = loads(answer.read())
             self.slowest = max(self.slowest, time.monotonic() - begun)
-            return ident
+            return [int(one["id"]) for one in given.get("results", [given])]
         except (OSError, ValueError, HTTPException):
             time.sleep(0.02)
-            return None
+            return []
         finally:
             with self.lock:
                 self.in_flight -= 1

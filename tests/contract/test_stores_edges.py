@@ -15,7 +15,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import LIVE, ON_NODE, TERMINAL, Cause, State
-from jarvis.core.task import ArraySpec, Constraint, Dependency, FunctionCall, Task
+from jarvis.core.task import ArraySpec, Constraint, Dependency, FunctionCall, NewTask, Task, TaskSpec
 from jarvis.state.coordination import Leadership, Token
 from jarvis.state.store import Accepted, Bodies, IdempotencyKey, Store, Submission, TaskFilter
 from jarvis.state.stores.sqlite import SqliteStore
@@ -76,6 +76,27 @@ async def test_ids_of_a_submission_follow_each_other_whoever_else_submits(store:
     many = await asyncio.gather(*(insert(store, new(), new()) for _ in range(50)))
     assert len({ident for pair in many for ident in pair}) == 100
     assert all(second == first + 1 for first, second in many)
+
+
+async def test_whatever_tasks_have_in_common_each_comes_back_as_it_was(store: Store) -> None:
+    """Those that stand together are inserted together, in whatever sizes suit the store."""
+    lengths = (1, 2, 600, 3, 1, 21)
+    heads = [(f"p{run % 2}", f"u{run % 3}", f"name{run % 4}", run or None) for run in range(len(lengths))]
+    tasks = [
+        NewTask(uuid=f"{run}-{n}", project=p, user=u, retry_of=r, spec=TaskSpec(name=name, command=("x", f"{run}-{n}")))
+        for run, (p, u, name, r) in enumerate(heads)
+        for n in range(lengths[run])
+    ]
+    ids = await insert(store, *tasks)
+    found = await store.task_get_many(ids)
+    assert [task.id for task in found] == ids == sorted(ids)
+    assert [(t.uuid, t.project, t.user, t.retry_of, t.spec) for t in found] == [
+        (t.uuid, t.project, t.user, t.retry_of, t.spec) for t in tasks
+    ]
+    listed = await store.task_list(TaskFilter(project="p1", user="u1", name="name1"), None, 1000)
+    assert [task.id for task in listed] == [ident for ident, t in zip(ids, tasks, strict=True) if t.uuid[0] == "1"][
+        ::-1
+    ]
 
 
 async def test_a_repeat_gets_the_instant_of_the_first_too(store: Store, clock: Ticking) -> None:

@@ -114,11 +114,11 @@ def within(costs: dict[str, Cost], bounds: dict[str, Cost]) -> None:
 async def test_tasks(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
     tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n in range(TASKS)]
-    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(73, 3.1, 1), "ended": Cost(28, 2.1, 1)}
+    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(6.3, 3.1, 1), "ended": Cost(5.6, 2.1, 1)}
     within(await measured(tmp_path, tasks), bounds)
 
 
 async def test_elements_of_an_array(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, array=ArraySpec(((0, TASKS - 1, 1),)))
-    bounds = {"submitted": Cost(0.1, 0.1, 1), "assigned": Cost(68, 2.1, 1), "ended": Cost(27, 2.1, 1)}
+    bounds = {"submitted": Cost(0.1, 0.1, 1), "assigned": Cost(68, 2.1, 1), "ended": Cost(7.8, 2.1, 1)}
     within(await measured(tmp_path, [NewTask(uuid="u", project="p", user="u", spec=spec)]), bounds)

@@ -49,6 +49,8 @@ from jarvis.core.inputs import (
     encode_facts,
 )
 from jarvis.core.permissions import Principal
+from jarvis.core.states import ON_NODE
+from jarvis.state.store import TaskFilter
 from jarvis.utils.directory_listing import FILES_MOST
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ RESCAN_S = 5.0
 EXPEL_S = 2.0
 """How often it is looked whether those that are connected are still members."""
 PAGE = 1000
+ON_SOME_NODE = TaskFilter(states=ON_NODE)
 BEGIN_ANEW_S = 0.5
 """Nodes come back spread over so long at most."""
 LONGEST_UNACKED_S = 5.0
@@ -387,9 +390,9 @@ class Gateway:
             now = self.services.clock.now()
             if now - self._scanned_at < RESCAN_S:
                 return
-            self._scanned_at, after = now, 0
-            while page := await self.services.store.task_list_live(after, PAGE):
-                after = page[-1].id
+            self._scanned_at, before = now, None
+            while page := await self.services.store.task_list(ON_SOME_NODE, before, PAGE):
+                before = page[-1].id
                 projects = {task.id: task.project for task in page}
                 for attempt in await self.services.store.attempt_list_current(list(projects)):
                     for at in attempt.ranks or (attempt,):

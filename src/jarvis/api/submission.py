@@ -3,15 +3,16 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from jarvis.api.alike import Alike, Same, alike
 from jarvis.api.auth import authorise
 from jarvis.api.problems import Refusal, problem_of
 from jarvis.api.schemas.task_in import BatchFast, Calls, TaskFast, TaskIn
-from jarvis.api.schemas.task_rules import to_spec, with_command
+from jarvis.api.schemas.task_rules import to_spec
 from jarvis.api.schemas.values import word
 from jarvis.api.services import Services
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError
@@ -23,6 +24,8 @@ from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 MAX_BATCH = 10_000
 MAX_TASK = 4 * INLINE_LIMIT
+AT_ONCE = 500
+"""Members that are read between two looks at everything else."""
 PAGE = 10_000
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
@@ -31,21 +34,14 @@ _task_decoder = msgspec.json.Decoder(TaskFast)
 _calls_decoder = msgspec.msgpack.Decoder(Calls)
 
 
-def uuid7_maker(now: float) -> Callable[[], str]:
+def uuid7s(now: float, count: int) -> list[str]:
     """Ids that sort by time; the randomness of many is drawn at once."""
-    stamp = f"{int(now * 1000):012x}"
+    stamp, r = f"{int(now * 1000):012x}", os.urandom(10 * count).hex()
     begin = f"{stamp[:8]}-{stamp[8:]}-7"
-    pool, at = "", 0
-
-    def make() -> str:
-        nonlocal pool, at
-        if at >= len(pool):
-            pool, at = os.urandom(10 * 512).hex(), 0
-        r = pool[at : at + 20]
-        at += 20
-        return f"{begin}{r[:3]}-{_VARIANT[r[3]]}{r[4:7]}-{r[7:19]}"
-
-    return make
+    return [
+        f"{begin}{r[i : i + 3]}-{_VARIANT[r[i + 3]]}{r[i + 4 : i + 7]}-{r[i + 7 : i + 19]}"
+        for i in range(0, 20 * count, 20)
+    ]
 
 
 class Submitter:
@@ -54,14 +50,13 @@ class Submitter:
     def __init__(self, services: Services, principal: Principal) -> None:
         self.services, self.principal = services, principal
         self._now = services.clock.now()
-        self._uuid = uuid7_maker(self._now)
         self._may: set[str] = set()
         self._fit: set[PlacementClass] = set()
         self._looked = False
         self._more: dict[str, int] = {}
         """Project → tasks of this request so far."""
-        self._before: tuple[TaskFast, NewTask] | None = None
-        """The last task of a batch that was read in full."""
+        self._before: tuple[Alike | Same, NewTask] | None = None
+        """The last task of a batch that was read in full, and how to know others like it."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
@@ -77,7 +72,14 @@ class Submitter:
         refuse_templates(spec)
         await self._check_fits(spec)
         self._check_quota(project, spec)
-        return NewTask(uuid=self._uuid(), project=project, user=self.principal.user, spec=spec)
+        return self._new(project, [spec])[0]
+
+    def _new(self, project: str, specs: Sequence[TaskSpec]) -> list[NewTask]:
+        user = self.principal.user
+        ids = uuid7s(self._now, len(specs))
+        return [
+            NewTask(uuid=uuid, project=project, user=user, spec=spec) for uuid, spec in zip(ids, specs, strict=True)
+        ]
 
     def own_project(self, project: str = "") -> str:
         """The project that is meant, as far as the asker may read it."""
@@ -157,7 +159,7 @@ class Submitter:
             spec = msgspec.structs.replace(spec, deadline=None)
         spec = msgspec.structs.replace(spec, after=(), begin=None, hold=False)
         await self._check_fits(spec)
-        new = NewTask(uuid=self._uuid(), project=task.project, user=task.user, spec=spec, retry_of=task.id)
+        new = NewTask(uuid=uuid7s(self._now, 1)[0], project=task.project, user=task.user, spec=spec, retry_of=task.id)
         hashed = f"{task.id}_{index}".encode()
         return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
 
@@ -185,20 +187,11 @@ class Submitter:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
         results: list[dict[str, Any]] = [{} for _ in batch.tasks]
         good: list[tuple[int, NewTask]] = []
-        before: tuple[bytes, NewTask | None] = (b"", None)
-        for i, raw in enumerate(batch.tasks):
-            if i % 500 == 499:
-                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
-            try:
-                body, like = bytes(raw), before[1]
-                if like is None or body != before[0]:
-                    new = await self._member(body)
-                else:  # many copies of one task are read once
-                    new = NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=like.spec)
-                good.append((i, new))
-                before = (body, new)
-            except JarvisError as error:
-                results[i] = {"problem": problem_of(error)}
+        for i, read in enumerate(await self._members(list(map(bytes, batch.tasks)))):
+            if isinstance(read, JarvisError):
+                results[i] = {"problem": problem_of(read)}
+            else:
+                good.append((i, read))
         if hidden := await self.hidden([new for _, new in good]):
             for i, new in good:
                 if wrong := hidden & {d.task for d in new.spec.after}:
@@ -227,39 +220,69 @@ class Submitter:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
         if hidden := await self.hidden([like]):
             raise _no_dependency(min(hidden))
-        replace, tasks = msgspec.structs.replace, []
-        for args in calls.args:
-            spec = replace(like.spec, function=replace(call, args=args))
-            tasks.append(NewTask(uuid=self._uuid(), project=like.project, user=like.user, spec=spec))
+        replace = msgspec.structs.replace
+        tasks = self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in calls.args])
         return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
+
+    async def _members(self, bodies: list[bytes]) -> list[NewTask | JarvisError]:
+        """What each is read as, or why it is refused."""
+        out: list[NewTask | JarvisError] = []
+        while len(out) < len(bodies):
+            at = len(out)
+            if at:
+                out += self._resembling(bodies, at, at + AT_ONCE - at % AT_ONCE)
+            if len(out) % AT_ONCE == 0 and at:
+                await asyncio.sleep(0)  # a large batch must not hold up heartbeats
+            if len(out) == at:
+                try:
+                    out.append(await self._member(bodies[at]))
+                except JarvisError as error:
+                    out.append(error)
+        return out
+
+    def _resembling(self, bodies: list[bytes], begin: int, end: int) -> Sequence[NewTask | JarvisError]:
+        """Members that differ from the last one that was read in full in their command, or in nothing: as many as come in a row."""
+        if self._before is None:
+            return []
+        before, (project, user) = self._before[0], (self._before[1].project, self._before[1].user)
+        specs = before.read(bodies, begin, end, MAX_TASK)
+        if not specs:
+            return []
+        more = self._more.get(project, 0) + len(specs)
+        if self.services.quota_allows(project, user, specs[-1], more - 1) is None:  # the last, and so those before
+            self._more[project] = more
+            return self._new(project, specs)
+        return [self._within(project, spec) for spec in specs]
+
+    def _within(self, project: str, spec: TaskSpec) -> NewTask | JarvisError:
+        try:
+            self._check_quota(project, spec)
+        except JarvisError as error:
+            return error
+        return self._new(project, [spec])[0]
 
     async def _member(self, body: bytes) -> NewTask:
         if len(body) > MAX_TASK:
             raise _too_big(len(body))
         try:
             task = _task_decoder.decode(body)
-            if self._before is not None and (new := self._like(task, *self._before)) is not None:
-                return new
-            self._before = (task, await self.new_task(task))
-            return self._before[1]
+            new = await self.new_task(task)
+            found = alike(body, task, new.spec, _task_decoder.decode)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
-
-    def _like(self, task: TaskFast, other: TaskFast, known: NewTask) -> NewTask | None:
-        """A task that differs from one that was checked in its command alone, at a third of the price; None for any other."""
-        if not _differ_in_command(task, other):
-            return None
-        spec = with_command(known.spec, task)
-        self._check_quota(known.project, spec)
-        return NewTask(uuid=self._uuid(), project=known.project, user=known.user, spec=spec)
+        self._before = (found, new)
+        return new
 
     async def _insert_members(
         self, good: list[tuple[int, NewTask]], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
     ) -> None:
         """Members that name others can be refused by the store's knowledge, so each of them stands alone."""
         groups: dict[int, list[tuple[int, NewTask]]] = {}
-        for i, new in good:
-            groups.setdefault(-1 if atomic or not new.spec.after else i, []).append((i, new))
+        if atomic or not any(new.spec.after for _, new in good):
+            groups = {-1: good} if good else {}
+        else:
+            for i, new in good:
+                groups.setdefault(i if new.spec.after else -1, []).append((i, new))
         submissions = []
         for group, members in groups.items():
             keyed = self._key("POST /tasks/batch", key and (key if group < 0 else f"{key}#{group}"), data)
@@ -270,24 +293,16 @@ class Submitter:
                 raise told
             if isinstance(told, Accepted) and len(told.ids) != len(members):
                 raise Conflict("the same batch was accepted when other nodes were known", "use a new Idempotency-Key")
-            for position, (i, new) in enumerate(members):
-                if isinstance(told, JarvisError):
-                    results[i] = {"problem": problem_of(told)}
-                elif told.replayed:
-                    results[i] = {"id": told.ids[position], "replayed": True}
-                else:
-                    results[i] = {"id": told.ids[position], "uuid": new.uuid}
-
-
-def _differ_in_command(task: TaskFast, other: TaskFast) -> bool:
-    """And in nothing else. 1 and 1.0 are equal, but only one of them is a number of bytes."""
-    return (
-        msgspec.structs.replace(other, command=task.command) == task
-        and type(task.output_limit) is type(other.output_limit)
-        and (
-            not task.resources or list(map(type, task.resources.values())) == list(map(type, other.resources.values()))
-        )
-    )
+            said: list[dict[str, Any]]
+            if isinstance(told, JarvisError):
+                said = [{"problem": problem_of(told)} for _ in members]
+            elif told.replayed:
+                said = [{"id": ident, "replayed": True} for ident in told.ids]
+            else:
+                given = zip(told.ids, members, strict=True)
+                said = [{"id": ident, "uuid": new.uuid} for ident, (_, new) in given]
+            for (i, _), result in zip(members, said, strict=True):
+                results[i] = result
 
 
 def refuse_templates(spec: TaskSpec) -> None:

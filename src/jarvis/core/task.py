@@ -269,6 +269,8 @@ class TaskSpec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_default
     def bodies(self) -> dict[str, str]:
         """Digests of the stored bodies that it needs, by the field that names each."""
         named: dict[str, str] = {}
+        if self.function is None and self.script is None and self.array is None and not self.push:
+            return named
         if self.function is not None:
             named["function.code"] = self.function.code
             if self.function.args_digest is not None:

@@ -17,7 +17,7 @@ from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_STATE, OF_USE, SC
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
-from jarvis.scheduler.policy.fragmentation import GPU_TYPE
+from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import ANYTHING, Pool, Search
 from jarvis.scheduler.task_queue import PlacementClass
@@ -57,8 +57,8 @@ class Choice:
         self.gpus: dict[int, Room] = {}
         self.scores: dict[int, float] = {}
         """What the balancers that look at use alone say of a node that this cycle has not changed since."""
-        self.alike: dict[object, float] = {}
-        """What balancers that look at GPUs say of nodes in the same state."""
+        self.standings: dict[int, Standing] = {}
+        """How nodes that this cycle has not changed since stand for balancers that look at GPUs."""
         self.moved: list[int] = []
         """The nodes that the cycle used, in order."""
         self.turns: dict[int, int] = {}
@@ -82,23 +82,8 @@ class Choice:
         )  # fmt: skip
 
     def _score_at_first(self, pool: Pool, node: int) -> float:
-        """Of a node that holds nothing of the class ahead. Many are alike when a class comes first: what decides is asked once."""
-        if pool.balancer not in OF_STATE or pool.wishes:
-            return self._score(pool, node, 0, 0)
-        view, room = self.nodes[node], self.gpus_of(node)
-        used, kind = self.used.get(node) or view.used, view.node.labels.get(GPU_TYPE, "")
-        state = (
-            pool.balancer,
-            pool.placement_class.resources,
-            tuple(view.node.resources.items()),
-            tuple(used.items()),
-            room,
-            kind,
-        )
-        score = self.alike.get(state)
-        if score is None:
-            score = self.alike[state] = self._score(pool, node, 0, 0)
-        return score
+        """Of a node that holds nothing of the class ahead."""
+        return self._score(pool, node, 0, 0)
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -217,7 +202,7 @@ class Choice:
             if self._is_kept(pool, search, node, room):
                 search.aside.append(heappop(heap))
                 continue
-            current = self._score(pool, node, search.task, self._ahead_count(node, pool.placement_class))
+            current = self._score(pool, node, search.task, self.ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -271,7 +256,7 @@ class Choice:
         while at < end and most:
             node = log[at]
             if last[node] == at and node in members and self._room(self.nodes[node], pool) is not None:
-                score = self._score(pool, node, task, self._ahead_count(node, pool.placement_class))
+                score = self._score(pool, node, task, self.ahead_count(node, pool.placement_class))
                 if best.get(node) != score:
                     best[node] = score
                     heappush(pool.heap, (score, node))
@@ -297,10 +282,11 @@ class Choice:
                     return False
         if pool.placement_class not in self.cluster.estimates:
             return None
-        allowed = self._ahead_allowed(view, pool.placement_class)
-        return True if self._ahead_count(node, pool.placement_class) < allowed else None
+        allowed = self.ahead_allowed(view, pool.placement_class)
+        return True if self.ahead_count(node, pool.placement_class) < allowed else None
 
-    def _ahead_count(self, node: int, placement_class: PlacementClass) -> int:
+    def ahead_count(self, node: int, placement_class: PlacementClass) -> int:
+        """So many of the class are ahead of room there, as the cycle stands."""
         if self.ahead:
             count = self.ahead.get((node, placement_class))
             if count is not None:
@@ -308,7 +294,8 @@ class Choice:
         ahead = self.nodes[node].ahead
         return ahead.get(placement_class, 0) if ahead else 0
 
-    def _ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
+    def ahead_allowed(self, view: NodeView, placement_class: PlacementClass) -> int:
+        """So many of them may be."""
         at = (view.node.id, placement_class)
         allowed = self.allowed.get(at)
         if allowed is None:
@@ -324,9 +311,25 @@ class Choice:
     def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
         wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
+        if balancer in OF_STATE and not ahead:
+            return self._score_of_state(pool, node) - wish
         if ahead or balancer not in OF_USE:
             return SCORES[balancer](self._candidate(pool, node, task, ahead)) - wish
         return (self._use(node) if balancer == "least_loaded" else -self._use(node)) - wish
+
+    def _score_of_state(self, pool: Pool, node: int) -> float:
+        """Many nodes are alike, and come back to how they stood: what decides is asked once."""
+        standing = self.standings.get(node)
+        if standing is None:
+            view = self.nodes[node]
+            used, has = self.used.get(node) or view.used, view.node.resources
+            free = has.get("cpu", 0) - used.get("cpu", 0), has.get("gpu", 0) - used.get("gpu", 0)
+            state = free, self.gpus_of(node), view.node.labels.get(GPU_TYPE, "")
+            standing = self.standings[node] = self.cluster.fragmentation.standing(state)
+        score = standing.scores.get(pool.gpu_shape)
+        if score is None:
+            score = standing.scores[pool.gpu_shape] = SCORES[pool.balancer](self._candidate(pool, node, 0, 0))
+        return score
 
     def _wish(self, pool: Pool, node: int) -> float:
         """Wishes choose among nodes with room, and let nothing wait behind others."""
@@ -340,13 +343,13 @@ class Choice:
         used = self.used.get(node) or view.used
         if pool.balancer not in EXACT:
             return Candidate(node, view.node.resources, used, ahead, same, turn, self.seed)
-        room = self.gpus_of(node)
+        room, usual = self.gpus_of(node), self.cluster.fragmentation
         free = after = room.useful
         if pool.gpu:
             after = without(room, pick(room, pool.gpu) or ()).useful
         return Candidate(
             node, view.node.resources, used, ahead, same, turn, self.seed, pool.need, free,
-            view.node.labels.get(GPU_TYPE, ""), self.cluster.fragmentation.lost, after,
+            view.node.labels.get(GPU_TYPE, ""), usual.lost, usual.hungry, after,
         )  # fmt: skip
 
     def gpus_of(self, node: int) -> Room:
@@ -361,10 +364,11 @@ class Choice:
     def account(self, pool: Pool, task: Task, node: int, is_ahead: bool, until: float) -> None:
         need = pool.need
         if is_ahead:
-            self.ahead[node, pool.placement_class] = self._ahead_count(node, pool.placement_class) + 1
+            self.ahead[node, pool.placement_class] = self.ahead_count(node, pool.placement_class) + 1
         else:
             self.moved.append(node)
             self.scores.pop(node, None)
+            self.standings.pop(node, None)
             used = self.used.get(node)
             if used is None:
                 used = self.used[node] = dict(self.nodes[node].used)

@@ -6,7 +6,7 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
@@ -141,6 +141,33 @@ class NodeView:
         else:
             self._take_room(number, placed)
 
+    def place_alike(self, placed: dict[int, Placed], placement_class: PlacementClass) -> None:
+        """As :meth:`place` for each, of a class that asks for no GPUs; all of them ahead, or none."""
+        self.placed |= placed
+        for number, one in placed.items():
+            if one.until != NEVER:
+                insort(self.ends, (one.until, number))
+        if next(iter(placed.values())).ahead:
+            self.backlog.extend(placed)
+            self.ahead[placement_class] = self.ahead.get(placement_class, 0) + len(placed)
+        else:
+            self.used = vector.add(self.used, vector.times(placement_class.need, len(placed)))
+            self.expected |= placed
+
+    def leave_alike(self, left: dict[int, Placed], placement_class: PlacementClass) -> None:
+        """As :meth:`remove` for each, of a class that asks for no GPUs, when they are out of ``placed``. That those behind them
+        move up once, not with each, makes no difference: those that would move up and leave are among the ones that leave."""
+        had_room = 0
+        for number, one in left.items():
+            if one.until != NEVER:
+                del self.ends[bisect_left(self.ends, (one.until, number))]
+            had_room += not one.ahead
+        self.used = vector.subtract(self.used, vector.times(placement_class.need, had_room))
+        self._leave_backlog(placement_class, len(left) - had_room)
+        for number in left:
+            self.expected.pop(number, None)
+        self._move_up()
+
     def _take_room(self, number: int, placed: Placed) -> None:
         self.used = vector.add(self.used, placed.need)
         if "gpu" in placed.need or "gpu_memory" in placed.need:
@@ -187,19 +214,19 @@ class NodeView:
             del self.ends[bisect_left(self.ends, (placed.until, number))]
         self.expected.pop(number, None)
         if placed.ahead:
-            self._leave_backlog(placed)
+            placed.ahead = False
+            self._leave_backlog(placed.placement_class)
         else:
             self._give_room(placed)
         self._move_up()
         return placed
 
-    def _leave_backlog(self, placed: Placed) -> None:
-        placed.ahead = False
-        left = self.ahead[placed.placement_class] - 1
+    def _leave_backlog(self, placement_class: PlacementClass, count: int = 1) -> None:
+        left = self.ahead.get(placement_class, 0) - count
         if left:
-            self.ahead[placed.placement_class] = left
+            self.ahead[placement_class] = left
         else:
-            del self.ahead[placed.placement_class]
+            self.ahead.pop(placement_class, None)
 
     def _move_up(self) -> None:
         while self.backlog:
@@ -207,7 +234,8 @@ class NodeView:
             if placed is not None and placed.ahead:
                 if not vector.fits(placed.need, self.free):
                     return
-                self._leave_backlog(placed)
+                placed.ahead = False
+                self._leave_backlog(placed.placement_class)
                 self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
 
@@ -318,15 +346,16 @@ class Cluster:
     def predict(self, task: Task) -> Prediction | None:
         return self.predictor.predict(task)
 
-    def foretell(self, task: Task, now: float) -> None:
-        """Note what is predicted for a task, for the day it ends; of some, if many come."""
-        if not self.foretell_rate.take(now):
-            return
-        said = self.predict(task)
-        if said is not None:
-            self.foretold[task.id] = said
-            if len(self.foretold) > FORETOLD_MOST:
-                del self.foretold[next(iter(self.foretold))]
+    def foretell(self, tasks: Iterable[Task], now: float) -> None:
+        """Note what is predicted for tasks, for the day they end; of some, if many come."""
+        for task in tasks:
+            if not self.foretell_rate.take(now):
+                return
+            said = self.predict(task)
+            if said is not None:
+                self.foretold[task.id] = said
+                if len(self.foretold) > FORETOLD_MOST:
+                    del self.foretold[next(iter(self.foretold))]
 
     def entry_of(self, task: Task, position: int, is_range: bool = False) -> Entry:
         """Where a task stands. The steps of a workflow stand together: as what names no time limit and was submitted when the
@@ -395,6 +424,19 @@ class Cluster:
             indices.discard(key.index)
             if not indices:
                 del self.by_task[key.task]
+
+    def forget_solo(self, key: ElementKey) -> None:
+        """A task without an array has ended."""
+        task = key.task
+        del self.tasks[task]
+        del self.elements[key]
+        del self.by_task[task]
+        if self.attained or self.stands:
+            self.attained.pop(key, None)
+            self.stands.pop(key, None)
+        self.started_ahead.discard(key)
+        self.waits_for.pop(task, None)
+        self.foretold.pop(task, None)
 
     def has_row(self, task: Task, position: int) -> bool:
         """Whether the array's element at a position has a row of its own; one that is not in memory has ended."""

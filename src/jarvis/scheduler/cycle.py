@@ -15,6 +15,7 @@ from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.choice import Choice, Limits
 from jarvis.scheduler.cluster import Cluster
+from jarvis.scheduler.following import place_following
 from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
 from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
@@ -220,6 +221,8 @@ class Cycle:
             elif self.throttled(task) or (self.taken and task.key_at(head.position) in self.taken):
                 self.skip(line, head)
             elif self.place(head.pool, task, head.position):
+                if len(head.pool.group.members) == 1 and isinstance(line, RankLine):
+                    place_following(self, line, head)
                 head.advance()
                 line.again(placed=True)
             elif backfill.name == "skip" or (backfill.name == "none" and self.choice.booked and self.choice.too_long):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heapreplace
+from itertools import islice
 from typing import Protocol
 
 from jarvis.core.resources import Resources, add
@@ -35,6 +36,10 @@ class Head:
         self.task: Task | None = None
         self.position = 0
 
+    @property
+    def is_of_array(self) -> bool:
+        return self.task is not None and self.task.spec.array is not None
+
     def settle(self) -> bool:
         """Look at the first entry in earnest. False when this changed what is first."""
         if self._settled:
@@ -52,6 +57,29 @@ class Head:
                 return
         self._consume()
         self._next_entry()
+
+    def follow(self, most: int, before: tuple[Entry, int] | None) -> list[Task]:
+        """Go on over up to so many single tasks that count, have the same time limit and come before that place in the line, as
+        if each had been placed and passed; the last one is now the first."""
+        entries, tasks, at, found = self.lane.entries, self._cluster.tasks, self._at, list[Task]()
+        if self._cluster.stands or self.task is None:
+            return found
+        limit = self.task.spec.time_limit
+        for entry in islice(entries, at, at + most):
+            task = tasks.get(entry.task)
+            if task is None or task.state is not State.QUEUED or entry.is_range or entry == self._before:
+                break
+            if task.spec.array is not None or task.spec.time_limit != limit:
+                break
+            if before is not None and (entry, self.lane.number) > before:
+                break
+            self._before = entry
+            found.append(task)
+        if found:
+            self._at += len(found)
+            self.consumed += 0 if self._kept else len(found)
+            self.entry, self.task, self.position = self._before, found[-1], entries[self._at - 1].position
+        return found
 
     def skip_task(self) -> None:
         """Behind this entry without consuming it: it keeps its place."""
@@ -146,6 +174,10 @@ class RankLine:
             heappop(self._order)
         else:
             heapreplace(self._order, (head.entry, number, head))
+
+    def second(self) -> tuple[Entry, int] | None:
+        """Where the next head stands; it may yet be found not to count."""
+        return min((place[:2] for place in self._order[1:3]), default=None)
 
     def drop(self) -> None:
         heappop(self._order)

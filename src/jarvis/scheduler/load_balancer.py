@@ -30,6 +30,8 @@ class Candidate(NamedTuple):
     gpu_type: str = ""
     lost: Callable[[int, tuple[int, ...], str], float] = lambda cpu, gpus, kind: 0.0
     """Thousandths of free GPUs that a usual task could not use (``policy.fragmentation``)."""
+    hungry: Callable[[int, tuple[int, ...]], float] = lambda cpu, gpus: 0.0
+    """Thousandths of free GPUs for which there is no cpu (``policy.fragmentation``)."""
     gpus_after: tuple[int, ...] = ()
     """As ``gpus``, if it were placed there."""
 
@@ -93,13 +95,24 @@ def _left_over(candidate: Candidate) -> float:
     return sum(left) / 2
 
 
+def _cpu_before_after(candidate: Candidate) -> tuple[int, int]:
+    """What is free of it without and with what is to be placed."""
+    cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
+    return cpu, cpu - candidate.need.get("cpu", 0)
+
+
 def _growth(candidate: Candidate) -> float:
     """How many GPUs of the node's free ones a usual task can no longer use (Weng et al., ATC'23); below 0 where more is used up
     than is lost."""
-    cpu = candidate.capacity.get("cpu", 0) - candidate.used.get("cpu", 0)
-    before = candidate.lost(cpu, candidate.gpus, candidate.gpu_type)
-    after = candidate.lost(cpu - candidate.need.get("cpu", 0), candidate.gpus_after, candidate.gpu_type)
-    return (after - before) / 1000
+    before, after = _cpu_before_after(candidate)
+    lost = candidate.lost(before, candidate.gpus, candidate.gpu_type)
+    return (candidate.lost(after, candidate.gpus_after, candidate.gpu_type) - lost) / 1000
+
+
+def _hunger(candidate: Candidate) -> float:
+    """How many more of its free GPUs have no cpu."""
+    before, after = _cpu_before_after(candidate)
+    return (candidate.hungry(after, candidate.gpus_after) - candidate.hungry(before, candidate.gpus)) / 1000
 
 
 def _fgd(candidate: Candidate) -> float:
@@ -107,15 +120,20 @@ def _fgd(candidate: Candidate) -> float:
     return -float(int(100 / (1 + math.exp(_growth(candidate))))) + candidate.ahead
 
 
-LEFT_OVER = 0.04
+LEFT_OVER = 0.06
 """GPUs that may be lost to leave a whole large node less over."""
+HUNGRY = 0.25
+"""GPUs lost that one without cpu is as bad as: what follows may ask for less than is usual."""
 AHEAD = 1000.0
 """More than any node can be better by."""
 
 
 def _gpu_fit(candidate: Candidate) -> float:
-    """As little lost as possible, and a little of that for leaving the least over, which keeps work together."""
-    return _growth(candidate) + LEFT_OVER * _left_over(candidate) + AHEAD * candidate.ahead
+    """As little lost as possible, by the next task and by many, and a little of that for leaving the least over, which keeps work
+    together."""
+    return (
+        _growth(candidate) + HUNGRY * _hunger(candidate) + LEFT_OVER * _left_over(candidate) + AHEAD * candidate.ahead
+    )
 
 
 SCORES: dict[str, Callable[[Candidate], float]] = {

@@ -42,7 +42,7 @@ def on_started(turn: Turn, view: NodeView, fact: Started) -> None:
 
 def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
     """Record the outcome once: an end whose number or token is not current changes nothing."""
-    turn.recorded(view.node.id, fact.number)
+    turn.recorded(view.node.id, (fact.number,))
     placed = view.placed.get(fact.number)
     attempt = turn.cluster.attempts.get(placed.key) if placed else None
     current = attempt is not None and attempt.token == fact.token and (attempt.ranks or attempt.number == fact.number)

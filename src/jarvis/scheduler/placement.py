@@ -1,5 +1,7 @@
 """PURE: when a task may be considered: dependencies, begin time, holds; and what its end means to those who wait for it."""
 
+from collections.abc import Sequence
+
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
@@ -57,7 +59,12 @@ def place_in_line(turn: Turn, task: Task) -> None:
     """Held, waiting or queued, whichever comes first."""
     spec = task.spec
     if spec.hold and task.state is State.SUBMITTED:
-        move_pending(turn, task, State.HELD, "JobHeldUser")
+        if spec.array is None and task.id not in turn.cluster.by_task:
+            turn.begin(task, State.HELD, "JobHeldUser")
+            task.base = State.HELD
+            turn.touch_task(task)
+        else:
+            move_pending(turn, task, State.HELD, "JobHeldUser")
         return
     state, reason = what_next(turn, task)
     if state is State.QUEUED:
@@ -84,24 +91,25 @@ def move_pending(turn: Turn, task: Task, after: State, reason: str = "", release
 def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
     """Into the task queue. The common case, a fresh task with nothing to say, costs a range instead of a row."""
     if task.spec.array is None and task.state is State.SUBMITTED:
-        task.state = State.QUEUED
-        turn.event(str(State.QUEUED), ElementKey(task.id))
-        _add_to_ranges(turn, task.id)
+        turn.begin(task, State.QUEUED)
+        add_to_ranges(turn, (task,))
     else:
         move_pending(turn, task, State.QUEUED, released=released)
-    turn.cluster.foretell(task, turn.now)
+    turn.cluster.foretell((task,), turn.now)
     turn.cluster.enqueue(task, task.next_position, is_range=task.spec.array is not None)
     if task.spec.array is not None:
         for position in turn.cluster.named_ahead.get(task.id, ()):
             turn.cluster.enqueue(task, position)
 
 
-def _add_to_ranges(turn: Turn, task: int) -> None:
+def add_to_ranges(turn: Turn, tasks: Sequence[Task]) -> None:
+    """These rows become ``queued``, with nothing else to say."""
     ranges = turn.changes.queued
-    if ranges and ranges[-1][1] == task - 1:
-        ranges[-1] = (ranges[-1][0], task)
-    else:
-        ranges.append((task, task))
+    for task in tasks:
+        if ranges and ranges[-1][1] == task.id - 1:
+            ranges[-1] = (ranges[-1][0], task.id)
+        else:
+            ranges.append((task.id, task.id))
 
 
 def ready_again(turn: Turn, task: Task) -> None:

@@ -76,6 +76,7 @@ class Pool:
         "best",
         "cursor",
         "gpu",
+        "gpu_shape",
         "group",
         "has_own_order",
         "heap",
@@ -96,6 +97,8 @@ class Pool:
         self.need: Resources = placement_class.need
         self.nodes, self.whole = placement_class.nodes, placement_class.whole
         self.gpu = ask_of(self.need)
+        self.gpu_shape = balancer, self.need.get("cpu", 0), self.gpu
+        """All of it that balancers which look at GPUs look at."""
         self.licenses = placement_class.licenses
         self.affine = bool(placement_class.keys or placement_class.affinities)
         self.wishes = bool(placement_class.affinities or placement_class.preferences)
@@ -131,10 +134,10 @@ class Pools:
         """Node → its newest position in the log: earlier ones are spent."""
         self._seen: dict[int, tuple[object, ...]] = {}
 
-    def touch(self, node: int) -> None:
-        """The node has more room, or is otherwise better than it was."""
-        self.last[node] = len(self.log)
-        self.log.append(node)
+    def touch(self, node: int, times: int = 1) -> None:
+        """The node has more room, or is otherwise better than it was. So often: pools that are far behind are made anew."""
+        self.log += (node,) * times
+        self.last[node] = len(self.log) - 1
 
     def sweep(self, nodes: "dict[int, NodeView]", closely: bool = True) -> bool:
         """Find out which nodes changed without a word; True when any changed in what decides whether it suits, which is looked

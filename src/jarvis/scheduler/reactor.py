@@ -23,13 +23,13 @@ from jarvis.core.inputs import (
 )
 from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
-from jarvis.scheduler import gangs, nodes
+from jarvis.scheduler import alike, gangs, nodes
 from jarvis.scheduler.bookings import advance
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed, Timer
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
-from jarvis.scheduler.placement import on_begin, on_task_taken, on_tasks_ended
+from jarvis.scheduler.placement import on_begin, on_tasks_ended
 from jarvis.scheduler.policy.order import seconds_of
 from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.scheduler.quotas import write_down
@@ -50,8 +50,7 @@ def handle(turn: Turn, item: Input) -> None:
     if isinstance(item, NodeReported):
         _on_reported(turn, item)
     elif isinstance(item, TasksTaken):
-        for task in item.tasks:
-            on_task_taken(turn, task, item.ended)
+        alike.take(turn, item.tasks, item.ended)
         if len(turn.cluster.tasks) >= turn.cluster.parked_from:
             _park(turn, item.tasks)
     elif isinstance(item, CommandsTaken):
@@ -92,15 +91,23 @@ def _on_report_taken(turn: Turn, item: ReportTaken) -> None:
 
 
 def _on_facts(turn: Turn, view: NodeView, facts: list[Fact]) -> None:
-    for fact in facts:
-        if isinstance(fact, Ended):
-            on_ended(turn, view, fact)
-        elif isinstance(fact, Started):
-            on_started(turn, view, fact)
-        elif isinstance(fact, Returned):
-            on_returned(turn, view, fact)
-        if not isinstance(fact, Started) and fact.drain:
-            nodes.on_hook_failed(turn, view, fact.drain[:REASON_MOST])
+    at = 0
+    while at < len(facts):
+        alike_ones = alike.succeed(turn, view, facts, at)
+        if not alike_ones:
+            _on_fact(turn, view, facts[at])
+        at += alike_ones or 1
+
+
+def _on_fact(turn: Turn, view: NodeView, fact: Fact) -> None:
+    if isinstance(fact, Ended):
+        on_ended(turn, view, fact)
+    elif isinstance(fact, Started):
+        on_started(turn, view, fact)
+    elif isinstance(fact, Returned):
+        on_returned(turn, view, fact)
+    if not isinstance(fact, Started) and fact.drain:
+        nodes.on_hook_failed(turn, view, fact.drain[:REASON_MOST])
 
 
 def _on_seen(turn: Turn, item: NodesSeen) -> None:
@@ -194,11 +201,7 @@ def place(turn: Turn, policy: Policy) -> Plan:
 def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
     """What a cycle decided becomes so."""
     cluster = turn.cluster
-    for decision in plan.decisions:
-        if decision.others:
-            gangs.assign(turn, decision)
-        else:
-            turn.assign(decision)
+    alike.assign(turn, plan.decisions)
     for lane, count in plan.consumed:
         cluster.queue.drop_head(lane, count)
     stop_victims(turn, plan, rules)
@@ -214,7 +217,7 @@ def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
         cluster.ledger.count_task(*owner, count)
     for attempt in cluster.attempts.values():
         task = cluster.tasks[attempt.task]
-        cluster.ledger.hold(task.project, task.user, task.spec.whole, attempt.assigned_at)
+        cluster.ledger.change(task.project, task.user, task.spec.whole, attempt.assigned_at, 1)
         cluster.licenses.take(task.spec.licenses)
         for node in attempt.nodes:
             cluster.carriers.add(task.spec, node)

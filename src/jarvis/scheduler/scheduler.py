@@ -364,14 +364,14 @@ class Scheduler:
             ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
             found.append(TasksTaken(f"poll-{rows[0].id}", rows, ended))
             self._polled_to = max(self._polled_to, rows[-1].id)
-            if len(rows) == PAGE:
-                self._next_poll = now
         await self.schedules.poll(now)
         workflows = await self.workflows.poll()
         found += [WorkflowsTaken(f"poll-workflow-{workflows[0].id}", workflows)] if workflows else []
-        commands = await self.store.command_list_open(PAGE)
+        commands = [c for c in await self.store.command_list_open(PAGE) if c.id not in self._acted_on]
         if commands:
             found.append(CommandsTaken(f"poll-command-{commands[0].id}", commands))
+        if PAGE in (len(rows), len(commands), sum(isinstance(item, ReportTaken) for item in found)):
+            self._next_poll = now  # there may be more
         self.heartbeat.found_by_poll += 0 if told else len(rows) + len(commands) + len(workflows)
         return found
 

@@ -9,6 +9,8 @@ from bisect import insort
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from heapq import merge
+from itertools import islice
+from operator import le
 from typing import NamedTuple
 
 from jarvis.core.resources import Resources, times
@@ -102,6 +104,15 @@ class Lane:
         else:
             insort(self.entries, entry, lo=self.head)
 
+    def push_many(self, entries: list[Entry]) -> None:
+        """In ascending order, they cost one comparison."""
+        ascending = all(map(le, entries, islice(entries, 1, None)))
+        if ascending and (not self.entries or self.entries[-1] <= entries[0]):
+            self.entries += entries
+        else:
+            for entry in entries:
+                self.push(entry)
+
     def drop_head(self, count: int) -> None:
         self.head += count
         if self.head > 1024 and self.head * 2 > len(self.entries):
@@ -125,6 +136,12 @@ class TaskQueue:
         self._lanes = 0
 
     def push(self, placement_class: PlacementClass, entry: Entry, project: str = "", user: str = "") -> None:
+        self._lane(placement_class, project, user).push(entry)
+
+    def push_many(self, placement_class: PlacementClass, entries: list[Entry], project: str, user: str) -> None:
+        self._lane(placement_class, project, user).push_many(entries)
+
+    def _lane(self, placement_class: PlacementClass, project: str, user: str) -> Lane:
         lanes = self._classes.get(placement_class)
         if lanes is None:
             lanes = self._classes[placement_class] = {}
@@ -132,7 +149,7 @@ class TaskQueue:
         if lane is None:
             self._lanes += 1
             lane = lanes[project, user] = Lane(placement_class, project, user, self._lanes)
-        lane.push(entry)
+        return lane
 
     def classes(self) -> list[PlacementClass]:
         return list(self._classes)

@@ -4,7 +4,8 @@ Memory is changed as the turn goes; nobody else reads it before the commit retur
 rebuild it from the store (docs/decisions/0009).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -56,6 +57,25 @@ class Turn:
         self.changes.events.append(
             Event(self.cluster.last_seq, self.now, kind, key[0], key[1], attempt, node, self.cause_id, dict(detail))
         )
+
+    def events_alike(
+        self, kind: State, keys: Sequence[ElementKey], attempts: Iterable[int] = repeat(0), node: int = 0,
+        detail: dict[str, str | int | float] | None = None,
+    ) -> None:  # fmt: skip
+        """The same fact about each of these elements; ``attempts``: of which one, in turn."""
+        said, now, cause_id, detail = str(kind), self.now, self.cause_id, {} if detail is None else detail
+        self.changes.events += [
+            Event(seq, now, said, key[0], key[1], attempt, node, cause_id, detail)
+            for seq, key, attempt in zip(count(self.cluster.last_seq + 1), keys, attempts, strict=False)
+        ]
+        self.cluster.last_seq += len(keys)
+
+    def begin(self, task: Task, state: State, reason: str = "") -> None:
+        """A fresh task without an array, of which no element has a row, comes to its first state: nothing follows from that."""
+        task.state, task.reason = state, reason
+        self.cluster.last_seq = seq = self.cluster.last_seq + 1
+        detail: dict[str, str | int | float] = {"reason": reason} if reason else {}
+        self.changes.events.append(Event(seq, self.now, str(state), task.id, SOLO, 0, 0, self.cause_id, detail))
 
     def touch_task(self, task: Task) -> None:
         self.changes.tasks[task.id] = task
@@ -195,7 +215,7 @@ class Turn:
             ),
         )
         need = task.spec.whole if decision.others else task.spec.resources
-        cluster.ledger.hold(task.project, task.user, need, self.now)
+        cluster.ledger.change(task.project, task.user, need, self.now, 1)
         if task.spec.licenses:
             cluster.licenses.take(task.spec.licenses)
         if task.spec.keys or task.spec.affinities:
@@ -243,7 +263,7 @@ class Turn:
             view.remove(attempt.number)
             self.cluster.pools.touch(view.node.id)
         need = task.spec.whole if attempt.ranks else task.spec.resources
-        self.cluster.ledger.release(task.project, task.user, need, self.now)
+        self.cluster.ledger.change(task.project, task.user, need, self.now, -1)
         if task.spec.licenses:
             self.cluster.licenses.give_back(task.spec.licenses)
         if task.spec.keys or task.spec.affinities:
@@ -253,9 +273,18 @@ class Turn:
         self.touch_attempt(attempt)
         return attempt
 
-    def recorded(self, node: int, number: int) -> None:
-        """The node may forget this end once the commit is through."""
-        self._recorded.setdefault(node, []).append(number)
+    def element_succeeded(self, task: Task, element: Element) -> None:
+        """One of an array."""
+        self._count(task, element.state, State.SUCCEEDED)
+        self._element_ended(task, element.key)
+
+    def send(self, node: int, assignments: list[Assignment]) -> None:
+        """Queue these for the node, behind what it is to be told already."""
+        self._assignments.setdefault(node, []).extend(assignments)
+
+    def recorded(self, node: int, numbers: Iterable[int]) -> None:
+        """The node may forget these ends once the commit is through."""
+        self._recorded.setdefault(node, []).extend(numbers)
 
     def alarm(self, kind: str, text: str) -> None:
         self.effects.append(Alarm(kind, text, self.cause_id))

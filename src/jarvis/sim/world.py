@@ -212,6 +212,9 @@ class World:
             self.judge.released.update(held)
             await self.ask(lambda manager, held=held: manager.command(farewell(held, len(self.nodes))))  # type: ignore[misc]
             await asyncio.sleep(5.0)
+        while await self.disk.port.command_list_open(1):
+            require(self._loop.time() < until, "a command is never acted on")
+            await asyncio.sleep(1.0)
 
     async def _judge_the_end(self) -> None:
         store = self.disk.port
@@ -230,7 +233,6 @@ class World:
             require(
                 not view.placed and not left and not view.ahead, f"{view.node.name} still holds {view.placed} {left}"
             )
-        require(not await store.command_list_open(10), "a command was never acted on")
         for node in self.nodes:
             assert node.agent is not None
             machine = node.agent.machine

@@ -1,5 +1,6 @@
 """How the last tasks ended, kept in memory: who waits for results asks for them a moment after they were committed."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,23 +19,26 @@ class RecentOutcomes:
     """For a store whose only writer is this process."""
 
     def __init__(self) -> None:
-        self._ended: dict[int, tuple[Any, ...]] = {}
-        """Fields of outcomes by task, the oldest first."""
+        self._ended = OrderedDict[int, tuple[Any, ...]]()
+        """Fields of outcomes by task, the oldest first: a plain dict would look for that among all that it has forgotten."""
         self._bytes = 0
 
     def note(self, changes: Changes) -> None:
         """This was committed. What does not say how a task ended in full makes it unknown."""
-        last = {task: attempt for (task, index, _), attempt in changes.attempts.items() if index == SOLO}
-        if self._ended:
-            self.forget(last.keys() | changes.tasks.keys())
-        later = {task for task, _, _ in changes.attempts_new} if last else set()
-        for ident, attempt in last.items():
-            task = changes.tasks.get(ident)
+        ended, tasks = self._ended, changes.tasks
+        self.forget(ended.keys() & tasks.keys())
+        later = {task for task, _, _ in changes.attempts_new} if changes.attempts else ()
+        for (ident, index, _), attempt in changes.attempts.items():
+            if index != SOLO:
+                continue
+            if ident in ended:
+                self.forget((ident,))
+            task = tasks.get(ident)
             if task is not None and task.ended_at is not None and ident not in later:
-                fields = self._ended[ident] = outcome_fields(task, attempt)
-                self._bytes += _size(fields)
-        while len(self._ended) > MOST or self._bytes > MOST_BYTES:
-            self.forget([next(iter(self._ended))])
+                ended[ident] = outcome_fields(task, attempt)
+                self._bytes += len(attempt.result or b"") + len(attempt.output or b"")
+        while len(ended) > MOST or self._bytes > MOST_BYTES:
+            self._bytes -= _size(ended.popitem(last=False)[1])
 
     def forget(self, tasks: Iterable[int]) -> None:
         for ident in tasks:

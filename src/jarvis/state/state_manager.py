@@ -49,9 +49,11 @@ class StateManager:
     async def _with_known_dependencies(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
         """A placeholder for each good submission, an error for each that depends on nothing."""
         named = {d.task for s in submissions for t in s.tasks for d in t.spec.after}
-        known = {task.id for task in await self.store.task_get_many(sorted(named))} if named else set()
         placeholder = Accepted((), 0.0)
         answers: list[Accepted | JarvisError] = []
+        if not named:
+            return [placeholder] * len(submissions)
+        known = {task.id for task in await self.store.task_get_many(sorted(named))}
         for submission in submissions:
             missing = [d.task for t in submission.tasks for d in t.spec.after if d.task not in known]
             error = InvalidValue("after", missing[0], "the id of an existing task") if missing else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -26,6 +27,7 @@ SHORT_LIVES = 4
 """A session that worked says little against the next: after one that was short, at most this many doublings."""
 LOOK_S = 0.2
 OUTBOX_LIMIT = 100_000
+"""Messages that wait, beyond those that a session begins with: of those there are no more than the agent keeps anyway."""
 FRAME_MESSAGES = 2_000
 
 
@@ -79,6 +81,7 @@ class Session:
         self._handler, self._address, self._dial, self._jitter = handler, address, dial, jitter
         self._overflow = asyncio.Event()
         self._outbox: list[FromAgent] = []
+        self._outbox_most = math.inf
         self._something = asyncio.Event()
         self.connected = False
         self.told = 0
@@ -90,7 +93,7 @@ class Session:
         the same reason a session whose server takes nothing is ended rather than kept in memory."""
         if not self.connected:
             return
-        if len(self._outbox) >= OUTBOX_LIMIT:
+        if len(self._outbox) >= self._outbox_most:
             self._overflow.set()
             return
         self._outbox.append(message)
@@ -150,8 +153,10 @@ class Session:
         self._outbox.clear()
         self._heard, self.told = first.seq, 0
         self._overflow.clear()
+        self._outbox_most = math.inf  # a session that its own beginning ended would begin again and again
         self._handler.welcomed(answer)
         self._pass_on(first.messages[1:])
+        self._outbox_most = len(self._outbox) + OUTBOX_LIMIT
         sender = asyncio.create_task(self._send_all(socket))
         try:
             return await self._receive_all(socket, sender, max(answer.heartbeat_s * (SILENT_HEARTBEATS + 1), 1.0))

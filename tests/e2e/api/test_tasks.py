@@ -13,8 +13,9 @@ from tests.e2e.api.harness import Running
 from jarvis.api.schemas.task_in import TaskFast, TaskIn
 from jarvis.api.schemas.task_rules import to_spec
 from jarvis.core.changes import Changes
-from jarvis.core.errors import NeverFits
+from jarvis.core.errors import NeverFits, OverQuota
 from jarvis.core.states import State
+from jarvis.core.task import TaskSpec
 
 DIGEST = hashlib.sha256(b"body").hexdigest()
 GOOD: list[dict[str, Any]] = [
@@ -226,6 +227,19 @@ async def test_a_batch_reads_members_as_they_are_read_alone(server: Running) -> 
             assert one.spec == other.spec
         else:
             assert told["problem"]["code"] == alone.json()["code"]
+
+
+async def test_a_batch_has_no_more_tasks_than_its_owner_may_have(server: Running) -> None:
+    """However much alike they are."""
+
+    def allows(project: str, user: str, spec: TaskSpec, more: int) -> OverQuota | None:
+        return OverQuota("QuotaTasks", f"user {user} may have 3") if more >= 3 else None
+
+    server.services.quota_allows = allows
+    for members in ([{"command": ["x"]}] * 5, [{"command": ["x", str(n)]} for n in range(5)]):
+        told = (await server.client("alice").post("/tasks/batch", json={"tasks": members})).json()
+        assert [one.get("problem", {}).get("code") for one in told["results"]] == [None] * 3 + ["over_quota"] * 2
+        assert told["accepted"] == 3
 
 
 async def test_pages_cover_everything_once(server: Running) -> None:

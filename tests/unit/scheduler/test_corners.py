@@ -15,6 +15,7 @@ from jarvis.core.node import NodeState
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Dependency, NewTask, Task, TaskSpec
+from jarvis.scheduler import scheduler
 from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
@@ -304,6 +305,26 @@ async def test_a_hint_that_is_later_than_the_poll_does_not_bring_an_ended_task_b
     assert not leader.scheduler.cluster.tasks
     (task,) = await store.task_get_many([1])
     assert task.state is State.CANCELLED
+
+
+async def test_what_is_more_than_a_page_is_looked_for_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "PAGE", 2)
+    store = MemoryStore(lambda: 1000.0)
+    leader = Leader(store)
+    await leader.scheduler.start()
+    await store.task_insert_many(
+        [Submission([NewTask(uuid=f"u{n}", project="p", user="u", spec=TaskSpec(name="t"))]) for n in range(5)]
+    )
+    for _ in range(3):
+        await leader.scheduler.run_once([])
+    assert leader.scheduler._patience() > 0
+    await store.command_insert_many([NewCommand(verb="cancel", user="u", task=task) for task in (1, 2, 3, 4, 5)])
+    leader.now += 10.0
+    for _ in range(3):
+        await leader.scheduler.run_once([])
+    assert {t.state for t in await store.task_get_many([1, 2, 3, 4, 5])} == {State.CANCELLED}
+    assert not await store.command_list_open(10)
+    assert leader.scheduler._patience() > 0
 
 
 class SilentStore(MemoryStore):

@@ -181,6 +181,25 @@ def test_only_what_is_usual_counts() -> None:
     assert [shape for _, shape in usual.usual] == [Shape(1000, 1000)]
 
 
+def test_gpus_for_which_there_is_no_cpu_are_hungry() -> None:
+    usual = Fragmentation({Shape(8000, 1000): 1, Shape(12_000, 1000): 1, Shape(50_000, 0): 1})
+    assert usual.hungry(20_000, (1000, 1000)) == 0, "ten cpus come with a GPU; who asks for none says nothing of that"
+    assert usual.hungry(15_000, (500, 1000, 500)) == 500
+    assert Fragmentation({}).hungry(0, (1000,)) == 0
+
+
+def test_who_asks_for_little_cpu_goes_where_gpus_have_little() -> None:
+    """Both nodes can take one more of the usual; what is asked here feeds the GPUs of one, and starves those of the other."""
+    case = Case(Policy(gpu_balancer="gpu_fit"))
+    rich, poor = gpu_node(case, 2, cpus=40), gpu_node(case, 4, cpus=36)
+    for _ in range(10):
+        case.ends(ask(case, 1000, cpu=10_000))
+    case.now += 2.0
+    case.step()
+    assert case.attempt(ask(case, 1000, cpu=6000)).node == poor
+    assert case.attempt(ask(case, 1000, cpu=13_000)).node == rich
+
+
 def test_a_small_share_joins_another_so_that_a_whole_one_stays() -> None:
     case = Case(Policy(gpu_balancer="gpu_fit"))
     first, second = gpu_node(case, 1), gpu_node(case, 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jarvis.bus.messages import ServerFrame, ToAgent, encode
+from jarvis.bus.messages import Heartbeat, ServerFrame, ToAgent, encode
 from jarvis.core.effects import Recorded, Refused, Welcome
 from jarvis.core.inputs import Hello
 from jarvis.worker.session import Session
@@ -107,3 +107,42 @@ async def test_a_frame_that_comes_again_is_passed_over_and_a_missing_one_ends_th
     await waits(lambda: Script(ServerFrame(1, 0, [WELCOME]), one, one, two, one, four, two), 1, handler)
     assert handler.got[:2] == [Recorded(numbers=[2]), Recorded(numbers=[3])]
     assert Recorded(numbers=[5]) not in handler.got
+
+
+class Talker(Handler):
+    """Has much to say at once, and more with each word of the server."""
+
+    session: Session
+
+    def welcomed(self, welcome: Welcome) -> None:
+        self.say(5)
+
+    def received(self, messages: list[ToAgent]) -> None:
+        super().received(messages)
+        self.say(2)
+
+    def say(self, count: int) -> None:
+        for _ in range(count):
+            self.session.say(Heartbeat())
+
+
+async def test_what_an_agent_begins_with_does_not_end_the_session_however_much_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jarvis.worker.session.OUTBOX_LIMIT", 3)
+    script = Script(ServerFrame(1, 0, [WELCOME]), *(ServerFrame(n, 0, [Recorded(numbers=[n])]) for n in range(2, 6)))
+    handler, over = Talker(), asyncio.Event()
+
+    async def dial(url: str, token: str) -> Script:
+        return script
+
+    def jitter(_: float, longest: float) -> float:
+        over.set()
+        return longest
+
+    handler.session = Session(handler, Anywhere(), dial, jitter)
+    running = asyncio.create_task(handler.session.run())
+    await over.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert [word.numbers for word in handler.got] == [[2], [3]], "what comes on top of it does"  # type: ignore[union-attr]

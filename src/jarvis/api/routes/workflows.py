@@ -15,7 +15,7 @@ from jarvis.api.schemas.task_in import schema_of
 from jarvis.api.schemas.values import MAX_ID, duration, number, word
 from jarvis.api.schemas.workflow_in import DecideIn, RetryWorkflowIn, WorkflowIn
 from jarvis.api.schemas.workflow_out import outline, plan_out, step_out, workflow_out
-from jarvis.api.submission import uuid7_maker
+from jarvis.api.submission import uuid7s
 from jarvis.api.workflow_documents import InvalidDocument, Rules, checked_draft, compiled, given_of, refuse
 from jarvis.core.command import Args, Verb
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError, NotFound
@@ -54,7 +54,7 @@ async def submit_workflow(request: Request, context: Ctx) -> Response:
     rules = Rules(context.services.clock.now(), await _fits(context))
     # A large document takes a second, in which heartbeats must not wait.
     spec = await asyncio.to_thread(compiled, given, rules) if len(body) > SMALL else compiled(given, rules)
-    new = NewWorkflow(uuid=uuid7_maker(context.services.clock.now())(), project=project, user=principal.user, spec=spec)
+    new = NewWorkflow(uuid=uuid7s(context.services.clock.now(), 1)[0], project=project, user=principal.user, spec=spec)
     keyed = None
     if key is not None:
         hashed = hashlib.sha256(body).hexdigest()
@@ -240,7 +240,7 @@ async def retry_workflow(request: Request, context: Ctx, ident: str) -> Response
     rows = await rows_of(context, workflow.id, MAX_REUSED)
     spec = msgspec.structs.replace(workflow.spec, reuse=False) if body.again else workflow.spec
     new = NewWorkflow(
-        uuid=uuid7_maker(context.services.clock.now())(), project=workflow.project, user=workflow.user,
+        uuid=uuid7s(context.services.clock.now(), 1)[0], project=workflow.project, user=workflow.user,
         spec=spec, rerun_of=workflow.id, reused=kept(workflow, rows, body.again),
     )  # fmt: skip
     keyed = None

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
-import msgspec
-
 from jarvis.api.schemas.task_in import MAX_PUSHES, FunctionFast, FunctionIn, RetryFast, RetryIn, TaskFast, TaskIn
 from jarvis.api.schemas.values import MAX_ID, digest, duration, instant, text, word
 from jarvis.core.errors import InvalidValue
@@ -99,12 +97,6 @@ def to_spec(task: TaskIn | TaskFast, now: float) -> TaskSpec:
     )
 
 
-def with_command(spec: TaskSpec, task: TaskIn | TaskFast) -> TaskSpec:
-    """The spec of a task that differs in its command from the one that ``spec`` was made of, and in nothing else."""
-    _check_body(task)
-    return msgspec.structs.replace(spec, name=_name(task), command=_command(task))
-
-
 def _command(task: TaskIn | TaskFast) -> tuple[str, ...] | str | None:
     return tuple(task.command) if isinstance(task.command, list) else task.command
 
@@ -155,8 +147,12 @@ def _name(task: TaskIn | TaskFast) -> str:
         return "function"
     if task.script is not None:
         return "script"
-    first = task.command if isinstance(task.command, str) else (task.command or [task.image or "task"])[0]
-    program = (first.split(maxsplit=1) or [""])[0].rpartition("/")[2]
+    return named_after(task.command if isinstance(task.command, str) else (task.command or [task.image or "task"])[0])
+
+
+def named_after(command: str) -> str:
+    """The name of a task that was given none: that of the program it runs."""
+    program = (command.split(maxsplit=1) or [""])[0].rpartition("/")[2]
     return "".join([c for c in program if c.isprintable()])[:100] or "task"
 
 

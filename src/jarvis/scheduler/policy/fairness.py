@@ -79,12 +79,6 @@ class Ledger:
         for owner in ((project, ""), (project, user)):
             self.live[owner] = self.live.get(owner, 0) + step
 
-    def hold(self, project: str, user: str, need: Resources, now: float) -> None:
-        self._change(project, user, need, now, 1)
-
-    def release(self, project: str, user: str, need: Resources, now: float) -> None:
-        self._change(project, user, need, now, -1)
-
     def project(self, name: str) -> Holding:
         holding = self.projects.get(name)
         if holding is None:
@@ -97,7 +91,8 @@ class Ledger:
             holding = self.users[project, name] = Holding()
         return holding
 
-    def _change(self, project: str, user: str, need: Resources, now: float, sign: int) -> None:
+    def change(self, project: str, user: str, need: Resources, now: float, step: int) -> None:
+        """So many elements that need so much each are held from now on, or below 0, no longer."""
         if (project, user) not in self.changed:
             self.changed |= {(project, ""), (project, user)}
         for holding in (
@@ -108,9 +103,9 @@ class Ledger:
                 holding.settle(now, self.half_life)
             held = holding.held
             for name, amount in need.items():
-                held[name] = held.get(name, 0) + sign * amount
-            holding.elements += sign
-            holding.begun += sign > 0
+                held[name] = held.get(name, 0) + step * amount
+            holding.elements += step
+            holding.begun += max(step, 0)
 
     def past(self, holding: Holding, capacity: Resources, now: float) -> float:
         """The share of the recent past, which counts beside what is held now."""

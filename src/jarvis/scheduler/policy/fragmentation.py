@@ -3,10 +3,13 @@
 The usual tasks are the most frequent shapes that make up 95 % of what is submitted. For each of them, what it could not use of a
 node's free GPUs is lost: all of it if it does not fit there or asks for none, else the GPUs with less free than it asks of each.
 Only which of the usual tasks still have enough cpu matters of a node's free cpu, so states are few and are remembered.
+
+That looks one task ahead. Where many are to follow, GPUs are lost as well if the free cpu is not enough for all of them at
+what a GPU usually comes with: those are hungry.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from jarvis.core.gpus import WHOLE
@@ -15,6 +18,7 @@ from jarvis.core.task import Constraint
 
 COVER = 0.95
 STATES_MOST = 500_000
+STANDINGS_MOST = 20_000
 
 
 class Shape(NamedTuple):
@@ -34,6 +38,15 @@ def shape_of(resources: Resources, constraints: tuple[Constraint, ...]) -> Shape
     return Shape(resources.get("cpu", 0), resources.get("gpu", 0), types)
 
 
+class Standing:
+    """How a node stands as far as this goes, with the scores that it was given by what asks."""
+
+    __slots__ = ("scores",)
+
+    def __init__(self) -> None:
+        self.scores: dict[Hashable, float] = {}
+
+
 class Fragmentation:
     """``counts``: how often each shape is submitted."""
 
@@ -49,7 +62,11 @@ class Fragmentation:
         weight = sum(count for count, _ in self.usual) or 1.0
         self.usual = [(count / weight, shape) for count, shape in self.usual]
         self._cpus = sorted({shape.cpu for _, shape in self.usual})
+        asked = sum(p * shape.gpu for p, shape in self.usual)
+        self._cpu_each = sum(p * shape.cpu for p, shape in self.usual if shape.gpu) / asked if asked else 0.0
+        """Thousandths of cpu that come with a thousandth of GPU."""
         self._known: dict[tuple[int, tuple[int, ...], str], float] = {}
+        self._standings: dict[Hashable, Standing] = {}
 
     def lost(self, cpu: int, gpus: tuple[int, ...], kind: str) -> float:
         """Thousandths of GPU that a usual task could not use of these free ones, on average."""
@@ -60,6 +77,19 @@ class Fragmentation:
                 self._known.clear()
             value = self._known[state] = sum(p * _unusable(shape, cpu, gpus, kind) for p, shape in self.usual)
         return value
+
+    def standing(self, state: Hashable) -> Standing:
+        """One for all nodes in the same state, as long as the same is usual."""
+        found = self._standings.get(state)
+        if found is None:
+            if len(self._standings) > STANDINGS_MOST:
+                self._standings.clear()
+            found = self._standings[state] = Standing()
+        return found
+
+    def hungry(self, cpu: int, gpus: tuple[int, ...]) -> float:
+        """Thousandths of these free GPUs for which there is no cpu, if each takes what it usually comes with."""
+        return max(sum(gpus) - cpu / self._cpu_each, 0.0) if self._cpu_each else 0.0
 
 
 def _unusable(shape: Shape, cpu: int, gpus: tuple[int, ...], kind: str) -> int:

@@ -157,11 +157,17 @@ class Filling:
             placed,
         )
 
+    def queue(self, turn: Turn, first: int, requests: list[Request]) -> None:
+        """They wait, numbered from ``first`` on."""
+        tasks = []
+        for ident, request in enumerate(requests, start=first):
+            spec = TaskSpec(name="t", command=("true",), resources=request.resources, constraints=_constraints(request))
+            tasks.append(Task(id=ident, uuid="", project="p", user="u", spec=spec, submitted_at=float(ident)))
+        handle(turn, TasksTaken("filling", tasks))
+
     def _try(self, ident: int, request: Request) -> bool:
         turn = Turn(self.cluster, ident / 1000, "filling")
-        spec = TaskSpec(name="t", command=("true",), resources=request.resources, constraints=_constraints(request))
-        task = Task(id=ident, uuid="", project="p", user="u", spec=spec, submitted_at=float(ident))
-        handle(turn, TasksTaken("filling", [task]))
+        self.queue(turn, ident, [request])
         plan = place(turn, self.policy)
         if not plan.decisions:
             handle(

@@ -38,9 +38,9 @@ UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'task';
 -- A counter that can jump, in a database that never had a task.
 INSERT INTO sqlite_sequence (name, seq) SELECT 'task', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'task');
 -- name: task_insert
--- A wish, in state submitted.
+-- A wish, in state submitted. What is numbered is the same for all rows of a statement.
 INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, spec)
-VALUES (?, ?, ?, ?, ?, 'submitted', 'submitted', 0, '', ?, ?, ?);
+VALUES (?, ?1, ?2, ?3, ?4, 'submitted', 'submitted', 0, '', ?5, ?6, ?);
 -- name: task_last_id
 -- The newest id given.
 SELECT seq FROM sqlite_sequence WHERE name = 'task';

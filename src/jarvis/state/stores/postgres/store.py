@@ -16,7 +16,7 @@ from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.quota import Quota, Used
-from jarvis.core.states import State
+from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
@@ -341,6 +341,8 @@ def _conditions(where: TaskFilter, before_id: int | None) -> tuple[str, list[obj
     }
     given = {text: value for text, value in wanted.items() if value is not None}
     conditions = [text.format(f"${number}") for number, text in enumerate(given, 1)]
+    if where.states and not where.states & TERMINAL:
+        conditions.append("n.ended_at IS NULL")  # by the index of live tasks
     return " AND ".join(["true", *conditions]), list(given.values())
 
 

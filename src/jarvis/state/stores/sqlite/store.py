@@ -48,6 +48,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
+from jarvis.state.stores.sqlite.alike import insert_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -274,19 +275,29 @@ class SqliteStore(SqliteWorkflows):
 # ---------------------------------------------------------------- units of the writer
 
 
-def _new_rows(submission: Submission, now: float) -> list[tuple[object, ...]] | InvalidValue:
+Head = tuple[str, str, str, str, int | None]
+Group = tuple[Head, list[object]]
+
+
+def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
+    """In runs of tasks that differ in uuid and spec alone; most submissions are one."""
     specs = specs_of(submission)
     if isinstance(specs, InvalidValue):
         return specs
-    return [
-        (new.uuid, new.project, new.user, new.spec.name, new.spec.queue, new.retry_of, now, spec)
-        for new, spec in zip(submission.tasks, specs, strict=True)
-    ]
+    runs: list[Group] = []
+    before: Head | None = None
+    own: list[object] = []
+    for new, packed in zip(submission.tasks, specs, strict=True):
+        spec = new.spec
+        head = (new.project, new.user, spec.name, spec.queue, new.retry_of)
+        if head != before:
+            before, own = head, []
+            runs.append((head, own))
+        own += (new.uuid, packed)
+    return runs
 
 
-def _insert(
-    c: sqlite3.Connection, submission: Submission, rows: list[tuple[object, ...]], now: float
-) -> Accepted | JarvisError:
+def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], now: float) -> Accepted | JarvisError:
     key = submission.idempotency
     if key is not None:
         try:
@@ -295,9 +306,11 @@ def _insert(
             return error
         if before is not None:
             return before
-    c.executemany(Q["task_insert"], rows)
+    for head, own in runs:
+        insert_alike(c, "task_insert", (*head, now), own, 2)
+    count = len(submission.tasks)
     last = c.execute(Q["task_last_id"]).fetchone()
-    ids = range(last[0] - len(rows) + 1, last[0] + 1) if rows else range(0)
+    ids = range(last[0] - count + 1, last[0] + 1) if count else range(0)
     if key is not None:
         row = (key.principal, key.project, key.route, key.key, key.body_hash, now, encode((ids.start, ids.stop)))
         c.execute(Q["idempotency_insert"], row)

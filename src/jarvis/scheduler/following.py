@@ -1,0 +1,60 @@
+"""PURE: what comes next in a lane and can only go where the one before it went: it is counted, not chosen."""
+
+from bisect import bisect_right
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.resources import add, times
+from jarvis.scheduler.choice import Choice
+from jarvis.scheduler.heads import Head, RankLine
+from jarvis.scheduler.policy.backfill import NEVER
+from jarvis.scheduler.pools import Pool
+
+if TYPE_CHECKING:
+    from jarvis.scheduler.cycle import Cycle, Decision
+
+_new = tuple.__new__
+
+
+def place_following(cycle: "Cycle", line: RankLine, head: Head) -> None:
+    """Place those behind the one placed last, which is the first of this line, as long as nothing else comes before them. There is
+    one node for its class."""
+    if cycle.by_prediction or cycle.headroom is not None or cycle.taken or head.is_of_array:
+        return
+    decisions, pool = cycle.plan.decisions, head.pool
+    last = decisions[-1]
+    most = min(_more(cycle.choice, pool, last.node, last.ahead), cycle.policy.budget - len(decisions))
+    tasks = head.follow(most, line.second()) if most > 0 else None
+    if tasks:
+        same = last[1:]
+        decisions += [_new(type(last), (_new(ElementKey, (task.id, SOLO)), *same)) for task in tasks]
+        _account(cycle.choice, pool, last, len(tasks))
+
+
+def _more(choice: Choice, pool: Pool, node: int, is_ahead: bool) -> int:
+    """How many more of a class its only node takes in the same way; 0 where it takes more to know that than counting."""
+    if not pool.is_plain or pool.nodes > 1 or pool.gpu or pool.licenses or choice.booked or choice.horizons:
+        return 0
+    view = choice.nodes[node]
+    if is_ahead:
+        return choice.ahead_allowed(view, pool.placement_class) - choice.ahead_count(node, pool.placement_class)
+    used, capacity = choice.used.get(node) or view.used, view.node.resources
+    return min(
+        ((capacity.get(n, 0) - used.get(n, 0)) // amount for n, amount in pool.need.items() if amount), default=0
+    )
+
+
+def _account(choice: Choice, pool: Pool, last: "Decision", count: int) -> None:
+    """As the choice does for each."""
+    node, until = last.node, last.until
+    if last.ahead:
+        choice.ahead[node, pool.placement_class] = choice.ahead_count(node, pool.placement_class) + count
+        return
+    choice.moved.append(node)
+    choice.scores.pop(node, None)
+    choice.used[node] = add(choice.used.get(node) or choice.nodes[node].used, times(pool.need, count))
+    if until != NEVER:
+        ends = choice.placed.setdefault(node, [])
+        at = bisect_right(ends, until, key=itemgetter(0))
+        ends[at:at] = [(until, pool.need)] * count
