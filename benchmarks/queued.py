@@ -1,9 +1,9 @@
 """S7: a million queued tasks in a real server: its memory, how soon it has read them again, and the pauses meanwhile.
 
-``python -m benchmarks.queued [COUNT] [--kind own|alike|array]``. ``own``: each task has a command and a name of its own, of 50 projects
-and 100 sizes; ``alike``: one spec; ``array``: one array. The only node is cordoned, so that nothing starts. Memory is the server's PSS.
-Pauses are the longest times between two answers to a GET every 20 ms and between two answers to a ping, every 20 ms as well, on
-the connection of an agent, while a server that was killed and started again reads what is stored.
+``python -m benchmarks.queued [COUNT] [--kind own|alike|array]``. ``own``: each task has a command, a name and a time limit of its
+own, of 50 projects and 100 sizes; ``alike``: one spec; ``array``: one array. The only node is cordoned, so that nothing starts.
+Memory is the server's PSS. A pause is how long a GET, or a ping on the connection of an agent, waits for its answer, both asked
+every 20 ms while a server that was killed and started again reads what is stored; from the first answer on.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import resident_bytes
 from tests.e2e.cluster.harness import Home, home, wait_for
 from websockets.asyncio.client import connect
 
-from benchmarks.measure import resident_bytes
 from jarvis.utils import server_file
 
 BATCH = 10_000
@@ -75,7 +75,8 @@ class Probe:
         return content if content is not None and content.pid != self._before else None
 
     def _note(self, what: str, begun: float) -> None:
-        self.longest[what] = max(self.longest[what], time.monotonic() - begun)
+        if self.answers[what]:
+            self.longest[what] = max(self.longest[what], time.monotonic() - begun)
         self.answers[what] += 1
 
     def _get(self) -> None:

@@ -34,7 +34,9 @@ def recorded(name: str) -> list[Recorded]:
     """A log below ``JARVIS_TRACES``; without it the test fails and says so."""
     path = Path(os.environ.get("JARVIS_TRACES", "")) / name
     if not path.is_file():
-        pytest.fail(f"set JARVIS_TRACES to the directory that holds {name} (docs/benchmarks.md says where it comes from)")
+        pytest.fail(
+            f"set JARVIS_TRACES to the directory that holds {name} (docs/benchmarks.md says where it comes from)"
+        )
     return read(path).items
 
 
@@ -96,7 +98,9 @@ class Users:
         home = self.made.homes[self.made.leader()]
         with home.client() as client:
             return {
-                user: client.connection.post("/tokens", {"role": "user", "user": user, "projects": sorted(named)})["token"]
+                user: client.connection.post("/tokens", {"role": "user", "user": user, "projects": sorted(named)})[
+                    "token"
+                ]
                 for user, named in projects.items()
             }
 

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -46,13 +47,12 @@ class AnyServer:
 
     def next(self) -> tuple[str, str]:
         """Raises OSError when none of them runs."""
-        for _ in self._left:
+        for _ in self._left[1:]:
             self._left.append(self._left.pop(0))
-            try:
+            with suppress(OSError):
                 return self._left[-1].next()
-            except OSError as error:
-                why = error
-        raise why
+        self._left.append(self._left.pop(0))
+        return self._left[-1].next()
 
     def moved(self) -> bool:
         return self._left[-1].moved()

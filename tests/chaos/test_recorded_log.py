@@ -88,10 +88,8 @@ def judged(made: Servers, acknowledged: set[int], seen: Seen, node_losses: int) 
     tasks = {int(ident): state for ident, state in rows(made, "SELECT id, state FROM task_now")}
     assert tasks.keys() == acknowledged, "the rows are those that were acknowledged"
     attempts: dict[int, list[tuple[int, int, str]]] = {}
-    for ident, attempt, token, state in rows(
-        made, "SELECT task, attempt, token, state FROM attempt ORDER BY task, attempt"
-    ):
-        attempts.setdefault(int(ident), []).append((int(attempt), int(token), state))
+    for row in rows(made, "SELECT task, attempt, token, state FROM attempt ORDER BY task, attempt"):
+        attempts.setdefault(int(row[0]), []).append((int(row[1]), int(row[2]), row[3]))
     for ident, tried in attempts.items():
         assert [attempt for attempt, _, _ in tried] == list(range(1, len(tried) + 1)), (ident, tried)
         tokens = [token for _, token, _ in tried]

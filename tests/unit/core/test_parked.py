@@ -43,7 +43,7 @@ def test_others_are_told_a_plain_one() -> None:
 
 
 def test_it_travels() -> None:
-    again = pickle.loads(pickle.dumps(parked(made())))  # noqa: S301 - made here
+    again = pickle.loads(pickle.dumps(parked(made())))
     assert isinstance(again, ParkedTask)
     assert again.spec == SPEC
     assert again.state is State.QUEUED

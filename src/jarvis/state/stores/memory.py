@@ -22,8 +22,8 @@ from jarvis.core.errors import (
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
-from jarvis.core.quota import Quota, Used
 from jarvis.core.parked import plain
+from jarvis.core.quota import Quota, Used
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
 from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
