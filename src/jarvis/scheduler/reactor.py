@@ -212,9 +212,12 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
 def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
     """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
     then, so that whoever iterates can do something else between."""
-    cluster.tasks.update((task.id, task) for task in tasks)
-    for owner, count in Counter((task.project, task.user) for task in tasks).items():
-        cluster.ledger.count_task(*owner, count)
+    for at in range(0, len(tasks), REBUILT_AT_ONCE):
+        some = tasks[at : at + REBUILT_AT_ONCE]
+        cluster.tasks.update((task.id, task) for task in some)
+        for owner, count in Counter((task.project, task.user) for task in some).items():
+            cluster.ledger.count_task(*owner, count)
+        yield
     for attempt in cluster.attempts.values():
         task = cluster.tasks[attempt.task]
         cluster.ledger.change(task.project, task.user, task.spec.whole, attempt.assigned_at, 1)
