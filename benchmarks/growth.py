@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.growth [--most COUNT]``. Each point is a process of its own that holds a leader's memory of so many tasks or
 nodes and nothing else; bytes are what its resident set grew by. The exponent is that of bytes ~ count^e, fitted by least squares
-to the logarithms of the points from 10^4 tasks (10^3 nodes) on: 1 is a straight line. Up to 20,000 tasks are kept whole, those
+to the logarithms of the points from 10^4 on: 1 is a straight line. Up to 20,000 tasks are kept whole, those
 beyond packed (``jarvis.core.parked``).
 """
 
@@ -81,7 +81,7 @@ def nodes(cluster: Cluster, count: int) -> None:
 def held(fill: Callable[[Cluster, int], None], count: int) -> int:
     """Bytes, of a process that has done nothing else."""
     cluster = Cluster(1, 1)
-    fill(cluster, 1000 if fill is not array else 10)  # what the first ones load and fill, whatever comes after them
+    fill(cluster, 10)  # what the first ones load, whatever comes after them
     cluster = Cluster(1, 1)
     gc.collect()
     before = resident()
@@ -102,15 +102,15 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1_000_000)
     options = parser.parse_args()
     look_seldom()
-    for fill, first in ((own, 1000), (alike, 1000), (array, 1000), (nodes, 100)):
-        most = options.most if fill is not nodes else min(options.most, 10_000)
+    for fill, first in ((own, 1000), (alike, 1000), (array, 1000), (nodes, 1000)):
+        most = options.most if fill is not nodes else min(options.most, 100_000)
         counts = [first * 10**step for step in range(8) if first * 10**step <= most]
         points = []
         for count in counts:
             with multiprocessing.get_context("spawn").Pool(1) as process:
                 points.append((count, process.apply(held, (fill, count))))
         told = ", ".join(f"{count:,}: {size / (1 << 20):.1f} MiB ({size / count:.0f} each)" for count, size in points)
-        fitted = [point for point in points if point[0] >= 10 * first or len(points) < 3]
+        fitted = [point for point in points if point[0] >= 10 * first]
         sys.stdout.write(f"{fill.__name__}: {told}; exponent {exponent(fitted):.2f}\n")
         sys.stdout.flush()
 
