@@ -3,7 +3,7 @@
 Overlays hold what the cycle has placed so far; the cluster itself is not changed.
 """
 
-from bisect import insort
+from bisect import bisect_right
 from heapq import heappop, heappush, heapreplace, merge
 from itertools import islice
 from typing import NamedTuple
@@ -77,13 +77,7 @@ class Choice:
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
-        return self.pools.pool(
-            placement_class, balancer, self.nodes, self._score_at_first, self.cluster.carriers.version
-        )  # fmt: skip
-
-    def _score_at_first(self, pool: Pool, node: int) -> float:
-        """Of a node that holds nothing of the class ahead."""
-        return self._score(pool, node, 0, 0)
+        return self.pools.pool(placement_class, balancer, self.nodes, self._score, self.cluster.carriers.version)
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -308,7 +302,7 @@ class Choice:
             self.allowed[at] = allowed
         return allowed
 
-    def _score(self, pool: Pool, node: int, task: int, ahead: int) -> float:
+    def _score(self, pool: Pool, node: int, task: int = 0, ahead: int = 0) -> float:
         wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if balancer in OF_STATE and not ahead:
@@ -361,10 +355,11 @@ class Choice:
 
     # ------------------------------------------------------------ what the cycle has placed
 
-    def account(self, pool: Pool, task: Task, node: int, is_ahead: bool, until: float) -> None:
+    def account(self, pool: Pool, task: Task, node: int, is_ahead: bool, until: float, *, count: int = 1) -> None:
+        """So many of the class went there, more than one only where nothing but amounts changes (``place_following``)."""
         need = pool.need
         if is_ahead:
-            self.ahead[node, pool.placement_class] = self.ahead_count(node, pool.placement_class) + 1
+            self.ahead[node, pool.placement_class] = self.ahead_count(node, pool.placement_class) + count
         else:
             self.moved.append(node)
             self.scores.pop(node, None)
@@ -373,12 +368,14 @@ class Choice:
             if used is None:
                 used = self.used[node] = dict(self.nodes[node].used)
             for name, amount in need.items():
-                used[name] = used.get(name, 0) + amount
+                used[name] = used.get(name, 0) + count * amount
             if pool.gpu:
                 room = self.gpus_of(node)
                 self.gpus[node] = without(room, pick(room, pool.gpu) or ())
             if until != NEVER:
-                insort(self.placed.setdefault(node, []), (until, need), key=_when)
+                ends = self.placed.setdefault(node, [])
+                at = bisect_right(ends, until, key=_when)
+                ends[at:at] = [(until, need)] * count
             if node in self.horizons:
                 self.horizons[node].take(need, self.now, until)
         if pool.affine:

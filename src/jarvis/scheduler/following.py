@@ -1,18 +1,14 @@
 """PURE: what comes next in a lane and can only go where the one before it went: it is counted, not chosen."""
 
-from bisect import bisect_right
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from jarvis.core.ids import SOLO, ElementKey
-from jarvis.core.resources import add, times
 from jarvis.scheduler.choice import Choice
 from jarvis.scheduler.heads import Head, RankLine
-from jarvis.scheduler.policy.backfill import NEVER
 from jarvis.scheduler.pools import Pool
 
 if TYPE_CHECKING:
-    from jarvis.scheduler.cycle import Cycle, Decision
+    from jarvis.scheduler.cycle import Cycle
 
 _new = tuple.__new__
 
@@ -29,7 +25,7 @@ def place_following(cycle: "Cycle", line: RankLine, head: Head) -> None:
     if tasks:
         same = last[1:]
         decisions += [_new(type(last), (_new(ElementKey, (task.id, SOLO)), *same)) for task in tasks]
-        _account(cycle.choice, pool, last, len(tasks))
+        cycle.choice.account(pool, tasks[0], last.node, last.ahead, last.until, count=len(tasks))
 
 
 def _more(choice: Choice, pool: Pool, node: int, is_ahead: bool) -> int:
@@ -43,18 +39,3 @@ def _more(choice: Choice, pool: Pool, node: int, is_ahead: bool) -> int:
     return min(
         ((capacity.get(n, 0) - used.get(n, 0)) // amount for n, amount in pool.need.items() if amount), default=0
     )
-
-
-def _account(choice: Choice, pool: Pool, last: "Decision", count: int) -> None:
-    """As the choice does for each."""
-    node, until = last.node, last.until
-    if last.ahead:
-        choice.ahead[node, pool.placement_class] = choice.ahead_count(node, pool.placement_class) + count
-        return
-    choice.moved.append(node)
-    choice.scores.pop(node, None)
-    choice.used[node] = add(choice.used.get(node) or choice.nodes[node].used, times(pool.need, count))
-    if until != NEVER:
-        ends = choice.placed.setdefault(node, [])
-        at = bisect_right(ends, until, key=itemgetter(0))
-        ends[at:at] = [(until, pool.need)] * count

@@ -129,10 +129,13 @@ def test_no_reference_to_what_was_submitted_is_kept(pool: Executor) -> None:
 
 
 def test_map_keeps_no_reference_to_what_it_gave(pool: Executor) -> None:
+    """The thread that handed it over may still be on its way out of doing so."""
     for thing in pool.map(calls.make_thing, range(10)):
-        reference = weakref.ref(thing)
+        gone = threading.Event()
+        reference = weakref.ref(thing, lambda _, gone=gone: gone.set())  # type: ignore[misc]
         del thing
         gc.collect()
+        assert gone.wait(PATIENCE)
         assert reference() is None
 
 

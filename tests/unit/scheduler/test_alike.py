@@ -12,7 +12,7 @@ from jarvis.core.attempt import Usage
 from jarvis.core.effects import ToNode
 from jarvis.core.inputs import Ended, Fact, NodeReported, Returned, Started, TasksTaken
 from jarvis.core.states import Cause
-from jarvis.core.task import Dependency, Task, TaskSpec, parse_array
+from jarvis.core.task import Constraint, Dependency, Task, TaskSpec, parse_array
 from jarvis.scheduler import alike, cycle
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.backfill import Backfill
@@ -44,9 +44,9 @@ class World:
 
     def begin(self) -> None:
         for _ in range(self.chance.choice((1, 1, 1, 2, 3))):
-            cpus = self.chance.choice((2, 3, 40))
+            cpus, labels = self.chance.choice((2, 3, 40)), {} if self.many.cluster.nodes else {"place": "first"}
             for case in (self.many, self.one):
-                case.node(cpus=cpus)
+                case.node(cpus=cpus, labels=labels)
 
     def submitted(self) -> TasksTaken:
         """A few runs of alike tasks, with strangers among them; some come twice."""
@@ -77,6 +77,8 @@ class World:
             shape["priority"], shape["deadline"] = self.chance.choice((0, 500)), self.many.now + 30
         elif kind < 0.5:
             shape["time_limit"] = self.chance.choice((5.0, 60.0))
+        elif kind < 0.7:  # there is one node for it, whatever others there are
+            shape["constraints"] = (Constraint("place", "=", "first"),)
         return shape
 
     def reported(self) -> list[NodeReported]:
