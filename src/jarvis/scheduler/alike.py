@@ -16,6 +16,7 @@ from jarvis.core.attempt import Attempt, Placement
 from jarvis.core.effects import Assignment
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
 from jarvis.core.inputs import Ended, Fact
+from jarvis.core.parked import unpark
 from jarvis.core.states import Cause, State, may_follow
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
@@ -132,6 +133,8 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
     changes.nodes[ident] = node
     placed: dict[int, Placed] = {}
     for number, (decision, task) in enumerate(zip(decisions, tasks, strict=True), node.next_number):
+        if type(task) is not Task:
+            unpark(task)
         key, of = decision.key, task.id
         task.state, task.reason = State.ASSIGNED, ""
         element = Element(task=of, index=SOLO, state=State.ASSIGNED, attempt=1, token=token, node=ident)

@@ -20,6 +20,7 @@ from jarvis.core.booking import Booking
 from jarvis.core.gpus import Room, Share, ask_of, pick, room_of, without
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
+from jarvis.core.parked import parked
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
@@ -42,6 +43,8 @@ ESTIMATE_WEIGHT = 0.2
 FORETOLD_MOST = 10_000
 """Tasks of which it is remembered what was predicted for them."""
 NEVER = float("inf")
+PARKED_FROM = 20_000
+"""Tasks in memory from which on those that only wait are kept small."""
 RELEARN = 0.1
 """Of all GPU requests known: when as many are new, what is usual is learned again."""
 
@@ -254,6 +257,7 @@ class Cluster:
     tasks: dict[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
+    parked_from: int = PARKED_FROM
     by_task: dict[int, set[int]] = field(default_factory=dict)
     """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
     named_ahead: dict[int, set[int]] = field(default_factory=dict)
@@ -394,6 +398,15 @@ class Cluster:
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
+
+    def park(self, task: Task) -> Task:
+        """Keep it small if it is one of very many that only wait. What is in memory is the answer."""
+        if len(self.tasks) < self.parked_from or task.state is not State.QUEUED or task.spec.array is not None:
+            return task
+        if task.id in self.by_task:
+            return task
+        small = self.tasks[task.id] = parked(task)
+        return small
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

@@ -10,6 +10,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.gpus import WHOLE, room_of
 from jarvis.core.ids import ElementKey
 from jarvis.core.invariants import InvariantBroken, check_counts, require
+from jarvis.core.parked import plain
 from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
@@ -114,7 +115,7 @@ class Judge:
             before = self.tasks.get(task.id)
             same = before is None or before.state not in TERMINAL or before.state is task.state
             self._require(same, f"task {task.id} ended as {before and before.state} and became {task.state}")
-            self.tasks[task.id] = _copy(task)
+            self.tasks[task.id] = _copy(plain(task))
         for event in changes.events:
             if event.detail.get("reason") == "Preempted" and event.kind == "cancelling":
                 by = int(str(event.detail["by"]).partition("_")[0])
