@@ -259,7 +259,7 @@ class Cluster:
     tasks: dict[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
-    parked_from: int = PARKED_FROM
+    parked_from: int = field(default_factory=lambda: PARKED_FROM)
     by_task: dict[int, set[int]] = field(default_factory=dict)
     """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
     named_ahead: dict[int, set[int]] = field(default_factory=dict)
