@@ -68,7 +68,7 @@ def test_a_whole_log_with_leaders_killed(tmp_path: Path) -> None:
         told = judged(made, set(users.acknowledged), Seen.read(ledger), node_losses=0)
         turns, commits = replayed(made)
     print(  # noqa: T201 - the figures are the point
-        f"\ntasks={len(items)} terminal={told['terminal']} lost={told['lost']} doubled={told['doubled']} kills={len(took)} "
+        f"\ntasks={len(items)} kills={len(took)} lost={told['lost']} doubled={told['doubled']} terminal={told['terminal']} "
         f"seconds={seconds:.0f} attempts={told['attempts']} users={len({i.user for i in items})} "
         f"repeated requests={users.repeated} takeovers {', '.join(f'{s:.1f}' for s in took)} s; "
         f"decided again: cycles={turns} decisions={commits} differing=0"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heapreplace
-from itertools import islice
 from typing import Protocol
 
 from jarvis.core.resources import Resources, add
@@ -65,7 +64,8 @@ class Head:
         if self._cluster.stands or self.task is None:
             return found
         limit = self.task.spec.time_limit
-        for entry in islice(entries, at, at + most):
+        for place in range(at, min(at + most, len(entries))):
+            entry = entries[place]
             task = tasks.get(entry.task)
             if task is None or task.state is not State.QUEUED or entry.is_range or entry == self._before:
                 break
