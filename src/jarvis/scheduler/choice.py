@@ -20,6 +20,7 @@ from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import ANYTHING, Pool, Search
+from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
 
 LOOK = 4
@@ -71,6 +72,7 @@ class Choice:
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
 
@@ -99,10 +101,9 @@ class Choice:
     def choose(self, pool: Pool, task: Task, until: float, latest: float = NEVER) -> tuple[int, bool] | None:
         """The best node with room, and whether it is assigned ahead of room there; None when there is none. ``until``: when it is
         expected to end; ``latest``: when its limit ends it."""
-        self.too_long = False
         refused = self._refused.get(pool.placement_class)
-        if refused is not None and until >= refused:
-            self.too_long = True
+        self.too_long = refused is not None and until >= refused
+        if self.too_long:
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
@@ -113,10 +114,9 @@ class Choice:
 
     def choose_gang(self, pool: Pool, task: Task, until: float, latest: float) -> tuple[int, ...] | None:
         """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
-        self.too_long = False
         refused = self._refused.get(pool.placement_class)
-        if refused is not None and until >= refused:
-            self.too_long = True
+        self.too_long = refused is not None and until >= refused
+        if self.too_long:
             return None
         owner = task.project, task.user
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
@@ -141,6 +141,9 @@ class Choice:
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
     def _best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        if self._full.cover(pool):
+            pool.close()
+            return None
         if pool.is_plain:
             found = self._at_once(pool, search)
             if found is not None:
@@ -153,6 +156,8 @@ class Choice:
                 break
         for entry in search.aside:
             heappush(pool.heap, entry)
+        if found is None and not search.aside:
+            self._full.note(pool)
         self.too_long = found is None and bool(search.aside)
         return found
 
