@@ -101,9 +101,10 @@ class Choice:
     def choose(self, pool: Pool, task: Task, until: float, latest: float = NEVER) -> tuple[int, bool] | None:
         """The best node with room, and whether it is assigned ahead of room there; None when there is none. ``until``: when it is
         expected to end; ``latest``: when its limit ends it."""
+        self.too_long = False
         refused = self._refused.get(pool.placement_class)
-        self.too_long = refused is not None and until >= refused
-        if self.too_long:
+        if refused is not None and until >= refused:
+            self.too_long = True
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
@@ -114,9 +115,10 @@ class Choice:
 
     def choose_gang(self, pool: Pool, task: Task, until: float, latest: float) -> tuple[int, ...] | None:
         """The best nodes with room now, one for each rank; None when there are not enough. Nothing is assigned ahead."""
+        self.too_long = False
         refused = self._refused.get(pool.placement_class)
-        self.too_long = refused is not None and until >= refused
-        if self.too_long:
+        if refused is not None and until >= refused:
+            self.too_long = True
             return None
         owner = task.project, task.user
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
@@ -249,8 +251,6 @@ class Choice:
         """Take in nodes that changed since this pool last looked."""
         log, last = self.pools.log, self.pools.last
         at, end = pool.cursor, len(log)
-        if at == end:
-            return
         members, best = pool.group.members, pool.best
         while at < end and most:
             node = log[at]
