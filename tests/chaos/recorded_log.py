@@ -1,15 +1,18 @@
-"""A recorded workload, submitted to real servers by its users at its times, which pass many times faster."""
+"""A recorded workload, submitted to real servers by its users at its times, which pass many times faster; and its judge.
+
+The judge believes what clients were told and what the nodes (or the tasks themselves) wrote down, and holds every row of the
+database against it.
+"""
 
 import http.client
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,16 +21,20 @@ import pytest
 from tests.e2e.cluster.harness import Home, wait_for
 from tests.e2e.servers.harness import Servers
 
+from jarvis.scheduler.replay.replaying import check
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.workload import Recorded
 from jarvis.utils import server_file
 
-ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 4
 AT_ONCE = 1000
 """Tasks in a request, at most."""
 SLICE_S = 0.5
 """What is submitted within so long goes out together."""
+RICC = "ricc/RICC-2010-2.swf.gz"
+MACHINE = 8192
+"""Processors of RICC: each node has as many, so that what asked for the whole machine finds one."""
+SETTINGS = {"JARVIS_RECORD__MAX_BYTES": f"{4 << 30}", "JARVIS_SERVER__BODY_LIMIT": f"{32 << 20}"}
 
 
 def recorded(name: str) -> list[Recorded]:
@@ -40,50 +47,16 @@ def recorded(name: str) -> list[Recorded]:
     return read(path).items
 
 
-class Pool:
-    """A process with many simulated nodes that join any of the servers; ``figures``: the last line that it printed."""
-
-    def __init__(self, homes: list[Home], count: int, cpus: int, ledger: Path, name: str = "sim") -> None:
-        self.figures: dict[str, int] = {"connected": 0}
-        directories = ":".join(str(home.directory) for home in homes)
-        command = ["-m", "tests.chaos.swarm", directories, str(count), "--cpus", str(cpus), "--name", name]
-        self._process = subprocess.Popen(
-            [sys.executable, *command, "--ledger", str(ledger)], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        wait_for(lambda: self.figures["connected"] == count, f"{count} nodes are connected", 60)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.figures = json.loads(line)
-
-    def kill(self) -> None:
-        """All of its nodes at once, as when their power goes."""
-        self._process.kill()
-        self.end()
-
-    def end(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        finally:
-            self._process.kill()
-            self._process.wait(30)
-            self._thread.join(10)
-            self._process.stdout.close()
-
-
 class Users:
     """Those of the log, each with a token of their own, asking one server after the other until one answers."""
 
-    def __init__(self, made: Servers, items: list[Recorded], within_s: float, bound_s: float = 0.0) -> None:
-        """``within_s``: how long the whole log takes here; ``bound_s``: what a task takes here at most."""
-        self.made, self.items, self._bound = made, items, bound_s
+    def __init__(
+        self, made: Servers, items: list[Recorded], within_s: float, bound_s: float = 0.0, ledger: Path | None = None
+    ) -> None:
+        """``within_s``: how long the whole log takes here; ``bound_s``: what a task takes here at most; ``ledger``: tasks are
+        real processes, which write there when they begin and end. The owner of the servers asks for all of them, as users of
+        the log have no accounts here."""
+        self.made, self.items, self._bound, self._ledger = made, items, bound_s, ledger
         self.acknowledged: dict[int, Recorded] = {}
         self.repeated = 0
         """Requests that were not answered the first time."""
@@ -96,6 +69,8 @@ class Users:
         for item in self.items:
             projects.setdefault(item.user, set()).add(item.project)
         home = self.made.homes[self.made.leader()]
+        if self._ledger is not None:
+            return dict.fromkeys(projects, home.server.token)
         with home.client() as client:
             return {
                 user: client.connection.post("/tokens", {"role": "user", "user": user, "projects": sorted(named)})[
@@ -122,8 +97,14 @@ class Users:
         seconds = min(item.run / self._faster, self._bound)
         return {
             "name": item.name, "project": item.project, "cwd": "/", "time_limit": item.limit,
-            "resources": {"cpu": item.resources["cpu"] // 1000}, "command": ["sleep", f"{seconds:.3f}"],
+            "resources": {"cpu": item.resources["cpu"] // 1000}, "command": self._command(f"{seconds:.3f}"),
         }  # fmt: skip
+
+    def _command(self, seconds: str) -> list[str]:
+        if self._ledger is None:
+            return ["sleep", seconds]
+        line = f'echo "%s $JARVIS_TASK_ID 0 $JARVIS_ATTEMPT $JARVIS_FENCING_TOKEN" >> {self._ledger}'
+        return ["sh", "-c", f"{line % 'begin'}; sleep {seconds}; {line % 'end'}"]
 
     def _submit(self, items: list[Recorded]) -> None:
         body = json.dumps({"tasks": [self._spec(item) for item in items]}).encode()
@@ -155,3 +136,76 @@ class Users:
             link.close()
         assert answer.status < 300 or answer.status in (409, 503), told
         return list(told["results"]) if answer.status < 300 else None
+
+
+def rows(made: Servers, query: str) -> list[list[str]]:
+    url = made.homes["na"].env["JARVIS_STORE__URL"]
+    return [line.split("|") for line in made.postgres.psql(query, url.rpartition("/")[2]).splitlines()]
+
+
+def not_ended(made: Servers) -> int:
+    return int(rows(made, "SELECT count(*) FROM task_now WHERE ended_at IS NULL")[0][0])
+
+
+def kill_leader(made: Servers) -> float:
+    """With -9; seconds until the other one leads. It comes back as a standby."""
+    leader, begun = made.leader(), time.monotonic()
+    made.homes[leader].kill_server()
+    wait_for(lambda: made.leads(but=leader), "the other one leads", 60)
+    took = time.monotonic() - begun
+    made.homes[leader].jarvis("up", *made.homes[leader].up_with)
+    return took
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the nodes wrote down, by task: the attempts (with their tokens) that began and that came to their end there."""
+
+    began: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    ended: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, *ledgers: Path) -> "Seen":
+        found = cls()
+        for ledger in ledgers:
+            for line in ledger.read_text().splitlines():
+                what, task, _, attempt, token = line.split()
+                into = found.began if what == "begin" else found.ended
+                into.setdefault(int(task), []).append((int(attempt), int(token)))
+        return found
+
+
+def judged(made: Servers, acknowledged: set[int], seen: Seen, node_losses: int) -> dict[str, int]:
+    """Every row against what clients were told and nodes saw; the figures of it."""
+    tasks = {int(ident): state for ident, state in rows(made, "SELECT id, state FROM task_now")}
+    assert tasks.keys() == acknowledged, "the rows are those that were acknowledged"
+    attempts: dict[int, list[tuple[int, int, str]]] = {}
+    for row in rows(made, "SELECT task, attempt, token, state FROM attempt ORDER BY task, attempt"):
+        attempts.setdefault(int(row[0]), []).append((int(row[1]), int(row[2]), row[3]))
+    for ident, tried in attempts.items():
+        assert [attempt for attempt, _, _ in tried] == list(range(1, len(tried) + 1)), (ident, tried)
+        tokens = [token for _, token, _ in tried]
+        assert tokens == sorted(set(tokens)), (ident, tried)
+        assert [state for _, _, state in tried].count("succeeded") == 1, (ident, tried)
+        assert tried[-1][2] == "succeeded", (ident, tried)
+        attempt, token, _ = tried[-1]
+        assert (attempt, token) in seen.ended[ident], f"task {ident} succeeded with an attempt that no node ended"
+    again = sum(len(tried) > 1 for tried in attempts.values())
+    assert node_losses or not again, f"{again} tasks were begun anew although no node was lost"
+    twice = [ident for ident, began in seen.began.items() if len(began) > len(set(began))]
+    ended_twice = [ident for ident, ended in seen.ended.items() if len(ended) > 1]
+    return {
+        "terminal": sum(state == "succeeded" for state in tasks.values()),
+        "lost": len(acknowledged) - len(attempts),
+        "doubled": len(twice) + (0 if node_losses else len(ended_twice)),
+        "again": again,
+        "attempts": sum(map(len, attempts.values())),
+    }
+
+
+def replayed(made: Servers) -> tuple[int, int]:
+    """Turns and commits of all servers, decided again; raises when one differs. The servers are down afterwards."""
+    for home in made.homes.values():
+        home.jarvis("down", "--keep")
+    done = [segment for home in made.homes.values() for segment in check(home.directory / "record")]
+    return sum(segment.turns for segment in done), sum(segment.commits for segment in done)

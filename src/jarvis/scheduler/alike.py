@@ -6,7 +6,7 @@ common (arrays, gangs, licences, any end but one that went well) goes its way on
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby, islice, repeat
+from itertools import groupby, repeat
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
@@ -64,7 +64,8 @@ def _fresh(cluster: Cluster, tasks: Sequence[Task], at: int) -> list[Task]:
         return run
     shape, calls, contains = _shape(spec), spec.function is None, spec.container is None
     project, user, when = first.project, first.user, first.submitted_at
-    for task in islice(tasks, at, None):
+    for place in range(at, len(tasks)):
+        task = tasks[place]
         own = task.spec
         if _shape(own) != shape or (own.function is None) is not calls or (own.container is None) is not contains:
             break
@@ -200,7 +201,8 @@ def succeed(turn: Turn, view: NodeView, facts: Sequence[Fact], at: int) -> int:
     """Record ends that went well, from this fact on, as far as they are of the same class; how many."""
     cluster, left = turn.cluster, _Left({}, [], [])
     placement_class: PlacementClass | None = None
-    for fact in islice(facts, at, None):
+    for place in range(at, len(facts)):
+        fact = facts[place]
         if type(fact) is not Ended or fact.cause is not Cause.EXIT or fact.exit_code != 0 or fact.drain:
             break
         placed = view.placed.get(fact.number)

@@ -258,7 +258,7 @@ class Cluster:
     tasks: MutableMapping[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
-    parked_from: int = PARKED_FROM
+    parked_from: int = field(default_factory=lambda: PARKED_FROM)
     by_task: dict[int, set[int]] = field(default_factory=dict)
     """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
     named_ahead: dict[int, set[int]] = field(default_factory=dict)
@@ -297,6 +297,8 @@ class Cluster:
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
+    largest: Resources = field(default_factory=dict)
+    """The most that a node has of each."""
     shapes: dict[Shape, int] = field(default_factory=dict)
     """How often each shape was queued, for what is usual."""
     shapes_new: float = 0
@@ -393,11 +395,13 @@ class Cluster:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
         if self.pools.sweep(self.nodes, closely):
             self.carriers.version += 1
-            capacity: Resources = {}
+            capacity, largest = Resources(), Resources()
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:
                     capacity = vector.add(capacity, view.node.resources)
-            self.capacity = capacity
+                for name, amount in view.node.resources.items():
+                    largest[name] = max(largest.get(name, 0), amount)
+            self.capacity, self.largest = capacity, largest
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
