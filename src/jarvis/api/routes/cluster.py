@@ -25,7 +25,7 @@ vital = APIRouter(tags=["cluster"])
 CHECKS = ("api", "scheduler_queue", "workers", "database", "redis")
 VITAL = ("api", "scheduler_queue", "database")
 CHECK_S = 2.0
-KEEP_S, KEEP_UNWELL_S = 1.0, 0.1
+KEEP_S, KEEP_UNWELL_S = 1.0, 0.05
 """How long an answer is kept; one in which something is unwell for less, because who waits for a start asks."""
 SERVER_SEEN_S = 60.0
 """A server that was not seen for so long is not shown."""
@@ -33,7 +33,7 @@ TAKEOVERS_SHOWN = 10
 
 
 class Health:
-    """Runs the checks at most once a second (while something is unwell, ten times), however many ask; remembers since when
+    """Runs the checks at most once a second (while something is unwell, twenty times), however many ask; remembers since when
     each is as it is."""
 
     def __init__(self, services: Services, now: Callable[[], float] = time.monotonic) -> None:
