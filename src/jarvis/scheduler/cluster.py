@@ -6,7 +6,7 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
@@ -26,6 +26,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.history import History
+from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
@@ -254,7 +255,7 @@ class Cluster:
     incarnation: int
     epoch: int
     windows: Windows = DEFAULT_WINDOWS
-    tasks: dict[int, Task] = field(default_factory=dict)
+    tasks: MutableMapping[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
     parked_from: int = field(default_factory=lambda: PARKED_FROM)
@@ -322,6 +323,8 @@ class Cluster:
     """What waits for the end of attempts that were stopped for it."""
     history: History = field(default_factory=History)
     """How reasons for waiting changed."""
+    outlook: Outlook | None = None
+    """Of a cluster to ask: when its nodes have room, kept from question to question."""
     victims_looked_at: float = 0.0
     """When it was last asked whom what waits could preempt."""
 

@@ -365,11 +365,15 @@ class Judge:
         _, seconds, *codes = spec.command
         if float(seconds) < 0 or spec.time_limit is not None:
             return
-        tries = [int(codes[min(n, len(codes) - 1)]) for n in range(spec.retry.max_attempts)]
-        good = tries.index(0) + 1 if 0 in tries else 0
         made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED, Cause.PREEMPTED)]
+        codes_of = [
+            int(codes[min(a.attempt, len(codes)) - 1]) for a in made
+        ]  # those that did not begin have a number, too
+        good = codes_of[-1:] == [0]
         self._require(element.state is (State.SUCCEEDED if good else State.FAILED), f"{element.key} is {element.state}")
-        self._require(len(made) == (good or len(tries)), f"{element.key} took {len(made)} attempts for {tries}")
+        self._require(all(codes_of[:-1]), f"{element.key} ran again after it succeeded: {codes_of}")
+        tried = len(made) if good else spec.retry.max_attempts
+        self._require(len(made) == tried, f"{element.key} took {len(made)} attempts of {tried}: {codes_of}")
 
 
 def _met(kind: str, state: State) -> bool:
