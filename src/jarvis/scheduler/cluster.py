@@ -82,8 +82,6 @@ class NodeView:
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
-    hello: int = 0
-    """Ordinal of the last Hello."""
     told: int = 0
     """Messages said to it in its session."""
     told_mark: int = 0

@@ -186,7 +186,7 @@ class Scheduler:
         now = self.clock.now()
         for node in await self.store.node_list():
             before = self.cluster.nodes.get(node.id)
-            view = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
+            view = NodeView(node, heard_at=now)
             cluster.nodes[node.id] = view
             cluster.node_names[node.name] = node.id
             if before is not None:

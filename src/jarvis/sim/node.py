@@ -49,7 +49,7 @@ class Node:
         """How fast its clock goes."""
         self.node: int | None = None
         self.leader = (0, 0)
-        self.boots = 1
+        self.boots, self.booted_at = 1, 0.001
         self.processes: dict[int, Process] = {}
         self.acknowledged: set[int] = set()
         self.fence_until = 0.0
@@ -82,6 +82,7 @@ class Node:
         self._drop_agent()
         self.network.vanish(self.name)
         self.boots += 1
+        self.booted_at = asyncio.get_running_loop().time()
         for process in self.processes.values():
             self._over(process, Cause.SUPERVISOR_LOST, None)
 
@@ -304,7 +305,7 @@ class Agent:
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
             boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={ADDRESS_LABEL: self.node.name},
             known=self.machine.known(), incarnation=incarnation, epoch=epoch,
-            ordinal=int(asyncio.get_running_loop().time() * 1e9),
+            ordinal=int(self._hello_at * 1e9), booted_at=self.node.booted_at,
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:

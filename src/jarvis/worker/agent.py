@@ -392,7 +392,7 @@ class Agent:
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), watch=tuple(self.options.watch), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
-            gpu_memory=self.gpu_memory,
+            booted_at=time.time() - boottime(), gpu_memory=self.gpu_memory,
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:
