@@ -4,7 +4,7 @@ Overlays hold what the cycle has placed so far; the cluster itself is not change
 """
 
 from bisect import bisect_right
-from heapq import heappop, heappush, heapreplace, merge
+from heapq import heappop, heappush, heapreplace
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,12 +14,14 @@ from jarvis.core.resources import Resources, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_STATE, OF_USE, SCORES, Candidate, share_of
+from jarvis.scheduler.outlook import Changed, Outlook, Starts, soonest, when
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import ANYTHING, Pool, Search
+from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
 
 LOOK = 4
@@ -28,8 +30,6 @@ AT_ONCE = 8
 """Nodes with the least in use, looked at before all of them are searched."""
 PULL = 64
 """Nodes that changed, looked at before each choice."""
-SOON = 1.0
-"""Seconds until the end of what should have ended."""
 RESERVE_NODES = 512
 """Nodes asked for their earliest start of what does not fit anywhere."""
 EVERYTHING = 1 << 60
@@ -65,12 +65,16 @@ class Choice:
         self.same_task: dict[tuple[int, int], int] = {}
         self.spread: dict[tuple[PlacementClass, int], Pool] = {}
         self.horizons: dict[int, Horizon] = {}
+        """Of nodes on which something is reserved or kept."""
         self.placed: dict[int, list[tuple[float, Resources]]] = {}
+        self.outlook = cluster.outlook or Outlook(cluster.nodes, now)
+        self.changed = Changed(self.outlook, self.used, self.placed, self.horizons)
         self.kept: dict[int, list[Resources]] = {}
         """Node → what is kept there for what others were stopped for."""
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
 
@@ -141,6 +145,9 @@ class Choice:
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
     def _best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        if self._full.cover(pool):
+            pool.close()
+            return None
         if pool.is_plain:
             found = self._at_once(pool, search)
             if found is not None:
@@ -153,6 +160,8 @@ class Choice:
                 break
         for entry in search.aside:
             heappush(pool.heap, entry)
+        if found is None and not search.aside:
+            self._full.note(pool)
         self.too_long = found is None and bool(search.aside)
         return found
 
@@ -244,8 +253,6 @@ class Choice:
         """Take in nodes that changed since this pool last looked."""
         log, last = self.pools.log, self.pools.last
         at, end = pool.cursor, len(log)
-        if at == end:
-            return
         members, best = pool.group.members, pool.best
         while at < end and most:
             node = log[at]
@@ -374,10 +381,12 @@ class Choice:
                 self.gpus[node] = without(room, pick(room, pool.gpu) or ())
             if until != NEVER:
                 ends = self.placed.setdefault(node, [])
-                at = bisect_right(ends, until, key=_when)
+                at = bisect_right(ends, until, key=when)
                 ends[at:at] = [(until, need)] * count
             if node in self.horizons:
                 self.horizons[node].take(need, self.now, until)
+            elif self.changed.seen:
+                self.changed.seen.pop(node, None)
         if pool.affine:
             for better in self.around.add(pool.placement_class, node):
                 self.pools.touch(better)
@@ -400,17 +409,20 @@ class Choice:
         ranks; from then on that room is spoken for."""
         if pool.nodes > 1:
             return self._reserve_gang(pool, key, seconds, owner)
-        best: tuple[float, int] | None = None
-        for node in self._reservable(pool, key):
-            start = self._earliest(node, pool.need, seconds, owner)
-            if start != NEVER and (best is None or (start, node) < best):
-                best = start, node
-        if best is None:
+        found = soonest(
+            self._could_begin(pool, key), lambda node: self._earliest(node, pool.need, seconds, owner)
+        )  # fmt: skip
+        if found is None:
             return None
-        start, node = best
-        self.horizons = {n: h for n, h in self.horizons.items() if n == node or h.is_taken or n in self.kept}
-        self._horizon(node).take(pool.need, start, start + seconds)
+        start, node = found
+        self.changed.forget_unreserved(self.kept, (node,))
+        self.changed.horizon(node).take(pool.need, start, start + seconds)
         return node, start, ()
+
+    def _could_begin(self, pool: Pool, key: ElementKey) -> Starts:
+        if pool.affine or key in self.cluster.reservations:
+            return self.outlook.starts(pool.need, self._reservable(pool, key))
+        return self.outlook.starts_of(pool.placement_class, lambda: self._reservable(pool, key))
 
     def _reserve_gang(
         self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str]
@@ -422,15 +434,17 @@ class Choice:
         if found is None:
             return None
         start, nodes = found
-        self.horizons = {n: h for n, h in self.horizons.items() if n in nodes or h.is_taken or n in self.kept}
+        self.changed.forget_unreserved(self.kept, nodes)
         for node in nodes:
-            self.horizons[node].take(pool.need, start, start + seconds)
+            self.changed.horizon(node).take(pool.need, start, start + seconds)
         return nodes[0], start, nodes[1:]
 
     def _earliest(
         self, node: int, need: Resources, seconds: float, owner: tuple[str, str], after: float = 0.0
     ) -> float:  # fmt: skip
-        horizon, bookings = self._horizon(node), self.booked.get(node, ())
+        if node not in self.booked and not self.changed.is_it(node):
+            return max(self.outlook.first(node, need), after)
+        horizon, bookings = self.changed.look(node), self.booked.get(node, ())
         start = horizon.earliest(need, seconds, after)
         while start != NEVER and (other := in_the_way(bookings, owner, start, start + seconds)) is not None:
             start = horizon.earliest(need, seconds, other.end)
@@ -441,7 +455,7 @@ class Choice:
         if "gpu" in need or "gpu_memory" in need:
             has = self.nodes[node].node.resources
             need = need | {name: has[name] for name in ("gpu", "gpu_memory") if name in has}
-        self._horizon(node).take(need, self.now, self.now + seconds)
+        self.changed.horizon(node).take(need, self.now, self.now + seconds)
         self.kept.setdefault(node, []).append(need)
         self._refused.clear()
 
@@ -477,18 +491,3 @@ class Choice:
 
     def suits(self, pool: Pool, node: int) -> bool:
         return not pool.affine or self.around.refusal(self.nodes[node], pool.placement_class) is None
-
-    def _horizon(self, node: int) -> Horizon:
-        horizon = self.horizons.get(node)
-        if horizon is None:
-            view, soon = self.nodes[node], self.now + SOON
-            used = self.used.get(node) or view.used
-            free = {name: total - used.get(name, 0) for name, total in view.node.resources.items()}
-            ends = view.ends_from(soon)
-            own = self.placed.get(node)
-            horizon = self.horizons[node] = Horizon(self.now, free, merge(ends, own, key=_when) if own else ends)
-        return horizon
-
-
-def _when(end: tuple[float, Resources]) -> float:
-    return end[0]

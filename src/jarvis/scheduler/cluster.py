@@ -6,7 +6,7 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
@@ -20,11 +20,13 @@ from jarvis.core.booking import Booking
 from jarvis.core.gpus import Room, Share, ask_of, pick, room_of, without
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
+from jarvis.core.parked import parked
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.history import History
+from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
@@ -42,6 +44,8 @@ ESTIMATE_WEIGHT = 0.2
 FORETOLD_MOST = 10_000
 """Tasks of which it is remembered what was predicted for them."""
 NEVER = float("inf")
+PARKED_FROM = 20_000
+"""Tasks in memory from which on those that only wait are kept small."""
 RELEARN = 0.1
 """Of all GPU requests known: when as many are new, what is usual is learned again."""
 
@@ -251,9 +255,10 @@ class Cluster:
     incarnation: int
     epoch: int
     windows: Windows = DEFAULT_WINDOWS
-    tasks: dict[int, Task] = field(default_factory=dict)
+    tasks: MutableMapping[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
+    parked_from: int = field(default_factory=lambda: PARKED_FROM)
     by_task: dict[int, set[int]] = field(default_factory=dict)
     """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
     named_ahead: dict[int, set[int]] = field(default_factory=dict)
@@ -292,6 +297,8 @@ class Cluster:
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
+    largest: Resources = field(default_factory=dict)
+    """The most that a node has of each."""
     shapes: dict[Shape, int] = field(default_factory=dict)
     """How often each shape was queued, for what is usual."""
     shapes_new: float = 0
@@ -316,6 +323,8 @@ class Cluster:
     """What waits for the end of attempts that were stopped for it."""
     history: History = field(default_factory=History)
     """How reasons for waiting changed."""
+    outlook: Outlook | None = None
+    """Of a cluster to ask: when its nodes have room, kept from question to question."""
     victims_looked_at: float = 0.0
     """When it was last asked whom what waits could preempt."""
 
@@ -386,14 +395,25 @@ class Cluster:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
         if self.pools.sweep(self.nodes, closely):
             self.carriers.version += 1
-            capacity: Resources = {}
+            capacity, largest = Resources(), Resources()
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:
                     capacity = vector.add(capacity, view.node.resources)
-            self.capacity = capacity
+                for name, amount in view.node.resources.items():
+                    largest[name] = max(largest.get(name, 0), amount)
+            self.capacity, self.largest = capacity, largest
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
+
+    def park(self, task: Task) -> Task:
+        """Keep it small if it is one of very many that only wait. What is in memory is the answer."""
+        if len(self.tasks) < self.parked_from or task.state is not State.QUEUED or task.spec.array is not None:
+            return task
+        if task.id in self.by_task:
+            return task
+        small = self.tasks[task.id] = parked(task)
+        return small
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

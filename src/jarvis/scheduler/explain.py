@@ -60,6 +60,7 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
 
 
 def _expectations(cluster: Cluster, task: Task, position: int, now: float, policy: "Policy") -> dict[str, Any]:
+    cluster = whatif.to_ask(cluster, now)
     asked = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
     ahead = _first_of(cluster, task, position)
     earliest, latest = whatif.expected(cluster, policy, asked, ahead, now)

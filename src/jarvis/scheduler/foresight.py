@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from jarvis.core import resources as vector
 from jarvis.core.task import Task
-from jarvis.scheduler.choice import SOON
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.outlook import SOON, Outlook
 from jarvis.scheduler.policy.prediction import Prediction
 from jarvis.scheduler.whatif import AHEAD_MOST, RESERVE_ALL, question, start_in
 
@@ -83,6 +83,7 @@ def _start(
     ends, bound = running
     asked = question(cluster, queued)
     asked.nodes = cluster.nodes | {node: _view(cluster, cluster.nodes[node], ends[node], bound, now) for node in ends}
+    asked.outlook = Outlook(asked.nodes, now)
     return start_in(asked, policy, queued[-1], now, replace(RESERVE_ALL, times="predicted", bound=bound))
 
 

@@ -120,13 +120,21 @@ class Pool:
         """Whether any node may be found in it; False is certain."""
         return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.owner.log)
 
+    def close(self) -> None:
+        """As if every node had been looked at, and none been found: those that change from now on are taken in."""
+        self.heap.clear()
+        self.best.clear()
+        self.at, self.cursor = len(self.order), len(self.owner.log)
+
 
 class Pools:
     """All pools, with the log of nodes that changed."""
 
-    def __init__(self, filters: tuple[str, ...] = ()) -> None:
+    def __init__(self, filters: tuple[str, ...] = (), known: "dict[GroupKey, set[int]] | None" = None) -> None:
         self.filters = filters
         """Of other packages, by name."""
+        self.known = known
+        """Which nodes suit, found for all pools that are made of the same nodes; None: these are the only ones."""
         self.pools: dict[tuple[PlacementClass, str], Pool] = {}
         self.groups: dict[GroupKey, Group] = {}
         self.log: list[int] = []
@@ -193,9 +201,14 @@ class Pools:
         key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked, gang)
         group = self.groups.get(key)
         if group is None:
-            members = {ident for ident, view in nodes.items() if self._suits(view, key)}
-            group = self.groups[key] = Group(members)
+            group = self.groups[key] = Group(self._members(key, nodes))
         return group
+
+    def _members(self, key: GroupKey, nodes: "dict[int, NodeView]") -> set[int]:
+        known = {} if self.known is None else self.known
+        if key not in known:
+            known[key] = {ident for ident, view in nodes.items() if self._suits(view, key)}
+        return set(known[key])
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
              score: "Callable[[Pool, int], float]", version: int) -> Pool:  # fmt: skip

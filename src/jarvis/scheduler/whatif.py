@@ -2,12 +2,16 @@
 
 A question changes nothing: it works on a cluster that shares what is on nodes and has a queue and candidates of its own. What waits
 already has found no room in the last cycle, so only what has a reservation stands before the one that is asked about.
+
+What one question is answered by, up to ``TRIALS_MOST`` trials, shares what is looked up of nodes (:func:`to_ask`): which suit, and
+when they have room. A trial copies nothing that grows with the tasks or nodes there are.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from heapq import nsmallest
-from itertools import chain, islice
+from heapq import merge
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +25,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.licenses import free_at
+from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.pools import Pools
@@ -28,6 +33,8 @@ from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
 
 BYTE_STEPS = 64
 """Into so many parts what a node has free is divided when less memory is tried."""
+TRIALS_MOST = 64
+"""Trials of changes a question: the halvings of a request for five resources, with some for all else. Beyond, nothing is tried."""
 HEADS_MOST = 32
 """Heads of lanes that are asked along, the best in rank."""
 LANE_MOST, LANE_LOOK = 32, 100
@@ -48,21 +55,23 @@ class Change(NamedTuple):
     node: int
 
 
+def to_ask(cluster: Cluster, now: float) -> Cluster:
+    """The same cluster, for several questions at one instant, in the course of which nothing changes."""
+    return replace(cluster, pools=Pools(cluster.pools.filters, known={}), outlook=Outlook(cluster.nodes, now))
+
+
 def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
-    """A cluster to ask, in which these alone are queued."""
-    asked = _copy(cluster)
+    """A cluster to ask, in which these alone are queued. It shares nodes, elements and holdings; queue, candidates and shapes are
+    its own, and so is what it adds to the tasks."""
+    asked = replace(
+        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters, cluster.pools.known),
+        tasks=ChainMap({}, cluster.tasks), shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={},
+        timers=[], victims_looked_at=NEVER,
+    )  # fmt: skip
     for task in tasks:
         asked.tasks[task.id] = task
         asked.enqueue(task)
     return asked
-
-
-def _copy(cluster: Cluster) -> Cluster:
-    """Shares nodes, elements and holdings; queue, candidates and shapes are its own."""
-    return replace(
-        cluster, queue=TaskQueue(), pools=Pools(cluster.pools.filters), tasks=dict(cluster.tasks),
-        shapes=dict(cluster.shapes), elements={}, by_task={}, named_ahead={}, timers=[], victims_looked_at=NEVER,
-    )  # fmt: skip
 
 
 def as_task(spec: TaskSpec, project: str, user: str, now: float, ident: int) -> Task:
@@ -101,8 +110,8 @@ def _before(cluster: Cluster, policy: Policy) -> dict[int, Task]:
 def _heads(cluster: Cluster, each: int) -> list[int]:
     """The best in rank of the first of each lane."""
     lanes = [lane for c in cluster.queue.classes() for lane in cluster.queue.lanes(c)]
-    first = chain.from_iterable(islice(_live(cluster, lane), each) for lane in lanes)
-    return [entry.task for entry in nsmallest(HEADS_MOST, first)]
+    first = merge(*(islice(_live(cluster, lane), each) for lane in lanes))
+    return [entry.task for entry in islice(first, HEADS_MOST)]
 
 
 def _live(cluster: Cluster, lane: Lane) -> Iterator[Entry]:
@@ -116,21 +125,34 @@ def _live(cluster: Cluster, lane: Lane) -> Iterator[Entry]:
 # ---------------------------------------------------------------- what would have to change
 
 
+class Trials:
+    """Asks where the task would start with other requests, until it has asked so often as one question may."""
+
+    def __init__(self, cluster: Cluster, policy: Policy, task: Task, now: float) -> None:
+        self._cluster = cluster if cluster.outlook is not None else to_ask(cluster, now)
+        self._policy, self._task, self._now = policy, task, now
+        self._before = _before(cluster, policy)
+        self.left = TRIALS_MOST
+
+    def __call__(self, spec: TaskSpec) -> int | None:
+        if not self.left:
+            return None
+        self.left -= 1
+        task = self._task
+        asked = as_task(spec, task.project, task.user, task.submitted_at, task.id)
+        return starts(self._cluster, self._policy, asked, self._now, self._before)
+
+
 def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Change]:
     """Single changes of the request that let it start at once, each tried: the most that it may ask for, one constraint less, one
     taint more tolerated, a shorter limit."""
-    before = _before(cluster, policy)
-
-    def start_with(spec: TaskSpec) -> int | None:
-        asked = as_task(spec, task.project, task.user, task.submitted_at, task.id)
-        return starts(cluster, policy, asked, now, before)
-
+    start_with = Trials(cluster, policy, task, now)
     found = [*_smaller(cluster, task.spec, start_with), *_on_fewer_nodes(task.spec, start_with)]
-    for text, spec in _candidates(cluster, task.spec, now):
+    for text, spec in _candidates(cluster, task.spec):
         node = start_with(spec)
         if node is not None:
             found.append(Change(text.format(node=cluster.nodes[node].node.name), spec, node))
-    return found
+    return [*found, *_shorter(cluster, task.spec, start_with, now)]
 
 
 def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
@@ -173,7 +195,7 @@ def _on_fewer_nodes(spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
         yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {spec.nodes} it starts now", *best)
 
 
-def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[str, TaskSpec]]:
+def _candidates(cluster: Cluster, spec: TaskSpec) -> Iterator[tuple[str, TaskSpec]]:
     for constraint in spec.constraints:
         rest = tuple(c for c in spec.constraints if c != constraint)
         said = constraint.label + constraint.op.replace("exists", "") + constraint.value
@@ -192,15 +214,36 @@ def _candidates(cluster: Cluster, spec: TaskSpec, now: float) -> Iterator[tuple[
         fewer = {**spec.licenses, name: left} if left else {n: c for n, c in spec.licenses.items() if n != name}
         text = f"with {left} {name} instead of {spec.licenses[name]} it starts now on {{node}}"
         yield text, msgspec.structs.replace(spec, licenses=fewer)
-    for taint in sorted({t for view in cluster.nodes.values() for t in view.node.taints} - set(spec.tolerations)):
+    for taint in sorted(_alone(spec, (view.node.taints for view in cluster.nodes.values()))):
         more = (*spec.tolerations, taint)
         yield f"tolerating {taint} it starts now on {{node}}", msgspec.structs.replace(spec, tolerations=more)
+
+
+def _alone(spec: TaskSpec, nodes: Iterable[tuple[str, ...]]) -> set[str]:
+    """Taints that keep it from a node which has no other that does."""
+    barred = ([taint for taint in taints if taint not in spec.tolerations] for taints in {*nodes})
+    return {taints[0] for taints in barred if len(taints) == 1}
+
+
+def _shorter(cluster: Cluster, spec: TaskSpec, start_with: StartWith, now: float) -> Iterator[Change]:
+    """The longest limit with which it would be over before something begins that is in its way, by halving: what is over sooner is
+    in the way of less."""
     begins = {start for _, start in cluster.reservations.values()} | {b.begin for b in cluster.bookings.values()}
-    for start in sorted({start for start in begins if now < start < NEVER}, reverse=True):
-        seconds = float(int(start - now) - 1)
-        if seconds >= 1 and (spec.time_limit is None or seconds < spec.time_limit):
-            text = f"with a time limit of {seconds:.0f} s it starts now on {{node}}"
-            yield text, msgspec.structs.replace(spec, time_limit=seconds)
+    seconds = sorted({float(int(start - now) - 1) for start in begins if now < start < NEVER})
+    seconds = [s for s in seconds if s >= 1 and (spec.time_limit is None or s < spec.time_limit)]
+    low, high, best = 0, len(seconds), None
+    while low < high:
+        middle = (low + high) // 2
+        less = msgspec.structs.replace(spec, time_limit=seconds[middle])
+        node = start_with(less)
+        if node is None:
+            high = middle
+        else:
+            low, best = middle + 1, (seconds[middle], less, node)
+    if best is not None:
+        limit, less, node = best
+        name = cluster.nodes[node].node.name
+        yield Change(f"with a time limit of {limit:.0f} s it starts now on {name}", less, node)
 
 
 def _most(views: list[NodeView], need: Resources, name: str) -> int:
@@ -295,6 +338,7 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "changes": [],
             "earliest": None,
         }
+    cluster = to_ask(cluster, now)
     task = as_task(spec, *owner, now, ident=1 << 62)
     node = starts(cluster, policy, task, now)
     if node is not None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHECK_S = 10.0
 """As in the agent: so often it looks for ends that nobody recorded."""
 REPORT_S = 0.001
+ORDER_AGAIN_S = 1.0
+"""As in the agent: after the supervisor took an order back."""
 
 
 @dataclass(slots=True)
@@ -288,13 +290,26 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self.node.judge.start_ordered(self.node.name, self.node.boots, item.work)
-                self.node.spawn(item.work)
+                self._start(item.work)
             elif isinstance(item, Forget):
                 self.node.judge.forgotten(self.node.name, item.number)
                 self.node.acknowledge(item.number)
             elif isinstance(item, Kill):
                 self.node.kill(item.work.number, item.cause, item.grace_s)
+
+    def _start(self, work: Work) -> None:
+        """As the supervisor does: nothing fenced begins when the fence is closed, and it is ordered again later."""
+        if self.gone:
+            return
+        if work.stop_cause is not None:
+            cut = Ended(number=work.number, token=work.assignment.token, cause=work.stop_cause)
+            self._do(self.machine.finished(cut))
+        elif work.spec.on_lost == "fence" and asyncio.get_running_loop().time() >= self.node.fence_until:
+            self.machine.fence_open = False
+            asyncio.get_running_loop().call_later(ORDER_AGAIN_S, self._start, work)
+        else:
+            self.node.judge.start_ordered(self.node.name, self.node.boots, work)
+            self.node.spawn(work)
 
     # ------------------------------------------------------------ the session
 

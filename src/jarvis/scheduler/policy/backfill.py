@@ -5,10 +5,11 @@ the earliest start that the ends of what runs allow (Lifka, JSSPP'95; Mu'alem an
 it as far as they end by then or leave it its room. ``conservative``: everything that waits gets one, as far as ``depth`` goes.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import tee
 from typing import Literal, get_args
 
 from jarvis.core import resources as vector
@@ -84,6 +85,21 @@ class Horizon:
             step += 1
             if step == len(self.times) and not self._extend():
                 return NEVER if begin is None else begin
+
+    def first(self, need: Resources) -> float:
+        """As :meth:`earliest`, of one from which nothing was taken: there room only grows."""
+        while not vector.fits(need, self.free[-1]):
+            if not self._extend():
+                return NEVER
+        return self.times[bisect_left(self.free, True, key=lambda free: vector.fits(need, free))]
+
+    def copy(self) -> "Horizon":
+        """Of one from which nothing was taken, to take from; what it still has to make, each makes for itself."""
+        self._ends, ends = tee(self._ends)
+        other = Horizon(self.times[0], self.free[0], ())
+        other.times, other.free = list(self.times), list(self.free)
+        other._ends, other._next = ends, self._next
+        return other
 
     def fits(self, need: Resources, begin: float, end: float) -> bool:
         """Whether ``need`` is free from ``begin`` until just before ``end``."""
