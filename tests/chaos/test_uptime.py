@@ -125,7 +125,9 @@ def test_a_thousand_tasks_outlive_a_rolling_restart(tmp_path: Path) -> None:
                 probe.stop()
         finally:
             proxy.remove()
-        with gate.open("w"), made.homes[made.leader()].client() as client:
+        with gate.open("w") as lines, made.homes[made.leader()].client() as client:
+            lines.write("\n" * AT_ONCE)
+            lines.flush()
             told = ends(client, tasks + probes[1].ids)
     effects = Effects.read(file)
     seconds = sorted(second for probe in probes for second in probe.seconds)

@@ -123,6 +123,13 @@ def test_the_units_are_ones_that_systemd_understands(tmp_path: Path) -> None:
     assert not any(unit.name in done.stderr for unit in units), done.stderr
 
 
+def test_where_no_node_runs_there_is_nothing_to_renew(tmp_path: Path) -> None:
+    for options, code in ((["--if-it-runs"], 0), ([], 1)):
+        command = [sys.executable, "-m", "jarvis.worker.renew", *options, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, f"no node runs in {tmp_path}" in done.stdout + done.stderr) == (code, True), done
+
+
 def test_a_file_of_hosts_is_read_with_care(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("# all\nadmin@h1:2222 name=a label=x=y taint=gpu\n\n[fd00::1]:22\nfd00::2  # plain\nh4\n")
