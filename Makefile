@@ -68,7 +68,8 @@ chaos: $(VENV)/.dev.stamp ## Kill, freeze and cut real processes under load
 
 soak: $(VENV)/.dev.stamp ## The long volumes of faults, models, simulation and fuzzing (hours)
 	@$(call not_yet,tests/chaos,the fault tests)
-	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos tests/sim tests/model tests/fuzz tests/e2e/cluster/test_large_files.py -m "soak or not soak" -s $(ARGS)
+	@JARVIS_SOAK=1 $(PY) -m pytest tests/chaos tests/sim tests/model tests/fuzz tests/e2e/cluster/test_large_files.py \
+		tests/e2e/cluster/test_systemd.py -m "soak or not soak" -s $(ARGS)
 
 bundle: $(VENV)/.dev.stamp ## All wheels and a script that installs them without an index: dist/jarvis-bundle.tar.gz
 	@scripts/bundle $(PY) dist/jarvis-bundle.tar.gz

@@ -1,8 +1,11 @@
 """Placement decisions a second of the real engine on one core: 100,000 queued tasks of 100 classes and 50 projects.
 
-``python benchmarks/placements.py [NODES...]``. ``decided``: the cycles alone (``plan_cycle``); ``placed``: with the rows and
+``python -m benchmarks.placements [NODES...]``. ``decided``: the cycles alone (``plan_cycle``); ``placed``: with the rows and
 messages that each decision leads to (``Turn``). Seconds are those of the processor, as other work may share it. There is no
 store below it. Nodes are freed between rounds, untimed.
+
+``--curve``: instead, how that grows with the number of placement classes, 100 to 100,000 of them, on 1,000 nodes, and the exponent
+e of seconds ~ classes^e, fitted by least squares to the logarithms (0: classes cost nothing; 1: as much as they are many).
 
 ``--openb FOLDER``: instead, how fast the 1,213 nodes of openb are filled with GPU requests, 130 % of what there is, all of them
 queued at once and placed until nothing fits; from openb_node_list_gpu_node.csv.gz and openb_pod_list_default.csv.gz in that folder.
@@ -12,6 +15,8 @@ import argparse
 import sys
 import time
 from pathlib import Path
+
+from benchmarks.growth import exponent
 
 from jarvis.core.inputs import TasksTaken
 from jarvis.core.node import Node
@@ -27,6 +32,7 @@ from jarvis.sim.traces.filling import Filling, arrivals, read_machines, read_req
 
 GIB = 1 << 30
 CPUS = 64
+CLASSES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
 def cluster_of(nodes: int) -> Cluster:
@@ -89,6 +95,20 @@ def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -
     return done / planning, done / placing, longest
 
 
+def curve(options: argparse.Namespace) -> None:
+    """A line for each number of classes, and how the seconds that a placement takes grow with it."""
+    decided, placed = [], []
+    for classes in (classes for classes in CLASSES if classes <= options.queued):
+        a, b, longest = measure(options.nodes[0], options.queued, classes, options.projects, options.placements)
+        sys.stdout.write(
+            f"{classes:>7} classes: {a:,.0f} decided/s, {b:,.0f} placed/s, longest cycle {longest * 1000:.1f} ms\n"
+        )
+        sys.stdout.flush()
+        decided.append((classes, 1 / a))
+        placed.append((classes, 1 / b))
+    sys.stdout.write(f"seconds ~ classes^{exponent(decided):.2f} decided, classes^{exponent(placed):.2f} placed\n")
+
+
 def measure_gpus(folder: Path) -> tuple[int, float, float, float]:
     """(placements, decisions a second, placements a second, share of all GPUs given away in percent)."""
     machines = read_machines(folder / "openb_node_list_gpu_node.csv.gz")
@@ -116,11 +136,12 @@ def measure_gpus(folder: Path) -> tuple[int, float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("nodes", nargs="*", type=int, default=[100, 1000, 10_000])
+    parser.add_argument("nodes", nargs="*", type=int)
     parser.add_argument("--queued", type=int, default=100_000)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--projects", type=int, default=50)
     parser.add_argument("--placements", type=int, default=40_000)
+    parser.add_argument("--curve", action="store_true", help="100 to 100,000 classes instead of --classes")
     parser.add_argument("--openb", type=Path, help="the folder of Alibaba's cluster-trace-gpu-v2023")
     options = parser.parse_args()
     if options.openb is not None:
@@ -129,6 +150,10 @@ def main() -> None:
             f"openb, 1,213 nodes: {count:,} placements, {decided:,.0f} decided/s, {placed:,.0f} placed/s, {given:.2f} % of all "
             "GPUs given away\n"
         )
+        return
+    options.nodes = options.nodes or ([1000] if options.curve else [100, 1000, 10_000])
+    if options.curve:
+        curve(options)
         return
     for nodes in options.nodes:
         decided, placed, longest = measure(nodes, options.queued, options.classes, options.projects, options.placements)

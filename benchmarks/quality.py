@@ -116,7 +116,8 @@ TABLES = {
         "ricc/RICC-2010-2.swf.gz",
         (
             Row("throughput", "preset: throughput\n", "208.4 (EASY), 109.1 (shortest first behind it)", "107"),
-            Row("default", "preset: default\nfairness: nobody\n", "208.4 (EASY), 109.1 (shortest first behind it)"),
+            Row("default", "preset: default\nfairness: nobody\n", "208.4 (EASY), 109.1 (shortest first behind it)", "107"),
+            Row("default by predictions", "preset: default\nfairness: nobody\norder: {times: predicted}\n", "", "60"),
         ),
     ),
 }  # fmt: skip

@@ -16,11 +16,12 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.hosts import Host, hosts, needs_hosts
+import msgspec
+from tests.chaos.hosts import FREEZER, Host, hosts, needs_hosts
 from tests.chaos.ledger import Request, script
 from tests.e2e.cluster.harness import Home, wait_for
 from tests.servers.postgres import PostgresServer
@@ -29,7 +30,7 @@ from tests.servers.redis import RedisServer
 from jarvis.utils import server_file
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-FREEZER = Path("/sys/fs/cgroup/freezer")
+AT_ONCE = 5000
 
 
 class Machine:
@@ -146,22 +147,24 @@ class ServerMachine(Machine):
         self.process.wait(30)
 
     def ask(self, method: str, path: str, body: Any = None, key: str = "", timeout: float = 10.0) -> tuple[int, Any]:
-        """Status and JSON; status 0 without an answer."""
+        """Status and JSON; MessagePack where the body is bytes; status 0 without an answer."""
         content = server_file.read(self.home.directory)
         if content is None:
             return 0, None
         headers = {"Authorization": f"Bearer {content.token}", "Content-Type": "application/json"}
         headers |= {"Idempotency-Key": key} if key else {}
-        data = None if body is None else dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else dumps(body).encode()
         request = urllib.request.Request(content.url + path, data, headers, method=method)
         with self.host.inside():
             try:
                 with urllib.request.urlopen(request, timeout=timeout) as answer:
-                    return answer.status, loads(answer.read() or b"null")
+                    return answer.status, (msgspec.msgpack if isinstance(body, bytes) else msgspec.json).decode(
+                        answer.read() or b"null"
+                    )
             except urllib.error.HTTPError as error:
                 with error:
                     return error.code, None
-            except (OSError, ValueError, HTTPException):
+            except (OSError, ValueError, HTTPException, msgspec.DecodeError):
                 return 0, None
 
 
@@ -308,19 +311,18 @@ class Clients:
             thread.join(60)
 
 
-def until_ended(bed: Bed, tasks: list[int], patience: float = 180.0) -> dict[int, str]:
-    """How each has ended, once all have."""
+def until_ended(bed: Bed, tasks: list[int], patience: float = 300.0) -> dict[int, str]:
+    """How each has ended, once all have. ``patience``: how long none may end."""
     found: dict[int, str] = {}
 
-    def all_over() -> bool:
-        for ident in [t for t in tasks if t not in found]:
-            state = bed.show(ident)["state"]
-            if state not in ("succeeded", "failed", "cancelled", "timeout", "expired", "lost"):
-                return False
-            found[ident] = state
-        return True
+    def some_more() -> bool:
+        wanted = [ident for ident in tasks if ident not in found][:AT_ONCE]
+        ended = bed.ask("POST", "/tasks/results", msgspec.msgpack.encode({"ids": wanted, "wait": 5.0}))[1] or {}
+        found.update({row[0]: row[1] for row in ended.get("results", ())})
+        return len(found) > before
 
-    wait_for(all_over, f"all of {len(tasks)} tasks end", patience)
+    while (before := len(found)) < len(set(tasks)):
+        wait_for(some_more, f"another of {len(tasks) - before} of {len(tasks)} tasks ends", patience)
     return found
 
 

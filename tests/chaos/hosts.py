@@ -1,11 +1,14 @@
 """Hosts on one machine: network namespaces on a bridge, whose links can be cut, cut one way, made lossy, or taken away."""
 
 import ctypes
+import fcntl
 import os
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +17,8 @@ import pytest
 Direction = Literal["in", "out", "both"]
 NEEDED = ("ip", "iptables")
 CLONE_NEWNET = 0x40000000
+NAMESPACES = Path("/run/netns")
+FREEZER = Path("/sys/fs/cgroup/freezer")
 
 
 def needs_hosts() -> None:
@@ -51,7 +56,7 @@ class Host:
     def inside(self) -> Iterator[None]:
         """Sockets that this thread makes meanwhile, and processes that it starts, are on that host."""
         with Path("/proc/thread-self/ns/net").open() as own:
-            with Path(f"/run/netns/{self.namespace}").open() as there:
+            with (NAMESPACES / self.namespace).open() as there:
                 _enter(there.fileno())
             try:
                 yield
@@ -102,6 +107,7 @@ def _who(side: str, other: Host | None) -> list[str]:
 @contextmanager
 def hosts(*names: str) -> Iterator[list[Host]]:
     """As many hosts as names, which reach each other and nothing else; all that runs in them ends with them."""
+    sweep()
     prefix, subnet = f"jv{os.getpid()}", f"10.{77 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
     switch = f"{prefix}-switch"
     made: list[str] = []
@@ -132,9 +138,36 @@ def _plug(switch: str, host: Host, number: int) -> None:
         _run("ip", "-n", host.namespace, "link", "set", device, "up")
 
 
+def sweep() -> None:
+    """End the hosts of test runs that were cut off: those whose maker, named by its pid, is gone."""
+    if not NAMESPACES.exists():
+        return
+    one_at_a_time = os.open(NAMESPACES, os.O_RDONLY)
+    try:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for path in NAMESPACES.glob("jv*-*"):
+            maker = re.match(r"jv(\d+)-", path.name)
+            if maker is not None and not Path(f"/proc/{maker[1]}").exists():
+                _thaw(path.name)
+                _end(path.name)
+    finally:
+        os.close(one_at_a_time)
+
+
+def _thaw(namespace: str) -> None:
+    """A host that was left frozen could not end; its group goes once it is empty."""
+    group = FREEZER / namespace
+    if group.exists():
+        (group / "freezer.state").write_text("THAWED")
+        for pid in (group / "tasks").read_text().split():
+            with suppress(ProcessLookupError):
+                (FREEZER / "tasks").write_text(pid)
+        group.rmdir()
+
+
 def _end(namespace: str) -> None:
     """What runs in it is of this test alone."""
     for pid in Host(namespace, "").pids():
-        if Path(f"/proc/{pid}").exists():
-            os.kill(pid, 9)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     _run("ip", "netns", "delete", namespace)

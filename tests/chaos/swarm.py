@@ -1,19 +1,24 @@
 """Very many agents in one process: the real session, protocol and machine, a socket and an id for each; tasks are timers.
 
-``python -m tests.chaos.swarm STATE_DIR COUNT`` joins the server of that state directory until its input ends, and prints a line
-of figures a second: connected, begun, ended, doubled.
+``python -m tests.chaos.swarm STATE_DIR[:STATE_DIR…] COUNT`` joins the servers of those state directories until its input ends, and
+prints a line of figures a second: connected, begun, ended, doubled. With ``--ledger FILE`` each attempt is written down when it
+begins and when it ends, so that whoever kills the process knows what it had done.
 """
 
+import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from jarvis.bus.messages import PROTOCOL_VERSION, Heartbeat, ToAgent
 from jarvis.core.attempt import Usage
-from jarvis.core.effects import Assign, Recall, Recorded, Refused, Stop, Welcome
+from jarvis.core.effects import Assign, Assignment, Recall, Recorded, Refused, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
@@ -26,15 +31,48 @@ AT_ONCE = 50
 """Connections that are made at the same time in the beginning; later the sessions' own jitter spreads them."""
 
 
-class Swarm:
-    """What all of them do, counted."""
+class Address(Protocol):
+    """Where the next session goes, and whether it need not wait."""
 
-    def __init__(self) -> None:
+    def next(self) -> tuple[str, str]: ...
+    def moved(self) -> bool: ...
+
+
+class AnyServer:
+    """The servers of several state directories in turn; one that does not run is passed over."""
+
+    def __init__(self, directories: list[Path]) -> None:
+        self._left = [ServerAddress([], directory / "node.token", directory) for directory in directories]
+        random.shuffle(self._left)
+
+    def next(self) -> tuple[str, str]:
+        """Raises OSError when none of them runs."""
+        for _ in self._left[1:]:
+            self._left.append(self._left.pop(0))
+            with suppress(OSError):
+                return self._left[-1].next()
+        self._left.append(self._left.pop(0))
+        return self._left[-1].next()
+
+    def moved(self) -> bool:
+        return self._left[-1].moved()
+
+
+class Swarm:
+    """What all of them do, counted, and written to ``ledger`` (a descriptor) if there is one."""
+
+    def __init__(self, ledger: int | None = None) -> None:
+        self._ledger = ledger
         self.agents: list[Agent] = []
         self.begun: dict[tuple[int, int, int], int] = {}
         """(task, index, attempt) → how often it was begun."""
         self.ended = 0
         self.by_agent: dict[str, int] = {}
+
+    def note(self, what: str, assignment: Assignment) -> None:
+        if self._ledger is not None:
+            a = assignment
+            os.write(self._ledger, f"{what} {a.task} {a.index} {a.attempt} {a.token}\n".encode())
 
     def figures(self) -> dict[str, int]:
         return {
@@ -49,13 +87,13 @@ class Swarm:
 class Agent:
     """As the real agent, without processes."""
 
-    def __init__(self, swarm: Swarm, name: str, address: ServerAddress) -> None:
-        self._swarm, self.name = swarm, name
+    def __init__(self, swarm: Swarm, name: str, address: Address, total: Resources = TOTAL) -> None:
+        self._swarm, self.name, self._total = swarm, name, total
         self.node: int | None = None
         self._leader = (0, 0)
-        self.machine = Machine(TOTAL)
+        self.machine = Machine(total)
         self.session = Session(self, address)
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._timers: dict[int, tuple[asyncio.TimerHandle, Assignment]] = {}
         self._beat_s = 2.0
 
     async def run(self) -> None:
@@ -79,7 +117,7 @@ class Agent:
     def hello(self) -> Hello:
         return Hello(
             version=PROTOCOL_VERSION, software="0", name=self.name, node=self.node, boot_id=f"boot-{self.name}",
-            resources=TOTAL, labels={}, known=self.machine.known(), incarnation=self._leader[0], epoch=self._leader[1],
+            resources=self._total, labels={}, known=self.machine.known(), incarnation=self._leader[0], epoch=self._leader[1],
             ordinal=time.monotonic_ns(),
         )  # fmt: skip
 
@@ -123,29 +161,33 @@ class Agent:
         work = item.work
         key = (work.assignment.task, work.assignment.index, work.assignment.attempt)
         self._swarm.begun[key] = self._swarm.begun.get(key, 0) + 1
+        self._swarm.note("begin", work.assignment)
         command = work.spec.command
         seconds = float(command[1]) if isinstance(command, tuple) and command[0] == "sleep" else 0.0
         self._do(self.machine.started(work.number))
         later = asyncio.get_running_loop().call_later
-        self._timers[work.number] = later(seconds, self._over, work.number, work.assignment.token, Cause.EXIT, 0)
+        timer = later(seconds, self._over, work.number, work.assignment.token, Cause.EXIT, 0)
+        self._timers[work.number] = timer, work.assignment
 
     def _over(self, number: int, token: int, cause: Cause, exit_code: int | None) -> None:
-        timer = self._timers.pop(number, None)
-        if timer is None:
+        timer, assignment = self._timers.pop(number, (None, None))
+        if timer is None or assignment is None:
             return
         timer.cancel()
+        self._swarm.note("end", assignment)
         self._swarm.ended += 1
         self._swarm.by_agent[self.name] = self._swarm.by_agent.get(self.name, 0) + 1
         end = Ended(number=number, token=token, cause=cause, exit_code=exit_code, usage=Usage(wall_s=0.0))
         self._do(self.machine.finished(end))
 
 
-async def main(directory: Path, count: int) -> None:
-    swarm = Swarm()
+async def main(options: argparse.Namespace) -> None:
+    directories = [Path(name) for name in options.directories.split(":")]
+    ledger = None if options.ledger is None else os.open(options.ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    swarm, total = Swarm(ledger), TOTAL if options.cpus is None else TOTAL | {"cpu": options.cpus * 1000}
     running: list[asyncio.Task[None]] = []
-    for number in range(count):
-        address = ServerAddress([], directory / "node.token", directory)
-        swarm.agents.append(Agent(swarm, f"sim{number}", address))
+    for number in range(options.count):
+        swarm.agents.append(Agent(swarm, f"{options.name}{number}", AnyServer(directories), total))
         running.append(asyncio.create_task(swarm.agents[-1].run()))
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0.1)
@@ -164,5 +206,15 @@ async def main(directory: Path, count: int) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directories")
+    parser.add_argument("count", type=int)
+    parser.add_argument("--name", default="sim", help="what the names of the nodes begin with")
+    parser.add_argument("--cpus", type=int, help="of each node")
+    parser.add_argument("--ledger", type=Path)
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(arguments()))

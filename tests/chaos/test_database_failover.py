@@ -21,7 +21,7 @@ from jarvis.sdk.errors import ClientError
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (20 if SOAK else 1))
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200 if SOAK else 300)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300 + 300 * CYCLES)]
 
 
 @contextlib.contextmanager

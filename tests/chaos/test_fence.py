@@ -17,7 +17,7 @@ from tests.e2e.cluster.harness import Home, home, wait_for
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (100 if SOAK else 2))
-pytestmark = pytest.mark.timeout(4 * 3600 if SOAK else 300)
+pytestmark = pytest.mark.timeout(240 + 120 * CYCLES)
 WINDOWS = {"HEARTBEAT_S": "0.5", "SUSPECT_S": "2", "LOST_S": "3", "FENCE_S": "6"}
 TICKS = """
 trap '' TERM

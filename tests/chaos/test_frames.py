@@ -28,7 +28,7 @@ FRAMES = int(os.environ.get("JARVIS_FRAMES") or (100_000 if SOAK else 150))
 SILENCE_S = 8.0
 """Longer than either end waits for the other."""
 SUPERVISOR = Path(supervisor.__file__).parent / "__main__.py"
-pytestmark = pytest.mark.timeout(3600 if SOAK else 180)
+pytestmark = pytest.mark.timeout(180 + FRAMES / 25)
 
 
 @contextlib.asynccontextmanager

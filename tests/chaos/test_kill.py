@@ -19,7 +19,7 @@ from tests.e2e.cluster.harness import Home, home, wait_for
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (200 if SOAK else 20))
 LONG_TASKS = 20
-pytestmark = pytest.mark.timeout(3 * 3600 if SOAK else 900)
+pytestmark = pytest.mark.timeout(300 + 45 * CYCLES)
 
 
 def kill_server(made: Home) -> None:

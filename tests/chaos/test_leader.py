@@ -19,7 +19,7 @@ from tests.e2e.servers.harness import Servers, servers
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (200 if SOAK else 4))
 LONG_TASKS = 12
-pytestmark = pytest.mark.timeout(4 * 3600 if SOAK else 600)
+pytestmark = pytest.mark.timeout(480 + 60 * CYCLES)
 
 
 def kill(made: Servers, leader: str) -> float:

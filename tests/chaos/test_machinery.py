@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from random import Random
 
 import pytest
-from tests.chaos.hosts import Host, hosts, needs_hosts
+from tests.chaos.hosts import NAMESPACES, Host, hosts, needs_hosts, sweep
 from tests.chaos.proxy import Proxy
 
 ECHO = """
@@ -77,6 +77,27 @@ def test_nothing_is_left_of_a_host() -> None:
     assert left.wait(10) == -9
     listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     assert host.namespace not in listed
+
+
+@pytest.mark.root
+@pytest.mark.timeout(120)
+def test_hosts_of_a_run_that_was_cut_off_are_ended_by_the_next() -> None:
+    needs_hosts()
+    cut_off = "from tests.chaos.hosts import hosts\nwith hosts('x') as made:\n  print(made[0].namespace, flush=True)\n  input()"
+    command = [sys.executable, "-c", cut_off]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        namespace = run.stdout.readline().strip()
+        left = subprocess.Popen(Host(namespace, "").argv("sleep", "1000"))
+        while not Host(namespace, "").pids():
+            assert left.poll() is None
+        sweep()
+        assert Host(namespace, "").pids(), "it is somebody's who lives"
+        run.kill()
+    sweep()
+    assert left.wait(10) == -9
+    assert not (NAMESPACES / namespace).exists()
+    assert not (NAMESPACES / namespace.replace("-x", "-switch")).exists()
 
 
 @contextlib.asynccontextmanager

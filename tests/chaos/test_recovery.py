@@ -23,7 +23,7 @@ SOAK = bool(os.environ.get("JARVIS_SOAK"))
 QUEUED = int(os.environ.get("JARVIS_QUEUED") or (100_000 if SOAK else 3_000))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (20 if SOAK else 1))
 BATCH = 5000
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600 if SOAK else 300)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300 + QUEUED / 50 + 180 * CYCLES)]
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,11 @@
 """Very many agents, each with a socket and an id of its own: what their heartbeats cost, how soon all are back after a restart."""
 
-import json
 import os
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from tests.chaos.pool import Pool
 from tests.e2e.cluster.harness import home, wait_for
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
@@ -18,43 +15,7 @@ MEASURED_S = 30.0 if SOAK else 1.0
 BACK_S = 60.0
 HEARTBEATS_SHARE = 0.3
 """Of a core, for 1,000 agents."""
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(900 if SOAK else 180)
-
-
-class Agents:
-    """The process with all of them; ``figures`` is the last line that it printed."""
-
-    def __init__(self, directory: Path) -> None:
-        self.figures: dict[str, int] = {"connected": 0}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.swarm", str(directory), str(AGENTS)], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.figures = json.loads(line)
-
-    def until(self, connected: int, patience: float) -> float:
-        begun = time.monotonic()
-        wait_for(lambda: self.figures["connected"] == connected, f"{connected} of {self.figures} connected", patience)
-        return time.monotonic() - begun
-
-    def end(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        finally:
-            self._process.kill()
-            self._process.wait(30)
-            self._thread.join(10)
-            self._process.stdout.close()
 
 
 def cpu_s(pid: int) -> float:
@@ -69,7 +30,7 @@ def test_heartbeats_tasks_and_a_restart() -> None:
         idle = cpu_s(made.server.pid)
         time.sleep(MEASURED_S)
         idle = (cpu_s(made.server.pid) - idle) / MEASURED_S
-        agents = Agents(made.directory)
+        agents = Pool([made.directory], AGENTS)
         try:
             agents.until(AGENTS, 120)
             before = cpu_s(made.server.pid)

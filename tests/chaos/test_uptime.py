@@ -96,6 +96,7 @@ def strike(made: Servers, nth: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_thousand_tasks_outlive_a_rolling_restart(tmp_path: Path) -> None:
     """All servers are started anew one after the other, and the leader is killed in the middle: nothing that runs notices."""
     binary()

@@ -15,7 +15,7 @@ from tests.e2e.cluster.harness import Home, home, wait_for
 
 SOAK = bool(os.environ.get("JARVIS_SOAK"))
 CYCLES = int(os.environ.get("JARVIS_CYCLES") or (50 if SOAK else 4))
-pytestmark = pytest.mark.timeout(3600 if SOAK else 600)
+pytestmark = pytest.mark.timeout(360 + 60 * CYCLES)
 WIDE, ITEMS, ITERATIONS = 8, 12, 12
 
 

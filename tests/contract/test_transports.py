@@ -17,12 +17,22 @@ from jarvis.bus.transport import Transport, TransportDown
 from jarvis.bus.transports.postgres import PostgresTransport
 from jarvis.bus.transports.redis_streams import PREFIX, RedisTransport
 from jarvis.core.effects import Stop, ToNode, ToSession, Welcome
-from jarvis.core.inputs import FilesSeen, Input, LookAgain, NodesSeen, TasksTaken
+from jarvis.core.inputs import (
+    FilesSeen,
+    Hello,
+    Input,
+    LookAgain,
+    NodeConnected,
+    NodeDisconnected,
+    NodesSeen,
+    TasksTaken,
+)
 from jarvis.core.states import Cause
 from jarvis.state.stores.postgres import PostgresStore
 
 KEY = b"k" * 32
 PATIENCE_S = 15.0
+HELLO = Hello(version=1, software="0", name="n1", node=7, boot_id="boot", resources={}, labels={})
 
 
 class Inbox:
@@ -262,6 +272,27 @@ async def test_the_leader_hears_what_a_standby_is_told(cluster: Cluster) -> None
     found = FilesSeen("files-1", 1, frozenset({"a.csv"}), {"a.csv": (5, 1)}, node=7, mark="m")
     assert await cluster.heard(found, FilesSeen) == found
     assert not cluster.buses["b"].offer(FilesSeen("files-1", 1, frozenset(), {})), "of a machine that does not lead"
+
+
+async def test_a_session_that_begins_before_its_leader_knows_that_it_leads_is_not_lost(cluster: Cluster) -> None:
+    await cluster.heard(NodesSeen("seen-1", {}, {}), NodesSeen)
+    bus = cluster.buses["a"]
+    bus.lead((1, 2), leading=False)
+    before = bus.received
+    began, over = NodeConnected("hello-1", "b/1", HELLO), NodeDisconnected("over-1", "b/1", 7)
+    cluster.buses["b"].offer(began)
+    cluster.buses["b"].offer(over)
+    await eventually(lambda: bus.received > before)
+    bus.lead((1, 3), leading=True)
+    assert await bus.take(0.1) == [began, over]
+
+
+async def test_what_was_said_to_an_earlier_reign_is_not_heard_in_the_next(cluster: Cluster) -> None:
+    bus = cluster.buses["a"]
+    assert bus.offer(NodeConnected("hello-1", "b/1", HELLO))
+    bus.lead((1, 2), leading=False)
+    bus.lead((1, 3), leading=True)
+    assert await bus.take(0.01) == []
 
 
 async def test_a_standby_is_told_to_look_who_leads(cluster: Cluster) -> None:

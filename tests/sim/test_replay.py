@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jarvis.scheduler.replay import recording
 from jarvis.scheduler.replay.recording import Record, RecordedScheduler
 from jarvis.scheduler.replay.replaying import check
 from jarvis.sim.knobs import turned
@@ -43,6 +44,14 @@ def test_also_with_gangs(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", SEEDS[:3])
 def test_also_where_licences_and_nodes_are_scarce(seed: int, tmp_path: Path) -> None:
     _decided_again(seed, tmp_path, scarce=True)
+
+
+@pytest.mark.parametrize("servers", [0, 3])
+def test_also_where_what_a_rebuild_was_told_is_written_in_parts(
+    servers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "PART_BYTES", 1)
+    _decided_again(1, tmp_path, servers=servers)
 
 
 def _decided_again(

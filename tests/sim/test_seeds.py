@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from jarvis.scheduler import cluster
 from jarvis.sim.run import Verdict, simulate
 
 STEPS = 4
@@ -60,6 +61,14 @@ def test_worlds_with_several_servers(seeds: range) -> None:
     for verdict in verdicts:
         assert not verdict.error, told(verdict)
     assert sum(verdict.faults for verdict in verdicts) > len(seeds), "faults act"
+
+
+@pytest.mark.parametrize(("seed", "servers"), [(2, 0), (9, 0), (4, 3)])
+def test_a_world_does_not_notice_what_is_kept_small(seed: int, servers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every queued task, instead of none: the same history to the last digit."""
+    whole = simulate(seed, STEPS, servers=servers)
+    monkeypatch.setattr(cluster, "PARKED_FROM", 0)
+    assert simulate(seed, STEPS, servers=servers).digest == whole.digest
 
 
 @pytest.mark.soak

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from jarvis.bus.bus import Bus
 from jarvis.core.errors import StoreUnavailable
@@ -103,6 +103,8 @@ class EventHub:
     def _spread(self, batch: list[Event]) -> None:
         if batch[0].seq != self._seen + 1:  # something did not come here
             self._live.clear()
+            for place in self._readers.values():
+                place.look_again()
         self._seen = max(self._seen, batch[-1].seq)
         for event in batch if self._waiting else ():
             for waiter, kinds in self._waiting.get(event.task, {}).items():
@@ -133,6 +135,13 @@ class EventHub:
     def may_have_ended(self, tasks: Sequence[int]) -> list[int]:
         """Those that are not known to live."""
         return [task for task in tasks if task not in self._live]
+
+    def fresh(self, tasks: Iterable[int]) -> None:
+        """This server has stored them a moment ago, and nobody else could do anything about them yet: they live."""
+        if self._poll_s is None and self._seen:
+            if len(self._live) > LIVE_MOST:
+                self._live.clear()
+            self._live.update(tasks)
 
     def looked(self, place: Place, tasks: Sequence[int], ended: set[int]) -> None:
         """The store was asked how ``tasks`` ended while ``place`` listened, and knew it of those that had."""

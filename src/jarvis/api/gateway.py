@@ -48,6 +48,7 @@ from jarvis.core.inputs import (
     Started,
     encode_facts,
 )
+from jarvis.core.node import Node
 from jarvis.core.permissions import Principal
 from jarvis.core.states import ON_NODE
 from jarvis.state.store import TaskFilter
@@ -91,6 +92,8 @@ class Gateway:
         self._sessions: dict[str, Session] = {}
         self._by_node: dict[int, Session] = {}
         self._seen: dict[int, dict[str, float]] = {}
+        self._health: dict[int, tuple[float, dict[str, float]]] = {}
+        """Node → when it was heard here last, and what it said of itself."""
         self._told: dict[int, int] = {}
         self._unfit: dict[int, str] = {}
         self._names: dict[int, str] = {}
@@ -305,6 +308,7 @@ class Gateway:
 
     def _beat(self, node: int, item: Heartbeat) -> None:
         self._seen[node] = item.health
+        self._health[node] = self.services.clock.now(), item.health
         if item.unfit:
             self._unfit[node] = printable(item.unfit)[:UNFIT_MOST]
         else:
@@ -405,6 +409,11 @@ class Gateway:
     def session_of(self, node: int) -> Session | None:
         """The node's session, if this server holds it."""
         return self._by_node.get(node)
+
+    def refreshed(self, node: Node) -> Node:
+        """With what it said here since its row was written, which one server alone does seldom."""
+        at, health = self._health.get(node.id, (0.0, {}))
+        return msgspec.structs.replace(node, seen_at=at, health=health or node.health) if at > node.seen_at else node
 
     async def open_stream(self, node: int, request: StreamOpen) -> StreamHandle:
         """Open an interactive stream to an attempt, wherever its node's session is. Raises when the node is away."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ MAX_TASK = 4 * INLINE_LIMIT
 AT_ONCE = 500
 """Members that are read between two looks at everything else."""
 PAGE = 10_000
+_Member = tuple[int, NewTask]
+"""With its place in the batch."""
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _batch_decoder = msgspec.json.Decoder(BatchFast)
@@ -53,8 +56,10 @@ class Submitter:
         self._may: set[str] = set()
         self._fit: set[PlacementClass] = set()
         self._looked = False
-        self._more: dict[str, int] = {}
-        """Project → tasks of this request so far."""
+        self._more: dict[tuple[str, str], int] = {}
+        """Owner → tasks of this request so far."""
+        self._over: dict[str, JarvisError] = {}
+        """Tasks, by uuid, for which their owner has no room, unless this request was accepted before."""
         self._before: tuple[Alike | Same, NewTask] | None = None
         """The last task of a batch that was read in full, and how to know others like it."""
         own = [p for p in principal.projects if p != ANY_PROJECT]
@@ -71,8 +76,32 @@ class Submitter:
             raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
         refuse_templates(spec)
         await self._check_fits(spec)
-        self._check_quota(project, spec)
-        return self._new(project, [spec])[0]
+        return self._within(project, spec)
+
+    def _within(self, project: str, spec: TaskSpec) -> NewTask:
+        """The task; one too many is told by ``_over``."""
+        new = self._new(project, [spec])[0]
+        if (error := self._count(project, new.user, spec)) is not None:
+            self._over[new.uuid] = error
+        return new
+
+    def _count(self, project: str, user: str, spec: TaskSpec, tasks: int = 1) -> JarvisError | None:
+        """So many more, unless that is more than their owner may have."""
+        more = self._more.get((project, user), 0) + tasks
+        error = self.services.quota_allows(project, user, spec, more - 1)  # the last, and so those before
+        if error is None:
+            self._more[project, user] = more
+        return error
+
+    async def _refuse_over(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> None:
+        """Raises unless there is room for all: for what was accepted under this key before, there is."""
+        error = next((self._over[new.uuid] for new in tasks if new.uuid in self._over), None)
+        if error is not None and not await self._was_accepted(key):
+            raise error
+
+    async def _was_accepted(self, key: IdempotencyKey | None) -> bool:
+        """Asked only when something is in the way, so that a first request costs no look."""
+        return key is not None and await self.services.store.idempotency_get(key) is not None
 
     def _new(self, project: str, specs: Sequence[TaskSpec]) -> list[NewTask]:
         user = self.principal.user
@@ -110,20 +139,15 @@ class Submitter:
             raise error
         self._fit.add(shape)
 
-    def _check_quota(self, project: str, spec: TaskSpec) -> None:
-        more = self._more.get(project, 0)
-        error = self.services.quota_allows(project, self.principal.user, spec, more)
-        if error is not None:
-            raise error
-        self._more[project] = more + 1
-
     async def one(self, data: bytes, key: str | None) -> tuple[NewTask, Accepted]:
         if len(data) > MAX_TASK:
             raise _too_big(len(data))
         new = await self.new_task(TaskIn.model_validate_json(data or b"{}"))
         if hidden := await self.hidden([new]):
             raise _no_dependency(min(hidden))
-        return new, await self.insert([new], self._key("POST /tasks", key, data, new.project))
+        keyed = self._key("POST /tasks", key, data, new.project)
+        await self._refuse_over([new], keyed)
+        return new, await self.insert([new], keyed)
 
     async def insert(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> Accepted:
         answer = (await self.services.state_manager.submit([Submission(tasks, key)]))[0]
@@ -160,8 +184,11 @@ class Submitter:
         spec = msgspec.structs.replace(spec, after=(), begin=None, hold=False)
         await self._check_fits(spec)
         new = NewTask(uuid=uuid7s(self._now, 1)[0], project=task.project, user=task.user, spec=spec, retry_of=task.id)
-        hashed = f"{task.id}_{index}".encode()
-        return new, await self.insert([new], self._key("POST /tasks/retry", key, hashed, task.project))
+        keyed = self._key("POST /tasks/retry", key, f"{task.id}_{index}".encode(), task.project)
+        if (error := self._count(new.project, new.user, spec)) is not None:
+            self._over[new.uuid] = error
+        await self._refuse_over([new], keyed)
+        return new, await self.insert([new], keyed)
 
     async def _failed(self, task: Task) -> list[int]:
         """Indices that failed; those without a row of their own ended as the task's base says."""
@@ -197,6 +224,8 @@ class Submitter:
                 if wrong := hidden & {d.task for d in new.spec.after}:
                     results[i] = {"problem": problem_of(_no_dependency(min(wrong)))}
             good = [(i, new) for i, new in good if not results[i]]
+        if self._over:
+            good = await self._with_room(good, results, batch.atomic, key, data)
         if batch.atomic and len(good) < len(batch.tasks):
             refused = [{"index": i, **r} for i, r in enumerate(results) if r]
             return {"accepted": 0, "refused": len(batch.tasks), "atomic": True, "results": results, "problems": refused}
@@ -204,7 +233,7 @@ class Submitter:
         accepted = sum("id" in r for r in results)
         return {"accepted": accepted, "refused": len(results) - accepted, "atomic": batch.atomic, "results": results}
 
-    async def calls(self, data: bytes, key: str | None) -> list[int]:
+    async def calls(self, data: bytes, key: str | None) -> Accepted:
         """Many calls of one function, which are checked as one task and accepted or refused together."""
         try:
             calls = _calls_decoder.decode(data)
@@ -220,9 +249,13 @@ class Submitter:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
         if hidden := await self.hidden([like]):
             raise _no_dependency(min(hidden))
+        keyed = self._key("POST /tasks/calls", key, data, like.project)
+        if len(calls.args) > 1 and (over := self._count(like.project, like.user, like.spec, len(calls.args) - 1)):
+            self._over[like.uuid] = over
+        await self._refuse_over([like], keyed)
         replace = msgspec.structs.replace
         tasks = self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in calls.args])
-        return list((await self.insert(tasks, self._key("POST /tasks/calls", key, data, like.project))).ids)
+        return await self.insert(tasks, keyed)
 
     async def _members(self, bodies: list[bytes]) -> list[NewTask | JarvisError]:
         """What each is read as, or why it is refused."""
@@ -248,18 +281,9 @@ class Submitter:
         specs = before.read(bodies, begin, end, MAX_TASK)
         if not specs:
             return []
-        more = self._more.get(project, 0) + len(specs)
-        if self.services.quota_allows(project, user, specs[-1], more - 1) is None:  # the last, and so those before
-            self._more[project] = more
+        if self._count(project, user, specs[-1], len(specs)) is None:
             return self._new(project, specs)
         return [self._within(project, spec) for spec in specs]
-
-    def _within(self, project: str, spec: TaskSpec) -> NewTask | JarvisError:
-        try:
-            self._check_quota(project, spec)
-        except JarvisError as error:
-            return error
-        return self._new(project, [spec])[0]
 
     async def _member(self, body: bytes) -> NewTask:
         if len(body) > MAX_TASK:
@@ -273,26 +297,55 @@ class Submitter:
         self._before = (found, new)
         return new
 
+    def _batch_key(self, group: int, key: str | None, data: bytes) -> IdempotencyKey | None:
+        return self._key("POST /tasks/batch", key and (key if group < 0 else f"{key}#{group}"), data)
+
+    async def _with_room(
+        self, good: list[_Member], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
+    ) -> list[_Member]:
+        """Without those of which there would be too many; for what was accepted under this key before, there is room."""
+        kept: list[_Member] = []
+        for group, members in _groups(good, atomic).items():
+            over = [(i, self._over[new.uuid]) for i, new in members if new.uuid in self._over]
+            if over and not await self._was_accepted(self._batch_key(group, key, data)):
+                for i, error in over:
+                    results[i] = {"problem": problem_of(error)}
+            kept += [(i, new) for i, new in members if not results[i]]
+        return sorted(kept, key=itemgetter(0))
+
+    async def _accepted_of(
+        self, members: list[_Member], ids: Sequence[int], results: list[dict[str, Any]]
+    ) -> list[_Member]:
+        """Those that were accepted when this batch came first, told by what was stored."""
+        found = {task.id: task for task in await self.services.store.task_get_many(list(ids))}
+        stored = iter([found[ident] for ident in ids if ident in found])
+        wanted, accepted = next(stored, None), []
+        refused = Conflict("it was refused when this batch came first", "submit it under a new Idempotency-Key")
+        for i, new in members:
+            if wanted is not None and (wanted.project, wanted.spec) == (new.project, new.spec):
+                accepted.append((i, new))
+                wanted = next(stored, None)
+            else:
+                results[i] = {"problem": problem_of(self._over.get(new.uuid, refused))}
+        if len(accepted) != len(ids):
+            raise Conflict("the same batch was accepted when other nodes were known", "use a new Idempotency-Key")
+        return accepted
+
     async def _insert_members(
-        self, good: list[tuple[int, NewTask]], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
+        self, good: list[_Member], results: list[dict[str, Any]], atomic: bool, key: str | None, data: bytes
     ) -> None:
         """Members that name others can be refused by the store's knowledge, so each of them stands alone."""
-        groups: dict[int, list[tuple[int, NewTask]]] = {}
-        if atomic or not any(new.spec.after for _, new in good):
-            groups = {-1: good} if good else {}
-        else:
-            for i, new in good:
-                groups.setdefault(i if new.spec.after else -1, []).append((i, new))
-        submissions = []
-        for group, members in groups.items():
-            keyed = self._key("POST /tasks/batch", key and (key if group < 0 else f"{key}#{group}"), data)
-            submissions.append(Submission([new for _, new in members], keyed))
+        groups = _groups(good, atomic)
+        submissions = [
+            Submission([new for _, new in members], self._batch_key(group, key, data))
+            for group, members in groups.items()
+        ]
         answers = await self.services.state_manager.submit(submissions) if submissions else []
         for members, told in zip(groups.values(), answers, strict=True):
             if atomic and isinstance(told, JarvisError):
                 raise told
             if isinstance(told, Accepted) and len(told.ids) != len(members):
-                raise Conflict("the same batch was accepted when other nodes were known", "use a new Idempotency-Key")
+                members[:] = await self._accepted_of(members, told.ids, results)
             said: list[dict[str, Any]]
             if isinstance(told, JarvisError):
                 said = [{"problem": problem_of(told)} for _ in members]
@@ -303,6 +356,16 @@ class Submitter:
                 said = [{"id": ident, "uuid": new.uuid} for ident, (_, new) in given]
             for (i, _), result in zip(members, said, strict=True):
                 results[i] = result
+
+
+def _groups(good: list[_Member], atomic: bool) -> dict[int, list[_Member]]:
+    """What is accepted or refused together, by the place of the one member or, of all that name no others, -1."""
+    if atomic or not any(new.spec.after for _, new in good):
+        return {-1: good} if good else {}
+    groups: dict[int, list[_Member]] = {}
+    for i, new in good:
+        groups.setdefault(i if new.spec.after else -1, []).append((i, new))
+    return groups
 
 
 def refuse_templates(spec: TaskSpec) -> None:

@@ -16,7 +16,6 @@ from jarvis.core.workflow import WorkflowSpec
 from jarvis.dag.building import build
 from jarvis.dag.dag_validator import validate
 from jarvis.dag.document import Draft, Place, Problem, read
-from jarvis.utils import marked_yaml
 
 Lines = dict[Place, int]
 
@@ -114,6 +113,8 @@ def _envelope(data: dict[str, Any]) -> Given:
 
 
 def _yaml(text: str) -> tuple[Any, Lines]:
+    from jarvis.utils import marked_yaml  # its library takes longer to import than the rest of this package
+
     try:
         return marked_yaml.read(text)
     except marked_yaml.Unreadable as error:
@@ -139,6 +140,8 @@ def compiled(given: Given, rules: Rules, on_event: bool = False) -> WorkflowSpec
 def refuse(given: Given, problems: list[Problem]) -> None:
     if not problems:
         return
+    from jarvis.utils import marked_yaml
+
     if given.lines is None and given.text is not None:  # JSON is YAML, nearly always
         try:
             given.lines = marked_yaml.read(given.text)[1]

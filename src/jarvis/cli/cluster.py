@@ -143,15 +143,17 @@ def _serve(
     flags: dict[str, Any], log_file: Path | None, with_node: bool = True, owner_fd: int | None = None,
     parent: Path | None = None, nodes: int = 1,
 ) -> None:  # fmt: skip
+    from jarvis.utils.collector import keep_what_is_here, look_seldom
+
+    look_seldom()
     import asyncio
 
     from jarvis.config.settings import load
-    from jarvis.utils.collector import look_seldom
     from jarvis.utils.logs import configure
     from jarvis.wiring import PortInUse, Server
 
     settings, _ = load(flags)
-    look_seldom()
+    keep_what_is_here()
     configure(settings.log.level, log_file, settings.log.max_bytes, settings.log.keep)
     try:
         asyncio.run(Server(settings, with_node, owner_fd, log_file=log_file, parent=parent, nodes=nodes).run())

@@ -11,10 +11,29 @@ import click
 SCRIPT = (Path(__file__).parent / "on_host.sh").read_text(encoding="utf-8")
 CONNECT_S = 10
 ANSWER_S = 600.0
-SERVICE = """[Unit]
+UNITS = {
+    "jarvis-node": """[Unit]
 Description=Jarvis node
+Wants=jarvis-supervisor.service
+Before=jarvis-supervisor.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+# On a restart the supervisor, which runs, becomes the program that is installed now, in place, and starts the agent anew. Were it
+# in this unit, version 2 of control groups would let nothing be started beside its tasks. One that refuses goes on as it was.
+ExecStart=-{prefix}/current/bin/python -m jarvis.worker.renew --if-it-runs {state}/node
+ExecReload={prefix}/current/bin/python -m jarvis.worker.renew {state}/node
+
+[Install]
+WantedBy=multi-user.target
+""",
+    "jarvis-supervisor": """[Unit]
+Description=Supervisor of a Jarvis node, with its tasks
 After=network-online.target
 Wants=network-online.target
+# A stop of the node comes here, a restart does not (systemd 249; before, this is stopped by its own name).
+StopPropagatedFrom=jarvis-node.service
 
 [Service]
 Type=exec
@@ -28,10 +47,9 @@ Restart=always
 RestartSec=1
 LimitNOFILE=524288
 TasksMax=infinity
-
-[Install]
-WantedBy=multi-user.target
-"""
+""",
+}
+"""Of systemd: the one that people restart, and the one that holds the tasks."""
 
 
 class HostError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from jarvis.cli.hosts import SERVICE, Host, HostError, read_hosts, ssh_command
+from jarvis.cli.hosts import UNITS, Host, HostError, read_hosts, ssh_command
 from jarvis.cli.join import join_line
 from jarvis.cli.nodes import node
 from jarvis.sdk.client import Client
@@ -66,7 +66,8 @@ def install(file: Path, bundle: Path, parallel: int, dry_run: bool, ssh_config: 
         if host.found["runs"] == "yes":
             return _renewed(host, say)
         say("starting")
-        host.act("start", UNIT=SERVICE.format(**host.found))
+        front, supervisor = (text.format(**host.found) for text in UNITS.values())
+        host.act("start", NODE_UNIT=front, SUPERVISOR_UNIT=supervisor)
         how = "by systemd" if host.found["systemd"] == "yes" else "as a process of its own: systemd does not run there"
         return f"is node {_connected(host.line.node)}, started {how}"
 

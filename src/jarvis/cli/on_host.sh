@@ -1,12 +1,12 @@
 # What `jarvis node install`, `upgrade` and `uninstall` do on a host: sent over ssh after the variables
-# ACTION PREFIX STATE URL TOKEN PIN NAME FLAGS UNIT PURGE. Answers are lines KEY=VALUE.
+# ACTION PREFIX STATE URL TOKEN PIN NAME FLAGS NODE_UNIT SUPERVISOR_UNIT PURGE. Answers are lines KEY=VALUE.
 set -eu
 if [ "$(id -u)" -eq 0 ]; then
     : "${PREFIX:=/opt/jarvis}" "${STATE:=/var/lib/jarvis}"
 else
     : "${PREFIX:=$HOME/.local/share/jarvis-program}" "${STATE:=$HOME/.local/state/jarvis}"
 fi
-unit=/etc/systemd/system/jarvis-node.service
+units=/etc/systemd/system
 python="$PREFIX/current/bin/python"
 
 jarvis() { JARVIS_HOME="$STATE" "$python" -m jarvis.cli "$@"; }
@@ -44,7 +44,8 @@ join)
     ;;
 start)
     if has_systemd; then
-        printf '%s' "$UNIT" >"$unit"
+        printf '%s' "$NODE_UNIT" >"$units/jarvis-node.service"
+        printf '%s' "$SUPERVISOR_UNIT" >"$units/jarvis-supervisor.service"
         systemctl daemon-reload
         systemctl enable --quiet --now jarvis-node.service
     else
@@ -55,9 +56,10 @@ renew)
     "$python" -m jarvis.worker.renew "$STATE/node"
     ;;
 stop)
-    if has_systemd && [ -e "$unit" ]; then
+    if has_systemd && [ -e "$units/jarvis-node.service" ]; then
         systemctl disable --quiet --now jarvis-node.service
-        rm -f "$unit"
+        [ ! -e "$units/jarvis-supervisor.service" ] || systemctl stop jarvis-supervisor.service
+        rm -f "$units/jarvis-node.service" "$units/jarvis-supervisor.service"
         systemctl daemon-reload
     elif runs; then
         jarvis down >/dev/null

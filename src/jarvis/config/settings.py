@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from jarvis.config.policies import SchedulerSettings
 from jarvis.config.section import Section as _Section
@@ -154,6 +154,12 @@ class RecordSettings(_Section):
     which takes three times as long. ``off`` writes nothing down."""
     max_bytes: Size = Field(256 * 1024**2, ge=1024**2)
     """The oldest goes first."""
+
+    @field_validator("what", mode="before")
+    @classmethod
+    def _check_what(cls, what: object) -> object:
+        """YAML reads the word as a boolean."""
+        return "off" if what is False else what
 
 
 class Settings(_Section):

@@ -45,6 +45,8 @@ class Hello(NodeMessage, tag="hello"):
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
     ordinal: int = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
+    booted_at: float = 0.0
+    """By the clock of the node, seconds since 1970: tells a late Hello of an earlier boot from a new boot."""
     oldest: int = 1
     gpu_memory: tuple[int, ...] = ()
     """Bytes of each GPU, or one size for all, where that is known."""

@@ -51,6 +51,10 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     name: str
     state: NodeState = NodeState.READY
     boot_id: str = ""
+    booted_at: float = 0.0
+    """By the node's own clock; 0 where it does not tell."""
+    hello: int = 0
+    """Ordinal of the last Hello: the next leader must know as well which one is late."""
     resources: Resources = {}
     gpu_memory: tuple[int, ...] = ()
     """Bytes of each GPU, or one size for all; empty where that is not known, or ``resources`` tell it."""

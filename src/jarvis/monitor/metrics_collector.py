@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from jarvis.core.event import Event
 from jarvis.core.node import NodeState
+from jarvis.core.parked import queue_of
 from jarvis.core.states import TERMINAL
 from jarvis.scheduler.scheduler import Scheduler
 
@@ -101,7 +102,7 @@ class MetricsCollector(Collector):
         counts: dict[tuple[str, str], int] = {}
         for task in list(cluster.tasks.values()):
             for state, number in (task.counts or {task.state: 1}).items():
-                at = (task.spec.queue, str(state))
+                at = (queue_of(task), str(state))
                 counts[at] = counts.get(at, 0) + number
         for (name, state_name), number in sorted(counts.items()):
             queue.add_metric([name, state_name], number)

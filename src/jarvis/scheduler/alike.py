@@ -6,7 +6,7 @@ common (arrays, gangs, licences, any end but one that went well) goes its way on
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby, islice, repeat
+from itertools import groupby, repeat
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from jarvis.core.attempt import Attempt, Placement
 from jarvis.core.effects import Assignment
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
 from jarvis.core.inputs import Ended, Fact
+from jarvis.core.parked import unpark
 from jarvis.core.states import Cause, State, may_follow
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
@@ -63,7 +64,8 @@ def _fresh(cluster: Cluster, tasks: Sequence[Task], at: int) -> list[Task]:
         return run
     shape, calls, contains = _shape(spec), spec.function is None, spec.container is None
     project, user, when = first.project, first.user, first.submitted_at
-    for task in islice(tasks, at, None):
+    for place in range(at, len(tasks)):
+        task = tasks[place]
         own = task.spec
         if _shape(own) != shape or (own.function is None) is not calls or (own.container is None) is not contains:
             break
@@ -132,6 +134,8 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
     changes.nodes[ident] = node
     placed: dict[int, Placed] = {}
     for number, (decision, task) in enumerate(zip(decisions, tasks, strict=True), node.next_number):
+        if type(task) is not Task:
+            unpark(task)
         key, of = decision.key, task.id
         task.state, task.reason = State.ASSIGNED, ""
         element = Element(task=of, index=SOLO, state=State.ASSIGNED, attempt=1, token=token, node=ident)
@@ -197,7 +201,8 @@ def succeed(turn: Turn, view: NodeView, facts: Sequence[Fact], at: int) -> int:
     """Record ends that went well, from this fact on, as far as they are of the same class; how many."""
     cluster, left = turn.cluster, _Left({}, [], [])
     placement_class: PlacementClass | None = None
-    for fact in islice(facts, at, None):
+    for place in range(at, len(facts)):
+        fact = facts[place]
         if type(fact) is not Ended or fact.cause is not Cause.EXIT or fact.exit_code != 0 or fact.drain:
             break
         placed = view.placed.get(fact.number)

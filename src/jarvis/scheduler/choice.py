@@ -21,6 +21,7 @@ from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
 from jarvis.scheduler.pools import ANYTHING, Pool, Search
+from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
 
 LOOK = 4
@@ -73,6 +74,7 @@ class Choice:
         self.too_long = False
         """The last choice failed only because every node with room keeps it for a reservation."""
         self._refused: dict[PlacementClass, float] = {}
+        self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
 
@@ -143,6 +145,9 @@ class Choice:
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
     def _best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        if self._full.cover(pool):
+            pool.close()
+            return None
         if pool.is_plain:
             found = self._at_once(pool, search)
             if found is not None:
@@ -155,6 +160,8 @@ class Choice:
                 break
         for entry in search.aside:
             heappush(pool.heap, entry)
+        if found is None and not search.aside:
+            self._full.note(pool)
         self.too_long = found is None and bool(search.aside)
         return found
 
@@ -246,8 +253,6 @@ class Choice:
         """Take in nodes that changed since this pool last looked."""
         log, last = self.pools.log, self.pools.last
         at, end = pool.cursor, len(log)
-        if at == end:
-            return
         members, best = pool.group.members, pool.best
         while at < end and most:
             node = log[at]

@@ -20,6 +20,7 @@ from jarvis.core.booking import Booking
 from jarvis.core.gpus import Room, Share, ask_of, pick, room_of, without
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
+from jarvis.core.parked import parked
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
@@ -43,6 +44,8 @@ ESTIMATE_WEIGHT = 0.2
 FORETOLD_MOST = 10_000
 """Tasks of which it is remembered what was predicted for them."""
 NEVER = float("inf")
+PARKED_FROM = 20_000
+"""Tasks in memory from which on those that only wait are kept small."""
 RELEARN = 0.1
 """Of all GPU requests known: when as many are new, what is usual is learned again."""
 
@@ -83,8 +86,6 @@ class NodeView:
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
     heard_at: float = 0.0
-    hello: int = 0
-    """Ordinal of the last Hello."""
     told: int = 0
     """Messages said to it in its session."""
     told_mark: int = 0
@@ -257,6 +258,7 @@ class Cluster:
     tasks: MutableMapping[int, Task] = field(default_factory=dict)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts: dict[ElementKey, Attempt] = field(default_factory=dict)
+    parked_from: int = field(default_factory=lambda: PARKED_FROM)
     by_task: dict[int, set[int]] = field(default_factory=dict)
     """Task → indices of its elements in ``elements``; arrays only have more than the solo one."""
     named_ahead: dict[int, set[int]] = field(default_factory=dict)
@@ -295,6 +297,8 @@ class Cluster:
     licenses: LicensePool = field(default_factory=LicensePool)
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
+    largest: Resources = field(default_factory=dict)
+    """The most that a node has of each."""
     shapes: dict[Shape, int] = field(default_factory=dict)
     """How often each shape was queued, for what is usual."""
     shapes_new: float = 0
@@ -391,14 +395,25 @@ class Cluster:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
         if self.pools.sweep(self.nodes, closely):
             self.carriers.version += 1
-            capacity: Resources = {}
+            capacity, largest = Resources(), Resources()
             for view in self.nodes.values():
                 if view.node.state is not NodeState.LOST:
                     capacity = vector.add(capacity, view.node.resources)
-            self.capacity = capacity
+                for name, amount in view.node.resources.items():
+                    largest[name] = max(largest.get(name, 0), amount)
+            self.capacity, self.largest = capacity, largest
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
+
+    def park(self, task: Task) -> Task:
+        """Keep it small if it is one of very many that only wait. What is in memory is the answer."""
+        if len(self.tasks) < self.parked_from or task.state is not State.QUEUED or task.spec.array is not None:
+            return task
+        if task.id in self.by_task:
+            return task
+        small = self.tasks[task.id] = parked(task)
+        return small
 
     def add_element(self, element: Element) -> None:
         self.elements[element.key] = element

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heapreplace
-from itertools import islice
 from typing import Protocol
 
+from jarvis.core.parked import ParkedTask, unpark
 from jarvis.core.resources import Resources, add
 from jarvis.core.states import State
 from jarvis.core.task import Task
@@ -65,10 +65,13 @@ class Head:
         if self._cluster.stands or self.task is None:
             return found
         limit = self.task.spec.time_limit
-        for entry in islice(entries, at, at + most):
+        for place in range(at, min(at + most, len(entries))):
+            entry = entries[place]
             task = tasks.get(entry.task)
             if task is None or task.state is not State.QUEUED or entry.is_range or entry == self._before:
                 break
+            if type(task) is ParkedTask:
+                unpark(task)
             if task.spec.array is not None or task.spec.time_limit != limit:
                 break
             if before is not None and (entry, self.lane.number) > before:
@@ -97,6 +100,8 @@ class Head:
             entry = entries[self._at]
             self._at += 1
             task = tasks.get(entry.task)
+            if type(task) is ParkedTask and task.state is State.QUEUED:
+                unpark(task)
             if task is not None and self._counts(task, entry):
                 self.entry = self._before = entry
                 self.task = task

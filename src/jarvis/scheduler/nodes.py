@@ -32,6 +32,8 @@ RETRY_S = 5.0
 BACK_S = 1.0
 NUMBER_JUMP = 1_000_000
 """More than a node can have been told in the time by which a standby may be late."""
+BELIEVED_AGAIN_S = 300.0
+"""No Hello is so late."""
 LOST_MESSAGE_S = 6.0
 """A message that a node has not received by then, while it is heard, was lost on the way."""
 _WISH_CAUSES = {
@@ -47,9 +49,8 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
         reason = f"a node named {hello.name!r} is connected already: give this one another --name"
         turn.effects.append(ToSession(item.session, Refused(reason=reason, retry_s=RETRY_S), turn.cause_id, close=True))
         return
-    if view.node.boot_id == hello.boot_id and hello.ordinal < view.hello:
-        old = Refused(reason="a later session of this node is there already", retry_s=RETRY_S)
-        turn.effects.append(ToSession(item.session, old, turn.cause_id, close=True))
+    if reason := _outdated(turn, view, hello):
+        turn.effects.append(ToSession(item.session, Refused(reason=reason, retry_s=RETRY_S), turn.cause_id, close=True))
         return
     rebooted = view.node.boot_id not in ("", hello.boot_id)
     another_life = 0 < hello.incarnation < turn.cluster.incarnation
@@ -74,6 +75,18 @@ def on_node_connected(turn: Turn, item: NodeConnected) -> None:
             turn.cause_id,
         ),
     )  # fmt: skip
+
+
+def _outdated(turn: Turn, view: NodeView, hello: Hello) -> str:
+    """A Hello may come late, to the next leader too: what it does not know would end as lost while it runs. Boots are told
+    apart by the node's clock, which may have been set back: a node that is silent for long is believed again."""
+    node = view.node
+    if node.boot_id == hello.boot_id:
+        return "a later session of this node is there already" if hello.ordinal < node.hello else ""
+    in_use = view.session is not None or bool(view.placed)
+    if 0 < hello.booted_at < node.booted_at and in_use and turn.now - view.heard_at < BELIEVED_AGAIN_S:
+        return "a later boot of this node is there already"
+    return ""
 
 
 def _token(turn: Turn, placed: Placed) -> int:
@@ -104,8 +117,9 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names.pop(node.name, None)
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
-    view.session, view.heard_at, view.hello, view.over = item.session, turn.now, hello.ordinal, None
-    node.boot_id, node.version, node.seen_at = hello.boot_id, hello.software, turn.now
+    view.session, view.heard_at, view.over = item.session, turn.now, None
+    node.boot_id, node.booted_at, node.hello = hello.boot_id, hello.booted_at, hello.ordinal
+    node.version, node.seen_at = hello.software, turn.now
     node.resources, node.taints, node.watch = hello.resources, hello.taints, hello.watch
     node.gpu_memory = hello.gpu_memory
     node.labels = {**node.labels, **hello.labels}

@@ -120,6 +120,12 @@ class Pool:
         """Whether any node may be found in it; False is certain."""
         return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.owner.log)
 
+    def close(self) -> None:
+        """As if every node had been looked at, and none been found: those that change from now on are taken in."""
+        self.heap.clear()
+        self.best.clear()
+        self.at, self.cursor = len(self.order), len(self.owner.log)
+
 
 class Pools:
     """All pools, with the log of nodes that changed."""

@@ -77,7 +77,9 @@ def allows(cluster: Cluster, project: str, user: str, spec: TaskSpec, more: int)
     for owner, who in (((project, user), f"user {user} in project {project}"), ((project, ""), f"project {project}")):
         quota = cluster.quotas.get(owner)
         if quota is not None and quota.tasks is not None and cluster.ledger.live.get(owner, 0) + more >= quota.tasks:
-            return OverQuota(WORDS[not owner[1]], f"{who} may have {quota.tasks} tasks that have not ended, and has")
+            has, wanted = cluster.ledger.live.get(owner, 0), "" if not more else f", and this would be {more + 1} more"
+            text = f"{who} may have {quota.tasks} tasks that have not ended, and has {has}{wanted}"
+            return OverQuota(WORDS[not owner[1]], text)
     return None
 
 

@@ -51,6 +51,8 @@ def handle(turn: Turn, item: Input) -> None:
         _on_reported(turn, item)
     elif isinstance(item, TasksTaken):
         alike.take(turn, item.tasks, item.ended)
+        if len(turn.cluster.tasks) >= turn.cluster.parked_from:
+            _park(turn, item.tasks)
     elif isinstance(item, CommandsTaken):
         for command in item.commands:
             turn.changes.commands_done[command.id] = on_command(turn, command.body, command.id)
@@ -63,6 +65,12 @@ def handle(turn: Turn, item: Input) -> None:
     elif isinstance(item, NodeDisconnected):
         nodes.on_node_disconnected(turn, item)
     on_tasks_ended(turn)
+
+
+def _park(turn: Turn, tasks: list[Task]) -> None:
+    for task in tasks:
+        if turn.cluster.tasks.get(task.id) is task and task.id not in turn.changes.tasks:
+            turn.cluster.park(task)
 
 
 def _on_reported(turn: Turn, item: NodeReported) -> None:
@@ -204,9 +212,12 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
 def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
     """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
     then, so that whoever iterates can do something else between."""
-    cluster.tasks.update((task.id, task) for task in tasks)
-    for owner, count in Counter((task.project, task.user) for task in tasks).items():
-        cluster.ledger.count_task(*owner, count)
+    for at in range(0, len(tasks), REBUILT_AT_ONCE):
+        some = tasks[at : at + REBUILT_AT_ONCE]
+        cluster.tasks.update((task.id, task) for task in some)
+        for owner, count in Counter((task.project, task.user) for task in some).items():
+            cluster.ledger.count_task(*owner, count)
+        yield
     for attempt in cluster.attempts.values():
         task = cluster.tasks[attempt.task]
         cluster.ledger.change(task.project, task.user, task.spec.whole, attempt.assigned_at, 1)

@@ -186,7 +186,7 @@ class Scheduler:
         now = self.clock.now()
         for node in await self.store.node_list():
             before = self.cluster.nodes.get(node.id)
-            view = NodeView(node, heard_at=now, hello=before.hello if before is not None else 0)
+            view = NodeView(node, heard_at=now)
             cluster.nodes[node.id] = view
             cluster.node_names[node.name] = node.id
             if before is not None:
@@ -196,7 +196,9 @@ class Scheduler:
             async for page in pages:
                 await self._renew()
                 await self._load_page(cluster, page)
-                tasks.extend(task for task in page.tasks if task.state is not State.SUBMITTED)
+                live = [task for task in page.tasks if task.state is not State.SUBMITTED]
+                cluster.tasks.update((task.id, task) for task in live)
+                tasks.extend(map(cluster.park, live))
         cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
         adopt(cluster, self.policy())
         load(cluster, await self.store.quota_list(), await self.store.used_list())

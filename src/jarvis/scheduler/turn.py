@@ -15,6 +15,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.effects import Alarm, Assign, Assignment, Effect, Gang, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
+from jarvis.core.parked import unpark
 from jarvis.core.states import ON_NODE, TERMINAL, Cause, State, check_transition, may_follow, rollup
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.cluster import Cluster, Placed
@@ -183,6 +184,8 @@ class Turn:
         rank 0, of which nothing is said yet."""
         cluster = self.cluster
         task, view = cluster.tasks[decision.key.task], cluster.nodes[decision.node]
+        if type(task) is not Task:
+            unpark(task)
         element = self.element_at(task, decision.position)
         restart = element.cause or ""
         if task.spec.array is not None:

@@ -354,8 +354,8 @@ class Caller:
 
     def _ask(self, ids: list[int], wait: float) -> dict[str, Any]:
         body = msgspec.msgpack.encode({"ids": ids, "wait": wait, "reader": self._reader})
-        answer = self._client.connection.request("POST", "/tasks/results", content=body, timeout=wait + 30)
-        return dict(msgspec.msgpack.decode(answer.content))
+        answer = self._client.connection.post_bytes("/tasks/results", body, timeout=wait + 30)
+        return dict(msgspec.msgpack.decode(answer))
 
     def _settle(self, row: Row) -> None:
         task, state = row[0], row[1]

@@ -84,8 +84,8 @@ class Client:
         import msgspec  # the command line has no use for it
 
         body = msgspec.msgpack.encode({"task": task, "args": args})
-        answer = self.connection.request("POST", "/tasks/calls", content=body, idempotent=True)
-        return msgspec.msgpack.decode(answer.content, type=list[int])
+        answer = self.connection.post_bytes("/tasks/calls", body, idempotent=True)
+        return msgspec.msgpack.decode(answer, type=list[int])
 
     def submit_workflow(
         self, document: str | dict[str, Any], params: dict[str, Any] | None = None, *, reuse: bool = True

@@ -10,6 +10,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.gpus import WHOLE, room_of
 from jarvis.core.ids import ElementKey
 from jarvis.core.invariants import InvariantBroken, check_counts, require
+from jarvis.core.parked import plain
 from jarvis.core.resources import Resources, add, fits
 from jarvis.core.states import INFRA_CAUSES, ON_NODE, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task, TaskSpec
@@ -114,7 +115,7 @@ class Judge:
             before = self.tasks.get(task.id)
             same = before is None or before.state not in TERMINAL or before.state is task.state
             self._require(same, f"task {task.id} ended as {before and before.state} and became {task.state}")
-            self.tasks[task.id] = _copy(task)
+            self.tasks[task.id] = _copy(plain(task))
         for event in changes.events:
             if event.detail.get("reason") == "Preempted" and event.kind == "cancelling":
                 by = int(str(event.detail["by"]).partition("_")[0])
@@ -364,11 +365,15 @@ class Judge:
         _, seconds, *codes = spec.command
         if float(seconds) < 0 or spec.time_limit is not None:
             return
-        tries = [int(codes[min(n, len(codes) - 1)]) for n in range(spec.retry.max_attempts)]
-        good = tries.index(0) + 1 if 0 in tries else 0
         made = [a for a in own if a.cause not in (Cause.RECALLED, Cause.REQUEUED, Cause.PREEMPTED)]
+        codes_of = [
+            int(codes[min(a.attempt, len(codes)) - 1]) for a in made
+        ]  # those that did not begin have a number, too
+        good = codes_of[-1:] == [0]
         self._require(element.state is (State.SUCCEEDED if good else State.FAILED), f"{element.key} is {element.state}")
-        self._require(len(made) == (good or len(tries)), f"{element.key} took {len(made)} attempts for {tries}")
+        self._require(all(codes_of[:-1]), f"{element.key} ran again after it succeeded: {codes_of}")
+        tried = len(made) if good else spec.retry.max_attempts
+        self._require(len(made) == tried, f"{element.key} took {len(made)} attempts of {tried}: {codes_of}")
 
 
 def _met(kind: str, state: State) -> bool:

@@ -51,6 +51,7 @@ KNOBS = (
     Knob("jarvis.worker.session", "SHORT_LIVES", (0, 12)),
     Knob("jarvis.worker.machine", "LOOK_PAST", (1,)),
     Knob("jarvis.worker.machine", "MAY_PASS", (0, 1)),
+    Knob("jarvis.scheduler.cluster", "PARKED_FROM", (0, 5)),
 )
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHECK_S = 10.0
 """As in the agent: so often it looks for ends that nobody recorded."""
 REPORT_S = 0.001
+ORDER_AGAIN_S = 1.0
+"""As in the agent: after the supervisor took an order back."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Node:
         """How fast its clock goes."""
         self.node: int | None = None
         self.leader = (0, 0)
-        self.boots = 1
+        self.boots, self.booted_at = 1, 0.001
         self.processes: dict[int, Process] = {}
         self.acknowledged: set[int] = set()
         self.fence_until = 0.0
@@ -82,6 +84,7 @@ class Node:
         self._drop_agent()
         self.network.vanish(self.name)
         self.boots += 1
+        self.booted_at = asyncio.get_running_loop().time()
         for process in self.processes.values():
             self._over(process, Cause.SUPERVISOR_LOST, None)
 
@@ -287,13 +290,26 @@ class Agent:
             if isinstance(item, Say):
                 self.session.say(item.message)
             elif isinstance(item, Start):
-                self.node.judge.start_ordered(self.node.name, self.node.boots, item.work)
-                self.node.spawn(item.work)
+                self._start(item.work)
             elif isinstance(item, Forget):
                 self.node.judge.forgotten(self.node.name, item.number)
                 self.node.acknowledge(item.number)
             elif isinstance(item, Kill):
                 self.node.kill(item.work.number, item.cause, item.grace_s)
+
+    def _start(self, work: Work) -> None:
+        """As the supervisor does: nothing fenced begins when the fence is closed, and it is ordered again later."""
+        if self.gone:
+            return
+        if work.stop_cause is not None:
+            cut = Ended(number=work.number, token=work.assignment.token, cause=work.stop_cause)
+            self._do(self.machine.finished(cut))
+        elif work.spec.on_lost == "fence" and asyncio.get_running_loop().time() >= self.node.fence_until:
+            self.machine.fence_open = False
+            asyncio.get_running_loop().call_later(ORDER_AGAIN_S, self._start, work)
+        else:
+            self.node.judge.start_ordered(self.node.name, self.node.boots, work)
+            self.node.spawn(work)
 
     # ------------------------------------------------------------ the session
 
@@ -304,7 +320,7 @@ class Agent:
             version=PROTOCOL_VERSION, software="0", name=self.node.name, node=self.node.node,
             boot_id=f"{self.node.name}-{self.node.boots}", resources=self.node.total, labels={ADDRESS_LABEL: self.node.name},
             known=self.machine.known(), incarnation=incarnation, epoch=epoch,
-            ordinal=int(asyncio.get_running_loop().time() * 1e9),
+            ordinal=int(self._hello_at * 1e9), booted_at=self.node.booted_at,
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:

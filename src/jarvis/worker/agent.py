@@ -40,7 +40,7 @@ from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, S
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, TaskSpec
-from jarvis.utils.collector import look_seldom
+from jarvis.utils.collector import keep_what_is_here, look_seldom
 from jarvis.worker import identity
 from jarvis.worker.account import Accounts
 from jarvis.worker.agent_options import container_mounts, parse
@@ -392,7 +392,7 @@ class Agent:
             boot_id=boot_id(), resources=self.resources, labels=self.labels,
             taints=tuple(self.options.taint), watch=tuple(self.options.watch), known=self.machine.known(),
             incarnation=self._identity.incarnation, epoch=self._identity.epoch, ordinal=time.monotonic_ns(),
-            gpu_memory=self.gpu_memory,
+            booted_at=time.time() - boottime(), gpu_memory=self.gpu_memory,
         )  # fmt: skip
 
     def welcomed(self, welcome: Welcome) -> None:
@@ -487,6 +487,7 @@ def main() -> None:
     if options.proxy:
         os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = options.proxy
     look_seldom()
+    keep_what_is_here()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(Agent(options).run())

@@ -148,10 +148,13 @@ class Machine:
     # ------------------------------------------------------------ what the server says
 
     def assign(self, assignments: Iterable[Assignment]) -> list[Instruction]:
-        """Into the backlog, in order; what is known already, or settled, is passed over."""
+        """Into the backlog, in order. What is known already is passed over; what was given back is given back again, because
+        who assigns it did not hear of that."""
         out: list[Instruction] = []
         for assignment in assignments:
-            if not self._knows(assignment.number):
+            if assignment.number in self.settled:
+                out.append(Say(Returned(numbers=[assignment.number])))
+            elif not self._knows(assignment.number):
                 self._admit(assignment, out)
         return self._start_what_fits(out)
 

@@ -1,4 +1,4 @@
-"""Bring a running node to the program that is installed now: ``python -m jarvis.worker.renew DIRECTORY``.
+"""Bring a running node to the program that is installed now: ``python -m jarvis.worker.renew [--if-it-runs] DIRECTORY``.
 
 The supervisor becomes its new program in place and keeps its tasks; the agent is started anew and adopts them.
 """
@@ -27,7 +27,12 @@ async def renew(directory: Path) -> str:
 
 
 if __name__ == "__main__":
+    *options, where = sys.argv[1:]
     try:
-        sys.stdout.write(asyncio.run(renew(Path(sys.argv[1]))) + "\n")
+        sys.stdout.write(asyncio.run(renew(Path(where))) + "\n")
+    except (FileNotFoundError, ConnectionRefusedError) as problem:
+        if options != ["--if-it-runs"]:
+            sys.exit(f"no node runs in {where}: {problem}")
+        sys.stdout.write(f"no node runs in {where}: there is nothing to renew\n")
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as problem:
-        sys.exit(f"no node was renewed in {sys.argv[1]}: {problem}")
+        sys.exit(f"no node was renewed in {where}: {problem}")

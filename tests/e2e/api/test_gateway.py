@@ -46,6 +46,7 @@ from jarvis.core.inputs import (
     NodesSeen,
     Started,
 )
+from jarvis.core.node import Node
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element
 
@@ -164,6 +165,19 @@ async def test_facts_reach_the_leader_and_are_acknowledged_after_its_commit(serv
         assert (await taken(server, NodesSeen)).seen == {7: {"cpu_ratio": 0.5}}
     gone: NodeDisconnected = await taken(server, NodeDisconnected)
     assert (gone.session, gone.node) == (session, 7)
+
+
+async def test_a_node_is_shown_as_it_said_last_although_its_row_is_older(server: Running) -> None:
+    await server.commit(Changes(nodes={7: Node(id=7, name="n7", seen_at=1.0)}), kind="node.registered", task=0)
+    asks = server.client("alice")
+    assert (await asks.get("/nodes/n7")).json()["seen_at"].startswith("1970")
+    async with agent(server) as joined:
+        await welcomed(server, joined)
+        await joined.send(Heartbeat(health={"gpu0_ratio": 0.5}))
+        await taken(server, NodesSeen)
+        for shown in ((await asks.get("/nodes/n7")).json(), (await asks.get("/nodes")).json()["items"][0]):
+            assert shown["health"] == {"gpu0_ratio": 0.5}
+            assert not shown["seen_at"].startswith("1970")
 
 
 async def test_files_are_looked_for_by_nodes_that_know_how(server: Running) -> None:

@@ -242,6 +242,87 @@ async def test_a_batch_has_no_more_tasks_than_its_owner_may_have(server: Running
         assert told["accepted"] == 3
 
 
+def three_each(server: Running) -> None:
+    """Play the leader with a quota: a user may have three tasks that have not ended."""
+
+    def allows(project: str, user: str, spec: TaskSpec, more: int) -> OverQuota | None:
+        live = sum(task.user == user and task.ended_at is None for task in server.store._tasks.values())
+        return OverQuota("QuotaUser", f"user {user} may have 3") if live + more >= 3 else None
+
+    server.services.quota_allows = allows
+
+
+async def test_a_request_that_was_accepted_is_accepted_again_though_its_tasks_fill_the_quota(server: Running) -> None:
+    three_each(server)
+    alice, key = server.client("alice"), {"Idempotency-Key": "k"}
+    first = [
+        await alice.post("/tasks", json={"command": ["x", str(n)]}, headers={"Idempotency-Key": str(n)})
+        for n in range(3)
+    ]
+    assert [answer.status_code for answer in first] == [201, 201, 201]
+    again = await alice.post("/tasks", json={"command": ["x", "2"]}, headers={"Idempotency-Key": "2"})
+    assert (again.status_code, again.json()) == (200, first[2].json())
+    assert again.headers["Idempotent-Replayed"] == "true"
+    new = await alice.post("/tasks", json={"command": ["x", "3"]}, headers={"Idempotency-Key": "3"})
+    assert (new.status_code, new.json()["code"]) == (429, "over_quota")
+    other = await alice.post("/tasks", json={"command": ["y"]}, headers={"Idempotency-Key": "2"})
+    assert other.status_code == 409
+    assert (await alice.post("/tasks", json={"command": ["x"]}, headers=key)).status_code == 429
+
+
+async def test_a_batch_that_was_accepted_in_part_gets_its_first_answer_again(server: Running) -> None:
+    three_each(server)
+    alice, key = server.client("alice"), {"Idempotency-Key": "k"}
+    members = [{"command": ["x", str(n)]} for n in range(2)] + [
+        {"command": ["x"], "image": 5},
+        *[{"command": ["y"]}] * 3,
+    ]
+    first = (await alice.post("/tasks/batch", json={"tasks": members}, headers=key)).json()
+    codes = [one.get("problem", {}).get("code") for one in first["results"]]
+    assert codes == [None, None, "invalid_value", None, "over_quota", "over_quota"]
+    again = (await alice.post("/tasks/batch", json={"tasks": members}, headers=key)).json()
+    assert [one.get("id") for one in again["results"]] == [one.get("id") for one in first["results"]]
+    assert [one.get("problem", {}).get("code") for one in again["results"]] == codes
+
+
+async def test_what_was_refused_at_first_is_no_more_accepted_under_the_same_key(server: Running) -> None:
+    three_each(server)
+    alice, key = server.client("alice"), {"Idempotency-Key": "k"}
+    others = [(await alice.post("/tasks", json={"command": ["z"]})).json()["id"] for _ in range(2)]
+    body = {"tasks": [{"command": ["x"]}] * 2}
+    first = (await alice.post("/tasks/batch", json=body, headers=key)).json()["results"]
+    assert first[1]["problem"]["code"] == "over_quota"
+    for ident in others:
+        await end(server, ident)
+    again = (await alice.post("/tasks/batch", json=body, headers=key)).json()["results"]
+    assert (again[0]["id"], again[1]["problem"]["code"]) == (first[0]["id"], "conflict")
+
+
+async def test_all_or_nothing_of_a_batch_is_told_again_too(server: Running) -> None:
+    three_each(server)
+    alice, key = server.client("alice"), {"Idempotency-Key": "k"}
+    body = {"atomic": True, "tasks": [{"command": ["x", str(n)]} for n in range(3)]}
+    first = (await alice.post("/tasks/batch", json=body, headers=key)).json()
+    again = await alice.post("/tasks/batch", json=body, headers=key)
+    assert (again.status_code, first["accepted"]) == (200, 3)
+    assert [one["id"] for one in again.json()["results"]] == [one["id"] for one in first["results"]]
+    new = await alice.post("/tasks/batch", json=body)
+    assert (new.status_code, new.json()["accepted"]) == (422, 0)
+
+
+async def test_an_array_is_one_task_of_its_owner_and_trying_again_is_another(server: Running) -> None:
+    three_each(server)
+    alice = server.client("alice")
+    ids = [(await alice.post("/tasks", json={"command": ["x"], "array": "0-99"})).json()["id"] for _ in range(3)]
+    assert (await alice.post("/tasks", json={"command": ["x"], "array": "0-99"})).status_code == 429
+    await end(server, ids[0], State.FAILED)
+    again = await alice.post(f"/tasks/{ids[0]}/retry", headers={"Idempotency-Key": "r"})
+    assert again.status_code == 201
+    assert (await alice.post(f"/tasks/{ids[0]}/retry")).status_code == 429
+    same = await alice.post(f"/tasks/{ids[0]}/retry", headers={"Idempotency-Key": "r"})
+    assert (same.status_code, same.json()["id"]) == (200, again.json()["id"])
+
+
 async def test_pages_cover_everything_once(server: Running) -> None:
     alice = server.client("alice")
     await alice.post("/tasks/batch", json={"tasks": [{"command": ["x"], "name": f"n{i % 2}"} for i in range(25)]})
@@ -373,3 +454,15 @@ async def test_calls_that_cannot_be_meant_leave_nothing(
 async def test_calls_into_a_project_of_others_are_refused(server: Running) -> None:
     assert (await calls(server, function(project="blue"), [b""])).status_code == 403
     assert (await calls(server, function(), [b""], "node")).status_code == 403
+
+
+async def test_calls_are_counted_one_by_one_against_the_quota_of_their_owner(server: Running) -> None:
+    three_each(server)
+    key = {"Idempotency-Key": "k"}
+    many = await calls(server, function(), [b"a"] * 4, **key)
+    assert (many.status_code, many.json()["code"]) == (429, "over_quota")
+    some = await calls(server, function(), [b"a"] * 3, **key)
+    assert some.status_code == 200
+    assert (await calls(server, function(), [b"a"] * 3, **key)).content == some.content
+    assert (await calls(server, function(), [b"a"])).status_code == 429
+    assert (await calls(server, function(), [b"a"] * 2, **key)).status_code == 409

@@ -1,96 +1,20 @@
 """Nodes on other hosts by ssh: real sshd in network namespaces, without systemd, from a bundle and without an index."""
 
-import json
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.chaos.hosts import Host, hosts, needs_hosts
-from tests.e2e.cluster.harness import Home, home, wait_for
+from tests.chaos.hosts import hosts, needs_hosts
+from tests.e2e.cluster.harness import home, wait_for
+from tests.e2e.cluster.site import ROOT, SSHD, Site, light_bundle
 
-from jarvis.cli.hosts import SERVICE, HostLine, read_hosts
+from jarvis.cli.hosts import UNITS, HostLine, read_hosts
 
 pytestmark = pytest.mark.timeout(600)
-ROOT = Path(__file__).parents[3]
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-
-
-INSTALL = f"""#!/bin/sh
-set -e
-version="$(cat "$(dirname "$0")/version")" prefix="$2"
-{sys.executable} -m venv --without-pip "$prefix/versions/$version"
-cd "$prefix/versions/$version"/lib/python*/site-packages
-printf '%s\\n' {ROOT}/src {sysconfig.get_paths()["purelib"]} >here.pth
-ln -sfn "versions/$version" "$prefix/current"
-"""
-"""In the place of the one that installs wheels, which takes its time: an environment that finds what is installed here."""
-
-
-def light_bundle(folder: Path, version: str) -> Path:
-    inner = folder / version / "jarvis-bundle"
-    inner.mkdir(parents=True)
-    (inner / "version").write_text(version + "\n")
-    (inner / "install").write_text(INSTALL)
-    (inner / "install").chmod(0o755)
-    path = folder / f"{version}.tar.gz"
-    subprocess.run(["tar", "-C", str(inner.parent), "-czf", str(path), "jarvis-bundle"], check=True)
-    return path
-
-
-class Site:
-    """A server, hosts with sshd, and the file that names them."""
-
-    def __init__(self, server: Home, folder: Path, machines: dict[str, Host]) -> None:
-        self.server, self.folder, self.machines = server, folder, machines
-        self.config, self.file = folder / "ssh_config", folder / "hosts"
-        self.key()
-        self.names(*machines)
-
-    def key(self) -> None:
-        for name in ("host_key", "key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / name], check=True)
-        (self.folder / "authorized").write_text((self.folder / "key.pub").read_text())
-        self.config.write_text(
-            f"IdentityFile {self.folder}/key\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking no\nLogLevel ERROR\n"
-        )
-
-    def names(self, *names: str, more: str = "") -> None:
-        """Write the file."""
-        lines = [
-            f"root@{self.machines[name].address} name={name} label=zone={name} "
-            f"prefix={self.folder}/{name}/program state={self.state(name)}"
-            for name in names
-        ]
-        self.file.write_text("# the site\n" + "\n".join(lines) + f"\n{more}\n")
-
-    def state(self, name: str) -> Path:
-        return self.folder / name / "state"
-
-    def sshd(self, name: str) -> "subprocess.Popen[bytes]":
-        settings = [
-            "-o", f"HostKey={self.folder}/host_key", "-o", f"AuthorizedKeysFile={self.folder}/authorized",
-            "-o", "StrictModes=no", "-o", "UsePAM=no", "-o", "PidFile=none",
-        ]  # fmt: skip
-        Path("/run/sshd").mkdir(exist_ok=True)
-        return subprocess.Popen(
-            self.machines[name].argv(SSHD, "-D", "-E", f"{self.folder}/{name}.log", "-f", "/dev/null", *settings)
-        )
-
-    def node(self, verb: str, *args: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-        options = ("--hosts", str(self.file), "--ssh-config", str(self.config))
-        return self.server.jarvis("node", verb, *options, *args, code=code)
-
-    def listed(self) -> dict[str, dict[str, Any]]:
-        return {node["name"]: node for node in json.loads(self.server.jarvis("node", "ls", "-o", "json").stdout)}
-
-    def pid(self, name: str) -> int:
-        return int((self.state(name) / "node" / "supervisor.pid").read_text())
 
 
 @pytest.fixture
@@ -187,15 +111,16 @@ def test_a_bundle_installs_without_an_index(tmp_path: Path) -> None:
     assert (wrong.returncode, "unknown: --what" in wrong.stderr) == (2, True)
 
 
-def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
-    text = SERVICE.format(state="/var/lib/jarvis", prefix="/opt/jarvis")
-    assert "Delegate=yes" in text and "KillMode=process" in text
+def test_the_units_are_ones_that_systemd_understands(tmp_path: Path) -> None:
+    texts = {name: text.format(state="/var/lib/jarvis", prefix="/opt/jarvis") for name, text in UNITS.items()}
+    assert "Delegate=yes" in texts["jarvis-supervisor"] and "KillMode=process" in texts["jarvis-supervisor"]
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "jarvis-node.service"
-    unit.write_text(text.replace("/opt/jarvis/current/bin/python", "/bin/true"))
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
-    assert str(unit.name) not in done.stderr, done.stderr
+    units = [tmp_path / f"{name}.service" for name in texts]
+    for unit, text in zip(units, texts.values(), strict=True):
+        unit.write_text(text.replace("/opt/jarvis/current/bin/python", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert not any(unit.name in done.stderr for unit in units), done.stderr
 
 
 def test_a_file_of_hosts_is_read_with_care(tmp_path: Path) -> None:

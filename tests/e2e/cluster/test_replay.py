@@ -6,13 +6,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.chaos.pool import Pool
 from tests.e2e.cluster.harness import Home, home, wait_for
 
 from jarvis.scheduler.replay.recording import Deed
 from jarvis.scheduler.replay.replaying import Diverged, Replay
+from jarvis.sdk.client import Client, TaskHandle
 from jarvis.utils.record_file import frames, segments
 
 pytestmark = pytest.mark.timeout(180)
+WINDOWS = {"HEARTBEAT_S": "0.5", "SUSPECT_S": "2", "LOST_S": "3", "FENCE_S": "6"}
 
 
 def recorded_to(made: Home) -> float:
@@ -22,22 +25,41 @@ def recorded_to(made: Home) -> float:
     return max((deed.times[0] for deed in deeds if deed.times), default=0.0)
 
 
+def lose_a_node(made: Home, client: Client) -> TaskHandle:
+    """A task that ran on a node which is lost; it waits again."""
+    gone = Pool([made.directory], 1, cpus=2, name="gone")
+    try:
+        gone.until(1, 30)
+        task = client.submit(command=["sleep", "300"], resources={"cpu": 2})
+        wait_for(lambda: task.show()["state"] == "running", "it runs there")
+    finally:
+        gone.kill()
+    wait_for(lambda: task.show()["state"] == "queued", "the node is lost")
+    (attempt,) = client.connection.get(f"/tasks/{task.id}/attempts")["items"]
+    assert attempt["cause"] == "node_lost"
+    return task
+
+
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[tuple[Home, int, float]]:
-    """A life with a kill -9, tasks that wait, fail and are cancelled, an array and a workflow: (home, task, when it waited)."""
+    """A life with a kill -9 and the loss of a node, tasks that wait, fail and are cancelled, an array and a workflow: (home, task,
+    when it waited)."""
     with home() as made:
+        made.env |= {f"JARVIS_SCHEDULER__{name}": value for name, value in WINDOWS.items()}
         made.jarvis("up", "--cpus", "2")
         with made.client() as client:
             first = client.submit(command=["sleep", "300"], resources={"cpu": 2})
-            second = client.submit(command=["true"], resources={"cpu": 1}, name="second").id
             wait_for(lambda: first.show()["state"] == "running", "it runs")
+            lost = lose_a_node(made, client)
+            second = client.submit(command=["true"], resources={"cpu": 1}, name="second").id
             waited_at = time.time()
             client.submit(command=["false"], array="0-9")
         wait_for(lambda: recorded_to(made) > waited_at, "that instant is in the file")
         made.kill_server()
         made.jarvis("up")
         with made.client() as client:
-            client.act(first.id, "cancel", grace=0)
+            for task in (first, lost):
+                client.act(task.id, "cancel", grace=0)
             steps = [{"id": "a", "command": "true"}, {"id": "b", "command": "true", "depends_on": ["a"]}]
             assert client.submit_workflow({"steps": steps}).wait(60)["state"] == "succeeded"
             assert client.wait(second, 60)["state"] == "succeeded"

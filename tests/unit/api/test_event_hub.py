@@ -59,6 +59,28 @@ async def test_after_events_that_did_not_come_everybody_asks_again(told: Told) -
     assert told.hub.may_have_ended([1]) == [1]
 
 
+async def test_who_waits_for_results_looks_again_after_events_that_did_not_come(told: Told) -> None:
+    await told.tell(1, "queued", 1)
+    with told.hub.reading("ann", "r", frozenset((1,))) as place:
+        await told.tell(2, "queued", 2)
+        assert not place.changed.is_set()
+        await told.tell(4, "queued", 2)
+        assert place.changed.is_set()
+        assert place.ended is None
+
+
+async def test_what_was_stored_a_moment_ago_is_known_to_live_where_no_other_server_is(told: Told) -> None:
+    told.hub.fresh([1])
+    assert told.hub.may_have_ended([1]) == [1], "nobody can know before events come"
+    await told.tell(1, "queued", 1)
+    told.hub.fresh([2, 3])
+    await told.tell(2, "succeeded", 2)
+    assert told.hub.may_have_ended([1, 2, 3]) == [1, 2]
+    several = EventHub(MemoryBus(), MemoryStore(), poll_s=2.0)
+    several.fresh([4])
+    assert several.may_have_ended([4]) == [4], "another server may have ended it by now"
+
+
 async def test_what_ends_while_the_store_is_asked_is_asked_for_again(told: Told) -> None:
     await told.tell(1, "queued", 1)
     with told.hub.reading("ann", "r", frozenset({1, 2, 3})) as place:

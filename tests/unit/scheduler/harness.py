@@ -60,6 +60,8 @@ class Case:
         self.outcomes.update(turn.changes.commands_done)
         for key, element in turn.changes.elements.items():
             self.ended[key] = element.state
+        self.tasks.update(self.cluster.tasks)
+        self.tasks.update(turn.changes.tasks)
         check_cluster(self.cluster)
         self.turns.append(turn)
         return turn

@@ -21,7 +21,7 @@ from jarvis.scheduler.policy.order import Order
 from jarvis.scheduler.turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 POLICIES = (
     Policy(),
@@ -150,3 +150,57 @@ def test_many_at_once_come_to_the_same_as_one_after_the_other(seed: int) -> None
     for _ in range(20):
         both(world, *world.reported())
     assert len(world.many.cluster.tasks) < world.ident
+
+
+class Counted(list[Any]):
+    """How often something in it was looked at, passing over included."""
+
+    def __init__(self, items: "Sequence[Any]") -> None:
+        super().__init__(items)
+        self.looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += len(range(*at.indices(len(self)))) if isinstance(at, slice) else 1
+        return super().__getitem__(at)
+
+    def __iter__(self) -> "Iterator[Any]":
+        for at in range(len(self)):
+            yield self[at]
+
+
+def differing(count: int) -> list[Task]:
+    """Each with a size of its own."""
+    return [
+        Task(id=n, uuid="", project="p", user="u", submitted_at=1.0, spec=TaskSpec(name="t", resources={"cpu": n}))
+        for n in range(1, count + 1)
+    ]
+
+
+def test_of_many_that_differ_each_is_looked_at_a_few_times() -> None:
+    """Not once for each that comes after it."""
+    case, count = Case(Policy(fairness=Fairness("nobody"))), 300
+    case.node(cpus=count)
+    taken = Counted(differing(count))
+    case.step(TasksTaken("tasks", taken))
+    assert taken.looks < 10 * count
+    placed = case.cluster.nodes[1].placed.items()
+    tokens = {number: case.cluster.attempts[p.key].token for number, p in placed}
+    told = Counted([Ended(number=n, token=token, cause=Cause.EXIT, exit_code=0) for n, token in tokens.items()])
+    assert len(told) == count
+    case.step(NodeReported("ends", case.cluster.nodes[1].session or "", 1, 1, told))
+    assert told.looks < 10 * count
+    assert not case.cluster.tasks
+
+
+def test_a_long_lane_is_followed_from_where_it_is() -> None:
+    """Runs of one each, as limits differ."""
+    case, count = Case(Policy(fairness=Fairness("nobody"))), 600
+    tasks = differing(count)
+    for task in tasks:
+        task.spec = TaskSpec(name="t", resources={"cpu": 1000}, time_limit=60.0 + task.id % 2)
+    case.step(TasksTaken("tasks", tasks))
+    (lane,) = case.cluster.queue.lanes(case.cluster.queue.classes()[0])
+    entries = lane.entries = Counted(lane.entries)
+    case.node(cpus=count)
+    assert not case.cluster.queue.classes()
+    assert entries.looks < 10 * count

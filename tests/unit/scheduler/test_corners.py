@@ -1,6 +1,7 @@
 """Corners of the leader's rules that the simulation found: one test per defect, in the order in which they were found."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from tests.unit.scheduler.harness import Case
@@ -10,7 +11,17 @@ from jarvis.core.command import NewCommand
 from jarvis.core.effects import Refused, Seen, ToNode, ToSession, Welcome
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import CommandsTaken, Ended, Hello, NodeConnected, NodeReported, NodesSeen, Started, TasksTaken
+from jarvis.core.inputs import (
+    CommandsTaken,
+    Ended,
+    Hello,
+    Known,
+    NodeConnected,
+    NodeReported,
+    NodesSeen,
+    Started,
+    TasksTaken,
+)
 from jarvis.core.node import NodeState
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
@@ -20,7 +31,7 @@ from jarvis.scheduler.checks import check_cluster
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
-from jarvis.scheduler.nodes import on_node_lost
+from jarvis.scheduler.nodes import BELIEVED_AGAIN_S, on_node_lost
 from jarvis.scheduler.reactor import rebuild
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.scheduler.turn import Turn
@@ -240,25 +251,55 @@ def test_a_new_leader_knows_what_a_held_task_waits_for() -> None:
     assert rebuilt(case).waits_for == {task: {first}}
 
 
-def test_a_hello_that_was_overtaken_changes_nothing() -> None:
+def hello(ordinal: int, boot: str = "boot", booted_at: float = 100.0, known: Sequence[Known] = ()) -> Hello:
+    return Hello(version=1, software="0", name="n1", node=1, boot_id=boot, resources={"cpu": 1000}, labels={},
+                 ordinal=ordinal, booted_at=booted_at, known=list(known))  # fmt: skip
+
+
+def runs_on_its_node(*, under_the_next_leader: bool) -> tuple[Case, int]:
+    """A task that began in session ``new``, the second of its node."""
     case = Case()
     case.node(cpus=1)
-
-    def hello(ordinal: int) -> Hello:
-        return Hello(version=1, software="0", name="n1", node=1, boot_id="boot", resources={"cpu": 1000}, labels={},
-                     ordinal=ordinal)  # fmt: skip
-
     case.step(NodeConnected("hello", "new", hello(2)))
     task = case.submit()
     case.started(task)
     case.take()
-    case.step(NodeConnected("hello", "old", hello(1)))
-    case.expect(task, "running")
-    assert case.cluster.nodes[1].session == "new"
+    if under_the_next_leader:
+        case.cluster = rebuilt(case)
+        case.cluster.nodes[1].heard_at = case.now
+    return case, task
+
+
+def refused(case: Case, item: NodeConnected) -> bool:
+    case.step(item)
     (answer,) = case.take()
-    assert isinstance(answer, ToSession)
-    assert isinstance(answer.message, Refused)
-    assert answer.close
+    return isinstance(answer, ToSession) and isinstance(answer.message, Refused) and answer.close
+
+
+@pytest.mark.parametrize("under_the_next_leader", [False, True])
+@pytest.mark.parametrize("late", [hello(1), hello(9, "boot before", 99.0)])
+def test_a_hello_that_was_overtaken_changes_nothing(late: Hello, under_the_next_leader: bool) -> None:
+    case, task = runs_on_its_node(under_the_next_leader=under_the_next_leader)
+    session = case.cluster.nodes[1].session
+    assert refused(case, NodeConnected("hello", "old", late))
+    case.expect(task, "running")
+    assert case.cluster.nodes[1].session == session
+
+
+def test_a_node_whose_clock_was_set_back_is_believed_when_it_was_silent_for_long() -> None:
+    case, task = runs_on_its_node(under_the_next_leader=True)
+    set_back = NodeConnected("hello", "newest", hello(1, "next boot", 99.0))
+    assert refused(case, set_back)
+    case.cluster.nodes[1].heard_at -= BELIEVED_AGAIN_S
+    case.step(set_back)
+    assert case.cluster.nodes[1].session == "newest"
+    assert case.cluster.elements[K(task, -1)].state is not State.RUNNING
+
+
+def test_a_node_that_tells_no_clock_is_believed_at_once() -> None:
+    case, _ = runs_on_its_node(under_the_next_leader=True)
+    case.step(NodeConnected("hello", "newest", hello(1, "next boot", 0.0)))
+    assert case.cluster.nodes[1].session == "newest"
 
 
 def test_a_lost_node_comes_back_with_a_hello_although_its_session_lives() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,26 @@ vital = APIRouter(tags=["cluster"])
 CHECKS = ("api", "scheduler_queue", "workers", "database", "redis")
 VITAL = ("api", "scheduler_queue", "database")
 CHECK_S = 2.0
-KEEP_S = 1.0
+KEEP_S, KEEP_UNWELL_S = 1.0, 0.05
+"""How long an answer is kept; one in which something is unwell for less, because who waits for a start asks."""
 SERVER_SEEN_S = 60.0
 """A server that was not seen for so long is not shown."""
 TAKEOVERS_SHOWN = 10
 
 
 class Health:
-    """Runs the checks at most once a second, however many ask; remembers since when each is as it is."""
+    """Runs the checks at most once a second (while something is unwell, twenty times), however many ask; remembers since when
+    each is as it is."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, services: Services, now: Callable[[], float] = time.monotonic) -> None:
+        self._services, self._now = services, now
         self._checks: dict[str, dict[str, Any]] = {}
-        self._at = float("-inf")
+        self._old_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def look(self) -> tuple[str, dict[str, dict[str, Any]]]:
         async with self._lock:
-            if time.monotonic() - self._at >= KEEP_S:
+            if self._now() >= self._old_at:
                 given = {"api": _api_is_ok} | self._services.health_checks
                 names = [*CHECKS, *sorted(set(given) - set(CHECKS))]
                 told = await asyncio.gather(*(_one(given.get(name)) for name in names))
@@ -51,10 +53,12 @@ class Health:
                     before = self._checks.get(name, {})
                     same = before.get("status") == found["status"]
                     self._checks[name] = found | {"since": before["since"] if same else now}
-                self._at = time.monotonic()
+                self._old_at = self._now() + (KEEP_UNWELL_S if self._unwell() else KEEP_S)
         down = any(self._checks[name]["status"] == "down" for name in VITAL)
-        unwell = any(c["status"] in ("down", "degraded") for c in self._checks.values())
-        return "down" if down else "degraded" if unwell else "ok", self._checks
+        return "down" if down else "degraded" if self._unwell() else "ok", self._checks
+
+    def _unwell(self) -> bool:
+        return any(c["status"] in ("down", "degraded") for c in self._checks.values())
 
 
 async def _api_is_ok() -> Mapping[str, Any]:

@@ -22,7 +22,8 @@ async def list_nodes(context: Ctx) -> Response:
     """Every registered node."""
     context.allow("see")
     nodes, closed = await context.services.store.node_list(), await _closed(context)
-    return answer({"items": [node_out(n, closed.get(n.name, "")) for n in nodes], "next": None})
+    shown = [node_out(context.gateway.refreshed(n), closed.get(n.name, "")) for n in nodes]
+    return answer({"items": shown, "next": None})
 
 
 async def _closed(context: Ctx) -> dict[str, str]:
@@ -49,7 +50,7 @@ async def show_node(context: Ctx, ident: str) -> Response:
     """One node, by id or name."""
     context.allow("see")
     node, closed = await _node(context, ident), await _closed(context)
-    return answer(node_out(node, closed.get(node.name, "")))
+    return answer(node_out(context.gateway.refreshed(node), closed.get(node.name, "")))
 
 
 async def _wish(context: Ctx, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:

@@ -65,8 +65,10 @@ async def submit_batch(request: Request, context: Ctx) -> Response:
 async def submit_calls(request: Request, context: Ctx) -> Response:
     """Submit up to 10,000 calls of one function, as the SDK gathers them: msgpack both ways, the ids in order."""
     principal = context.allow("submit", *_any_project(context))
-    ids = await Submitter(context.services, principal).calls(await request.body(), idempotency(request))
-    return Response(msgspec.msgpack.encode(ids), media_type="application/msgpack")
+    accepted = await Submitter(context.services, principal).calls(await request.body(), idempotency(request))
+    if not accepted.replayed:
+        context.hub.fresh(accepted.ids)
+    return Response(msgspec.msgpack.encode(list(accepted.ids)), media_type="application/msgpack")
 
 
 @router.get("/tasks")

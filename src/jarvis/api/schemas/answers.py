@@ -14,7 +14,7 @@ Code = Annotated[str, Field(pattern=r"^[A-Z]{1,3}$")]
 class Answer(BaseModel):
     """Exactly these fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class LastTry(Answer):

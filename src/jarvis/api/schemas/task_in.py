@@ -74,7 +74,7 @@ Env = Annotated[dict[str, Text], Field(json_schema_extra={"propertyNames": {"pat
 class Strict(BaseModel):
     """No unknown fields and no guessing of types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class FunctionIn(Strict):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ RECEIVE_AGAIN_S = 1.0
 """After a defect that ended the receiving: a server that hears nothing must not stay so."""
 ENTRY_ITEMS = 1000
 ENTRY_BYTES = 256 * 1024
+EARLY_S = 5.0
+EARLY_LIMIT = 1000
+"""Sessions that begin or end while their server finds this one in the lease before it knows itself that it leads."""
 OUT_LIMIT = 20_000
 """Items that may wait for one server before what is new is refused or lost."""
 _TYPES: dict[str, Any] = {
@@ -66,6 +70,7 @@ class ClusterBus:
         self._sealer, self.opener = Sealer(b"", "", name, 0), Opener(b"", "")
         self._epoch = (0, 0)
         self._leading = False
+        self._early: deque[tuple[float, NodeConnected | NodeDisconnected]] = deque(maxlen=EARLY_LIMIT)
         self._out: dict[str, list[Input | Effect | list[Event]]] = {}
         self._nodes: dict[int, str] = {}
         """Node → the server that its session was welcomed on."""
@@ -91,10 +96,18 @@ class ClusterBus:
             await transport.close()
 
     def lead(self, epoch: tuple[int, int], leading: bool) -> None:
-        """Who leads has changed: effects of earlier leaders are not carried out any more."""
-        self._epoch = max(self._epoch, epoch)
+        """Who leads has changed: effects of earlier leaders are not carried out any more, and what was said to this one when
+        it led before is not believed any more."""
+        if epoch > self._epoch:
+            self._epoch = epoch
+            self._local.drop_inputs()
         self._leading = leading
         self._nodes.clear()
+        since = asyncio.get_running_loop().time() - EARLY_S
+        while leading and self._early:
+            at, item = self._early.popleft()
+            if at >= since:
+                self._local.offer(item)
 
     def let_look(self, servers: Sequence[str]) -> None:
         """Another one leads, or nobody does: they find it in the store by themselves, but later."""
@@ -218,6 +231,8 @@ class ClusterBus:
                 self._local.offer(item)
             elif isinstance(item, LookAgain):
                 self.on_look()
+            elif isinstance(item, NodeConnected | NodeDisconnected):
+                self._early.append((asyncio.get_running_loop().time(), item))
             else:
                 self.opener.drop("not the leader")
 

@@ -43,10 +43,14 @@ class MemoryBus:
             except TimeoutError:
                 return []
         items = list(self._inbox)
+        self.drop_inputs()
+        return items
+
+    def drop_inputs(self) -> None:
+        """Nobody takes them any more."""
         self._inbox.clear()
         self._waiting = 0
         self._arrived.clear()
-        return items
 
     def dispatch(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

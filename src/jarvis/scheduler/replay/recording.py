@@ -33,6 +33,9 @@ log = logging.getLogger("jarvis.record")
 
 SMALL = 2_000
 """Tasks in memory up to which it is copied within a turn, for a new segment: about 10 ms."""
+PART = "part"
+PART_BYTES = 1 << 20
+"""Of answers, after which what was told so far of a long deed, a rebuild, is written down: else it would be held twice."""
 TABLES = tuple(name for name in Changes.__slots__ if name not in ("events", "commands_done"))
 _encoder = msgspec.msgpack.Encoder()
 _one_task = msgspec.msgpack.Decoder(Task)
@@ -43,7 +46,8 @@ _deciding: ContextVar["Deed | None"] = ContextVar("deciding", default=None)
 
 class Deed(msgspec.Struct):
     """One turn, or one reading of the whole store, with everything that it was told. ``inputs``, ``policy`` (empty: as before)
-    and the values of ``reads`` are pickled: (what was called, whether it raised, value)."""
+    and the values of ``reads`` are pickled: (what was called, whether it raised, value). Of kind ``part``: the beginning of what
+    the next one of another kind was told."""
 
     kind: str
     inputs: bytes
@@ -150,6 +154,13 @@ class Record:
         finally:
             _deciding.reset(token)
 
+    def part(self, deed: Deed) -> None:
+        """Write down what it was told so far, and let go of it."""
+        if not self.files.broken:
+            told = Deed(PART, b"", deed.policy, deed.times, deed.reads, deed.commits)
+            self.files.append(msgspec.msgpack.encode(told))
+            deed.policy, deed.times, deed.reads, deed.commits = b"", [], [], []
+
     def policy(self, current: Policy) -> Policy:
         deed = _deciding.get()
         if deed is not None and current is not self._policy:
@@ -160,8 +171,9 @@ class Record:
 class RecordedReads:
     """A store whose answers are kept. Digests of commits instead of the commits: they are what is to come out."""
 
-    def __init__(self, store: Store, digest_of: Callable[[Changes], bytes]) -> None:
-        self._store, self._digest_of = store, digest_of
+    def __init__(self, store: Store, digest_of: Callable[[Changes], bytes], part: Callable[[Deed], None]) -> None:
+        self._store, self._digest_of, self._part = store, digest_of, part
+        self._kept = 0
 
     def __getattr__(self, name: str) -> Any:
         ask = getattr(self._store, name)
@@ -175,10 +187,19 @@ class RecordedReads:
             except Exception as error:
                 deed.reads.append((name, True, pickle.dumps(error)))
                 raise
-            deed.reads.append((name, False, packed(answer)))
+            value = packed(answer)
+            deed.reads.append((name, False, value))
+            if deed.kind != "turn":
+                self._keep_small(deed, len(value))
             return answer
 
         return asked
+
+    def _keep_small(self, deed: Deed, more: int) -> None:
+        self._kept += more
+        if self._kept > PART_BYTES:
+            self._kept = 0
+            self._part(deed)
 
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
         deed = _deciding.get()
@@ -216,7 +237,7 @@ class RecordedScheduler(Scheduler):
         *, record: Record, **more: Any,
     ) -> None:  # fmt: skip
         self._record = record
-        recorded: Any = RecordedReads(store, record.digest_of)
+        recorded: Any = RecordedReads(store, record.digest_of, record.part)
         super().__init__(recorded, bus, RecordedClock(clock), lambda: record.policy(policy()), holder, **more)
 
     async def start(self, acquired: Callable[[Leadership], None] = lambda leadership: None) -> None:

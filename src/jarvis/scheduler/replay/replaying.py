@@ -4,7 +4,7 @@ import asyncio
 import logging
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.policies import need
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
-from jarvis.scheduler.replay.recording import DIGESTS, Deed, Opening, remember
+from jarvis.scheduler.replay.recording import DIGESTS, PART, Deed, Opening, remember
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.coordination import Leadership
 from jarvis.utils.clock import Clock
@@ -114,6 +114,20 @@ class Nobody:
     def offer(self, item: object) -> None: ...
 
 
+def whole(deeds: Iterable[Deed]) -> Iterator[Deed]:
+    """Each with the parts that were written before it; parts of one that was broken off belong to none."""
+    parts: list[Deed] = []
+    for deed in deeds:
+        parts.append(deed)
+        if deed.kind != PART:
+            deed.policy = next((part.policy for part in parts if part.policy), b"")
+            deed.times = [at for part in parts for at in part.times]
+            deed.reads = [read for part in parts for read in part.reads]
+            deed.commits = [commit for part in parts for commit in part.commits]
+            parts = []
+            yield deed
+
+
 @dataclass(slots=True)
 class Replay:
     """One segment, decided again step by step. ``now``: of the last turn; ``turns`` and ``commits`` so far."""
@@ -139,7 +153,7 @@ class Replay:
         self.scheduler = Scheduler(store, bus, ToldClock(self._told), lambda: self.policy, opening.holder)
         remember(self.scheduler, opening.memory)
         need(self.scheduler.cluster.plugged)
-        self._deeds = (msgspec.msgpack.decode(frame, type=Deed) for frame in content)
+        self._deeds = whole(msgspec.msgpack.decode(frame, type=Deed) for frame in content)
 
     @property
     def commits(self) -> int:

@@ -22,6 +22,7 @@ from jarvis.core.errors import (
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
+from jarvis.core.parked import plain
 from jarvis.core.quota import Quota, Used
 from jarvis.core.states import ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
@@ -215,7 +216,7 @@ class MemoryStore(MemoryWorkflows):
                     self._tasks[ident].state = State.QUEUED
         for task in changes.tasks.values():
             if task.id in self._tasks:
-                self._tasks[task.id] = copy_of(task)
+                self._tasks[task.id] = copy_of(plain(task))
         for element in changes.elements.values():
             self._put_element(element, alone=element.task not in changes.tasks)
         for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
