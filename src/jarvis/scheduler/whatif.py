@@ -28,7 +28,7 @@ from jarvis.scheduler.licenses import free_at
 from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
-from jarvis.scheduler.pools import Pools
+from jarvis.scheduler.pools import Known, Pools
 from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
 
 BYTE_STEPS = 64
@@ -40,7 +40,7 @@ PLANNED_MOST = 1000
 HEADS_MOST = 32
 """Heads of lanes that are asked along, the best in rank."""
 LANE_MOST, LANE_LOOK = 32, 100
-AHEAD_MOST = 100
+AHEAD_MOST = 64
 """Of those before it that an expected start is planned with."""
 
 
@@ -59,7 +59,7 @@ class Change(NamedTuple):
 
 def to_ask(cluster: Cluster, now: float) -> Cluster:
     """The same cluster, for several questions at one instant, in the course of which nothing changes."""
-    return replace(cluster, pools=Pools(cluster.pools.filters, known={}), outlook=Outlook(cluster.nodes, now))
+    return replace(cluster, pools=Pools(cluster.pools.filters, Known()), outlook=Outlook(cluster.nodes, now))
 
 
 def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
