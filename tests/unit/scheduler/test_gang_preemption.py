@@ -210,7 +210,7 @@ def _acyclic(graph: dict[int, set[int]]) -> None:
 
 
 def test_at_random() -> None:
-    assert sum(check(seed) for seed in range(30)) > 5
+    assert sum(check(seed) for seed in range(12)) > 2
 
 
 @pytest.mark.soak
