@@ -81,6 +81,8 @@ class Choice:
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
+        if self.cluster.outlook is not None and self.moved:
+            self.pools.is_untouched = False
         return self.pools.pool(placement_class, balancer, self.nodes, self._score, self.cluster.carriers.version)
 
     def may_find(self, pool: Pool) -> bool:

@@ -14,6 +14,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler.choice import Choice, Limits
+from jarvis.scheduler.claimed import place_claimed, place_covered
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.following import place_following
 from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
@@ -27,7 +28,7 @@ from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Pool
-from jarvis.scheduler.preemption import look_for_victims, place_claimed, place_covered
+from jarvis.scheduler.preemption import look_for_victims
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
 AHEAD_SECONDS = 0.1

@@ -83,7 +83,7 @@ def _start(
     ends, bound = running
     asked = question(cluster, queued)
     asked.nodes = cluster.nodes | {node: _view(cluster, cluster.nodes[node], ends[node], bound, now) for node in ends}
-    asked.outlook = Outlook(asked.nodes, now)
+    asked.outlook = Outlook(asked.nodes, now)  # what is in use there, and so the order of nodes, is as it was
     return start_in(asked, policy, queued[-1], now, replace(RESERVE_ALL, times="predicted", bound=bound))
 
 

@@ -262,10 +262,10 @@ def fair_line(cluster: Cluster, heads: list[Head], now: float, given: Mapping[st
     for project, users in projects.items():
         leaves: list[tuple[str, _Share, Line]] = []
         for user, own in users.items():
-            holding = ledger.user(project, user)
+            holding = ledger.of(project, user)
             share = _Share(holding.held, ledger.past(holding, capacity, now), 1.0, capacity)
             leaves.append((user, share, RankLine(own)))
-        holding = ledger.project(project)
+        holding = ledger.of(project)
         held = add(holding.held, given[project]) if project in given else holding.held
         share = _Share(held, ledger.past(holding, capacity, now), cluster.weight_of(project), capacity)
         tree.append((project, share, FairLine(leaves) if len(leaves) > 1 else leaves[0][2]))

@@ -55,14 +55,26 @@ class GroupKey(NamedTuple):
     gang: bool = False
 
 
+class Known:
+    """What all pools that are made of the same nodes have in common, as long as nothing changes on these."""
+
+    def __init__(self) -> None:
+        self.members: dict[GroupKey, set[int]] = {}
+        self.orders: dict[GroupKey, dict[str, tuple[int, list[tuple[float, int]]]]] = {}
+
+
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders", "ranking")
+    __slots__ = ("members", "orders", "ranking", "untouched")
 
-    def __init__(self, members: set[int]) -> None:
+    def __init__(
+        self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None
+    ) -> None:
         self.members = members
-        self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {}
+        self.untouched = untouched
+        """The orders of all pools of the same nodes while nothing was placed; None: these are the only ones."""
+        self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {} if untouched is None else dict(untouched)
         self.ranking = Ranking()
 
 
@@ -130,11 +142,13 @@ class Pool:
 class Pools:
     """All pools, with the log of nodes that changed."""
 
-    def __init__(self, filters: tuple[str, ...] = (), known: "dict[GroupKey, set[int]] | None" = None) -> None:
+    def __init__(self, filters: tuple[str, ...] = (), known: "Known | None" = None) -> None:
         self.filters = filters
         """Of other packages, by name."""
         self.known = known
-        """Which nodes suit, found for all pools that are made of the same nodes; None: these are the only ones."""
+        """What is found for all pools that are made of the same nodes; None: these are the only ones."""
+        self.is_untouched = True
+        """No cycle has placed anything by them; looked at where they have something in common with others."""
         self.pools: dict[tuple[PlacementClass, str], Pool] = {}
         self.groups: dict[GroupKey, Group] = {}
         self.log: list[int] = []
@@ -201,14 +215,18 @@ class Pools:
         key = GroupKey(placement_class.constraints, placement_class.tolerations, placement_class.kind, asked, gang)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = Group(self._members(key, nodes))
+            group = self.groups[key] = self._group(key, nodes)
         return group
 
-    def _members(self, key: GroupKey, nodes: "dict[int, NodeView]") -> set[int]:
-        known = {} if self.known is None else self.known
-        if key not in known:
-            known[key] = {ident for ident, view in nodes.items() if self._suits(view, key)}
-        return set(known[key])
+    def _group(self, key: GroupKey, nodes: "dict[int, NodeView]") -> Group:
+        known = self.known
+        members = None if known is None else known.members.get(key)
+        if members is None:
+            members = {ident for ident, view in nodes.items() if self._suits(view, key)}
+        if known is None:
+            return Group(members)
+        known.members[key] = members
+        return Group(set(members), known.orders.setdefault(key, {}))
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
              score: "Callable[[Pool, int], float]", version: int) -> Pool:  # fmt: skip
@@ -234,4 +252,6 @@ class Pools:
             known = len(self.log), sorted((score(pool, node), node) for node in group.members)
             if not pool.has_own_order:
                 group.orders[pool.balancer] = known
+                if group.untouched is not None and not self.log and self.is_untouched:
+                    group.untouched[pool.balancer] = known
         return known

@@ -71,11 +71,9 @@ def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason |
             why = shield(rules, cluster.elements[key], attempt, other, now)
             if why is not None:
                 shields[why] = shields.get(why, 0) + 1
-    if not lower or (task.spec.nodes == 1 and not shields):
+    if not shields:
         return None
     run = f"{lower} attempt{'s' if lower > 1 else ''} of lower standing on its nodes"
-    if task.spec.nodes > 1:
-        return Reason("PreemptsNobody", f"a task on several nodes has nobody stopped: it waits for {run}")
     counts = ", ".join(f"{count} {why}" for why, count in sorted(shields.items()))
     return Reason("PreemptsNobody", f"of {run} not all may be stopped: {counts}")
 
@@ -90,6 +88,6 @@ def _placed_where_it_could_be(cluster: Cluster, task: Task) -> Iterator[ElementK
 
 
 def _said(cluster: Cluster, claim: Claim, many: str, one: str) -> str:
-    several = len(claim.victims) > 1
-    where = cluster.nodes[claim.node].node.name
+    several = len({victim for victim, _ in claim.victims}) > 1
+    where = ", ".join(cluster.nodes[node].node.name for node in claim.nodes)
     return f"task{'s' if several else ''} {named(claim)} on {where} {many if several else one} for it"

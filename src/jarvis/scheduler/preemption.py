@@ -1,21 +1,21 @@
-"""PURE: preemption within a cycle: what others were stopped for comes first, and what still waits may have others stopped.
+"""PURE: preemption within a cycle: what still waits after all that was placed may have others stopped, a gang on several nodes.
 
 A claim keeps the room on its node until its victims have ended and what it is for has started. It lives in the leader's memory
 alone: a leader that takes over finds the victims stopping, and counts their room as nearly free when it looks again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
 from jarvis.core.attempt import Attempt
 from jarvis.core.gpus import NO_ROOM, pick, with_back
 from jarvis.core.ids import ElementKey
-from jarvis.core.node import NodeState
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task, TaskSpec
+from jarvis.scheduler.claimed import keep_room
 from jarvis.scheduler.cluster import Cluster, Placed
-from jarvis.scheduler.heads import Head, RankLine
+from jarvis.scheduler.heads import Head
 from jarvis.scheduler.policy.affinity import carried
 from jarvis.scheduler.policy.attained import level_at, put_off
 from jarvis.scheduler.policy.order import seconds_of, weight_of
@@ -32,7 +32,7 @@ from jarvis.scheduler.policy.preemption import (
     some_set,
 )
 from jarvis.scheduler.pools import Pool
-from jarvis.scheduler.task_queue import Entry, class_of
+from jarvis.scheduler.task_queue import Entry
 
 if TYPE_CHECKING:
     from jarvis.core.resources import Resources
@@ -51,75 +51,6 @@ TRIED_MOST = 32
 STEPS_MOST = 2000
 """Of the search for the cheapest set, a task; what was found by then is taken."""
 _STOPPABLE = frozenset({State.ASSIGNED, State.STARTING, State.RUNNING})
-
-
-# ---------------------------------------------------------------- what others were stopped for
-
-
-def place_claimed(cycle: "Cycle") -> None:
-    """Each claim's task starts if it can, anywhere; else its room is kept as long as a victim is on its way out."""
-    live = dict(_live_claims(cycle))
-    for claim, task, _, pool in live.values():
-        cycle.choice.keep(claim.node, pool.need, cycle.seconds(task))
-    for key, (claim, task, position, pool) in live.items():
-        seconds = cycle.seconds(task)
-        cycle.choice.give_back(claim.node, seconds)
-        if not cycle.within(task, pool):
-            continue
-        if cycle.place(pool, task, position):
-            cycle.taken.add(key)
-        elif is_coming(cycle.cluster, claim):
-            cycle.taken.add(key)
-            cycle.plan.claims[key] = claim
-            cycle.choice.keep(claim.node, pool.need, seconds)
-            cycle.will_have(task, pool)
-
-
-def is_coming(cluster: Cluster, claim: Claim) -> bool:
-    """Whether room is still on its way: a victim has not ended, or what was given ahead is not taken back yet."""
-    view = cluster.nodes[claim.node]
-    return bool(view.ahead) or any(number in view.placed for _, number in claim.victims)
-
-
-def _live_claims(cycle: "Cycle") -> Iterator[tuple[ElementKey, tuple[Claim, Task, int, Pool]]]:
-    """Those whose task still waits, on nodes that may still take it."""
-    for key, claim in cycle.cluster.claims.items():
-        task = cycle.cluster.tasks.get(key.task)
-        position = None if task is None else cycle.position_of(task, key)
-        if task is None or position is None:
-            continue
-        pool = cycle.pool(class_of(task.spec))
-        if _may_take(cycle, claim.node, pool):
-            yield key, (claim, task, position, pool)
-
-
-def _may_take(cycle: "Cycle", node: int, pool: Pool) -> bool:
-    """Whether the task may still start there; a node that is only cut off for the moment may come back with the victims."""
-    view = cycle.cluster.nodes.get(node)
-    if view is None or view.node.state is NodeState.LOST:
-        return False
-    return view.session is None or (node in pool.group.members and cycle.choice.suits(pool, node))
-
-
-# ---------------------------------------------------------------- what is guaranteed
-
-
-def place_covered(cycle: "Cycle", heads: list[Head]) -> None:
-    """What projects are guaranteed comes before what others would get, by rank alone, as far as there is room."""
-    guarantees = cycle.guarantees
-    line = RankLine([head for head in heads if guarantees and head.lane.project in guarantees.of])
-    while (head := line.first()) is not None and len(cycle.plan.decisions) < cycle.policy.budget:
-        task = head.task
-        assert task is not None
-        if not cycle.covers(task) or not cycle.within(task, head.pool):
-            line.drop()
-        elif cycle.throttled(task) or task.key_at(head.position) in cycle.taken:
-            cycle.skip(line, head)
-        elif cycle.place(head.pool, task, head.position):
-            head.advance()
-            line.again(placed=True)
-        else:
-            line.drop()
 
 
 # ---------------------------------------------------------------- whom what waits may preempt
@@ -152,9 +83,10 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
         claim = look.claim_for(waiting)
         if claim is not None:
             cycle.plan.claims[waiting.key] = claim
-            cycle.choice.keep(claim.node, waiting.pool.need, cycle.seconds(waiting.task))
+            keep_room(cycle, claim, waiting.task, waiting.pool)
             cycle.will_have(waiting.task, waiting.pool)
-            look.changed(claim.node)
+            for node in claim.nodes:
+                look.changed(node)
 
 
 def standing_of(tiers: Mapping[str, int], spec: TaskSpec, level: int = 0) -> Standing:
@@ -180,15 +112,12 @@ def shield(rules: Preemption, element: Element, attempt: Attempt, spec: TaskSpec
 
 
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
-    """The first of each lane that wait after all that the cycle placed; one element of a task at a time. Gangs wait for room that
-    others leave."""
+    """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
     claimed, tiers, rules = {key.task for key in plan.claims}, cycle.policy.queue_tiers, cycle.policy.preemption
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
-        if placement_class.nodes > 1:
-            continue
         pool = cycle.pool(placement_class)
         for lane in queue.lanes(placement_class):
             head = Head(cycle.cluster, lane, pool)
@@ -250,20 +179,23 @@ class Look:
         kind = self.kind_of(waiting)
         if kind in self._in_vain or not (kind.beaten or kind.covered):
             return None
-        best, node = self._cheapest(kind)
-        if not best.victims:
+        chosen = gang_victims(self, kind, self._nodes(kind)) if kind.pool.nodes > 1 else [self._cheapest(kind)]
+        victims = {victim.key: victim for best, _ in chosen for victim in best.victims}
+        if not victims:
             self._in_vain.add(kind)
             return None
-        self._will_stop(node, best.victims)
-        return Claim(node, tuple((victim.key, victim.number) for victim in best.victims))
-
-    def _will_stop(self, node: int, victims: tuple[Candidate, ...]) -> None:
-        for victim in victims:
+        for victim in victims.values():
             if not victim.stopping:
                 self.left -= 1
                 if self.guarantees:
                     self.guarantees.give(victim.project, victim.whole, -1)
-        gone = {victim.key for victim in victims}
+        for _, node in chosen:
+            self._will_stop(node, victims)
+        stopped = tuple((victim.key, victim.number) for best, _ in chosen for victim in best.victims)
+        (_, first), *rest = chosen
+        return Claim(first, stopped, tuple(node for _, node in rest))
+
+    def _will_stop(self, node: int, gone: Collection[ElementKey]) -> None:
         self._on[node] = OnNode(
             (c._replace(loss=0.0, stopping=True) if c.key in gone else c for c in self.on(node).candidates),
             bool(self.guarantees),
@@ -311,12 +243,18 @@ class Look:
     def _set_floor(self, kind: "Kind", floors: dict[int, float], node: int) -> bool:
         """False where it would fit without victims."""
         short = self.short(kind.pool, node)
-        if not short and (not kind.pool.gpu or pick(self.choice.gpus_of(node), kind.pool.gpu) is not None):
+        if self.fits(kind.pool, node):
             return bool(self.cluster.nodes[node].ahead)
         floor = self.on(node).floor(kind, short)
         if floor is not None:
             floors[node] = floor
         return True
+
+    def fits(self, pool: Pool, node: int) -> bool:
+        """Whether there is room without victims."""
+        if self.short(pool, node):
+            return False
+        return not pool.gpu or pick(self.choice.gpus_of(node), pool.gpu) is not None
 
     def short(self, pool: Pool, node: int) -> list[tuple[str, int]]:
         """How much of what is missing there."""
@@ -406,6 +344,55 @@ class Kind(NamedTuple):
         return standing in self.beaten or (self.covered and project != self.project)
 
 
+def gang_victims(look: Look, kind: Kind, nodes: list[int]) -> list[tuple[Best, int]]:
+    """For each rank of a gang its node and whom it has stopped there, by node; nothing where not all ranks find room at once.
+
+    Of the nodes those are taken on which the least is lost; what is free counts nothing. What has a rank on two of them is lost
+    once, and so is thought to cost no less than it does.
+    """
+    found: list[tuple[Best, int]] = []
+    steps, tried = STEPS_MOST, 0
+    for floor, node in sorted(_floors_of(look, kind, nodes)):
+        enough = len(found) >= kind.pool.nodes
+        if tried >= max(TRIED_MOST, 2 * kind.pool.nodes) or (
+            enough and floor > sorted(found)[kind.pool.nodes - 1][0].loss
+        ):
+            break
+        if look.fits(kind.pool, node):
+            found.append((Best(0.0, 0, (), ()), node))
+            continue
+        question = Question(look, kind, node)
+        if question.enough(question.candidates):
+            tried += 1
+            search = Search(question.enough, question.permitted, steps)
+            best = search.run(question.candidates, some_set(question.candidates, question.enough, question.permitted))
+            steps = search.steps
+            if best.victims:
+                found.append((best, node))
+    return _together(look, kind, sorted(found))
+
+
+def _floors_of(look: Look, kind: Kind, nodes: list[int]) -> Iterator[tuple[float, int]]:
+    for node in nodes:
+        floor = 0.0 if look.fits(kind.pool, node) else look.on(node).floor(kind, look.short(kind.pool, node))
+        if floor is not None:
+            yield floor, node
+
+
+def _together(look: Look, kind: Kind, found: list[tuple[Best, int]]) -> list[tuple[Best, int]]:
+    """As many as there are ranks, by node, of which all victims together may be stopped."""
+    chosen: list[tuple[Best, int]] = []
+    victims: dict[ElementKey, Candidate] = {}
+    for best, node in found:
+        more = victims | {victim.key: victim for victim in best.victims}
+        if may_all_stop(look, kind, [*more.values()]):
+            victims = more
+            chosen.append((best, node))
+            if len(chosen) == kind.pool.nodes:
+                return sorted(chosen, key=lambda one: one[1])
+    return []
+
+
 class Question:
     """What a kind needs on a node, and whom it may stop there."""
 
@@ -438,12 +425,15 @@ class Question:
         return pick(with_back(self.gpus, back), self.gpu) is not None
 
     def permitted(self, victims: Sequence[Candidate]) -> bool:
-        """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""
-        new = [victim for victim in victims if not victim.stopping]
-        if len(new) > self.look.left:
-            return False
-        guarantees, mine = self.look.guarantees, self.kind.project
-        if not guarantees:
-            return True
-        others = {victim.project for victim in new} - {mine}
-        return all(guarantees.spares(p, (v.whole for v in new if v.project == p)) for p in others)
+        return may_all_stop(self.look, self.kind, victims)
+
+
+def may_all_stop(look: Look, kind: Kind, victims: Sequence[Candidate]) -> bool:
+    """Not more than may be stopped in a cycle, and no other project below what it is guaranteed."""
+    new = [victim for victim in victims if not victim.stopping]
+    if len(new) > look.left:
+        return False
+    if not look.guarantees:
+        return True
+    others = {victim.project for victim in new} - {kind.project}
+    return all(look.guarantees.spares(p, (v.whole for v in new if v.project == p)) for p in others)

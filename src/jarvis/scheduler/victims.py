@@ -23,18 +23,18 @@ def stop_victims(turn: Turn, plan: Plan, rules: Preemption | None) -> None:
 
 
 def _stop_for(turn: Turn, key: ElementKey, claim: Claim, rules: Preemption) -> None:
-    view = turn.cluster.nodes[claim.node]
     for victim, _ in claim.victims:
         element = turn.cluster.elements[victim]
         if element.state is not State.CANCELLING:
             stop(turn, element, Cause.PREEMPTED, "preempt", rules.grace, by=str(key))
-    ahead = [number for number, placed in view.placed.items() if placed.ahead]
-    if ahead:
-        turn.effects.append(ToNode(claim.node, Recall(numbers=ahead), turn.cause_id))
+    for node in claim.nodes:
+        ahead = [number for number, placed in turn.cluster.nodes[node].placed.items() if placed.ahead]
+        if ahead:
+            turn.effects.append(ToNode(node, Recall(numbers=ahead), turn.cause_id))
     turn.event("preempts", key, node=claim.node, victims=named(claim))
 
 
 def named(claim: Claim) -> str:
     """Its victims, in words."""
-    keys = [str(victim) for victim, _ in claim.victims]
+    keys = list(dict.fromkeys(str(victim) for victim, _ in claim.victims))
     return ", ".join(keys[:NAMED_MOST]) + (f" and {len(keys) - NAMED_MOST} more" if len(keys) > NAMED_MOST else "")

@@ -28,17 +28,19 @@ from jarvis.scheduler.licenses import free_at
 from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
-from jarvis.scheduler.pools import Pools
+from jarvis.scheduler.pools import Known, Pools
 from jarvis.scheduler.task_queue import Entry, Lane, TaskQueue
 
 BYTE_STEPS = 64
 """Into so many parts what a node has free is divided when less memory is tried."""
 TRIALS_MOST = 64
 """Trials of changes a question: the halvings of a request for five resources, with some for all else. Beyond, nothing is tried."""
+PLANNED_MOST = 1000
+"""Tasks that stand before it, in all trials of a question together."""
 HEADS_MOST = 32
 """Heads of lanes that are asked along, the best in rank."""
 LANE_MOST, LANE_LOOK = 32, 100
-AHEAD_MOST = 200
+AHEAD_MOST = 64
 """Of those before it that an expected start is planned with."""
 
 
@@ -57,7 +59,7 @@ class Change(NamedTuple):
 
 def to_ask(cluster: Cluster, now: float) -> Cluster:
     """The same cluster, for several questions at one instant, in the course of which nothing changes."""
-    return replace(cluster, pools=Pools(cluster.pools.filters, known={}), outlook=Outlook(cluster.nodes, now))
+    return replace(cluster, pools=Pools(cluster.pools.filters, Known()), outlook=Outlook(cluster.nodes, now))
 
 
 def question(cluster: Cluster, tasks: Iterable[Task]) -> Cluster:
@@ -132,7 +134,7 @@ class Trials:
         self._cluster = cluster if cluster.outlook is not None else to_ask(cluster, now)
         self._policy, self._task, self._now = policy, task, now
         self._before = _before(cluster, policy)
-        self.left = TRIALS_MOST
+        self.left = min(TRIALS_MOST, PLANNED_MOST // (len(self._before) + 1))
 
     def __call__(self, spec: TaskSpec) -> int | None:
         if not self.left:
@@ -147,12 +149,8 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
     """Single changes of the request that let it start at once, each tried: the most that it may ask for, one constraint less, one
     taint more tolerated, a shorter limit."""
     start_with = Trials(cluster, policy, task, now)
-    found = [*_smaller(cluster, task.spec, start_with), *_on_fewer_nodes(task.spec, start_with)]
-    for text, spec in _candidates(cluster, task.spec):
-        node = start_with(spec)
-        if node is not None:
-            found.append(Change(text.format(node=cluster.nodes[node].node.name), spec, node))
-    return [*found, *_shorter(cluster, task.spec, start_with, now)]
+    otherwise = [*_otherwise(cluster, task.spec, start_with), *_shorter(cluster, task.spec, start_with, now)]
+    return [*_smaller(cluster, task.spec, start_with), *_on_fewer_nodes(task.spec, start_with), *otherwise]
 
 
 def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
@@ -193,6 +191,13 @@ def _on_fewer_nodes(spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
             low, best = nodes, (fewer, node)
     if best is not None:
         yield Change(f"on {low} node{'s' if low > 1 else ''} instead of {spec.nodes} it starts now", *best)
+
+
+def _otherwise(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
+    for text, other in _candidates(cluster, spec):
+        node = start_with(other)
+        if node is not None:
+            yield Change(text.format(node=cluster.nodes[node].node.name), other, node)
 
 
 def _candidates(cluster: Cluster, spec: TaskSpec) -> Iterator[tuple[str, TaskSpec]]:

@@ -457,19 +457,6 @@ def barred(case: Case, ident: int) -> list[str]:
     return [reason["text"] for reason in said["reasons"] if reason["reason"] == "PreemptsNobody"]
 
 
-def test_why_says_that_a_gang_has_nobody_stopped() -> None:
-    case = case_of()
-    case.node(cpus=4, labels={"jarvis.address": "a"})
-    case.node(cpus=4, labels={"jarvis.address": "b"})
-    running(case, 4)
-    gang = case.submit(cpus=4, nodes=2, priority=900)
-    assert barred(case, gang) == [
-        "a task on several nodes has nobody stopped: it waits for 1 attempt of lower standing on its nodes"
-    ]
-    equal = case.submit(cpus=4, nodes=2)
-    assert barred(case, equal) == []
-
-
 def test_why_says_who_may_not_be_stopped() -> None:
     case = case_of()
     case.node(cpus=5)

@@ -44,12 +44,19 @@ class Holding:
         for name, amount in self.held.items():
             if amount:
                 self.total[name] = self.total.get(name, 0.0) + amount * seconds
+        self.used = self.used_at(now, half_life)
+        self.at = now
+
+    def used_at(self, now: float, half_life: float) -> dict[str, float]:
+        """What ``used`` is when it is brought up to ``now``."""
+        seconds = now - self.at
+        if seconds <= 0:
+            return self.used
         rate = math.log(2) / half_life if half_life else 0.0
         kept = math.exp(-rate * seconds) if rate else 1.0
         gained = (1.0 - kept) / rate if rate else seconds
-        for name in self.used.keys() | self.held.keys():
-            self.used[name] = self.used.get(name, 0.0) * kept + self.held.get(name, 0) * gained
-        self.at = now
+        names = sorted(self.used.keys() | self.held.keys())
+        return {name: self.used.get(name, 0.0) * kept + self.held.get(name, 0) * gained for name in names}
 
 
 def dominant(held: Mapping[str, float], capacity: Mapping[str, int]) -> float:
@@ -91,6 +98,11 @@ class Ledger:
             holding = self.users[project, name] = Holding()
         return holding
 
+    def of(self, project: str, user: str = "") -> Holding:
+        """To look at: of who never held anything, nothing is noted. A whole project's without a user."""
+        found = self.users.get((project, user)) if user else self.projects.get(project)
+        return Holding() if found is None else found
+
     def change(self, project: str, user: str, need: Resources, now: float, step: int) -> None:
         """So many elements that need so much each are held from now on, or below 0, no longer."""
         if (project, user) not in self.changed:
@@ -111,5 +123,4 @@ class Ledger:
         """The share of the recent past, which counts beside what is held now."""
         if not self.half_life:
             return 0.0
-        holding.settle(now, self.half_life)
-        return dominant(holding.used, capacity) * math.log(2) / self.half_life
+        return dominant(holding.used_at(now, self.half_life), capacity) * math.log(2) / self.half_life

@@ -56,10 +56,16 @@ class Standing(NamedTuple):
 class Claim(NamedTuple):
     """Room on a node that is kept for what waits, until the attempts that were stopped for it have ended.
 
-    ``victims``: their elements with the numbers of their attempts on that node."""
+    ``victims``: their elements with the numbers of their attempts on these nodes. ``others``: of a gang, the nodes on which room is
+    kept for its other ranks; it has room on all of them, or there is no claim."""
 
     node: int
     victims: tuple[tuple[ElementKey, int], ...]
+    others: tuple[int, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        return (self.node, *self.others)
 
 
 class Candidate(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jarvis.core.quota import Quota
 from jarvis.core.resources import Resources, format_amount
 from jarvis.scheduler.filters import Reason
-from jarvis.scheduler.policy.fairness import Holding, Ledger
+from jarvis.scheduler.policy.fairness import Ledger
 
 Quotas = Mapping[tuple[str, str], Quota]
 """By (project, user); a whole project's under (project, "")."""
@@ -32,14 +32,11 @@ class Headroom:
                     grown[name] = grown.get(name, 0) + amount
                 self._given[owner] = grown, elements + 1
 
-    def _holding(self, owner: tuple[str, str]) -> Holding:
-        return self.ledger.user(*owner) if owner[1] else self.ledger.project(owner[0])
-
     def _over(self, project: str, user: str, need: Resources) -> Reason | None:
         quota = self.quotas.get((project, user))
         if quota is None:
             return None
-        holding = self._holding((project, user))
+        holding = self.ledger.of(project, user)
         given, elements = self._given.get((project, user), ({}, 0))
         who = f"user {user} in project {project}" if user else f"project {project}"
         if quota.running is not None and holding.elements + elements >= quota.running:
