@@ -4,10 +4,13 @@
 own, of 50 projects and 100 sizes; ``alike``: one spec; ``array``: one array. The only node is cordoned, so that nothing starts.
 Memory is the server's own (RssAnon; at most: VmHWM). A pause is how long a GET, or a ping on the connection of an agent, waits for
 its answer, both asked every 20 ms while a server that was killed and started again reads what is stored; from the first answer on.
+Beside it stands how long the same took for ten seconds before the kill, when the server had nothing to do: what other programs on
+the machine do to it.
 """
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 import threading
@@ -25,6 +28,7 @@ from jarvis.utils import server_file
 
 BATCH = 10_000
 PROBE_S = 0.02
+CALM_S = 10.0
 MEGA = 1 << 20
 
 
@@ -127,6 +131,22 @@ def read_again(made: Home, rows: int) -> tuple[float, float, Probe]:
     return took, readings(made)[-1], probe
 
 
+def calm(made: Home) -> Probe:
+    """The pauses of a server that has nothing to do."""
+    probe = Probe(made, 0)
+    try:
+        time.sleep(CALM_S)
+    finally:
+        probe.end()
+    return probe
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def readings(made: Home) -> list[float]:
     """Seconds that each reading of the store took, as the server says."""
     log = (made.directory / "server.log").read_text()
@@ -156,17 +176,23 @@ def measure(count: int, kind: str) -> str:
         empty = anonymous_bytes(made.server.pid)
         took = submit(made, count, kind)
         submitted = anonymous_bytes(made.server.pid)
+        before = calm(made)
         until, reading, probe = read_again(made, 1 if kind == "array" else count)
+        used = processor_s(made.server.pid)
         again, peak = anonymous_bytes(made.server.pid), _status(made.server.pid, "VmHWM")
         size = sum(path.stat().st_size for path in Path(made.directory).glob("*.db*"))
     return (
         f"S7: {kind}, queued={count} submitted in {took:.0f} s; server {submitted / MEGA:.0f} MiB after submission, "
         f"{again / MEGA:.0f} MiB after it was read again ({peak / MEGA:.0f} at most, "
         f"{empty / MEGA:.0f} empty; {(again - empty) / count:.0f} bytes a task; "
-        f"{size / MEGA:.0f} MiB on disk); read in {reading:.1f} s, {until:.1f} s after the kill; longest pause GET "
-        f"{probe.longest['GET'] * 1000:.0f} ms of {probe.answers['GET']}, agent {probe.longest['ping'] * 1000:.0f} ms of "
-        f"{probe.answers['ping']}"
+        f"{size / MEGA:.0f} MiB on disk); read in {reading:.1f} s, {until:.1f} s after the kill, with {used:.1f} s of "
+        f"processor; longest pause GET {_told(probe, 'GET')} ({_told(before, 'GET')} before), "
+        f"agent {_told(probe, 'ping')} ({_told(before, 'ping')} before)"
     )
+
+
+def _told(probe: Probe, what: str) -> str:
+    return f"{probe.longest[what] * 1000:.0f} ms of {probe.answers[what]}"
 
 
 def main() -> None:

@@ -283,6 +283,8 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="S1,S2", help="these rows alone")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     given = parser.parse_args()
+    if given.write and given.only:
+        parser.error("--write writes the whole table: leave out --only")
     with ExitStack() as stack:
         count_from_here(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jb-"))))
         services = postgres(stack)

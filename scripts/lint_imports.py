@@ -61,7 +61,6 @@ RINGS = {
     "jarvis.worker.function_ends": "port",
     "jarvis.worker.function_protocol": "port",
     "jarvis.worker.function_spool": "port",
-    "jarvis.worker.starts": "port",
     "jarvis.worker.step_inputs": "port",
     "jarvis.worker.attempt_files": "port",  # directories of attempts, which executors build on
     "jarvis.worker.file_cache": "port",

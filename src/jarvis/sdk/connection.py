@@ -130,14 +130,19 @@ class Connection:
         hint = "see 'jarvis doctor'; start a server with 'jarvis up'"
         return Unreachable(f"no answer from {self.url}: {error}", "unreachable", hint)
 
-    def post_bytes(self, path: str, content: bytes, idempotent: bool = False, timeout: float = TIMEOUT_S) -> bytes:
-        """What is asked most, and may be repeated: bytes out, bytes back; ``idempotent`` as for :meth:`request`."""
-        if self._posts is None:
-            return self.request("POST", path, content=content, idempotent=idempotent, timeout=timeout).content
-        headers = {"Idempotency-Key": uuid.uuid4().hex} if idempotent else {}
+    def post_bytes(
+        self, path: str, content: bytes, idempotent: bool = False, timeout: float = TIMEOUT_S,
+        kind: str = "application/msgpack",
+    ) -> bytes:  # fmt: skip
+        """What is asked most, and may be repeated: bytes of a ``kind`` out, bytes back; ``idempotent`` as for :meth:`request`."""
+        headers = {"Content-Type": kind, **({"Idempotency-Key": uuid.uuid4().hex} if idempotent else {})}
         try:
-            status, answer = self._posts.post(path, content, headers, timeout)
-        except (OSError, HTTPException) as error:
+            if self._posts is not None:
+                status, answer = self._posts.post(path, content, headers, timeout)
+            else:
+                response = self._http.post(path, content=content, headers=headers, timeout=timeout)
+                status, answer = response.status_code, response.content
+        except (httpx.TransportError, OSError, HTTPException) as error:
             raise self._no_answer(error) from None
         if status >= 400:
             raise from_problem(status, _body(answer))
@@ -151,7 +156,11 @@ class Connection:
         return self.request("GET", path, params=params, timeout=timeout).json()
 
     def post(self, path: str, body: Any = None, idempotent: bool = False) -> Any:
-        response = self.request("POST", path, json_body=body, idempotent=idempotent)
+        if idempotent:
+            data = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+            answer = self.post_bytes(path, b"" if body is None else data, idempotent=True, kind="application/json")
+            return json.loads(answer) if answer else None
+        response = self.request("POST", path, json_body=body)
         return response.json() if response.content else None
 
     @contextmanager

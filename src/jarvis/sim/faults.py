@@ -173,8 +173,8 @@ class SeveralFaults(Faults):
         await self._team.pause(self.random.choice((0.5, 5.0, 15.0, 40.0)) * self.random.uniform(0.5, 1.5))
 
     async def _clock_jumps(self) -> None:
-        """The database's clock is set forward, by more than any lease or window."""
-        self.world.clock_ahead += self.random.choice((1.0, 15.0, 300.0))
+        """The database's clock is set forward or back, by more than any lease or window."""
+        self.world.clock_ahead += self.random.choice((-15.0, -1.0, 1.0, 15.0, 300.0))
 
     async def _away(self) -> None:
         """One server is cut off from the database, and from nothing else."""

@@ -20,18 +20,20 @@ from jarvis.worker.function_ends import end_of_call, end_of_process, other_pytho
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
 from jarvis.worker.machine import Work, same_lane
-from jarvis.worker.starts import Starts
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_executor import FetchBlob, PutBlob, Reports, Spawn, cut, failed
 from jarvis.worker.warm import DEPTH, PYTHON, Launcher, Warm, WarmTag, remove_folder
 
-IDLE_S, IDLE_MOST = 120.0, 32
+IDLE_S = 120.0
+IDLE_MOST = 32
 STALLED_S = 0.1
 """Calls that waited this long behind another one are started elsewhere."""
-ADOPT_S, STOP_S = 5.0, 0.3
+ADOPT_S = 5.0
+STOP_S = 0.3
 REFILL = DEPTH // 2
 """Calls are handed ahead when no more than this are left: a few large pieces cost less than many small ones."""
-CODES_EACH, OVERHEAD_S = 512, 20e-6
+CODES_EACH = 512
+OVERHEAD_S = 20e-6
 
 
 class FunctionExecutor:
@@ -42,7 +44,7 @@ class FunctionExecutor:
         fetch: FetchBlob, put: PutBlob, spawn: Spawn, files: AttemptFiles,
     ) -> None:  # fmt: skip
         self._supervisor, self._reports, self._launcher, self._accounts = supervisor, reports, launcher, accounts
-        self._bodies, self._spawn, self._starts = FunctionBodies(fetch), spawn, Starts(reports.started)
+        self._bodies, self._spawn = FunctionBodies(fetch), spawn
         self._ends = CallEnds(launcher, accounts, shipper, put, files)
         self._warm: dict[int, Warm] = {}
         self._idle: list[Warm] = []
@@ -91,7 +93,7 @@ class FunctionExecutor:
         self._set_timer(warm)
         if warm.pace:
             self._fill(warm)
-        self._starts.begun(work.number)
+        self._reports.started(work.number)
 
     def _take(self, work: Work, folder: str | None) -> Warm:
         """An idle process of the same lane that holds the same GPUs, or a new one, in a ``folder`` that is there already."""
@@ -195,7 +197,7 @@ class FunctionExecutor:
             some = self._result(warm, result) or some
         if some and warm.work is not None:
             self._fill(warm)
-            self._starts.begun(warm.work.number)
+            self._reports.started(warm.work.number)
 
     def _withdrawn(self, warm: Warm, numbers: list[int]) -> None:
         works = [warm.queue.pop(number) for number in numbers if number in warm.queue]
@@ -228,7 +230,6 @@ class FunctionExecutor:
         if work is None or work.number != result.number or result.token != work.assignment.token:
             return False  # made up: the process belongs to a user
         warm.stop_timer()
-        self._starts.over(work.number)
         self._by_call.pop(work.number, None)
         heir = next(iter(warm.queue), None)
         warm.work = None if heir is None else warm.queue.pop(heir)
@@ -350,7 +351,6 @@ class FunctionExecutor:
         queue, warm.queue = list(warm.queue.values()), {}
         for one in (*queue, *([work] if work else [])):
             self._by_call.pop(one.number, None)
-            self._starts.over(one.number)
         if queue:
             self._reports.withdrawn(queue)
         if work is not None:

@@ -29,7 +29,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._queue: queue.Queue[tuple[Unit, asyncio.Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
+        self._queue: queue.SimpleQueue[tuple[Unit, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="jarvis-sqlite-writer", daemon=True)
         self._stopped = False
         self.commits = 0
@@ -49,11 +49,10 @@ class Writer:
         """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it."""
         if self._stopped:
             raise StoreUnavailable("the store is closed")
+        if self._queue.qsize() >= QUEUE_LIMIT:
+            raise StoreUnavailable("too many writes are waiting")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait((unit, future))
-        except queue.Full:
-            raise StoreUnavailable("too many writes are waiting") from None
+        self._queue.put((unit, future))
         return await future
 
     # ------------------------------------------------------------ in the thread
@@ -79,6 +78,8 @@ class Writer:
         return batch, True
 
     def _transaction(self, units: list[Unit]) -> list[tuple[Any, BaseException | None]]:
+        if len(units) == 1:
+            return [self._alone(units[0])]
         results: list[tuple[Any, BaseException | None]] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -90,6 +91,19 @@ class Writer:
         self.commits += 1
         self._checkpoint()
         return results
+
+    def _alone(self, unit: Unit) -> tuple[Any, BaseException | None]:
+        """One that nothing else waits with needs no savepoint: it is the transaction."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            result = unit(self._connection)
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - as in ``_unit``
+            self._roll_back()
+            return None, translate(error) if isinstance(error, sqlite3.Error) else error
+        self.commits += 1
+        self._checkpoint()
+        return result, None
 
     def _unit(self, unit: Unit) -> tuple[Any, BaseException | None]:
         self._connection.execute("SAVEPOINT unit")
