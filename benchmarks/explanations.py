@@ -94,9 +94,11 @@ def swarm(directory: Path, nodes: int) -> Iterator[None]:
             pass
         reader = threading.Thread(target=process.stdout.read)
         reader.start()
-        yield
-        process.stdin.close()
-        reader.join()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            reader.join()
 
 
 def over_rest(nodes: int, queued: int, asked: int) -> tuple[list[float], float]:
@@ -107,10 +109,8 @@ def over_rest(nodes: int, queued: int, asked: int) -> tuple[list[float], float]:
         with swarm(made.directory, nodes), made.client() as client:
             ids: list[int] = []
             for _ in range(queued // BATCH):
-                specs = [
-                    {"command": ["sleep", "5"], "cwd": "/", "cpus": chance.choice([1, 2]), "mem": f"{chance.randint(1, 32)}Mi"}
-                    for _ in range(BATCH)
-                ]  # fmt: skip
+                needs = [{"cpu": chance.choice([1, 2]), "memory": f"{chance.randint(1, 32)}Mi"} for _ in range(BATCH)]
+                specs = [{"command": ["sleep", "5"], "cwd": "/", "resources": need} for need in needs]
                 ids += [answer["id"] for answer in client.submit_many(specs)]
             waiting = ids[len(ids) // 2 :]
             times, begun, first = [], time.perf_counter(), _begun(client)
