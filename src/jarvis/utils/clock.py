@@ -12,14 +12,17 @@ class Clock:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._monotonic = monotonic
         self._offset = wall() - monotonic()
-        self._last, self._last_at = 0.0, monotonic()
+        self._last, self._since = 0.0, monotonic()
+        """The latest instant that was told as the database's own, and when: what follows more slowly counts from there."""
 
     def now(self) -> float:
         """Seconds since 1970; never less than what was given before. A database whose clock was set back is waited for at half
         the speed: with time at a standstill nothing would time out."""
         at = self._monotonic()
-        slowly = self._last + SLOWEST * (at - self._last_at)
-        self._last, self._last_at = max(slowly, at + self._offset), at
+        slowly = self._last + SLOWEST * (at - self._since)
+        if at + self._offset < slowly:
+            return slowly
+        self._last, self._since = at + self._offset, at
         return self._last
 
     def sync(self, database_now: float) -> None:

@@ -40,3 +40,16 @@ def test_it_never_goes_back() -> None:
     before = machine.clock.now()
     machine.clock.sync(0.0)
     assert machine.clock.now() == before
+
+
+def test_who_waits_for_an_instant_while_time_is_slow_gets_there() -> None:
+    machine = Machine()
+    machine.monotonic, machine.database = 100.0, 1_795_000_000.0
+    machine.clock.sync(machine.database)
+    due = machine.clock.now() + 10
+    machine.clock.sync(machine.database - 60)
+    for _ in range(100):  # each wait ends half-way: the digits of an instant must not be lost on the last ones
+        if (left := due - machine.clock.now()) <= 0:
+            return
+        machine.monotonic += 0.8 * left  # by a timer that is fast
+    pytest.fail("it never comes")
