@@ -20,7 +20,8 @@ log = logging.getLogger("jarvis.session")
 CONNECT_S = 10.0
 SEND_S = 30.0
 FIRST_WAIT_S = 0.05
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 6.0
+"""After however many failures: a node that waits for longer than the leader does would be lost once one leads again."""
 SILENT_HEARTBEATS = 2
 LIVED_WELL_S = 5.0
 SHORT_LIVES = 4

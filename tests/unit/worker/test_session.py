@@ -8,6 +8,7 @@ import pytest
 from jarvis.bus.messages import Heartbeat, ServerFrame, ToAgent, encode
 from jarvis.core.effects import Recorded, Refused, Welcome
 from jarvis.core.inputs import Hello
+from jarvis.core.node import DEFAULT_WINDOWS
 from jarvis.worker.session import Session
 
 WELCOME = Welcome(node=1, incarnation=1, epoch=1, heartbeat_s=2.0, fence_s=75.0)
@@ -99,6 +100,14 @@ async def test_a_server_that_just_goes_is_given_longer_and_longer() -> None:
     assert await waits(lambda: Script(ServerFrame(1, 0, [WELCOME])), 7, Handler()) == [
         0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8,
     ]  # fmt: skip
+
+
+async def test_after_a_long_outage_it_tries_more_than_once_before_its_node_is_lost() -> None:
+    def script() -> Script:
+        raise ConnectionRefusedError
+
+    longest = (await waits(script, 20, Handler()))[-1]
+    assert 3 * longest < DEFAULT_WINDOWS.lost_s
 
 
 async def test_a_frame_that_comes_again_is_passed_over_and_a_missing_one_ends_the_session() -> None:
