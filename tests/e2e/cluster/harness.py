@@ -18,10 +18,10 @@ from jarvis.utils import server_file
 PATIENCE = 30.0
 
 
-def wait_for(predicate: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+def wait_for(predicate: Callable[[], Any], what: str | Callable[[], str], patience: float = PATIENCE) -> Any:
     deadline = time.monotonic() + patience
     while not (value := predicate()):
-        assert time.monotonic() < deadline, f"never happened: {what}"
+        assert time.monotonic() < deadline, f"never happened: {what() if callable(what) else what}"
         time.sleep(0.01)
     return value
 
