@@ -3,6 +3,7 @@
 The supervisor becomes its new program in place and keeps its tasks; the agent is started anew and adopts them.
 """
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
@@ -26,13 +27,22 @@ async def renew(directory: Path) -> str:
                 raise OSError(f"the supervisor goes on as it was: {report['error']}")
 
 
-if __name__ == "__main__":
-    *options, where = sys.argv[1:]
+def main() -> None:
+    """Exit code 1 when nothing was renewed, unless ``--if-it-runs`` and nothing runs."""
+    parser = argparse.ArgumentParser(prog="python -m jarvis.worker.renew")
+    parser.add_argument("directory", type=Path, help="of the node: STATE/node")
+    parser.add_argument("--if-it-runs", action="store_true", help="else there is nothing to do")
+    options = parser.parse_args()
+    where = options.directory
     try:
-        sys.stdout.write(asyncio.run(renew(Path(where))) + "\n")
+        sys.stdout.write(asyncio.run(renew(where)) + "\n")
     except (FileNotFoundError, ConnectionRefusedError) as problem:
-        if options != ["--if-it-runs"]:
+        if not options.if_it_runs:
             sys.exit(f"no node runs in {where}: {problem}")
         sys.stdout.write(f"no node runs in {where}: there is nothing to renew\n")
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as problem:
         sys.exit(f"no node was renewed in {where}: {problem}")
+
+
+if __name__ == "__main__":
+    main()
