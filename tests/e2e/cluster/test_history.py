@@ -51,6 +51,7 @@ def test_pages_go_through_the_middle_of_an_array(up: Home) -> None:
 
 
 def test_times_and_cursors_that_cannot_be_meant(up: Home) -> None:
+    up.jarvis("wait", up.jarvis("submit", "-q", "true").stdout.strip())
     assert "that can be written" in up.jarvis("sim", "--trace", "last-1h", "--save", "/nowhere/x", code=None).stderr
     with up.client() as client:
         for after, cursor in (("monday", ""), ("0", "x"), (None, "")):
