@@ -77,7 +77,12 @@ def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
         shared = (str(state), None if cause is None else str(cause), *rest)
         own: list[object] = []
         for a in group:
-            own += (a.task, a.started_at, bytearray(attempt_detail(a)), None if a.result is None else bytearray(a.result))
+            own += (
+                a.task,
+                a.started_at,
+                bytearray(attempt_detail(a)),
+                None if a.result is None else bytearray(a.result),
+            )
         write_alike(c, "attempt_update", shared, own, 4)
     return c.total_changes - before
 

@@ -32,7 +32,6 @@ from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
     AWAITING,
     KEY_S,
-    attempt_detail,
     attempt_detail_of,
     attempt_from_row,
     blobs_of,
@@ -325,7 +324,9 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     c.executemany(Q["task_queue_range"], queued)
     solo, of_arrays = split_elements(changes)
     update_tasks(c, [task for task in tasks.values() if task.id not in made], solo)
-    alone = [(str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in tasks or task in made]
+    alone = [
+        (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in tasks or task in made
+    ]
     c.executemany(Q["solo_put"], alone)
     c.executemany(Q["element_put"], map(element_to_row, of_arrays))
     try:
