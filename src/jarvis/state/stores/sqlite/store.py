@@ -319,13 +319,13 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
     check_epoch(c, leadership)
     commit_workflows(c, changes)
-    tasks, made = changes.tasks, changes.tasks_new
-    queued = [(first, last) for first, last in changes.queued if any(i not in tasks for i in range(first, last + 1))]
+    known, made = changes.tasks, changes.tasks_new
+    queued = [(first, last) for first, last in changes.queued if any(i not in known for i in range(first, last + 1))]
     c.executemany(Q["task_queue_range"], queued)
     solo, of_arrays = split_elements(changes)
-    update_tasks(c, [task for task in tasks.values() if task.id not in made], solo)
+    update_tasks(c, [task for task in known.values() if task.id not in made], solo)
     alone = [
-        (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in tasks or task in made
+        (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in known or task in made
     ]
     c.executemany(Q["solo_put"], alone)
     c.executemany(Q["element_put"], map(element_to_row, of_arrays))
