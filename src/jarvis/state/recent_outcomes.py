@@ -34,8 +34,8 @@ class RecentOutcomes:
                 self.forget((ident,))
             task = tasks.get(ident)
             if task is not None and task.ended_at is not None and ident not in later:
-                ended[ident] = outcome = outcome_of(task, attempt)
-                self._bytes += _size(outcome)
+                ended[ident] = outcome_of(task, attempt)
+                self._bytes += len(attempt.result or b"") + len(attempt.output or b"")
         while len(ended) > MOST or self._bytes > MOST_BYTES:
             self._bytes -= _size(ended.popitem(last=False)[1])
 

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from jarvis.core.attempt import Attempt
 from jarvis.core.task import Element, Task
-from jarvis.state.persistence import attempt_detail, encode, solo_column
+from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
 from jarvis.state.stores.sqlite.file import Q
 
 AT_ONCE = (256, 64, 16, 4, 1)
@@ -49,8 +49,9 @@ def statement(name: str, rows: int, shared: int) -> str:
 
 # ---------------------------------------------------------------- rows of the leader
 
-_same_attempt = attrgetter(*(name for name in Attempt.__struct_fields__ if name not in ("task", "number")))
-_same_end = attrgetter("state", "cause", "exit_code", "signal", "ended_at", "index", "attempt", "token")
+_same_attempt = attrgetter(*(name for name in Attempt.__struct_fields__ if name not in ("task", "index", "number")))
+_same_end = attrgetter("state", "cause", "exit_code", "signal", "ended_at", "attempt", "token")
+_same_row = attrgetter(*(name for name in Element.__struct_fields__ if name != "index"))
 _same_task = attrgetter("state", "base", "counts", "next_position", "reason", "started_at", "ended_at")
 _same_element = attrgetter(
     "attempt", "token", "node", "exit_code", "cause", "signal", "failures", "infra_losses", "preemptions", "lost_on",
@@ -64,27 +65,31 @@ def insert_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
         run = list(group)
         a = run[0]
         shared = (
-            a.index, a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
+            a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
             a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
         )  # fmt: skip
-        write_alike(c, "attempt_insert", shared, [value for a in run for value in (a.task, a.number)], 2)
+        write_alike(c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3)
 
 
 def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
-    """How many were found under their token."""
+    """How many were found under their token. The driver takes a bytearray as it is; bytes it looks up among its adapters."""
     before = c.total_changes
     for (state, cause, *rest), group in groupby(attempts, _same_end):
         shared = (str(state), None if cause is None else str(cause), *rest)
         own: list[object] = []
         for a in group:
-            own += (
-                a.task,
-                a.started_at,
-                bytearray(attempt_detail(a)),
-                None if a.result is None else bytearray(a.result),
-            )
-        write_alike(c, "attempt_update", shared, own, 4)
+            result = None if a.result is None else bytearray(a.result)
+            own += (a.task, a.index, a.started_at, bytearray(attempt_detail(a)), result)
+        write_alike(c, "attempt_update", shared, own, 5)
     return c.total_changes - before
+
+
+def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
+    """Of arrays."""
+    for _, group in groupby(elements, _same_row):
+        run = list(group)
+        task, _, *rest = element_to_row(run[0])
+        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1)
 
 
 def update_tasks(c: sqlite3.Connection, tasks: Iterable[Task], elements: dict[int, Element]) -> None:

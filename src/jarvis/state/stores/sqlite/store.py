@@ -36,7 +36,6 @@ from jarvis.state.persistence import (
     attempt_from_row,
     blobs_of,
     element_from_row,
-    element_to_row,
     encode,
     in_order,
     live_page,
@@ -47,7 +46,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.alike import insert_attempts, update_attempts, update_tasks, write_alike
+from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -328,7 +327,7 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in known or task in made
     ]
     c.executemany(Q["solo_put"], alone)
-    c.executemany(Q["element_put"], map(element_to_row, of_arrays))
+    put_elements(c, of_arrays)
     try:
         insert_attempts(c, changes.attempts_new.values())
     except sqlite3.IntegrityError:
