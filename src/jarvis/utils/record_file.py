@@ -19,8 +19,10 @@ log = logging.getLogger("jarvis.record")
 LENGTH = struct.Struct("!I")
 WAITING_MOST = 20_000
 """Frames that may wait for the thread; beyond, the segment ends."""
+GATHERED_MOST = 1_000
 SEGMENTS_MOST = 500
-FLUSH_S = 0.2
+FLUSH_S, GATHER_S = 0.2, 0.02
+"""How often what was written is whole for a reader; how long frames gather, so that not each of them wakes the thread."""
 SOON_S, END_S = 0.1, 2.0
 """How long the leader lets a segment take to end when another begins, and when it resigns."""
 PAUSE_S = 60.0
@@ -96,15 +98,12 @@ class RecordFiles:
         try:
             with os.fdopen(file, "wb", buffering=0) as out:
                 while True:
-                    try:
-                        frame = frames.get(timeout=FLUSH_S)
-                    except queue.Empty:
-                        frame = b""
-                    if frame is None:
+                    gathered, last = _gather(frames)
+                    if gathered:
+                        self.written += out.write(packer.compress(b"".join(gathered)))
+                    if last:
                         self.written += out.write(packer.flush(zlib.Z_FINISH))
                         return
-                    if frame:
-                        self.written += out.write(packer.compress(LENGTH.pack(len(frame)) + frame))
                     if time.monotonic() - flushed >= FLUSH_S:
                         self.written += out.write(packer.flush(zlib.Z_SYNC_FLUSH))
                         flushed = time.monotonic()
@@ -119,6 +118,23 @@ class RecordFiles:
             oldest = kept.pop(0)
             total -= oldest.stat().st_size
             oldest.unlink()
+
+
+def _gather(frames: "queue.Queue[bytes | None]") -> tuple[list[bytes], bool]:
+    """Frames with their lengths, none where none comes for a while; whether the last one of all was among them."""
+    gathered: list[bytes] = []
+    try:
+        frame = frames.get(timeout=FLUSH_S)
+        if frame is not None and frames.empty():
+            time.sleep(GATHER_S)
+        while frame is not None:
+            gathered += (LENGTH.pack(len(frame)), frame)
+            if len(gathered) >= GATHERED_MOST:
+                return gathered, False
+            frame = frames.get_nowait()
+    except queue.Empty:
+        return gathered, False
+    return gathered, True
 
 
 def segments(directory: Path) -> list[Path]:

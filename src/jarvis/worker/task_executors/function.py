@@ -93,7 +93,7 @@ class FunctionExecutor:
         self._set_timer(warm)
         if warm.pace:
             self._fill(warm)
-        self._reports.started(work.number)
+        warm.tell_soon(self._reports.started)
 
     def _take(self, work: Work, folder: str | None) -> Warm:
         """An idle process of the same lane that holds the same GPUs, or a new one, in a ``folder`` that is there already."""
@@ -197,7 +197,7 @@ class FunctionExecutor:
             some = self._result(warm, result) or some
         if some and warm.work is not None:
             self._fill(warm)
-            self._reports.started(warm.work.number)
+            warm.tell_soon(self._reports.started)
 
     def _withdrawn(self, warm: Warm, numbers: list[int]) -> None:
         works = [warm.queue.pop(number) for number in numbers if number in warm.queue]
