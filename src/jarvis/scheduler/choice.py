@@ -283,7 +283,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if pool.placement_class not in self.cluster.estimates:
+        if view.stuck or pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None

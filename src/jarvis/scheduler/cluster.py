@@ -85,6 +85,10 @@ class NodeView:
     """Those of ``placed`` that have room and of which the node has not said that they began, in order."""
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
+    stuck: bool = False
+    """What was ahead waited too long: no more of it until something that had room there is over."""
+    connected_at: float = 0.0
+    """When its session began."""
     heard_at: float = 0.0
     told: int = 0
     """Messages said to it in its session."""
@@ -161,6 +165,7 @@ class NodeView:
             if one.until != NEVER:
                 del self.ends[bisect_left(self.ends, (one.until, number))]
             had_room += not one.ahead
+        self.stuck = self.stuck and not had_room
         self.used = vector.subtract(self.used, vector.times(placement_class.need, had_room))
         self._leave_backlog(placement_class, len(left) - had_room)
         for number in left:
@@ -216,6 +221,7 @@ class NodeView:
             placed.ahead = False
             self._leave_backlog(placed.placement_class)
         else:
+            self.stuck = False
             self._give_room(placed)
         self._move_up()
         return placed

@@ -411,6 +411,7 @@ class Scheduler:
         for node, verdict in judgement.verdicts.items():
             if verdict is not spared:
                 _VERDICTS[verdict](turn, views[node])
+        nodes.recall_stale(turn)
         on_tasks_ended(turn)
 
     def _patience(self) -> float:
