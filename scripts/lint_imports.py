@@ -35,6 +35,7 @@ RINGS = {
     "jarvis.scheduler.arrivals": "shell",
     "jarvis.scheduler.replay": "shell",
     "jarvis.scheduler.recall": "shell",
+    "jarvis.worker.alike_specs": "pure",
     "jarvis.worker.machine": "pure",
     "jarvis.worker.lanes": "pure",
     "jarvis.monitor.heartbeat_monitor": "pure",

@@ -84,6 +84,28 @@ async def test_an_attempt_is_written_only_under_its_token(store: Store) -> None:
     assert [(a.number, a.placements) for a in current] == [(1, (Placement(0, 1, {"cpu": 1000}),))]
 
 
+@pytest.mark.parametrize("wrong", [0, 150, 329, None])
+async def test_many_attempts_are_written_only_if_each_is_under_its_token(store: Store, wrong: int | None) -> None:
+    lead = await store.leadership_acquire("a")
+    (ident,) = await insert(store, new())
+    indexes = [7 * i for i in range(330)]
+    made = {(ident, i, 1): attempt(ident, number=n, index=i, token=70 + n % 2) for n, i in enumerate(indexes)}
+    elements = {ElementKey(ident, i): element(ident, index=i, token=70 + n % 2) for n, i in enumerate(indexes)}
+    await commit(store, lead, attempts_new=made, elements=elements)
+    ended = {
+        key: msgspec.structs.replace(a, state=State.SUCCEEDED, result=b"%d" % n, token=a.token + (n == wrong))
+        for n, (key, a) in enumerate(made.items())
+    }
+    if wrong is None:
+        await commit(store, lead, attempts=ended)
+    else:
+        with pytest.raises(StaleEpoch):
+            await commit(store, lead, attempts=ended)
+    rows = [row for i in indexes for row in await store.attempt_list(ElementKey(ident, i))]
+    assert rows == list((made if wrong is not None else ended).values())
+    assert await store.element_list(ident, frozenset(), -1, 1000) == list(elements.values())
+
+
 async def test_live_pages_and_elements(store: Store) -> None:
     lead = await store.leadership_acquire("a")
     ids = await insert(store, *[new() for _ in range(5)])

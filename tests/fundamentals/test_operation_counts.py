@@ -28,10 +28,11 @@ OWN = str(Path(jarvis.__file__).parent)
 
 
 class Cost(NamedTuple):
-    """Calls and rows for each task; transactions in all."""
+    """Calls and rows for each task; statements (of ``executemany`` each row is one) and transactions in all."""
 
     calls: float
     rows: float
+    statements: int
     commits: int
 
 
@@ -59,10 +60,15 @@ class Meter:
 
     async def of(self, act: Callable[[], Awaitable[object]]) -> Cost:
         commits, rows = self._writer.commits, await self._rows()
+        statements: list[str] = []
+        await self._writer.do(lambda connection: connection.set_trace_callback(statements.append))
         with counted_calls() as calls:
             await act()
+        await self._writer.do(lambda connection: connection.set_trace_callback(None))
         changed = await self._rows() - rows
-        return Cost(round(calls[0] / TASKS, 1), round(changed / TASKS, 1), self._writer.commits - commits - 2)
+        return Cost(
+            round(calls[0] / TASKS, 1), round(changed / TASKS, 1), len(statements), self._writer.commits - commits - 4
+        )  # fmt: skip
 
     async def _rows(self) -> int:
         return await self._writer.do(lambda connection: connection.total_changes)
@@ -114,11 +120,11 @@ def within(costs: dict[str, Cost], bounds: dict[str, Cost]) -> None:
 async def test_tasks(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
     tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n in range(TASKS)]
-    bounds = {"submitted": Cost(0.1, 1.1, 1), "assigned": Cost(6.3, 3.1, 1), "ended": Cost(5.6, 2.1, 1)}
+    bounds = {"submitted": Cost(0.1, 1.1, 17, 1), "assigned": Cost(6.3, 2.2, 25, 1), "ended": Cost(4.6, 2.2, 20, 1)}
     within(await measured(tmp_path, tasks), bounds)
 
 
 async def test_elements_of_an_array(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, array=ArraySpec(((0, TASKS - 1, 1),)))
-    bounds = {"submitted": Cost(0.1, 0.1, 1), "assigned": Cost(68, 2.1, 1), "ended": Cost(7.8, 2.1, 1)}
+    bounds = {"submitted": Cost(0.1, 0.1, 7, 1), "assigned": Cost(68, 2.2, 36, 1), "ended": Cost(7.8, 2.2, 31, 1)}
     within(await measured(tmp_path, [NewTask(uuid="u", project="p", user="u", spec=spec)]), bounds)

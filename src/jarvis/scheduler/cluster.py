@@ -50,8 +50,7 @@ RELEARN = 0.1
 """Of all GPU requests known: when as many are new, what is usual is learned again."""
 
 
-@dataclass(slots=True)
-class Placed:
+class Placed(msgspec.Struct, gc=False):
     """An assignment on a node. ``ahead``: beyond what the node has room for now, first in its backlog starts next.
     ``begun``: the node said that it started it."""
 

@@ -22,6 +22,7 @@ from jarvis.sdk.broken import ProcessDied
 from jarvis.sdk.client import Client
 from jarvis.sdk.errors import ClientError, TaskFailed
 from jarvis.sdk.pushes import Pushes
+from jarvis.sdk.waiting import Waiting
 
 T = TypeVar("T")
 Function = Callable[..., Any]
@@ -29,7 +30,8 @@ Row = tuple[int, str, str, str, bytes | None, str | None]
 """Task, state, cause, message, result, digest of the result."""
 
 BATCH = 1000
-RESULTS_AT_ONCE = 5000
+RESULTS_AT_ONCE = 2000
+"""Calls whose ends are waited for at a time: each request names them all."""
 WAIT_S = 5.0
 TURN_S = 0.1
 """How long a part of more than ``RESULTS_AT_ONCE`` pending calls is waited for before the next part has its turn."""
@@ -78,6 +80,14 @@ class TaskFuture(Future[T]):
 
     task_id: int | None = None
     _owner: "Caller | None" = None
+    _invoke_callbacks: Callable[[], None]
+
+    def __init__(self) -> None:
+        """As the base class does, but for the condition."""
+        self._condition = Waiting()
+        self._state, self._result, self._exception = "PENDING", None, None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
 
     def cancel(self) -> bool:
         if not super().cancel():
@@ -94,10 +104,16 @@ class TaskFuture(Future[T]):
             self.set_running_or_notify_cancel()
             return True
 
-    def begin(self) -> bool:
-        """Whether a result may be set: not when it was cancelled."""
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """What it returned or ended with; nothing where it was cancelled."""
         with self._condition:
-            return self._state == "PENDING" and self.set_running_or_notify_cancel()
+            if self._state != "PENDING":
+                return
+            self._state, self._result, self._exception = "FINISHED", value, error
+            for waiter in self._waiters:
+                (waiter.add_result if error is None else waiter.add_exception)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
 
     def drop(self) -> None:
         """As cancel, when the server has cancelled its task already."""
@@ -105,8 +121,7 @@ class TaskFuture(Future[T]):
             self._notify_cancelled()
 
     def fail(self, error: BaseException) -> None:
-        if self.begin():
-            self.set_exception(error)
+        self.settle(None, error)
 
     def get_artifacts(self, directory: str | os.PathLike[str] = ".", *patterns: str) -> list[Path]:
         """Bring the files that the call left (``pull``) into a directory, when it has ended; the paths."""
@@ -178,7 +193,8 @@ class Caller:
         with self._lock:
             self._unsettled += 1
             self._calls.append(call)
-            self._to_send.notify()
+            if len(self._calls) == 1:  # else it is on its way to them, or has no room for more
+                self._to_send.notify()
         return future
 
     def _code(self, function: Function) -> str:
@@ -260,11 +276,11 @@ class Caller:
         free = BATCH if self._limit is None else max(self._limit - len(self._pending), 0)
         return min(free, BATCH, len(self._calls))
 
-    def _take(self, tasks: list[int]) -> list[TaskFuture[Any]]:
-        """Out of the pending ones, for good."""
+    def _take(self, tasks: list[int]) -> list[TaskFuture[Any] | None]:
+        """Out of the pending ones, for good; None for what is not among them."""
         with self._lock:
-            taken = [self._pending.pop(task) for task in tasks if task in self._pending]
-            self._settled(len(taken))
+            taken = [self._pending.pop(task, None) for task in tasks]
+            self._settled(len(taken) - taken.count(None))
         return taken
 
     def _settled(self, count: int) -> None:
@@ -290,7 +306,7 @@ class Caller:
                 if call.future.cancelled():
                     self._cancels.append((task, {"grace": 0}))
             self._settled(len(batch) - (len(self._pending) - before))
-            poll = self._poll
+            poll = self._poll if before < RESULTS_AT_ONCE else 0
         self._end_poll(poll)
 
     def _send_group(self, group: list[Call]) -> list[int]:
@@ -339,13 +355,14 @@ class Caller:
         try:
             rows = self._ask(wanted, wait)["results"]
         except _BROKEN as error:
-            for future in self._take(wanted):
-                future.fail(error)
+            for lost in filter(None, self._take(wanted)):
+                lost.fail(error)
             return
         finally:
             self._poll = 0
-        for row in rows:
-            self._settle(row)
+        for future, row in zip(self._take([row[0] for row in rows]), rows, strict=True):
+            if future is not None:
+                self._settle(future, row)
         if not rows and wait == TURN_S:
             with self._lock:
                 for task in wanted:
@@ -357,19 +374,11 @@ class Caller:
         answer = self._client.connection.post_bytes("/tasks/results", body, timeout=wait + 30)
         return dict(msgspec.msgpack.decode(answer))
 
-    def _settle(self, row: Row) -> None:
-        task, state = row[0], row[1]
-        for future in self._take([task]):
-            if state == "cancelled" and task in self._dropped:
-                future.drop()
-                return
-            value, error = self._outcome(row)
-            if not future.begin():
-                return
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+    def _settle(self, future: TaskFuture[Any], row: Row) -> None:
+        if row[1] == "cancelled" and row[0] in self._dropped:
+            future.drop()
+        else:
+            future.settle(*self._outcome(row))
 
     def _outcome(self, row: Row) -> tuple[Any, BaseException | None]:
         """What the call returned, or what it ended with."""

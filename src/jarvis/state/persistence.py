@@ -11,7 +11,7 @@ from jarvis.core.errors import InvalidValue
 from jarvis.core.ids import SOLO
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, NewTask, Task, TaskSpec
-from jarvis.state.store import Bodies, Live, Store, Submission, TaskFilter
+from jarvis.state.store import Bodies, Live, Outcome, Store, Submission, TaskFilter
 
 INCARNATION_EPOCH = 1_735_689_600
 """2025-01-01T00:00:00Z: an incarnation is at least the seconds since then, so that a forgotten one is not met again."""
@@ -108,9 +108,9 @@ def blobs_of(spec: TaskSpec, attempts: Iterable[Attempt]) -> Bodies:
     return Bodies(frozenset(found | manifests), frozenset(manifests))
 
 
-def outcome_fields(task: Task, last: Attempt) -> tuple[object, ...]:
-    """Of the outcome of a task that has ended with this attempt."""
-    return (
+def outcome_of(task: Task, last: Attempt) -> Outcome:
+    """Of a task that has ended with this attempt."""
+    return Outcome(
         task.id, task.project, task.state, str(last.cause or ""), last.message, last.result, last.result_digest, last.output,
         last.artifacts,
     )  # fmt: skip

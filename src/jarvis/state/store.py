@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from jarvis.core.attempt import Attempt
 from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
@@ -78,8 +80,7 @@ class Report:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a task ended: the last words of its last attempt, empty when it never had one or is an array."""
 
     task: int

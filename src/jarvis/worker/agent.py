@@ -123,16 +123,8 @@ class Agent:
         )
         launcher = Launcher(self.supervisor, self.directory / "functions", self.name, url)
         self.functions = FunctionExecutor(
-            self.supervisor,
-            self,
-            self.shipper,
-            launcher,
-            accounts,
-            self.bodies.fetch,
-            self.bodies.put,
-            self.spawn,
-            files,
-        )
+            self.supervisor, self, self.shipper, launcher, accounts, self.bodies.fetch, self.bodies.put, self.spawn, files,
+        )  # fmt: skip
         self.streams = Streams(
             self.machine, self.supervisor, self.session.say, self._output_of, self.spawn, self.processes.exec_place,
             self.containers.execute,
@@ -360,8 +352,11 @@ class Agent:
         self._do(self.machine.started(number, age))
 
     def finished(self, end: Ended, heir: int | None = None) -> None:
-        work = self.machine.active.get(end.number) or self.machine.leaving.get(end.number)
-        self.hooks.after(work, end, lambda: self._do(self.machine.finished(end, heir)))
+        if self.hooks.hooks.epilog:
+            work = self.machine.active.get(end.number) or self.machine.leaving.get(end.number)
+            self.hooks.after(work, end, lambda: self._do(self.machine.finished(end, heir)))
+        else:
+            self._do(self.machine.finished(end, heir))
 
     def vacated(self, number: int, heir: int | None = None) -> None:
         self._do(self.machine.vacated(number, heir))

@@ -21,7 +21,13 @@ class Fetched:
 
     def frames(self) -> bytes:
         """The inputs as the warm process is told them, before the call."""
-        return b"".join(frame(BODY, Body(digest, data)) for digest, data in self.inputs.items())
+        return (
+            b"".join([frame(BODY, Body(digest, data)) for digest, data in self.inputs.items()]) if self.inputs else b""
+        )
+
+
+NOTHING = Fetched()
+"""What most calls need."""
 
 
 class FunctionBodies:
@@ -33,7 +39,7 @@ class FunctionBodies:
 
     def has(self, call: FunctionCall) -> bool:
         """Whether the call can start without fetching anything."""
-        return call.code in self._code and call.args is not None and not _digests(call)
+        return call.code in self._code and call.args is not None and not (call.inputs and _digests(call))
 
     def code(self, digest: str) -> bytes:
         return self._code[digest]

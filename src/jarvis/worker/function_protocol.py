@@ -101,14 +101,23 @@ class Frames:
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Add what was received; yields the frames that are complete. Take them all before feeding again."""
         self._data += data
-        at, end = 0, len(self._data)
-        with memoryview(self._data) as view:
-            while end - at >= HEAD.size:
-                size, kind = HEAD.unpack_from(view, at)
-                if size > FRAME_LIMIT:
-                    raise FrameError(f"a frame of {size} bytes")
-                if end - at < HEAD.size + size:
-                    break
-                yield kind, bytes(view[at + HEAD.size : at + HEAD.size + size])
-                at += HEAD.size + size
-        del self._data[:at]
+        end = len(self._data)
+        if end < HEAD.size or end < HEAD.size + self._size_of(self._data, 0):
+            return
+        whole, at = bytes(self._data), 0
+        self._data.clear()
+        while end - at >= HEAD.size:
+            begin = at + HEAD.size
+            stop = begin + self._size_of(whole, at)
+            if stop > end:
+                break
+            yield whole[begin - 1], whole[begin:stop]
+            at = stop
+        self._data += whole[at:]
+
+    @staticmethod
+    def _size_of(data: bytes | bytearray, at: int) -> int:
+        size: int = HEAD.unpack_from(data, at)[0]
+        if size > FRAME_LIMIT:
+            raise FrameError(f"a frame of {size} bytes")
+        return size

@@ -24,6 +24,7 @@ import msgspec
 from jarvis.core.effects import Assignment
 from jarvis.core.task import TaskSpec
 from jarvis.worker import function_protocol as protocol
+from jarvis.worker.alike_specs import SpecReader
 from jarvis.worker.function_protocol import Call, Place, Result, frame
 from jarvis.worker.function_spool import Spool
 from jarvis.worker.machine import Work
@@ -40,7 +41,6 @@ SMALL_S = 0.001
 COMPACT_AT = 4 << 20
 MARK = "JARVIS_SUPERVISED"
 """By this variable the supervisor knows its processes; it stays whatever a call's environment is."""
-_spec = msgspec.msgpack.Decoder(TaskSpec)
 
 
 class Worker:
@@ -61,6 +61,7 @@ class Worker:
         self.code: dict[str, Any] = {}
         self.bodies: dict[str, bytes] = {}
         """Stored results for the next call, by digest."""
+        self.specs = SpecReader()
         self.environment = Environment(place)
         self.used = Used()
         self.first_unsent = 0.0
@@ -194,22 +195,31 @@ class Worker:
 
     def run(self) -> None:
         """Until killed."""
+        call = self.wait()
         while True:
-            self.answer(self.next())
+            call = self.answer(call) or self.wait()
 
-    def next(self) -> Call:
-        if not self.calls:
-            self.flush()
+    def wait(self) -> Call:
+        """For the next call, when none has come yet."""
+        self.flush()
         with self.lock:
-            while not self.calls:
+            while (call := self.begin()) is None:
                 self.wake.wait()
-            call = self.calls.popleft()
-            self.log_start = self.log_end
-            self.current = call.assignment
-            self.spool.begin(call.assignment.number, call.assignment.token, self.log_start)
         return call
 
-    def answer(self, call: Call) -> None:
+    def begin(self) -> Call | None:
+        """The next call becomes the current one, if there is any; the lock is held."""
+        self.log_start = self.log_end
+        if not self.calls:
+            self.current = None
+            return None
+        call = self.calls.popleft()
+        self.current = call.assignment
+        self.spool.begin(call.assignment.number, call.assignment.token, self.log_start)
+        return call
+
+    def answer(self, call: Call) -> Call | None:
+        """Run it; the result is kept, and the next call is current, before anything is told."""
         begin = time.perf_counter()
         result = self.call(call)
         now = time.perf_counter()
@@ -220,18 +230,20 @@ class Worker:
         data = frame(protocol.RESULT, result)
         with self.lock:
             self.spool.add(data)
-            self.spool.begin(0, 0, 0)
             self.unacked[result.number] = data
-            self.current = None
             self.done += 1
             first = not self.unsent
             if self.peer is not None:
                 self.unsent.append(data)
+            following = self.begin()
+            if following is None:
+                self.spool.begin(0, 0, 0)
         if first:
             self.first_unsent = now
             self.pending.set()
         if result.wall_s > GATHER_S or now - self.first_unsent > GATHER_S:
             self.flush()
+        return following
 
     def take_output(self, result: Result) -> None:
         self.log_end = os.fstat(1).st_size
@@ -244,13 +256,13 @@ class Worker:
         a = call.assignment
         ok, name, message, shown = True, "", "", b""
         try:
-            spec = _spec.decode(a.spec)
+            spec, args = self.specs.read(bytes(a.spec))
             self.environment.set(a, spec)
             function = spec.function
             assert function is not None
             if call.code is not None:
                 self.code[function.code] = cloudpickle.loads(call.code)
-            positional, named = pickle.loads(call.args if call.args is not None else function.args or b"")
+            positional, named = pickle.loads(call.args if call.args is not None else args or b"")
             if function.inputs:
                 bodies, self.bodies = (
                     self.bodies,
@@ -315,11 +327,7 @@ class Environment:
         if (
             plain
             and last is not None
-            and spec.env == last.env
-            and spec.name == last.name
-            and spec.queue == last.queue
-            and spec.cwd == last.cwd
-            and spec.resources == last.resources
+            and (spec is last or _sets_the_same(spec, last))
             and self._owner == (a.project, a.user)
         ):
             self._set(
@@ -352,6 +360,17 @@ class Environment:
                 error.errno, f"node {self._where.node}: working directory {directory}: {error.strerror}"
             ) from None
         self._cwd = directory
+
+
+def _sets_the_same(one: TaskSpec, other: TaskSpec) -> bool:
+    """In the environment of a call."""
+    return (
+        one.env == other.env
+        and one.name == other.name
+        and one.queue == other.queue
+        and one.cwd == other.cwd
+        and one.resources == other.resources
+    )
 
 
 def _dump(value: object) -> bytes:

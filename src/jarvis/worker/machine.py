@@ -20,6 +20,7 @@ from jarvis.core.inputs import Ended, Known, Returned, Started
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
+from jarvis.worker.alike_specs import SpecReader
 from jarvis.worker.gpus import Gpus
 from jarvis.worker.supervisor.settled import Settled
 
@@ -29,12 +30,11 @@ MAY_PASS = 256
 """So many may start before one that does not fit; then nothing passes it any more, so that it starts one day."""
 STOPPED_EARLY = "stopped before it started"
 Stage = Literal["active", "piped", "leaving"]
-_spec = msgspec.msgpack.Decoder(TaskSpec)
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """An assignment with its decoded spec and the shares of GPUs that it was given."""
+    """An assignment with its decoded spec, though without the arguments of its call, and the shares of GPUs that it was given."""
 
     assignment: Assignment
     spec: TaskSpec
@@ -63,15 +63,13 @@ class Work:
         return tuple(share.memory for share in self.shares)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Start it: its resources are taken."""
 
     work: Work
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True, gc=False):
     """End it: soft signal, then kill after the grace."""
 
     work: Work
@@ -79,30 +77,26 @@ class Kill:
     grace_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Send it a signal."""
 
     work: Work
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(msgspec.Struct, frozen=True, gc=False):
     """Take it back from where it was handed ahead if it has not begun there; ``withdrawn`` is the answer if it had not."""
 
     work: Work
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(msgspec.Struct, frozen=True, gc=False):
     """Tell the server."""
 
     message: Started | Ended | Returned
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True, gc=False):
     """The end is recorded: what was kept for it may go."""
 
     number: int
@@ -132,6 +126,9 @@ class Machine:
     _free: Resources = field(default_factory=dict)
     _gpus: Gpus = field(default_factory=Gpus)
     _finished: dict[int, Work] = field(default_factory=dict)
+    _specs: SpecReader = field(default_factory=SpecReader)
+    _held: TaskSpec | None = None
+    """The last spec that this node was seen to have enough for."""
 
     def __post_init__(self) -> None:
         self._free = dict(self.total)
@@ -154,33 +151,33 @@ class Machine:
         for assignment in assignments:
             if assignment.number in self.settled:
                 out.append(Say(Returned(numbers=[assignment.number])))
-            elif not self._knows(assignment.number):
+            elif not self._has(assignment.number):
                 self._admit(assignment, out)
         return self._start_what_fits(out)
 
-    def _knows(self, number: int) -> bool:
+    def _has(self, number: int) -> bool:
         return (
             number in self.waiting
             or number in self.active
             or number in self.piped
             or number in self.leaving
             or number in self.ended
-            or number in self.settled
         )
 
     def _admit(self, assignment: Assignment, out: list[Instruction]) -> None:
         number = assignment.number
         try:
-            spec = _spec.decode(assignment.spec)
+            spec, _ = self._specs.read(bytes(assignment.spec))
         except msgspec.DecodeError as error:
             self._end_unstarted(number, assignment.token, Cause.START_FAILED, f"unreadable spec: {error}", out)
             return
-        fits = vector.fits(spec.resources, self.total)
-        if not (fits and could_hold(self.total, self.gpu_memory, spec.resources)):
+        fits = spec is self._held or vector.fits(spec.resources, self.total)
+        if not (fits and (spec is self._held or could_hold(self.total, self.gpu_memory, spec.resources))):
             self.settled.add([number])
             names = "GPU memory on one GPU" if fits else ", ".join(sorted(vector.shortages(spec.resources, self.total)))
             out.append(Say(Returned(numbers=[number], reason=f"this node never has that much {names}")))
             return
+        self._held = spec
         work = Work(assignment, spec)
         self.waiting[number] = work
         self._order.append(work)
@@ -193,7 +190,7 @@ class Machine:
                 work = self.piped[number]
                 work.recalled = True
                 out.append(Withdraw(work))
-            elif self.waiting.pop(number, None) is not None or not self._knows(number):
+            elif self.waiting.pop(number, None) is not None or not (self._has(number) or number in self.settled):
                 given.append(number)
         self.settled.add(given)
         if given:

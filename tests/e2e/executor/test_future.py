@@ -12,17 +12,13 @@ from jarvis.sdk.caller import TaskFuture
 
 def ended(result: Any = None, error: BaseException | None = None) -> TaskFuture[Any]:
     future: TaskFuture[Any] = TaskFuture()
-    assert future.begin()
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+    future.settle(result, error)
     return future
 
 
 def running() -> TaskFuture[Any]:
     future: TaskFuture[Any] = TaskFuture()
-    assert future.begin()
+    assert future.set_running_or_notify_cancel()
     return future
 
 

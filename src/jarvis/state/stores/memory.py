@@ -37,7 +37,7 @@ from jarvis.state.persistence import (
     live_page,
     matches,
     new_task,
-    outcome_fields,
+    outcome_of,
     specs_of,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
@@ -326,7 +326,7 @@ class MemoryStore(MemoryWorkflows):
         tries = [a for at, a in sorted(self._attempts.items()) if at[:2] == (task.id, SOLO)]
         if not tries:
             return Outcome(task.id, task.project, task.state)
-        return Outcome(*outcome_fields(task, tries[-1]))  # type: ignore[arg-type]  # in the order of its fields
+        return outcome_of(task, tries[-1])
 
     async def task_list(self, where: TaskFilter, before_id: int | None, limit: int) -> list[Task]:
         found = []

@@ -26,8 +26,10 @@ class Settled:
 
     def add(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            if number not in self:
-                self._add(number)
+            if number >= self.floor:
+                at = bisect_right(self._starts, number)
+                if not at or number >= self._ends[at - 1]:
+                    self._add(at, number)
 
     def raise_floor(self, floor: int) -> None:
         """Everything below is settled, so ranges there need not be remembered."""
@@ -63,8 +65,8 @@ class Settled:
         self._ends[at] = end
         del self._starts[at + 1 : last], self._ends[at + 1 : last]
 
-    def _add(self, number: int) -> None:
-        at = bisect_right(self._starts, number)
+    def _add(self, at: int, number: int) -> None:
+        """Before the range ``at``."""
         joins_left = at > 0 and self._ends[at - 1] == number
         joins_right = at < len(self._starts) and self._starts[at] == number + 1
         if joins_left and joins_right:

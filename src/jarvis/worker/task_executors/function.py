@@ -15,7 +15,7 @@ from jarvis.worker import function_spool
 from jarvis.worker.account import Accounts, NoSuchUser
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.call_ends import CallEnds
-from jarvis.worker.function_bodies import Fetched, FunctionBodies
+from jarvis.worker.function_bodies import NOTHING, Fetched, FunctionBodies
 from jarvis.worker.function_ends import end_of_call, end_of_process, other_python, stub, work_of
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
@@ -62,7 +62,7 @@ class FunctionExecutor:
         if call.python != PYTHON:
             self._reports.finished(other_python(work, call, self._launcher.node))
         elif self._bodies.has(call) and not (work.spec.push or work.spec.artifacts):
-            self._run(work, Fetched())
+            self._run(work, NOTHING)
         else:
             self._preparing.add(work.number)
             self._spawn(self._start_with_blobs(work, call))
@@ -135,7 +135,7 @@ class FunctionExecutor:
             call = work.spec.function
             if call is not None and self._bodies.has(call):
                 warm.queue[work.number] = work
-                self._give(warm, work, Fetched())
+                self._give(warm, work, NOTHING)
             else:
                 refused.append(work)
         if refused:  # it needs bodies first: that is done when it starts by itself

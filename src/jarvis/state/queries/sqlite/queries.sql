@@ -113,11 +113,11 @@ SELECT id, state, reason, element FROM task
 WHERE id IN (SELECT value FROM json_each(?)) AND element IS NOT NULL AND state NOT IN
 ('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY id;
 -- name: element_put
--- An element as it stands.
+-- An element as it stands. What is numbered is the same for all rows of a statement.
 INSERT OR REPLACE INTO element
 (task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
  preemptions)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?1, ?, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15);
 -- name: element_list_live
 -- Of the tasks in a json list, those not at their end. One with index -1 is older than what its task says of it.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
@@ -137,14 +137,18 @@ SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, 
 FROM element WHERE task = :task AND idx > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
 ORDER BY idx LIMIT :limit;
 -- name: attempt_insert
--- The fence of an assignment: committed before the node hears of it.
+-- The fence of an assignment: committed before the node hears of it. What is numbered is the same for all rows of a statement.
 INSERT INTO attempt
 (task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?, ?, ?1, ?2, ?3, ?, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12);
 -- name: attempt_update
--- Only under the token it was made with.
-UPDATE attempt SET state = ?, cause = ?, exit_code = ?, signal = ?, started_at = ?, ended_at = ?, detail = ?, result = ?
-WHERE task = ? AND idx = ? AND attempt = ? AND token = ?;
+-- Only under the token it was made with; written anew, because that takes one statement for many. Numbered as above.
+REPLACE INTO attempt
+(task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result)
+SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, ?1, ?2, ?3, ?4, a.assigned_at, new.column3, ?5, new.column4,
+       new.column5
+FROM (VALUES (?, ?, ?, ?, ?)) new CROSS JOIN attempt a
+  ON a.task = new.column1 AND a.idx = new.column2 AND a.attempt = ?6 AND a.token = ?7;
 -- name: attempt_list
 -- All attempts of an element.
 SELECT task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result

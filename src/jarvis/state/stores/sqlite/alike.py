@@ -1,23 +1,29 @@
-"""Many rows in one statement.
+"""Many rows in one statement, and what tasks and attempts that become alike have in common once.
 
 Of ``executemany`` each row is a call from the interpreter into SQLite: that takes twice as long, and each lets go of the
 interpreter and waits for it again beside a loop that is busy. One statement with many rows lets go once.
 """
 
+import json
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 
+from jarvis.core.attempt import Attempt
+from jarvis.core.task import Element, Task
+from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
 from jarvis.state.stores.sqlite.file import Q
 
 AT_ONCE = (256, 64, 16, 4, 1)
 """Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them; more rows gain nothing."""
-_VALUES = re.compile(r"VALUES\s*(\(.*\))\s*;?\s*\Z", re.DOTALL)
+_VALUES = re.compile(r"VALUES\s*(\([^()]*\))")
 _PARAMETER = re.compile(r"\?(?!\d)")
 
 
-def insert_alike(
+def write_alike(
     c: sqlite3.Connection, name: str, shared: tuple[object, ...], own: Sequence[object], width: int
 ) -> None:
     """Rows in order. ``shared`` are the numbered parameters of the query, the same for all rows; ``own`` the others, ``width`` of
@@ -35,7 +41,75 @@ def statement(name: str, rows: int, shared: int) -> str:
     """The query with so many rows; parameters without a number are numbered on from the shared ones."""
     sql = Q[name]
     found = _VALUES.search(sql)
-    assert found is not None, f"{name} ends in the values of a row"
+    assert found is not None, f"{name} names the values of a row"
     number = iter(range(shared + 1, 1 << 15))
     each = ", ".join(_PARAMETER.sub(lambda _: f"?{next(number)}", found[1]) for _ in range(rows))
-    return f"{sql[: found.start()]}VALUES {each}"
+    return f"{sql[: found.start()]}VALUES {each}{sql[found.end() :]}"
+
+
+# ---------------------------------------------------------------- rows of the leader
+
+_same_attempt = attrgetter(*(name for name in Attempt.__struct_fields__ if name not in ("task", "index", "number")))
+_same_end = attrgetter("state", "cause", "exit_code", "signal", "ended_at", "attempt", "token")
+_same_row = attrgetter(*(name for name in Element.__struct_fields__ if name != "index"))
+_same_task = attrgetter("state", "base", "counts", "next_position", "reason", "started_at", "ended_at")
+_same_element = attrgetter(
+    "attempt", "token", "node", "exit_code", "cause", "signal", "failures", "infra_losses", "preemptions", "lost_on",
+    "eligible_at", "wish",
+)  # fmt: skip
+
+
+def insert_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
+    """Raises IntegrityError where one is there already."""
+    for _, group in groupby(attempts, _same_attempt):
+        run = list(group)
+        a = run[0]
+        shared = (
+            a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
+            a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
+        )  # fmt: skip
+        write_alike(c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3)
+
+
+def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
+    """How many were found under their token. The driver takes a bytearray as it is; bytes it looks up among its adapters."""
+    before = c.total_changes
+    for (state, cause, *rest), group in groupby(attempts, _same_end):
+        shared = (str(state), None if cause is None else str(cause), *rest)
+        own: list[object] = []
+        for a in group:
+            result = None if a.result is None else bytearray(a.result)
+            own += (a.task, a.index, a.started_at, bytearray(attempt_detail(a)), result)
+        write_alike(c, "attempt_update", shared, own, 5)
+    return c.total_changes - before
+
+
+def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
+    """Of arrays."""
+    for _, group in groupby(elements, _same_row):
+        run = list(group)
+        task, _, *rest = element_to_row(run[0])
+        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1)
+
+
+def update_tasks(c: sqlite3.Connection, tasks: Iterable[Task], elements: dict[int, Element]) -> None:
+    """Tasks that become alike, as thousands of short ones do, change in one statement; ``elements``: the only ones of theirs that
+    changed, by task."""
+
+    def shape(task: Task) -> tuple[object, ...]:
+        element = elements.get(task.id)
+        return _same_task(task), None if element is None else _same_element(element)
+
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for _, group in groupby(tasks, shape):
+        run = list(group)
+        alike.setdefault(_task_row(run[0], elements.get(run[0].id)), []).extend(task.id for task in run)
+    c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
+    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
+    c.executemany(Q["task_update_alike"], many)
+
+
+def _task_row(t: Task, solo: Element | None) -> tuple[object, ...]:
+    counts = encode(t.counts) if t.counts else None
+    element = None if solo is None else solo_column(solo)
+    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, element)

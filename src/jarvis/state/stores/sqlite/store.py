@@ -32,12 +32,10 @@ from jarvis.state.coordination import Leadership
 from jarvis.state.persistence import (
     AWAITING,
     KEY_S,
-    attempt_detail,
     attempt_detail_of,
     attempt_from_row,
     blobs_of,
     element_from_row,
-    element_to_row,
     encode,
     in_order,
     live_page,
@@ -48,7 +46,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
-from jarvis.state.stores.sqlite.alike import insert_alike
+from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
@@ -307,7 +305,7 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
         if before is not None:
             return before
     for head, own in runs:
-        insert_alike(c, "task_insert", (*head, now), own, 2)
+        write_alike(c, "task_insert", (*head, now), own, 2)
     count = len(submission.tasks)
     last = c.execute(Q["task_last_id"]).fetchone()
     ids = range(last[0] - count + 1, last[0] + 1) if count else range(0)
@@ -320,17 +318,22 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
     check_epoch(c, leadership)
     commit_workflows(c, changes)
-    c.executemany(Q["task_queue_range"], changes.queued)
-    made = changes.tasks_new
+    known, made = changes.tasks, changes.tasks_new
+    queued = [(first, last) for first, last in changes.queued if any(i not in known for i in range(first, last + 1))]
+    c.executemany(Q["task_queue_range"], queued)
     solo, of_arrays = split_elements(changes)
-    _update_tasks(c, [(t.id, _task_row(t, solo.pop(t.id, None))) for t in changes.tasks.values() if t.id not in made])
-    c.executemany(Q["solo_put"], [(str(e.state), e.reason, solo_column(e), task) for task, e in solo.items()])
-    c.executemany(Q["element_put"], map(element_to_row, of_arrays))
+    update_tasks(c, [task for task in known.values() if task.id not in made], solo)
+    alone = [
+        (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in known or task in made
+    ]
+    c.executemany(Q["solo_put"], alone)
+    put_elements(c, of_arrays)
     try:
-        c.executemany(Q["attempt_insert"], [_attempt_row(a) for a in changes.attempts_new.values()])
+        insert_attempts(c, changes.attempts_new.values())
     except sqlite3.IntegrityError:
         raise StaleEpoch("an attempt that is to be new is there already") from None
-    _update_attempts(c, changes)
+    if update_attempts(c, changes.attempts.values()) != len(changes.attempts):
+        raise StaleEpoch("an attempt is not current under the token it was reported with")
     for node in changes.nodes.values():
         c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
         c.execute(Q["node_next"], (node.id + 1,))
@@ -349,16 +352,6 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         c.execute(Q["event_seq"], (last.seq,))
 
 
-def _update_tasks(c: sqlite3.Connection, changed: list[tuple[int, tuple[object, ...]]]) -> None:
-    """Tasks that become alike, as thousands of short ones do, change in one statement."""
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for ident, row in changed:
-        alike.setdefault(row, []).append(ident)
-    c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
-    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
-    c.executemany(Q["task_update_alike"], many)
-
-
 def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
     for owner, quota in changes.quotas.items():
         c.execute(Q["quota_delete"], owner) if quota is None else c.execute(Q["quota_put"], (*owner, encode(quota)))
@@ -371,31 +364,6 @@ def _put_bookings(c: sqlite3.Connection, changes: Changes) -> None:
             c.execute(Q["booking_delete"], (ident,))
         else:
             c.execute(Q["booking_put"], (ident, encode(booking)))
-
-
-def _update_attempts(c: sqlite3.Connection, changes: Changes) -> None:
-    rows = [
-        (
-            str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal, a.started_at, a.ended_at,
-            attempt_detail(a), a.result, a.task, a.index, a.attempt, a.token,
-        )
-        for a in changes.attempts.values()
-    ]  # fmt: skip
-    if c.executemany(Q["attempt_update"], rows).rowcount not in (len(rows), -1):
-        raise StaleEpoch("an attempt is not current under the token it was reported with")
-
-
-def _task_row(t: Task, solo: Element | None) -> tuple[object, ...]:
-    counts = encode(t.counts) if t.counts else None
-    element = None if solo is None else solo_column(solo)
-    return (str(t.state), str(t.base), counts, t.next_position, t.reason, t.started_at, t.ended_at, element)
-
-
-def _attempt_row(a: Attempt) -> tuple[object, ...]:
-    return (
-        a.task, a.index, a.attempt, a.token, a.node, a.number, str(a.state), None if a.cause is None else str(a.cause),
-        a.exit_code, a.signal, a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
-    )  # fmt: skip
 
 
 def _command(row: Any) -> Command:
