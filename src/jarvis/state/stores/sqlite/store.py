@@ -321,6 +321,7 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     check_epoch(c, leadership)
     commit_workflows(c, changes)
     c.executemany(Q["task_queue_range"], changes.queued)
+    c.executemany(Q["task_hold_range"], changes.held)
     made = changes.tasks_new
     solo, of_arrays = split_elements(changes)
     _update_tasks(c, [(t.id, _task_row(t, solo.pop(t.id, None))) for t in changes.tasks.values() if t.id not in made])
