@@ -211,13 +211,12 @@ class Submitter:
             raise _unreadable(error) from None
         if not 0 < len(batch.tasks) <= MAX_BATCH:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
-        results: list[dict[str, Any]] = [{} for _ in batch.tasks]
-        good: list[tuple[int, NewTask]] = []
-        for i, read in enumerate(await self._members(list(map(bytes, batch.tasks)))):
-            if isinstance(read, JarvisError):
-                results[i] = {"problem": problem_of(read)}
-            else:
-                good.append((i, read))
+        read = await self._members(list(map(bytes, batch.tasks)))
+        good = [(i, new) for i, new in enumerate(read) if isinstance(new, NewTask)]
+        results: list[dict[str, Any]] = [{}] * len(read)
+        for i, new in enumerate(read) if len(good) < len(read) else ():
+            if isinstance(new, JarvisError):
+                results[i] = {"problem": problem_of(new)}
         if hidden := await self.hidden([new for _, new in good]):
             for i, new in good:
                 if wrong := hidden & {d.task for d in new.spec.after}:

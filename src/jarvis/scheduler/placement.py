@@ -8,6 +8,7 @@ from jarvis.core.task import Dependency, Task
 from jarvis.scheduler.cluster import Timer
 from jarvis.scheduler.turn import Turn
 
+
 def on_task_taken(turn: Turn, task: Task, ended: dict[int, State]) -> None:
     """A row in state ``submitted`` enters memory. One that is known already (a hint said it before) changes nothing, and one
     whose hint came before that of what it depends on is left to the poll, which takes them in order."""

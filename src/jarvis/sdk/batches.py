@@ -6,7 +6,7 @@ While one is written to disk the next is read there, and the one after that is m
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from itertools import chain, islice
 from typing import Any
 
 from jarvis.sdk.connection import Connection, as_json
@@ -14,38 +14,44 @@ from jarvis.sdk.connection import Connection, as_json
 Spec = dict[str, Any]
 Answer = dict[str, Any]
 MOST = 10_000
-"""Tasks of a request, as the server takes them."""
-AT_ONCE = 4
-"""One that is made, one that is read, one that is written, and one that waits for whichever is over first."""
+"""Tasks that the server takes in a request."""
+BATCH = 2_000
+"""Tasks of a request where it takes several."""
+AT_ONCE = 8
+"""Some are made or on their way while one is read there and those before it are written to disk together."""
 
 
 def submit(
-    connection: Connection, specs: Iterable[Spec], *, batch: int = MOST, at_once: int = AT_ONCE, key: str | None = None
+    connection: Connection,
+    specs: Iterable[Spec],
+    *,
+    batch: int | None = None,
+    at_once: int = AT_ONCE,
+    key: str | None = None,
 ) -> list[Answer]:
-    """One answer per spec, in order. The first failure is raised when what is under way has been answered; nothing is sent after
-    it."""
-    if not 0 < batch <= MOST or at_once < 1:
+    """One answer per spec, in order. The first failure is raised when what is under way has been answered, and nothing is sent
+    after it. Raises ValueError for a ``batch`` that no server takes."""
+    if not 0 < (batch or BATCH) <= MOST or at_once < 1:
         raise ValueError(f"batch is 1 to {MOST:,} and at_once at least 1, not {batch} and {at_once}")
-    pieces = zip(_pieces(specs, batch), (f"{key}-{n}" if key and n else key for n in count()))
-    first, second = next(pieces, ([], key)), next(pieces, None)
-    if second is None:
-        return _post(connection, *first)
+    source = iter(specs)
+    first = list(islice(source, batch or MOST))
+    second = list(islice(source, 1))
+    if not second:
+        return _post(connection, first, key)
     answers: list[Answer] = []
     under_way: deque[Future[list[Answer]]] = deque()
     with ThreadPoolExecutor(at_once, "jarvis-batch") as pool:
-        under_way += (pool.submit(_post, connection, *piece) for piece in (first, second))
-        for piece in pieces:
-            while len(under_way) >= at_once:
+        for number, piece in enumerate(_pieces(chain(first, second, source), batch or BATCH)):
+            if len(under_way) >= at_once:
                 answers += under_way.popleft().result()
-            under_way.append(pool.submit(_post, connection, *piece))
+            under_way.append(pool.submit(_post, connection, piece, key and f"{key}-{number}"))
         while under_way:
             answers += under_way.popleft().result()
     return answers
 
 
-def _pieces(specs: Iterable[Spec], batch: int) -> Iterator[list[Spec]]:
-    source = iter(specs)
-    while piece := list(islice(source, batch)):
+def _pieces(specs: Iterator[Spec], batch: int) -> Iterator[list[Spec]]:
+    while piece := list(islice(specs, batch)):
         yield piece
 
 

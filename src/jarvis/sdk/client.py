@@ -75,14 +75,14 @@ class Client:
         return TaskHandle(self, int(self.connection.post("/tasks", spec, idempotent=True)["id"]))
 
     def submit_many(
-        self, specs: Iterable[dict[str, Any]], *, batch: int = batches.MOST, at_once: int = batches.AT_ONCE,
+        self, specs: Iterable[dict[str, Any]], *, batch: int | None = None, at_once: int = batches.AT_ONCE,
         key: str | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """One answer per spec: ``{"id": …}`` or ``{"problem": …}``.
+        """One answer per spec, in order: ``{"id": …}`` or ``{"problem": …}``.
 
-        What is more than ``batch`` goes in several requests, ``at_once`` of them under way at a time; ids rise within a request,
-        and with ``at_once=1`` over all of them. After a failure some may be accepted and others not: the same call under the same
-        ``key`` gets the ids of those, and submits the rest.
+        Up to 10,000 go in one request; more, or more than ``batch``, in several, ``at_once`` of them under way at a time. Ids rise
+        with the place within a request, and with ``at_once=1`` over all of them. After a failure some may be accepted: the same
+        call under the same ``key`` gets the ids of those and submits the others.
         """
         return batches.submit(self.connection, specs, batch=batch, at_once=at_once, key=key)
 

@@ -131,7 +131,7 @@ class Connection:
         return Unreachable(f"no answer from {self.url}: {error}", "unreachable", hint)
 
     def post_bytes(
-        self, path: str, content: bytes, idempotent: bool = False, timeout: float = TIMEOUT_S,
+        self, path: str, content: bytes, *, idempotent: bool = False, timeout: float = TIMEOUT_S,
         kind: str = "application/msgpack", key: str | None = None,
     ) -> bytes:  # fmt: skip
         """What is asked most, and may be repeated: bytes of a ``kind`` out, bytes back; ``idempotent`` and ``key`` as for

@@ -11,7 +11,7 @@ from functools import cache
 
 from jarvis.state.stores.sqlite.file import Q
 
-AT_ONCE = (256, 64, 16, 4, 1)
+AT_ONCE = (1000, 500, 100, 50, 10, 5, 1)
 """Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them; more rows gain nothing."""
 _VALUES = re.compile(r"VALUES\s*(\(.*\))\s*;?\s*\Z", re.DOTALL)
 _PARAMETER = re.compile(r"\?(?!\d)")
