@@ -12,7 +12,8 @@ from functools import cache
 from jarvis.state.stores.sqlite.file import Q
 
 AT_ONCE = (1000, 500, 100, 50, 10, 5, 1)
-"""Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them; more rows gain nothing."""
+"""Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them, and they are such as people's
+batches have: beside a loop that never rests each statement waits for the interpreter as long as the commit takes."""
 _VALUES = re.compile(r"VALUES\s*(\(.*\))\s*;?\s*\Z", re.DOTALL)
 _PARAMETER = re.compile(r"\?(?!\d)")
 
@@ -23,8 +24,11 @@ def insert_alike(
     """Rows in order. ``shared`` are the numbered parameters of the query, the same for all rows; ``own`` the others, ``width`` of
     them for each row after another."""
     at, end = 0, len(own)
+    most = c.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(shared)
     for rows in AT_ONCE:
         step = rows * width
+        if step > most:  # 999 in libraries before 2020
+            continue
         while end - at >= step:
             c.execute(statement(name, rows, len(shared)), (*shared, *own[at : at + step]))
             at += step
