@@ -135,10 +135,10 @@ class Stores(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ the leader
 
-    @rule(first=PICK, more=st.integers(0, 3))
-    def queue(self, first: int, more: int) -> None:
+    @rule(first=PICK, more=st.integers(0, 3), table=st.sampled_from(["queued", "held"]))
+    def come_to_the_first_state(self, first: int, more: int, table: str) -> None:
         begin = self.some_task(first)
-        self.commit(queued=[(begin, begin + more)])
+        self.commit(**{table: [(begin, begin + more)]})
 
     @rule(pick=PICK, state=STATES)
     def move(self, pick: int, state: State) -> None:

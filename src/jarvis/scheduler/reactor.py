@@ -69,7 +69,9 @@ def handle(turn: Turn, item: Input) -> None:
 
 def _park(turn: Turn, tasks: list[Task]) -> None:
     for task in tasks:
-        if turn.cluster.tasks.get(task.id) is task and task.id not in turn.changes.tasks:
+        if task.state is not State.QUEUED or task.id in turn.changes.tasks:
+            continue
+        if turn.cluster.tasks.get(task.id) is task:
             turn.cluster.park(task)
 
 
