@@ -155,6 +155,6 @@ async def test_held_tasks_with_commands_of_their_own(tmp_path: Path) -> None:
         "submitted": await meter.of(lambda: store.task_insert_many([Submission(tasks)])),
         "held": await meter.of(lambda: scheduler.run_once([])),
     }
-    within(costs, {"submitted": Cost(0.1, 1.1, 1), "held": Cost(1.3, 1.1, 1)})
+    within(costs, {"submitted": Cost(0.1, 1.1, 7, 1), "held": Cost(0.2, 1.1, 9, 1)})
     assert {task.state for task in await store.task_get_many([1, TASKS])} == {State.HELD}
     await store.close()
