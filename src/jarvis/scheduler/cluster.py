@@ -4,12 +4,13 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 ``scheduler/checks`` in tests.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -26,7 +27,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.history import History
-from jarvis.scheduler.outlook import Outlook
+from jarvis.scheduler.outlook import SOON, Outlook
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
@@ -121,10 +122,11 @@ class NodeView:
     def free(self) -> Resources:
         return vector.subtract(self.node.resources, self.used)
 
-    def ends_from(self, soon: float) -> Iterator[tuple[float, Resources]]:
-        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows."""
-        late = bisect_left(self.ends, (soon,))
-        overdue = [(max(self.placed[number].latest, soon), number) for _, number in self.ends[:late]]
+    def ends_from(self, now: float) -> Iterator[tuple[float, Resources]]:
+        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows, and what
+        outlived that to end soon. Nothing else is: what is as short as that could pass for ever what waits for the rest."""
+        late = bisect_right(self.ends, now, key=itemgetter(0))
+        overdue = [(_outlived(self.placed[number].latest, now), number) for _, number in self.ends[:late]]
         for at, number in merge(sorted(overdue), islice(self.ends, late, None)):
             placed = self.placed[number]
             if not placed.ahead:
@@ -237,6 +239,11 @@ class NodeView:
                 self._leave_backlog(placed.placement_class)
                 self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
+
+
+def _outlived(latest: float, now: float) -> float:
+    """When it is expected to end."""
+    return latest if latest > now else now + SOON
 
 
 class Timer(NamedTuple):
