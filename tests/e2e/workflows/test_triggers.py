@@ -38,7 +38,7 @@ def test_a_chain_of_workflows_each_after_the_one_before(up: Home, client: Client
     assert "on workflow load succeeded" in up.jarvis("cron", "ls").stdout
     shown = up.jarvis("cron", "show", "telling").stdout
     assert "on workflow clean any" in shown
-    assert int(ident) < client.connection.get("/schedules/cleaning")["last_run"]
+    assert client.connection.get("/schedules/cleaning")["last_run"] not in (None, int(ident))
     refused = up.jarvis("cron", "add", "--on-workflow", "clean", "--workflow", str(first), "round", code=1)
     assert "clean → load → clean" in refused.stderr
     for name in ("cleaning", "telling"):
