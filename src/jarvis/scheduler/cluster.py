@@ -279,6 +279,10 @@ class Cluster:
     timers: list[Timer] = field(default_factory=list)
     estimates: dict[PlacementClass, float] = field(default_factory=dict)
     """Moving average of run time by class, seconds."""
+    ahead_seconds: float = 0.0
+    """As the policy says, for what follows."""
+    shorter: set[PlacementClass] = field(default_factory=set)
+    """Classes that may be assigned ahead of room on nodes where they might not, since the nodes were looked at."""
     predictor: Predictor = field(default_factory=Predictor)
     foretold: dict[int, Prediction] = field(default_factory=dict)
     """Task → what was predicted when it was queued, to see how good that was: of some tasks, the last ones."""
@@ -400,6 +404,8 @@ class Cluster:
 
     def look_at_nodes(self, closely: bool = True) -> None:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
+        if self.shorter:
+            self._look_behind_backlogs()
         if self.pools.sweep(self.nodes, closely):
             self.carriers.version += 1
             capacity, largest = Resources(), Resources()
@@ -412,6 +418,18 @@ class Cluster:
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
+
+    def _look_behind_backlogs(self) -> None:
+        """Where there is room that a backlog was in front of, what turned out to be short may go behind that. On a full node it
+        could not begin before something ends there, and then the node is looked at in any case."""
+        waiting = [c.need for c in self.shorter if self.queue.has(c)]
+        self.shorter.clear()
+        if not waiting:
+            return
+        least = {name: min(need.get(name, 0) for need in waiting) for name in waiting[0]}
+        for ident, view in self.nodes.items():
+            if view.ahead and vector.fits(least, view.free):
+                self.pools.touch(ident)
 
     def park(self, task: Task) -> Task:
         """Keep it small if it is one of very many that only wait. What is in memory is the answer."""
@@ -466,6 +484,11 @@ class Cluster:
     def learn(self, placement_class: PlacementClass, task: Task, usage: Usage, cause: Cause, now: float) -> None:
         """An attempt ended: what its class takes on the average, and what tasks like it take and use."""
         seconds = usage.wall_s
-        before = self.estimates.get(placement_class, seconds)
-        self.estimates[placement_class] = before + ESTIMATE_WEIGHT * (seconds - before)
+        known, step = self.estimates.get(placement_class), self.ahead_seconds
+        before = seconds if known is None else known
+        self.estimates[placement_class] = after = before + ESTIMATE_WEIGHT * (seconds - before)
+        if step and (
+            known is None or -after // step > -before // step
+        ):  # where fewer can run at a time, it may go ahead now
+            self.shorter.add(placement_class)
         self.predictor.learn(task, usage, cause, now, self.foretold.get(task.id))
