@@ -7,13 +7,10 @@ modes of ``peers/protocol.py``: ``isolated`` (processes under another user and i
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-from protocol import WARM_UP, arguments, each, tell, timed
+from benchmarks.peers.protocol import WARM_UP, arguments, each, tell, timed
 
 import jarvis
 

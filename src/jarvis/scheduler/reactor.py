@@ -179,7 +179,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     """Let a memory without tasks follow a policy: ranks are made when something is queued."""
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.ranks_change = any(order.may_change for order in (policy.order, *policy.queue_orders.values()))
-    cluster.weights = policy.fairness.weights
+    cluster.weights, cluster.ahead_seconds = policy.fairness.weights, policy.ahead_seconds
     cluster.ledger.half_life = policy.fairness.half_life
     cluster.pools.filters, cluster.plugged = policy.filters, policy.plugged
     cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"
