@@ -37,7 +37,7 @@ test: $(VENV)/.dev.stamp ## Run the tests (as root on Debian, install the server
 check: $(VENV)/.dev.stamp ## Lint, format, types, import direction, file and function sizes
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy --strict src tests scripts
+	@$(PY) -m mypy --strict src tests scripts benchmarks
 	@$(PY) scripts/lint_imports.py
 	@$(PY) scripts/check_sizes.py
 

@@ -20,6 +20,8 @@ from benchmarks.measure import percentile
 import jarvis
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jarvis.sdk.client import Client
 
 CONNECTIONS = 32
@@ -40,7 +42,11 @@ def posts(client: Client, count: int) -> Load:
     body = json.dumps({"command": ["true"], "hold": True}).encode()
     server = client.connection.server
     made = request("POST", server.url, server.token, "/tasks", body)
-    return Load(server.url, CONNECTIONS, lambda _: made)
+    return Load(server.url, CONNECTIONS, always(made))
+
+
+def always(made: bytes) -> Callable[[int], bytes]:
+    return lambda _: made
 
 
 def reads(client: Client, last: int) -> dict[str, bytes]:
@@ -64,7 +70,7 @@ def measure(client: Client, stored: int, count: int) -> dict[str, Any]:
     asyncio.run(busy.paced(min(count, 5 * RATE), RATE))
     found["post_busy_p99_ms"] = percentile(busy.times_ms, 0.99)
     for name, made in reads(client, last or 1).items():
-        load = Load(client.connection.server.url, CONNECTIONS, lambda _, made=made: made)
+        load = Load(client.connection.server.url, CONNECTIONS, always(made))
         asyncio.run(load.paced(min(count, 2 * RATE), RATE / 5))
         found[f"get_{name}_p99_ms"] = percentile(load.times_ms, 0.99)
         found["bad"] = {**found.get("bad", {}), **load.bad}

@@ -11,7 +11,7 @@ import gc
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,7 +90,7 @@ def held(fill: Callable[[Cluster, int], None], count: int) -> int:
     return max(resident() - before, 1)
 
 
-def exponent(points: list[tuple[int, int]]) -> float:
+def exponent(points: Sequence[tuple[int, float]]) -> float:
     """Of the line through the logarithms."""
     xs, ys = [math.log(count) for count, _ in points], [math.log(size) for _, size in points]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)

@@ -7,13 +7,10 @@ modes of ``peers/protocol.py``: ``isolated`` (processes under another user and i
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-from protocol import WARM_UP, arguments, each, tell, timed
+from benchmarks.peers.protocol import WARM_UP, arguments, each, tell, timed
 
 import jarvis
 
@@ -53,10 +50,15 @@ def processes(client: Client, count: int, **more: Any) -> dict[str, Any]:
 
 
 def batches(client: Client, count: int, size: int) -> dict[str, Any]:
-    """Different tasks, held: what is measured is that they are acknowledged."""
-    specs = [[{"command": ["echo", str(at + n)], "hold": True} for n in range(size)] for at in range(0, count, size)]
-    client.submit_many(specs[0])
-    return timed(lambda: [client.submit_many(batch) for batch in specs], count)
+    """Different tasks, held: what is measured is that they are acknowledged, in requests of so many, several under way."""
+    specs = [{"command": ["echo", str(n)], "hold": True} for n in range(count)]
+    client.submit_many(specs[:size])
+
+    def run() -> None:
+        refused = [answer for answer in client.submit_many(specs, batch=size) if "id" not in answer]
+        assert not refused, refused[0]
+
+    return timed(run, count)
 
 
 def array(client: Client, count: int) -> dict[str, Any]:

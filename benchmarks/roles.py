@@ -4,19 +4,43 @@
 """
 
 import argparse
+import asyncio
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.run import functions, posts, processes
+from benchmarks.api_load import posts
 from tests.e2e.cluster.harness import Home
 from tests.e2e.servers.harness import Servers, servers
 
+import jarvis
 from jarvis.sdk.client import Client
 
 BATCH = 2000
 FLOODERS = 2
+
+
+def nothing(number: int) -> None:
+    """No work."""
+
+
+def rate(run: Callable[[], object], count: int) -> float:
+    """So many a second."""
+    begin = time.perf_counter()
+    run()
+    return round(count / (time.perf_counter() - begin))
+
+
+def functions(client: Client, count: int) -> float:
+    with jarvis.Executor(client=client) as pool:
+        pool.submit(nothing, 0).result(60)
+        return rate(lambda: list(pool.map(nothing, range(count))), count)
+
+
+def processes(client: Client, count: int) -> float:
+    return rate(lambda: client.submit(command=["true"], array=f"0-{count - 1}", cwd="/").check(600), count)
 
 
 def round_trips(client: Client, seconds: float) -> list[float]:
@@ -84,9 +108,9 @@ def measure(how: str, scale: int) -> dict[str, float | str]:
         home = made.homes["n"]
         found: dict[str, float | str] = {"memory MB": memory_mb(home)}
         with home.client() as client:
-            found["functions"] = functions(client, 5000 // scale)
-            found["processes"] = processes(client, 2000 // scale)
-            found["POST"] = posts(client, 500 // scale)
+            found["functions/s"] = functions(client, 5000 // scale)
+            found["processes/s"] = processes(client, 2000 // scale)
+            found["POST/s"] = round(asyncio.run(posts(client, 500 // scale).closed(500 // scale)))
             quiet = round_trips(client, 5.0 / scale)
         gaps = Gaps(made)
         busy = under_parsing(home, 10.0 / scale)

@@ -120,10 +120,11 @@ def run(command: list[str], directory: Path, env: dict[str, str]) -> dict[str, A
         done = subprocess.run(
             command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        told = dict(json.loads(done.stdout.strip().splitlines()[-1]))
-        return told if before is None else told | {"syncs": (counted() or 0) - before}
     except subprocess.TimeoutExpired:
         return {"error": f"nothing within {PATIENCE_S} s"}
+    try:
+        told = dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        return told if before is None else told | {"syncs": (counted() or 0) - before}
     except (ValueError, IndexError):
         return {"error": (done.stderr.strip().splitlines() or ["no answer"])[-1][:200]}
 
@@ -161,7 +162,7 @@ def figure(told: dict[str, Any]) -> float | None:
     if "rate" in told:
         return float(told["rate"])
     if "times_ms" in told:
-        return statistics.median(told["times_ms"])
+        return float(statistics.median(told["times_ms"]))
     return float(told["ms"]) if "ms" in told else None
 
 

@@ -93,7 +93,7 @@ class Agent:
         self._leader = (0, 0)
         self.machine = Machine(total)
         self.session = Session(self, address)
-        self._timers: dict[int, tuple[asyncio.TimerHandle, Assignment]] = {}
+        self._timers: dict[int, tuple[asyncio.TimerHandle, Assignment, float]] = {}
         self._beat_s = 2.0
 
     async def run(self) -> None:
@@ -167,17 +167,18 @@ class Agent:
         self._do(self.machine.started(work.number))
         later = asyncio.get_running_loop().call_later
         timer = later(seconds, self._over, work.number, work.assignment.token, Cause.EXIT, 0)
-        self._timers[work.number] = timer, work.assignment
+        self._timers[work.number] = timer, work.assignment, time.monotonic()
 
     def _over(self, number: int, token: int, cause: Cause, exit_code: int | None) -> None:
-        timer, assignment = self._timers.pop(number, (None, None))
-        if timer is None or assignment is None:
+        if number not in self._timers:
             return
+        timer, assignment, begun = self._timers.pop(number)
         timer.cancel()
         self._swarm.note("end", assignment)
         self._swarm.ended += 1
         self._swarm.by_agent[self.name] = self._swarm.by_agent.get(self.name, 0) + 1
-        end = Ended(number=number, token=token, cause=cause, exit_code=exit_code, usage=Usage(wall_s=0.0))
+        usage = Usage(wall_s=time.monotonic() - begun)
+        end = Ended(number=number, token=token, cause=cause, exit_code=exit_code, usage=usage)
         self._do(self.machine.finished(end))
 
 

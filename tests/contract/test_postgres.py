@@ -1,6 +1,7 @@
 """What only PostgreSQL can get wrong: leaders that overlap, answers that get lost, schemas, several servers at once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -285,6 +286,24 @@ async def test_connections_are_made_anew_after_a_restart(clock: Ticking) -> None
         await store.close()
     finally:
         server.remove()
+
+
+async def test_who_wakes_up_after_the_server_hung_up_finds_the_database_unavailable(pair: Pair) -> None:
+    """As a process that was frozen between two statements: the answer to the first and the end of its connection are there at
+    the same moment, and the driver refuses the second."""
+    store = pair[0]
+
+    async def sleeps(c: asyncpg.Connection) -> None:
+        await c.execute("SET LOCAL idle_in_transaction_session_timeout = '100ms'")
+        asked = asyncio.ensure_future(c.execute("SELECT 1"))
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - the whole process stands still
+        await asked
+
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.postgres.transaction(sleeps)
+    assert len(await insert(store, new())) == 1
 
 
 # ---------------------------------------------------------------- schemas

@@ -38,6 +38,19 @@ async def test_what_was_acknowledged_is_there_after_a_reopening(tmp_path: Path) 
     await store.close()
 
 
+@pytest.mark.parametrize("most", [250_000, 999])
+async def test_many_rows_are_written_whatever_a_statement_may_hold(tmp_path: Path, most: int) -> None:
+    """999 parameters are what SQLite before 3.32 takes."""
+    store = SqliteStore(tmp_path)
+    await store.open()
+    await store._writer.do(lambda c: c.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most))
+    named = [NewTask(uuid=f"u{n}", project="p", user="u", spec=TaskSpec(name="t")) for n in range(1667)]
+    (answer,) = await store.task_insert_many([Submission(named)])
+    assert isinstance(answer, Accepted)
+    assert [task.uuid for task in await store.task_get_many(answer.ids)] == [new.uuid for new in named]
+    await store.close()
+
+
 async def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.open()

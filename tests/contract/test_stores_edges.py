@@ -162,6 +162,16 @@ async def test_queued_ranges_take_only_what_is_submitted(store: Store, lead: Lea
     assert await store.task_get_many([c + 5]) == []
 
 
+async def test_held_ranges_take_only_what_is_submitted_and_say_why(store: Store, lead: Leadership) -> None:
+    a, b, c = await insert(store, new(), new(), new())
+    await move(store, lead, b, S.CANCELLED)
+    await commit(store, lead, held=[(a, c), (c + 5, c + 9)])
+    found = [(t.state, t.base, t.reason) for t in await store.task_get_many([a, b, c])]
+    assert found[::2] == [(S.HELD, S.HELD, "JobHeldUser")] * 2
+    assert found[1][0] is S.CANCELLED
+    assert await store.task_list_submitted(10) == []
+
+
 async def test_a_task_through_its_whole_life(store: Store, lead: Leadership) -> None:
     (ident,) = await insert(store, new())
     solo = element(ident, eligible_at=2.5, lost_on=(1, 2), wish="cancel", failures=2, infra_losses=3, reason="r")

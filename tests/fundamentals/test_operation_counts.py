@@ -11,7 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+import msgspec
+
 import jarvis
+from jarvis.api.alike import alike
+from jarvis.api.schemas.task_in import TaskFast
+from jarvis.api.schemas.task_rules import to_spec
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.inputs import Ended, Fact, Hello, NodeConnected, NodeReported
 from jarvis.core.states import Cause, State
@@ -128,3 +133,28 @@ async def test_elements_of_an_array(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, array=ArraySpec(((0, TASKS - 1, 1),)))
     bounds = {"submitted": Cost(0.1, 0.1, 7, 1), "assigned": Cost(68, 2.2, 36, 1), "ended": Cost(7.8, 2.2, 31, 1)}
     within(await measured(tmp_path, [NewTask(uuid="u", project="p", user="u", spec=spec)]), bounds)
+
+
+async def test_held_tasks_with_commands_of_their_own(tmp_path: Path) -> None:
+    """As benchmarks submit them: from the bytes of a batch to what the leader makes of them."""
+    bodies = [b'{"command":["echo","%d"],"hold":true}' % n for n in range(TASKS)]
+    decode = msgspec.json.Decoder(TaskFast).decode
+    first = to_spec(decode(bodies[0]), 1000.0)
+    like = alike(bodies[0], decode(bodies[0]), first, decode)
+    with counted_calls() as calls:
+        specs = like.read(bodies, 0, TASKS, 1000)
+    assert len(specs) == TASKS
+    assert calls[0] < 0.1 * TASKS, "members are read together"
+    store = SqliteStore(tmp_path / "state", clock=lambda: 1000.0)
+    await store.open()
+    scheduler = Scheduler(store, MemoryBus(), Clock(lambda: 1000.0, lambda: 1000.0), Policy, "test")
+    await scheduler.start()
+    tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n, spec in enumerate(specs)]
+    meter = Meter(store._writer)
+    costs = {
+        "submitted": await meter.of(lambda: store.task_insert_many([Submission(tasks)])),
+        "held": await meter.of(lambda: scheduler.run_once([])),
+    }
+    within(costs, {"submitted": Cost(0.1, 1.1, 7, 1), "held": Cost(0.2, 1.1, 9, 1)})
+    assert {task.state for task in await store.task_get_many([1, TASKS])} == {State.HELD}
+    await store.close()

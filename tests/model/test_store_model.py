@@ -135,10 +135,10 @@ class Stores(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ the leader
 
-    @rule(first=PICK, more=st.integers(0, 3))
-    def queue(self, first: int, more: int) -> None:
+    @rule(first=PICK, more=st.integers(0, 3), table=st.sampled_from(["queued", "held"]))
+    def come_to_the_first_state(self, first: int, more: int, table: str) -> None:
         begin = self.some_task(first)
-        self.commit(queued=[(begin, begin + more)])
+        self.commit(**{table: [(begin, begin + more)]})
 
     @rule(pick=PICK, state=STATES)
     def move(self, pick: int, state: State) -> None:
@@ -153,6 +153,8 @@ class Stores(RuleBasedStateMachine):
     @rule(pick=PICK, index=st.integers(-1, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
     def attempt_new(self, pick: int, index: int, nth: int, token: int, state: State) -> None:
         ident = self.some_task(pick)
+        if any(e.attempt > nth for e in self.both(lambda s: s.element_get_many([ElementKey(ident, index)]))):
+            return  # attempts are numbered upwards, and which is the last is read from that
         row = element(ident, State.ASSIGNED, index, nth=nth, lost_on=(1,) if nth == 2 else ())
         tried = attempt(ident, index=index, nth=nth, token=token, result=b"r")
         also = {(ident, index, nth): attempt(ident, index=index, nth=nth, token=77, state=state)}

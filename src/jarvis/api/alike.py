@@ -5,7 +5,7 @@ only the command is looked at. Whatever is unusual about it is left to the full 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -14,10 +14,14 @@ from jarvis.api.schemas.task_in import TaskFast
 from jarvis.api.schemas.task_rules import named_after
 from jarvis.core.task import TaskSpec
 
+Command = list[str] | str
 _KEY = re.compile(rb'"command"\s*:\s*')
 _PROBE = b'["\\u0070"]'
 """Another command, to see that what it stands for is the command."""
 _command = msgspec.json.Decoder(list[str] | str).decode
+_commands = msgspec.json.Decoder(list[list[str] | str]).decode
+_BETWEEN = b"\0"
+"""Stands nowhere in JSON."""
 _replace = msgspec.structs.replace
 
 
@@ -38,27 +42,60 @@ class Alike:
     def read(self, bodies: Sequence[bytes], begin: int, end: int, longest: int) -> list[TaskSpec]:
         """The specs of members like this one, from ``begin`` on, up to the first that is another, is longer than ``longest`` or
         has a command that has to be looked at closely."""
-        head, tail, known, names = self._head, self._tail, self._spec, self._names
-        before, after, name = len(head), len(tail), known.name
-        specs: list[TaskSpec] = []
-        for body in bodies[begin:end]:
+        some = bodies[begin:end]
+        if not some:
+            return []
+        commands = self._together(some) if max(map(len, some)) <= longest else None
+        if commands is None:
+            commands = list(self._one_by_one(some, longest))
+        known, names = self._spec, self._names
+        if names is None:
+            return [_replace(known, command=c if isinstance(c, str) else tuple(c)) for c in commands]
+        return [
+            _replace(known, name=named_after(c), command=c)
+            if isinstance(c, str)
+            else _replace(known, name=names.get(c[0]) or self._name(c[0]), command=tuple(c))
+            for c in commands
+        ]
+
+    def _together(self, bodies: Sequence[bytes]) -> list[Command] | None:
+        """Their commands, told in a few steps for all of them, or None if not all are like this one in every way.
+
+        Each body is JSON, so that where what follows the command of one, the mark, and what precedes that of the next stand in a
+        row, a member ends. What is left, if it reads as one command each, is nothing else: a second value would have a key.
+        """
+        head, tail = self._head, self._tail
+        whole = _BETWEEN.join(bodies)
+        if b"\\" in whole or whole.count(_BETWEEN) >= len(bodies):  # control characters are written with the one
+            return None
+        if not (whole.startswith(head) and whole.endswith(tail)):
+            return None
+        given = whole[len(head) : len(whole) - len(tail)].split(tail + _BETWEEN + head)
+        if len(given) != len(bodies):
+            return None
+        try:
+            commands = _commands(b"[" + b",".join(given) + b"]")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return commands if len(commands) == len(bodies) and all(commands) else None
+
+    def _one_by_one(self, bodies: Sequence[bytes], longest: int) -> Iterator[Command]:
+        head, tail = self._head, self._tail
+        before, after = len(head), len(tail)
+        for body in bodies:
             size = len(body)
             if not (before + after < size <= longest and body.startswith(head) and body.endswith(tail)):
-                break
+                return
             given = body[before : size - after]
-            if b"\\" in given:  # control characters are written with it
-                break
+            if b"\\" in given:
+                return
             try:
                 command = _command(given)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                break
+                return
             if not command:
-                break
-            text = isinstance(command, str)
-            if names is not None:
-                name = named_after(command) if text else names.get(command[0]) or self._name(command[0])
-            specs.append(_replace(known, name=name, command=command if text else tuple(command)))
-        return specs
+                return
+            yield command
 
     def _name(self, program: str) -> str:
         assert self._names is not None

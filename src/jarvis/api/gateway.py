@@ -158,7 +158,10 @@ class Gateway:
             unfit = {node: text for node, text in self._unfit.items() if node in seen}
             if self.services.replica:
                 await self._write_seen(seen)
-            if not self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit)):
+            taken = self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit))
+            if not (
+                taken or self.services.replica
+            ):  # what is written down is not said again, as if it were heard again
                 self._seen = seen | self._seen
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:

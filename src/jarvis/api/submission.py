@@ -31,20 +31,19 @@ PAGE = 10_000
 _Member = tuple[int, NewTask]
 """With its place in the batch."""
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_HALF = (1 << 47) - 1
+"""The end of the first of many ids is below this, so that none of them comes round."""
 _batch_decoder = msgspec.json.Decoder(BatchFast)
 _task_decoder = msgspec.json.Decoder(TaskFast)
 _calls_decoder = msgspec.msgpack.Decoder(Calls)
 
 
 def uuid7s(now: float, count: int) -> list[str]:
-    """Ids that sort by time; the randomness of many is drawn at once."""
-    stamp, r = f"{int(now * 1000):012x}", os.urandom(10 * count).hex()
-    begin = f"{stamp[:8]}-{stamp[8:]}-7"
-    return [
-        f"{begin}{r[i : i + 3]}-{_VARIANT[r[i + 3]]}{r[i + 4 : i + 7]}-{r[i + 7 : i + 19]}"
-        for i in range(0, 20 * count, 20)
-    ]
+    """Ids that sort by time: a random one and those that follow it (RFC 9562, 6.2, "monotonic random")."""
+    stamp, drawn = f"{int(now * 1000):012x}", os.urandom(10)
+    a, b, c = int.from_bytes(drawn[:2]) & 0xFFF, int.from_bytes(drawn[2:4]) & 0x3FFF | 0x8000, drawn[4:]
+    begin, first = f"{stamp[:8]}-{stamp[8:]}-7{a:03x}-{b:04x}-", int.from_bytes(c) & _HALF
+    return [f"{begin}{last:012x}" for last in range(first, first + count)]
 
 
 class Submitter:
@@ -212,13 +211,12 @@ class Submitter:
             raise _unreadable(error) from None
         if not 0 < len(batch.tasks) <= MAX_BATCH:
             raise InvalidValue("tasks", len(batch.tasks), f"1 to {MAX_BATCH:,} tasks")
-        results: list[dict[str, Any]] = [{} for _ in batch.tasks]
-        good: list[tuple[int, NewTask]] = []
-        for i, read in enumerate(await self._members(list(map(bytes, batch.tasks)))):
-            if isinstance(read, JarvisError):
-                results[i] = {"problem": problem_of(read)}
-            else:
-                good.append((i, read))
+        read = await self._members(list(map(bytes, batch.tasks)))
+        good = [(i, new) for i, new in enumerate(read) if isinstance(new, NewTask)]
+        results: list[dict[str, Any]] = [{}] * len(read)
+        for i, new in enumerate(read) if len(good) < len(read) else ():
+            if isinstance(new, JarvisError):
+                results[i] = {"problem": problem_of(new)}
         if hidden := await self.hidden([new for _, new in good]):
             for i, new in good:
                 if wrong := hidden & {d.task for d in new.spec.after}:

@@ -18,13 +18,15 @@ class Changes:
     """Rows by key, so that the last word of a turn about a row is the one written.
 
     ``queued`` are inclusive ranges of task ids that go from ``submitted`` to ``queued`` with nothing else to say: one
-    statement covers thousands of them. Every other task that changed is in ``tasks``.
+    statement covers thousands of them; ``held`` likewise, of those whose users hold them from the beginning. Every other
+    task that changed is in ``tasks``.
     """
 
     tasks: dict[int, Task] = field(default_factory=dict)
     tasks_new: dict[int, Task] = field(default_factory=dict)
     """Made by the leader for steps of workflows, under ids that were reserved; inserted as they stand."""
     queued: list[tuple[int, int]] = field(default_factory=list)
+    held: list[tuple[int, int]] = field(default_factory=list)
     elements: dict[ElementKey, Element] = field(default_factory=dict)
     attempts_new: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)
     attempts: dict[tuple[int, int, int], Attempt] = field(default_factory=dict)

@@ -29,6 +29,8 @@ class State(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
 
 
+HELD_BY_USER = "JobHeldUser"
+"""The reason of what its user holds."""
 S = State
 TERMINAL = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED, S.TIMEOUT, S.EXPIRED, S.LOST, S.SKIPPED, S.UPSTREAM_FAILED})
 ON_NODE = frozenset({S.ASSIGNED, S.STARTING, S.RUNNING, S.SUSPENDED, S.CANCELLING})

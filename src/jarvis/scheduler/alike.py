@@ -17,7 +17,7 @@ from jarvis.core.effects import Assignment
 from jarvis.core.ids import SOLO, ElementKey, fencing_token
 from jarvis.core.inputs import Ended, Fact
 from jarvis.core.parked import unpark
-from jarvis.core.states import Cause, State, may_follow
+from jarvis.core.states import HELD_BY_USER, Cause, State, may_follow
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed
@@ -46,18 +46,20 @@ def take(turn: Turn, tasks: Sequence[Task], ended: dict[int, State]) -> None:
     at = 0
     while at < len(tasks):
         run = _fresh(turn.cluster, tasks, at)
-        if run:
-            _enqueue(turn, run)
-        else:
+        if not run:
             on_task_taken(turn, tasks[at], ended)
+        elif run[0].spec.hold:
+            _hold_back(turn, run)
+        else:
+            _enqueue(turn, run)
         at += len(run) or 1
 
 
 def _fresh(cluster: Cluster, tasks: Sequence[Task], at: int) -> list[Task]:
-    """Those from here on that are new, have nothing to wait for, and stand in line as the first of them does."""
+    """Those from here on that are new, have nothing to wait for but their release, and stand in line as the first of them does."""
     first, known, run = tasks[at], cluster.tasks, list[Task]()
     spec = first.spec
-    waits = spec.after or spec.hold or spec.begin is not None or spec.deadline is not None
+    waits = spec.after or spec.begin is not None or spec.deadline is not None
     if waits or spec.array is not None or spec.origin is not None or "gpu" in spec.resources:
         return run
     if cluster.order_of(spec.queue).times == "predicted":
@@ -78,13 +80,27 @@ def _fresh(cluster: Cluster, tasks: Sequence[Task], at: int) -> list[Task]:
     return run
 
 
+def _hold_back(turn: Turn, tasks: list[Task]) -> None:
+    """Until their users release them."""
+    first = tasks[0]
+    turn.cluster.ledger.count_task(first.project, first.user, len(tasks))
+    for task in tasks:
+        task.state, task.base, task.reason = State.HELD, State.HELD, HELD_BY_USER
+    turn.events_alike(State.HELD, _keys(tasks), detail={"reason": HELD_BY_USER})
+    add_to_ranges(turn.changes.held, tasks)
+
+
+def _keys(tasks: list[Task]) -> list[ElementKey]:
+    return [_new_key(ElementKey, (task.id, SOLO)) for task in tasks]
+
+
 def _enqueue(turn: Turn, tasks: list[Task]) -> None:
     cluster, first = turn.cluster, tasks[0]
     cluster.ledger.count_task(first.project, first.user, len(tasks))
     for task in tasks:
         task.state = State.QUEUED
-    turn.events_alike(State.QUEUED, [_new_key(ElementKey, (task.id, SOLO)) for task in tasks])
-    add_to_ranges(turn, tasks)
+    turn.events_alike(State.QUEUED, _keys(tasks))
+    add_to_ranges(turn.changes.queued, tasks)
     cluster.foretell(tasks, turn.now)
     entry = cluster.entry_of(first, 0)
     entries = [_new_key(type(entry), (entry.rank, task.id, 0.0, task.id, 0, False)) for task in tasks]

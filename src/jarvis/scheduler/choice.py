@@ -6,7 +6,6 @@ Overlays hold what the cycle has placed so far; the cluster itself is not change
 from bisect import bisect_right
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import NamedTuple
 
 from jarvis.core.gpus import Room, pick, without
 from jarvis.core.ids import ElementKey
@@ -20,7 +19,7 @@ from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
-from jarvis.scheduler.pools import ANYTHING, Pool, Search
+from jarvis.scheduler.pools import ANYTHING, Limits, Pool, Search
 from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -33,15 +32,6 @@ PULL = 64
 RESERVE_NODES = 512
 """Nodes asked for their earliest start of what does not fit anywhere."""
 EVERYTHING = 1 << 60
-
-
-class Limits(NamedTuple):
-    """``ahead_seconds``, ``ahead_most``: how far beyond room a node is given work; ``extra``: whether what ends after a
-    reservation begins may have the room that it leaves."""
-
-    ahead_seconds: float
-    ahead_most: int
-    extra: bool
 
 
 class Choice:
@@ -132,6 +122,16 @@ class Choice:
         if self.too_long and not self.booked:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return nodes
+
+    def takes(self, pool: Pool, task: Task, nodes: tuple[int, ...], until: float, latest: float) -> bool:
+        """Whether it may begin now on just these nodes, one rank on each."""
+        if len(nodes) != pool.nodes or not pool.group.members.issuperset(nodes):
+            return False
+        owner = task.project, task.user
+        return all(
+            self._fits_now(self.nodes[node], pool) and not self._is_spoken_for(node, pool.need, until, latest, owner)
+            for node in nodes
+        )
 
     def _fits_now(self, view: NodeView, pool: Pool) -> bool:
         used, capacity = self.used.get(view.node.id) or view.used, view.node.resources
@@ -227,8 +227,8 @@ class Choice:
 
     def _leaves_reserved(self, node: int, need: Resources, until: float) -> bool:
         horizon = self.horizons[node]
-        if not self.extra and horizon.is_taken:
-            return until < horizon.taken_to
+        if not self.extra and until >= horizon.taken_from:
+            return False
         return horizon.fits(need, self.now, until)
 
     def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
@@ -283,7 +283,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if pool.placement_class not in self.cluster.estimates:
+        if view.stuck or pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None

@@ -4,12 +4,13 @@ Changed only by the reactor within a turn. Its index structures are re-derived a
 ``scheduler/checks`` in tests.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -26,7 +27,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.history import History
-from jarvis.scheduler.outlook import Outlook
+from jarvis.scheduler.outlook import SOON, Outlook
 from jarvis.scheduler.policy.affinity import Carriers
 from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
@@ -84,6 +85,10 @@ class NodeView:
     """Those of ``placed`` that have room and of which the node has not said that they began, in order."""
     backlog: deque[int] = field(default_factory=deque)
     ahead: dict[PlacementClass, int] = field(default_factory=dict)
+    stuck: bool = False
+    """What was ahead waited too long: no more of it until something that had room there is over."""
+    connected_at: float = 0.0
+    """When its session began."""
     heard_at: float = 0.0
     told: int = 0
     """Messages said to it in its session."""
@@ -120,10 +125,11 @@ class NodeView:
     def free(self) -> Resources:
         return vector.subtract(self.node.resources, self.used)
 
-    def ends_from(self, soon: float) -> Iterator[tuple[float, Resources]]:
-        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows."""
-        late = bisect_left(self.ends, (soon,))
-        overdue = [(max(self.placed[number].latest, soon), number) for _, number in self.ends[:late]]
+    def ends_from(self, now: float) -> Iterator[tuple[float, Resources]]:
+        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows, and what
+        outlived that to end soon. Nothing else is: what is as short as that could pass for ever what waits for the rest."""
+        late = bisect_right(self.ends, now, key=itemgetter(0))
+        overdue = [(_outlived(self.placed[number].latest, now), number) for _, number in self.ends[:late]]
         for at, number in merge(sorted(overdue), islice(self.ends, late, None)):
             placed = self.placed[number]
             if not placed.ahead:
@@ -160,6 +166,7 @@ class NodeView:
             if one.until != NEVER:
                 del self.ends[bisect_left(self.ends, (one.until, number))]
             had_room += not one.ahead
+        self.stuck = self.stuck and not had_room
         self.used = vector.subtract(self.used, vector.times(placement_class.need, had_room))
         self._leave_backlog(placement_class, len(left) - had_room)
         for number in left:
@@ -215,6 +222,7 @@ class NodeView:
             placed.ahead = False
             self._leave_backlog(placed.placement_class)
         else:
+            self.stuck = False
             self._give_room(placed)
         self._move_up()
         return placed
@@ -236,6 +244,11 @@ class NodeView:
                 self._leave_backlog(placed.placement_class)
                 self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
+
+
+def _outlived(latest: float, now: float) -> float:
+    """When it is expected to end."""
+    return latest if latest > now else now + SOON
 
 
 class Timer(NamedTuple):
@@ -271,6 +284,10 @@ class Cluster:
     timers: list[Timer] = field(default_factory=list)
     estimates: dict[PlacementClass, float] = field(default_factory=dict)
     """Moving average of run time by class, seconds."""
+    ahead_seconds: float = 0.0
+    """As the policy says, for what follows."""
+    shorter: set[PlacementClass] = field(default_factory=set)
+    """Classes that may be assigned ahead of room on nodes where they might not, since the nodes were looked at."""
     predictor: Predictor = field(default_factory=Predictor)
     foretold: dict[int, Prediction] = field(default_factory=dict)
     """Task → what was predicted when it was queued, to see how good that was: of some tasks, the last ones."""
@@ -392,6 +409,8 @@ class Cluster:
 
     def look_at_nodes(self, closely: bool = True) -> None:
         """Learn what changed of the nodes since the last look; ``closely``: not only of their room."""
+        if self.shorter:
+            self._look_behind_backlogs()
         if self.pools.sweep(self.nodes, closely):
             self.carriers.version += 1
             capacity, largest = Resources(), Resources()
@@ -404,6 +423,18 @@ class Cluster:
         if self.shapes_new > RELEARN * sum(self.shapes.values()):
             self.shapes_new, self.fragmentation = 0, Fragmentation(self.shapes)
             self.pools.forget_exact()
+
+    def _look_behind_backlogs(self) -> None:
+        """Where there is room that a backlog was in front of, what turned out to be short may go behind that. On a full node it
+        could not begin before something ends there, and then the node is looked at in any case."""
+        waiting = [c.need for c in self.shorter if self.queue.has(c)]
+        self.shorter.clear()
+        if not waiting:
+            return
+        least = {name: min(need.get(name, 0) for need in waiting) for name in waiting[0]}
+        for ident, view in self.nodes.items():
+            if view.ahead and vector.fits(least, view.free):
+                self.pools.touch(ident)
 
     def park(self, task: Task) -> Task:
         """Keep it small if it is one of very many that only wait. What is in memory is the answer."""
@@ -458,6 +489,11 @@ class Cluster:
     def learn(self, placement_class: PlacementClass, task: Task, usage: Usage, cause: Cause, now: float) -> None:
         """An attempt ended: what its class takes on the average, and what tasks like it take and use."""
         seconds = usage.wall_s
-        before = self.estimates.get(placement_class, seconds)
-        self.estimates[placement_class] = before + ESTIMATE_WEIGHT * (seconds - before)
+        known, step = self.estimates.get(placement_class), self.ahead_seconds
+        before = seconds if known is None else known
+        self.estimates[placement_class] = after = before + ESTIMATE_WEIGHT * (seconds - before)
+        if step and (
+            known is None or -after // step > -before // step
+        ):  # where fewer can run at a time, it may go ahead now
+            self.shorter.add(placement_class)
         self.predictor.learn(task, usage, cause, now, self.foretold.get(task.id))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from jarvis.core.command import NewCommand
 from jarvis.core.effects import Recall, Signal, ToNode
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import ON_NODE, PENDING, TERMINAL, Cause, State
+from jarvis.core.states import HELD_BY_USER, ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.bookings import on_booking
 from jarvis.scheduler.cluster import NodeView, Timer
@@ -60,7 +60,7 @@ def _unnamed(turn: Turn, task: Task) -> int:
 
 
 def _held_by(command: NewCommand) -> str:
-    return "JobHeldAdmin" if command.admin else "JobHeldUser"
+    return "JobHeldAdmin" if command.admin else HELD_BY_USER
 
 
 def _targets(turn: Turn, task: Task, command: NewCommand) -> Iterator[Element]:

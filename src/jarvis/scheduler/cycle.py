@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import State
 from jarvis.core.task import Task
-from jarvis.scheduler.choice import Choice, Limits
+from jarvis.scheduler.choice import Choice
 from jarvis.scheduler.claimed import place_claimed, place_covered
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.following import place_following
@@ -27,7 +27,7 @@ from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
 from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
-from jarvis.scheduler.pools import Pool
+from jarvis.scheduler.pools import Limits, Pool
 from jarvis.scheduler.preemption import look_for_victims
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
@@ -115,7 +115,8 @@ class Cycle:
     def __init__(self, cluster: Cluster, policy: Policy, now: float, seed: int) -> None:
         self.cluster, self.policy, self.now = cluster, policy, now
         self.plan = Plan()
-        limits = Limits(policy.ahead_seconds, policy.ahead_most, policy.backfill.extra)
+        self.plans_all = policy.backfill.name == "conservative"
+        limits = Limits(policy.ahead_seconds, policy.ahead_most, policy.backfill.extra or self.plans_all)
         self.choice = Choice(cluster, now, seed, limits)
         self.running: dict[int, int] = {}
         self.heads: list[Head] = []
@@ -260,8 +261,11 @@ class Cycle:
             latest = self.now + seconds_of(self.policy.order, task.spec)
             until = self.now + self.seconds(task) if self.by_prediction else latest
         ends = self.now + seconds_of(self.policy.order, task.spec) if self.choice.booked else NEVER
-        others: tuple[int, ...] = ()
-        if pool.nodes > 1:
+        key, others = task.key_at(position), tuple[int, ...]()
+        chosen: tuple[int, bool] | None
+        if self.plans_all and (planned := self._as_planned(key, pool, task, until, ends)):
+            chosen, others = (planned[0], False), planned[1:]
+        elif pool.nodes > 1:
             nodes = self.choice.choose_gang(pool, task, until, ends)
             chosen = None if nodes is None else (nodes[0], False)
             others = () if nodes is None else nodes[1:]
@@ -270,13 +274,20 @@ class Cycle:
         if chosen is None:
             return False
         node, is_ahead = chosen
-        key = task.key_at(position)
         self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest, others))
         self.choice.account(pool, task, node, is_ahead, until)
         for other in others:
             self.choice.account(pool, task, other, False, until)
         self.will_have(task, pool)
         return True
+
+    def _as_planned(self, key: ElementKey, pool: Pool, task: Task, until: float, ends: float) -> tuple[int, ...]:
+        """The nodes that are reserved for it, if it may begin there: what comes after it is planned around that."""
+        before = self.cluster.reservations.get(key)
+        if before is None:
+            return ()
+        nodes = (before[0], *self.cluster.reserved_others.get(key, ()))
+        return nodes if self.choice.takes(pool, task, nodes, until, ends) else ()
 
     def will_have(self, task: Task, pool: Pool) -> None:
         """It counts for its owner and its array from now on."""

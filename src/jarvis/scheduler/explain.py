@@ -10,7 +10,7 @@ from jarvis.core.gpus import room_of
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
-from jarvis.core.states import ON_NODE, State
+from jarvis.core.states import HELD_BY_USER, ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
@@ -103,7 +103,7 @@ def _reasons(
     spec = task.spec
     if state is State.HELD:
         by = "an administrator" if task.reason == "JobHeldAdmin" else "its user"
-        return [Reason(task.reason or "JobHeldUser", f"it is held by {by}: release it to go on")], []
+        return [Reason(task.reason or HELD_BY_USER, f"it is held by {by}: release it to go on")], []
     if state is State.QUARANTINED:
         return [Reason("JobHeldAdmin", "it took several nodes down: an administrator may release it")], []
     if state is State.BACKOFF:

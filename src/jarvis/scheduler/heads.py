@@ -13,6 +13,9 @@ from jarvis.scheduler.policy.fairness import dominant
 from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import Entry, Lane
 
+Place = tuple[Entry, int]
+"""Where a lane's first entry stands by rank alone: unlike that of any other lane."""
+
 
 class Head:
     """The next element of a lane that still counts, walking its entries without taking them out.
@@ -58,7 +61,7 @@ class Head:
         self._consume()
         self._next_entry()
 
-    def follow(self, most: int, before: tuple[Entry, int] | None) -> list[Task]:
+    def follow(self, most: int, before: Place | None) -> list[Task]:
         """Go on over up to so many single tasks that count, have the same time limit and come before that place in the line, as
         if each had been placed and passed; the last one is now the first."""
         entries, tasks, at, found = self.lane.entries, self._cluster.tasks, self._at, list[Task]()
@@ -143,6 +146,10 @@ class Line(Protocol):
 
     def first(self) -> Head | None: ...
 
+    def place(self) -> Place:
+        """Of the first one, which may yet be found not to count. Only where there is one."""
+        ...
+
     def again(self, placed: bool) -> None:
         """The first one has moved on to its next element, because this one was placed or passed over."""
         ...
@@ -154,6 +161,8 @@ class Line(Protocol):
     def only_open(self) -> "Line":
         """Without those whose class fits nowhere."""
         ...
+
+    def __bool__(self) -> bool: ...
 
 
 class RankLine:
@@ -180,7 +189,10 @@ class RankLine:
         else:
             heapreplace(self._order, (head.entry, number, head))
 
-    def second(self) -> tuple[Entry, int] | None:
+    def place(self) -> Place:
+        return self._order[0][:2]
+
+    def second(self) -> Place | None:
         """Where the next head stands; it may yet be found not to count."""
         return min((place[:2] for place in self._order[1:3]), default=None)
 
@@ -213,11 +225,14 @@ class _Share:
 
 
 class FairLine:
-    """The owner with the lowest share, down a tree of which the leaves are lines by rank."""
+    """The owner with the lowest share, down a tree of which the leaves are lines by rank.
 
-    def __init__(self, branches: "list[tuple[str, _Share, Line]]") -> None:
-        self._branches = branches
-        self._order = [(share.value(), name, share, line) for name, share, line in branches]
+    Of equal ones, who hold nothing above all, the one whose first task stood first when the cycle began: else a stream of new
+    owners would pass for ever one that waits for much room, and take away what was reserved for it.
+    """
+
+    def __init__(self, branches: "list[tuple[_Share, Line]]") -> None:
+        self._order = [(share.value(), line.place(), share, line) for share, line in branches]
         self._order.sort(key=lambda branch: branch[:2])
 
     def first(self) -> Head | None:
@@ -229,17 +244,23 @@ class FairLine:
         return None
 
     def again(self, placed: bool) -> None:
-        _, name, share, line = self._order[0]
+        _, place, share, line = self._order[0]
         need = line_need(line) if placed else None
         line.again(placed)
         if need is not None:
-            heapreplace(self._order, (share.grow(need), name, share, line))
+            heapreplace(self._order, (share.grow(need), place, share, line))
 
     def drop(self) -> None:
         self._order[0][3].drop()
 
+    def place(self) -> Place:
+        return self._order[0][1]
+
     def only_open(self) -> "FairLine":
-        return FairLine([(name, share, line.only_open()) for _, name, share, line in self._order])
+        return FairLine([(share, line) for _, _, share, of in self._order if (line := of.only_open())])
+
+    def __bool__(self) -> bool:
+        return bool(self._order)
 
 
 def line_need(line: Line) -> Resources:
@@ -254,19 +275,21 @@ def fair_line(cluster: Cluster, heads: list[Head], now: float, given: Mapping[st
     """Projects, and users within each. One owner alone needs no shares. ``given``: what the cycle gave to projects already."""
     projects: dict[str, dict[str, list[Head]]] = {}
     for head in heads:
+        if head.entry is None:
+            continue  # what is guaranteed came first, and used it up
         projects.setdefault(head.lane.project, {}).setdefault(head.lane.user, []).append(head)
     if len(projects) == 1 and len(next(iter(projects.values()))) == 1:
         return RankLine(heads)
     ledger, capacity = cluster.ledger, cluster.capacity
-    tree: list[tuple[str, _Share, Line]] = []
+    tree: list[tuple[_Share, Line]] = []
     for project, users in projects.items():
-        leaves: list[tuple[str, _Share, Line]] = []
+        leaves: list[tuple[_Share, Line]] = []
         for user, own in users.items():
             holding = ledger.of(project, user)
             share = _Share(holding.held, ledger.past(holding, capacity, now), 1.0, capacity)
-            leaves.append((user, share, RankLine(own)))
+            leaves.append((share, RankLine(own)))
         holding = ledger.of(project)
         held = add(holding.held, given[project]) if project in given else holding.held
         share = _Share(held, ledger.past(holding, capacity, now), cluster.weight_of(project), capacity)
-        tree.append((project, share, FairLine(leaves) if len(leaves) > 1 else leaves[0][2]))
+        tree.append((share, FairLine(leaves) if len(leaves) > 1 else leaves[0][1]))
     return FairLine(tree)

@@ -13,6 +13,8 @@ log = logging.getLogger("jarvis.leader")
 
 WATCH_S = 0.5
 """How often a standby looks whether it may lead, unless it knows a better instant or is told."""
+DEFECT_S = 5.0
+"""After a defect ended its lead, and before it stands for the lead again."""
 LEAST_S = 0.05
 """Between two looks, whatever it is told."""
 
@@ -57,6 +59,11 @@ class Election:
             except StoreUnavailable as error:
                 self._scheduler.heartbeat.last_error = str(error)
                 log.warning("the store is away: %s", error)
+            except Exception:
+                if not self._scheduler.lease_s:
+                    raise
+                log.exception("this server leads no more, because of a defect")
+                patience = DEFECT_S  # and it goes on serving: it has to learn who leads now
             await self._wait(patience)
 
     async def _wait(self, patience: float) -> None:

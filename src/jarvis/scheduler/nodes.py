@@ -34,6 +34,8 @@ NUMBER_JUMP = 1_000_000
 """More than a node can have been told in the time by which a standby may be late."""
 BELIEVED_AGAIN_S = 300.0
 """No Hello is so late."""
+STALE_S = 2.0
+"""Twenty times as long as what is assigned ahead of room is meant to wait for it."""
 LOST_MESSAGE_S = 6.0
 """A message that a node has not received by then, while it is heard, was lost on the way."""
 _WISH_CAUSES = {
@@ -117,7 +119,8 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names.pop(node.name, None)
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
-    view.session, view.heard_at, view.over = item.session, turn.now, None
+    view.session, view.over = item.session, None
+    view.heard_at = view.connected_at = turn.now
     node.boot_id, node.booted_at, node.hello = hello.boot_id, hello.booted_at, hello.ordinal
     node.version, node.seen_at = hello.software, turn.now
     node.resources, node.taints, node.watch = hello.resources, hello.taints, hello.watch
@@ -210,11 +213,33 @@ def on_hook_failed(turn: Turn, view: NodeView, reason: str) -> None:
         turn.alarm("node_drained", f"node {view.node.name}: {reason}")
 
 
-def recall_unstarted(turn: Turn, view: NodeView) -> None:
-    """What has not started there goes elsewhere."""
-    unstarted = [n for n, p in view.placed.items() if turn.cluster.elements[p.key].state is State.ASSIGNED]
+def recall_unstarted(turn: Turn, view: NodeView, *, only_ahead: bool = False) -> None:
+    """What has not started there goes elsewhere; ``only_ahead``: what it has room for stays."""
+    unstarted = [
+        number for number, placed in view.placed.items()
+        if turn.cluster.elements[placed.key].state is State.ASSIGNED and (placed.ahead or not only_ahead)
+    ]  # fmt: skip
     if unstarted:
         turn.effects.append(ToNode(view.node.id, Recall(numbers=unstarted), turn.cause_id))
+
+
+def recall_stale(turn: Turn) -> None:
+    """What is assigned ahead of room waits for longer than was meant, because what runs there does, or because its own kind takes
+    longer than was thought: back into the queue with it, whose next may be on another node."""
+    for view in turn.cluster.nodes.values():
+        if view.ahead and view.session is not None and _waits_too_long(turn, view):
+            view.stuck = True
+            recall_unstarted(turn, view, only_ahead=True)
+
+
+def _waits_too_long(turn: Turn, view: NodeView) -> bool:
+    """The first of its backlog, counted from when the node could know of it."""
+    for number in view.backlog:
+        placed = view.placed.get(number)
+        if placed is not None and placed.ahead and not placed.begun:
+            since = max(turn.cluster.attempts[placed.key].assigned_at, view.connected_at)
+            return turn.now - since > STALE_S
+    return False
 
 
 def on_node_suspect(turn: Turn, view: NodeView) -> None:

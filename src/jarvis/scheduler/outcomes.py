@@ -8,7 +8,7 @@ from jarvis.core.retry import (
     backoff_seconds,
     should_retry,
 )
-from jarvis.core.states import INFRA_CAUSES, PENDING, TERMINAL, Cause, State
+from jarvis.core.states import HELD_BY_USER, INFRA_CAUSES, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
 from jarvis.scheduler.cluster import NodeView, Placed, Timer
@@ -122,7 +122,7 @@ def decide(turn: Turn, task: Task, element: Element, ending: Ending) -> tuple[St
         element.failures += 1
     element.preemptions += ending.cause is Cause.PREEMPTED
     if element.wish == "hold" and (again or should_retry(task.spec.retry, ending, element.failures)):
-        return State.HELD, "JobHeldUser"
+        return State.HELD, HELD_BY_USER
     if again:
         return State.QUEUED, PREEMPTED if ending.cause is Cause.PREEMPTED else ""
     if should_retry(task.spec.retry, ending, element.failures):
@@ -145,7 +145,7 @@ def _after_loss(turn: Turn, task: Task, element: Element) -> tuple[State, str]:
         return State.QUARANTINED, "JobHeldAdmin"
     if element.infra_losses > MAX_INFRA_LOSSES:
         return State.FAILED, ""
-    return (State.HELD, "JobHeldUser") if element.wish == "hold" else (State.QUEUED, "")
+    return (State.HELD, HELD_BY_USER) if element.wish == "hold" else (State.QUEUED, "")
 
 
 def _attempt_state(ending: Ending, after: State) -> State:

@@ -34,7 +34,7 @@ class Outlook:
         found = self._horizons.get(node)
         if found is None:
             view = self.nodes[node]
-            found = self._horizons[node] = Horizon(self.now, view.free, view.ends_from(self.now + SOON))
+            found = self._horizons[node] = Horizon(self.now, view.free, view.ends_from(self.now))
         return found
 
     def first(self, node: int, need: Resources) -> float:
@@ -114,7 +114,7 @@ class Changed:
         if used is None:
             return self._outlook.horizon(node).copy()
         view, now = self._outlook.nodes[node], self._outlook.now
-        ends = view.ends_from(now + SOON)
+        ends = view.ends_from(now)
         return Horizon(now, subtract(view.node.resources, used), merge(ends, own, key=when) if own else ends)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jarvis.core.ids import ElementKey
-from jarvis.core.states import LIVE, TERMINAL, State
+from jarvis.core.states import HELD_BY_USER, LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
 from jarvis.scheduler.cluster import Timer
 from jarvis.scheduler.turn import Turn
@@ -60,11 +60,11 @@ def place_in_line(turn: Turn, task: Task) -> None:
     spec = task.spec
     if spec.hold and task.state is State.SUBMITTED:
         if spec.array is None and task.id not in turn.cluster.by_task:
-            turn.begin(task, State.HELD, "JobHeldUser")
+            turn.begin(task, State.HELD, HELD_BY_USER)
             task.base = State.HELD
-            turn.touch_task(task)
+            add_to_ranges(turn.changes.held, (task,))
         else:
-            move_pending(turn, task, State.HELD, "JobHeldUser")
+            move_pending(turn, task, State.HELD, HELD_BY_USER)
         return
     state, reason = what_next(turn, task)
     if state is State.QUEUED:
@@ -92,7 +92,7 @@ def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
     """Into the task queue. The common case, a fresh task with nothing to say, costs a range instead of a row."""
     if task.spec.array is None and task.state is State.SUBMITTED:
         turn.begin(task, State.QUEUED)
-        add_to_ranges(turn, (task,))
+        add_to_ranges(turn.changes.queued, (task,))
     else:
         move_pending(turn, task, State.QUEUED, released=released)
     turn.cluster.foretell((task,), turn.now)
@@ -102,14 +102,15 @@ def enqueue(turn: Turn, task: Task, released: bool = False) -> None:
             turn.cluster.enqueue(task, position)
 
 
-def add_to_ranges(turn: Turn, tasks: Sequence[Task]) -> None:
-    """These rows become ``queued``, with nothing else to say."""
-    ranges = turn.changes.queued
+def add_to_ranges(ranges: list[tuple[int, int]], tasks: Sequence[Task]) -> None:
+    """These rows come to their first state, with nothing else to say: ``queued`` or ``held`` of the turn's changes."""
+    first, last = ranges.pop() if ranges else (tasks[0].id, tasks[0].id - 1)
     for task in tasks:
-        if ranges and ranges[-1][1] == task.id - 1:
-            ranges[-1] = (ranges[-1][0], task.id)
-        else:
-            ranges.append((task.id, task.id))
+        if task.id != last + 1:
+            ranges.append((first, last))
+            first = task.id
+        last = task.id
+    ranges.append((first, last))
 
 
 def ready_again(turn: Turn, task: Task) -> None:

@@ -29,6 +29,15 @@ POOLS_MOST = 20_000
 """Pools kept; beyond, all are made anew as they are needed."""
 
 
+class Limits(NamedTuple):
+    """``ahead_seconds``, ``ahead_most``: how far beyond room a node is given work; ``extra``: whether what ends after a
+    reservation begins may have the room that it leaves."""
+
+    ahead_seconds: float
+    ahead_most: int
+    extra: bool
+
+
 class Search(NamedTuple):
     """What is looked for in a pool. ``peek``: whether there is any node at all; ``aside``: nodes that keep their room for later."""
 

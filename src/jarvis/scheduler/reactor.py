@@ -69,7 +69,9 @@ def handle(turn: Turn, item: Input) -> None:
 
 def _park(turn: Turn, tasks: list[Task]) -> None:
     for task in tasks:
-        if turn.cluster.tasks.get(task.id) is task and task.id not in turn.changes.tasks:
+        if task.state is not State.QUEUED or task.id in turn.changes.tasks:
+            continue
+        if turn.cluster.tasks.get(task.id) is task:
             turn.cluster.park(task)
 
 
@@ -177,7 +179,7 @@ def adopt(cluster: Cluster, policy: Policy) -> None:
     """Let a memory without tasks follow a policy: ranks are made when something is queued."""
     cluster.order, cluster.queue_orders = policy.order, policy.queue_orders
     cluster.ranks_change = any(order.may_change for order in (policy.order, *policy.queue_orders.values()))
-    cluster.weights = policy.fairness.weights
+    cluster.weights, cluster.ahead_seconds = policy.fairness.weights, policy.ahead_seconds
     cluster.ledger.half_life = policy.fairness.half_life
     cluster.pools.filters, cluster.plugged = policy.filters, policy.plugged
     cluster.licenses.total, cluster.licenses.keeps = policy.licenses, policy.backfill.name != "skip"

@@ -310,7 +310,7 @@ class Scheduler:
         """Nothing but starts can wait a moment for a better reason."""
         changes = turn.changes
         only_starts = (
-            not (changes.queued or changes.attempts_new or changes.nodes or changes.nodes_removed)
+            not (changes.queued or changes.held or changes.attempts_new or changes.nodes or changes.nodes_removed)
             and not (changes.steps or changes.workflows or changes.schedules)
             and not (changes.commands_done or changes.bookings)
             and all(isinstance(effect, AckFrame) for effect in turn.effects)
@@ -411,6 +411,7 @@ class Scheduler:
         for node, verdict in judgement.verdicts.items():
             if verdict is not spared:
                 _VERDICTS[verdict](turn, views[node])
+        nodes.recall_stale(turn)
         on_tasks_ended(turn)
 
     def _patience(self) -> float:

@@ -154,6 +154,9 @@ class TaskQueue:
     def classes(self) -> list[PlacementClass]:
         return list(self._classes)
 
+    def has(self, placement_class: PlacementClass) -> bool:
+        return placement_class in self._classes
+
     def lanes(self, placement_class: PlacementClass) -> Iterable[Lane]:
         return self._classes.get(placement_class, {}).values()
 

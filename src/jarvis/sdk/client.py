@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from jarvis.sdk import artifacts, pushing
+from jarvis.sdk import artifacts, batches, pushing
 from jarvis.sdk.connection import Connection
 from jarvis.sdk.errors import TaskFailed, WaitTimedOut
 from jarvis.sdk.workflow_handle import WorkflowHandle
@@ -74,10 +74,17 @@ class Client:
         """Submit one task; the keywords are the fields of ``POST /tasks``. Durable when it returns."""
         return TaskHandle(self, int(self.connection.post("/tasks", spec, idempotent=True)["id"]))
 
-    def submit_many(self, specs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One answer per spec: ``{"id": …}`` or ``{"problem": …}``."""
-        answer = self.connection.post("/tasks/batch", {"tasks": list(specs)}, idempotent=True)
-        return list(answer["results"])
+    def submit_many(
+        self, specs: Iterable[dict[str, Any]], *, batch: int | None = None, at_once: int = batches.AT_ONCE,
+        key: str | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """One answer per spec, in order: ``{"id": …}`` or ``{"problem": …}``.
+
+        Up to 10,000 go in one request; more, or more than ``batch``, in several, ``at_once`` of them under way at a time. Ids rise
+        with the place within a request, and with ``at_once=1`` over all of them. After a failure some may be accepted: the same
+        call under the same ``key`` gets the ids of those and submits the others.
+        """
+        return batches.submit(self.connection, specs, batch=batch, at_once=at_once, key=key)
 
     def submit_calls(self, task: bytes, args: list[bytes]) -> list[int]:
         """Calls of one function that differ in their pickled arguments alone; ``task`` is JSON. Their ids, in order."""

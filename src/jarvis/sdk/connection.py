@@ -131,11 +131,13 @@ class Connection:
         return Unreachable(f"no answer from {self.url}: {error}", "unreachable", hint)
 
     def post_bytes(
-        self, path: str, content: bytes, idempotent: bool = False, timeout: float = TIMEOUT_S,
-        kind: str = "application/msgpack",
+        self, path: str, content: bytes, *, idempotent: bool = False, timeout: float = TIMEOUT_S,
+        kind: str = "application/msgpack", key: str | None = None,
     ) -> bytes:  # fmt: skip
-        """What is asked most, and may be repeated: bytes of a ``kind`` out, bytes back; ``idempotent`` as for :meth:`request`."""
-        headers = {"Content-Type": kind, **({"Idempotency-Key": uuid.uuid4().hex} if idempotent else {})}
+        """What is asked most, and may be repeated: bytes of a ``kind`` out, bytes back; ``idempotent`` and ``key`` as for
+        :meth:`request`."""
+        key = key or (uuid.uuid4().hex if idempotent else None)
+        headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
         try:
             if self._posts is not None:
                 status, answer = self._posts.post(path, content, headers, timeout)
@@ -157,8 +159,8 @@ class Connection:
 
     def post(self, path: str, body: Any = None, idempotent: bool = False) -> Any:
         if idempotent:
-            data = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-            answer = self.post_bytes(path, b"" if body is None else data, idempotent=True, kind="application/json")
+            data = b"" if body is None else as_json(body)
+            answer = self.post_bytes(path, data, idempotent=True, kind="application/json")
             return json.loads(answer) if answer else None
         response = self.request("POST", path, json_body=body)
         return response.json() if response.content else None
@@ -178,6 +180,11 @@ class Connection:
                 yield response.iter_bytes()
         except httpx.TransportError as error:
             raise Unreachable(f"the connection to {self.url} broke: {error}", "unreachable") from None
+
+
+def as_json(body: Any) -> bytes:
+    """Raises ValueError for numbers that JSON does not know."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _body(content: bytes) -> object:

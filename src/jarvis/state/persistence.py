@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import attrgetter
 
 import msgspec
 
@@ -27,6 +28,7 @@ AWAITING = frozenset({State.SUBMITTED, State.WAITING, State.HELD})
 
 encode = msgspec.msgpack.Encoder().encode
 _spec = msgspec.msgpack.Decoder(TaskSpec)
+_beside_spec, _spec_of = attrgetter("uuid", "project", "user", "retry_of"), attrgetter("spec")
 SHARED_BYTES = 2048
 """Specs up to this size that are the same are kept once: those of one submission differ seldom."""
 
@@ -58,9 +60,8 @@ def new_task(ident: int, new: NewTask, now: float) -> Task:
 def specs_of(submission: Submission) -> list[bytes] | InvalidValue:
     """Each task's spec as it is kept; an error for the whole submission when one of them cannot be kept."""
     try:
-        for new in submission.tasks:
-            encode((new.uuid, new.project, new.user, new.retry_of))
-        return [encode(new.spec) for new in submission.tasks]
+        encode(list(map(_beside_spec, submission.tasks)))
+        return list(map(encode, map(_spec_of, submission.tasks)))
     except UnicodeEncodeError as error:
         return InvalidValue("task", error.object, "text that UTF-8 can hold")
     except OverflowError:

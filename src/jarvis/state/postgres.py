@@ -25,6 +25,8 @@ TRIES = 6
 FIRST_WAIT_S = 0.01
 _AGAIN = frozenset({"40001", "40P01"})
 """Serialisation failure and deadlock: the transaction did nothing, and may do it again."""
+FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises: the last one when the server hung up while nobody listened, as in a process that was frozen."""
 _CORRUPT = ("XX001", "XX002")
 _NOT_OURS = frozenset({"3D000", "28P01", "28000", "42501"})
 
@@ -58,7 +60,7 @@ class Postgres:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     await pool.close()
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except FAILURES:
                 pool.terminate()
 
     async def transaction(self, unit: Callable[[Connection], Awaitable[T]]) -> T:
@@ -92,7 +94,7 @@ class Postgres:
     async def _translated(self, work: Awaitable[T]) -> T:
         try:
             return await work
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except FAILURES as error:
             raise translate(error) from None
         except ValueError as error:
             raise StoreUnavailable(f"store.url is not usable: {error}") from None

@@ -19,7 +19,7 @@ from jarvis.core.changes import Changes
 from jarvis.core.effects import Refused
 from jarvis.core.errors import StaleEpoch
 from jarvis.core.ids import ElementKey
-from jarvis.core.inputs import Ended, NodesSeen, Started, decode_facts
+from jarvis.core.inputs import Ended, Input, NodesSeen, Started, decode_facts
 from jarvis.core.node import Node
 from jarvis.core.permissions import Principal
 from jarvis.core.states import Cause
@@ -164,6 +164,26 @@ async def test_heartbeats_are_written_down_and_tell_what_arrived() -> None:
         assert node.seen_at == pytest.approx(server.services.clock.now(), abs=30)
         assert node.health == {"load1": 0.5}
         assert await server.store.node_replicas() == {7: "a"}
+
+
+async def test_what_no_leader_took_is_not_said_to_be_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written down once; its node may be gone since, and would never be missed."""
+    async with replica() as server, agent(server) as joined, agent(server) as another:
+        offer, seen = server.bus.offer, asyncio.Queue[NodesSeen]()
+
+        def refuses(item: Input) -> bool:
+            if isinstance(item, NodesSeen):
+                seen.put_nowait(item)
+                return False
+            return offer(item)
+
+        monkeypatch.setattr(server.bus, "offer", refuses)
+        await welcomed(server, joined)
+        await welcomed(server, another, node=8)
+        for socket, node in ((joined, 7), (another, 8)):
+            await socket.send(Heartbeat(health={}))
+            async with asyncio.timeout(10):
+                assert (await seen.get()).seen.keys() == {node}
 
 
 async def test_sessions_of_another_leader_begin_anew() -> None:

@@ -60,6 +60,28 @@ def test_any_member_is_read_as_in_full_or_left_to_that() -> None:
     assert short > 300, "many are read the short way"
 
 
+def test_many_members_are_read_as_each_in_full_or_left_to_that() -> None:
+    rng = random.Random(6)
+    whole = msgspec.json.Decoder(list[msgspec.Raw])
+    together = 0
+    for _ in range(1500):
+        around, key = rng.sample(FIELDS, rng.randrange(3)), rng.choice(KEYS)
+        first = member(rng, around, key)
+        known = read_in_full(first)
+        if known is None or len(first) > LONGEST:
+            continue
+        usual = [first.replace(b"echo", word) for word in (b"a", b"],[", b"},{", b'\\"', b"\0")]
+        bodies = [member(rng, around, key) if rng.random() < 0.2 else rng.choice(usual) for _ in range(4)]
+        try:
+            bodies = list(map(bytes, whole.decode(b"[" + b",".join(bodies) + b"]")))
+        except msgspec.DecodeError:  # no member of a batch is like that
+            continue
+        told = alike(first, decode(first), known, decode).read(bodies, 0, len(bodies), LONGEST)
+        assert told == [read_in_full(body) for body in bodies[: len(told)]], (first, bodies)
+        together += len(told) == len(bodies)
+    assert together > 200, "many are read together"
+
+
 def test_a_run_ends_at_the_first_that_is_another() -> None:
     bodies = [b'{"command":["echo","%d"],"hold":true}' % n for n in range(10)]
     bodies[6] = b'{"command":["echo","6"],"hold":false}'

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from jarvis.bus.buses.memory import MemoryBus
-from jarvis.core.errors import JarvisError, LeadershipHeld, StaleEpoch, StoreUnavailable
+from jarvis.core.errors import LeadershipHeld, StaleEpoch, StoreUnavailable
 from jarvis.core.task import Task
 from jarvis.scheduler import leader
 from jarvis.scheduler.cycle import Policy
@@ -21,9 +21,9 @@ from jarvis.utils.clock import Clock
 class FailsOnce(MemoryStore):
     """The first reading of what lives goes wrong."""
 
-    def __init__(self, error: JarvisError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
-        self._error: JarvisError | None = error
+        self._error: Exception | None = error
 
     async def task_list_live(self, after: int, limit: int) -> list[Task]:
         if self._error is not None:
@@ -72,8 +72,11 @@ async def electing(store: MemoryStore) -> AsyncIterator[Election]:
         await running
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("away"), StaleEpoch("epoch 1 is over, 2 leads")])
-async def test_what_could_not_begin_does_not_hold_the_lease(error: JarvisError) -> None:
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("away"), StaleEpoch("epoch 1 is over, 2 leads"), RuntimeError("a defect")]
+)
+async def test_what_could_not_begin_does_not_hold_the_lease(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader, "DEFECT_S", 0.0)
     store = FailsOnce(error)
     async with electing(store) as election:
         async with asyncio.timeout(30):

@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
-
 from jarvis.bus.transport import TransportDown
 from jarvis.core.errors import JarvisError
 from jarvis.state import queries
-from jarvis.state.postgres import Connection, Postgres
+from jarvis.state.postgres import FAILURES, Connection, Postgres
 
 Q = queries.load("postgres")
 POLL_S = 2.0
@@ -81,7 +79,7 @@ class PostgresTransport:
 
         try:
             await self._listener.add_listener(CHANNEL, heard)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except FAILURES:
             self._listener.terminate()
             self._listener = None
             await asyncio.sleep(RETRY_S)
@@ -91,5 +89,5 @@ class PostgresTransport:
         self._arrived.set()
         listener, self._listener = self._listener, None
         if listener is not None:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*FAILURES):
                 await listener.close(timeout=2.0)

@@ -31,7 +31,8 @@ class Backfill:
     order: str = "policy"
     """Of what starts before a reservation: as the policy orders, by ``submission``, or ``shortest`` first."""
     extra: bool = True
-    """Whether what ends later than the reservation begins may use the room that it leaves."""
+    """Of ``easy``: whether what ends later than the reservation begins may use the room that it leaves. ``conservative`` plans
+    everything, so that nothing is left."""
     keep: bool = False
     """Whether what got a reservation stays first until it starts, whatever comes meanwhile."""
     look: int = 1000
@@ -54,7 +55,7 @@ class Horizon:
     ``ends``: (instant, resources given back then), ascending and later than ``now``.
     """
 
-    __slots__ = ("_ends", "_later", "_next", "_taken", "free", "taken_to", "times")
+    __slots__ = ("_ends", "_later", "_next", "_taken", "free", "taken_from", "taken_to", "times")
 
     def __init__(self, now: float, free: Resources, ends: Iterable[tuple[float, Resources]]) -> None:
         self.times: list[float] = [now]
@@ -64,6 +65,8 @@ class Horizon:
         self._later: list[tuple[float, int, Resources]] = []
         """Ends of reservations, as a heap."""
         self._taken = 0
+        self.taken_from = NEVER
+        """The earliest begin of a reservation that does not begin now."""
         self.taken_to = now
         """The latest begin of a reservation: from here on, room only grows."""
 
@@ -122,7 +125,8 @@ class Horizon:
         if last == len(self.times) and end != NEVER:
             self._taken += 1
             heappush(self._later, (end, self._taken, need))
-        self.taken_to = max(self.taken_to, begin)
+        if begin > self.times[0]:
+            self.taken_from, self.taken_to = min(self.taken_from, begin), max(self.taken_to, begin)
 
     @property
     def is_taken(self) -> bool:

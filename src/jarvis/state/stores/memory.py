@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jarvis.core.attempt import Attempt
@@ -24,7 +24,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.parked import plain
 from jarvis.core.quota import Quota, Used
-from jarvis.core.states import ON_NODE, TERMINAL, State
+from jarvis.core.states import HELD_BY_USER, ON_NODE, TERMINAL, State
 from jarvis.core.task import Element, Task
 from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
 from jarvis.state.persistence import (
@@ -210,10 +210,10 @@ class MemoryStore(MemoryWorkflows):
             if stored is None or stored.token != attempt.token:
                 raise StaleEpoch(f"attempt {at} is not current under token {attempt.token}")
         self._commit_workflows(changes)
-        for first, last in changes.queued:
-            for ident in range(first, last + 1):
-                if ident in self._tasks and self._tasks[ident].state is State.SUBMITTED:
-                    self._tasks[ident].state = State.QUEUED
+        for task in self._submitted_within(changes.queued):
+            task.state = State.QUEUED
+        for task in self._submitted_within(changes.held):
+            task.state, task.base, task.reason = State.HELD, State.HELD, HELD_BY_USER
         for task in changes.tasks.values():
             if task.id in self._tasks:
                 self._tasks[task.id] = copy_of(plain(task))
@@ -222,6 +222,12 @@ class MemoryStore(MemoryWorkflows):
         for at, attempt in {**changes.attempts_new, **changes.attempts}.items():
             self._attempts[at] = copy_of(attempt)
         self._commit_rest(changes)
+
+    def _submitted_within(self, ranges: list[tuple[int, int]]) -> Iterator[Task]:
+        for first, last in ranges:
+            for ident in range(first, last + 1):
+                if ident in self._tasks and self._tasks[ident].state is State.SUBMITTED:
+                    yield self._tasks[ident]
 
     def _put_element(self, element: Element, alone: bool) -> None:
         """The only element of a task has the task's state and reason; ``alone``: nothing is said of the task itself."""

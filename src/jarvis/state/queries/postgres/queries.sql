@@ -166,6 +166,11 @@ SELECT id, node, body FROM report ORDER BY id LIMIT $1;
 -- Fresh tasks with nothing else to say.
 UPDATE task_now t SET state = 'queued' FROM unnest($1::bigint[], $2::bigint[]) AS r(first, last)
 WHERE t.id BETWEEN r.first AND r.last AND t.state = 'submitted';
+-- name: task_hold_ranges
+-- Those that their users hold from the beginning.
+UPDATE task_now t SET state = 'held', base = 'held', reason = 'JobHeldUser'
+FROM unnest($1::bigint[], $2::bigint[]) AS r(first, last)
+WHERE t.id BETWEEN r.first AND r.last AND t.state = 'submitted';
 -- name: task_update
 -- All that changes in the life of a task; what it says of its element stays where nothing new is said.
 UPDATE task_now t SET state = u.state, base = u.base, counts = u.counts, next_position = u.next_position,

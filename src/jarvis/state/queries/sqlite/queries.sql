@@ -47,6 +47,9 @@ SELECT seq FROM sqlite_sequence WHERE name = 'task';
 -- name: task_queue_range
 -- Fresh tasks with nothing else to say, thousands in one statement.
 UPDATE task SET state = 'queued' WHERE id BETWEEN ? AND ? AND state = 'submitted';
+-- name: task_hold_range
+-- The same for those that their users hold from the beginning.
+UPDATE task SET state = 'held', base = 'held', reason = 'JobHeldUser' WHERE id BETWEEN ? AND ? AND state = 'submitted';
 -- name: task_update
 -- All that changes in the life of a task; what it says of its element stays where nothing new is said.
 UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, started_at = ?, ended_at = ?,

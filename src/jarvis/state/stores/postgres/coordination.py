@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from jarvis.core.errors import LeadershipHeld, StaleEpoch, StoreUnavailable
 from jarvis.state.coordination import TAKEOVERS, Leader, Leadership, Replica, Takeover, Token, takeover_cause
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH, REPLICA_S, encode
-from jarvis.state.postgres import Connection, Postgres
+from jarvis.state.postgres import FAILURES, Connection, Postgres
 from jarvis.state.stores.postgres.schema import Q, migrate
 
 EARLY_S = 2.0
@@ -100,16 +99,14 @@ class PostgresCoordination:
                 self._session = session
                 return True
             await session.close()
-        except StoreUnavailable:
-            return False
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (StoreUnavailable, *FAILURES):
             return False
         return False
 
     async def _end_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*FAILURES):
                 await session.close(timeout=2.0)
 
     async def takeover_list(self, limit: int) -> list[Takeover]:

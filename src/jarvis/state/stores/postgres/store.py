@@ -250,6 +250,8 @@ async def _commit(c: Connection, leadership: Leadership, changes: Changes) -> No
     if changes.queued:
         first, last = rows.columns(changes.queued, 2)
         await c.execute(Q["task_queue_ranges"], first, last)
+    if changes.held:
+        await c.execute(Q["task_hold_ranges"], *rows.columns(changes.held, 2))
     await _commit_tasks(c, changes, solo_in_task)
     await _commit_attempts(c, changes)
     if changes.nodes:

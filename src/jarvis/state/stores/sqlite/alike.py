@@ -17,9 +17,10 @@ from jarvis.core.task import Element, Task
 from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
 from jarvis.state.stores.sqlite.file import Q
 
-AT_ONCE = (256, 64, 16, 4, 1)
-"""Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them; more rows gain nothing."""
-_VALUES = re.compile(r"VALUES\s*(\([^()]*\))")
+AT_ONCE = (1000, 500, 100, 50, 10, 5, 1)
+"""Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them, and they are such as people's
+batches have: beside a loop that never rests each statement waits for the interpreter as long as the commit takes."""
+_VALUES = re.compile(r"VALUES\s*(\((?:[^()]|\([^()]*\))*\))")
 _PARAMETER = re.compile(r"\?(?!\d)")
 
 
@@ -29,8 +30,11 @@ def write_alike(
     """Rows in order. ``shared`` are the numbered parameters of the query, the same for all rows; ``own`` the others, ``width`` of
     them for each row after another."""
     at, end = 0, len(own)
+    most = c.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(shared)
     for rows in AT_ONCE:
         step = rows * width
+        if step > most:  # 999 in libraries before 2020
+            continue
         while end - at >= step:
             c.execute(statement(name, rows, len(shared)), (*shared, *own[at : at + step]))
             at += step

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -275,6 +276,7 @@ class SqliteStore(SqliteWorkflows):
 
 Head = tuple[str, str, str, str, int | None]
 Group = tuple[Head, list[object]]
+_head, _uuid = attrgetter("project", "user", "spec.name", "spec.queue", "retry_of"), attrgetter("uuid")
 
 
 def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
@@ -283,15 +285,13 @@ def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
     if isinstance(specs, InvalidValue):
         return specs
     runs: list[Group] = []
-    before: Head | None = None
-    own: list[object] = []
-    for new, packed in zip(submission.tasks, specs, strict=True):
-        spec = new.spec
-        head = (new.project, new.user, spec.name, spec.queue, new.retry_of)
-        if head != before:
-            before, own = head, []
-            runs.append((head, own))
-        own += (new.uuid, packed)
+    tasks, at = submission.tasks, 0
+    for head, alike in groupby(map(_head, tasks)):
+        end = at + len(list(alike))
+        own: list[object] = [None] * (2 * (end - at))
+        own[::2], own[1::2] = map(_uuid, tasks[at:end]), specs[at:end]
+        runs.append((head, own))
+        at = end
     return runs
 
 
@@ -321,6 +321,7 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
     known, made = changes.tasks, changes.tasks_new
     queued = [(first, last) for first, last in changes.queued if any(i not in known for i in range(first, last + 1))]
     c.executemany(Q["task_queue_range"], queued)
+    c.executemany(Q["task_hold_range"], changes.held)
     solo, of_arrays = split_elements(changes)
     update_tasks(c, [task for task in known.values() if task.id not in made], solo)
     alone = [
