@@ -153,6 +153,8 @@ class Stores(RuleBasedStateMachine):
     @rule(pick=PICK, index=st.integers(-1, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
     def attempt_new(self, pick: int, index: int, nth: int, token: int, state: State) -> None:
         ident = self.some_task(pick)
+        if any(task.state in TERMINAL for task in self.both(lambda s: s.task_get_many([ident]))):
+            return  # what has ended is not tried again
         if any(e.attempt > nth for e in self.both(lambda s: s.element_get_many([ElementKey(ident, index)]))):
             return  # attempts are numbered upwards, and which is the last is read from that
         row = element(ident, State.ASSIGNED, index, nth=nth, lost_on=(1,) if nth == 2 else ())
