@@ -51,6 +51,7 @@ def recorded() -> Iterator[tuple[Home, int, float]]:
             wait_for(lambda: first.show()["state"] == "running", "it runs")
             lost = lose_a_node(made, client)
             second = client.submit(command=["true"], resources={"cpu": 1}, name="second").id
+            wait_for(lambda: client.show(second)["state"] == "queued", "the leader knows it")
             waited_at = time.time()
             client.submit(command=["false"], array="0-9")
         wait_for(lambda: recorded_to(made) > waited_at, "that instant is in the file")
