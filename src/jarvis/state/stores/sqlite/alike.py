@@ -4,13 +4,14 @@ Of ``executemany`` each row is a call from the interpreter into SQLite: that tak
 interpreter and waits for it again beside a loop that is busy. One statement with many rows lets go once.
 """
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+
+import msgspec
 
 from jarvis.core.attempt import Attempt
 from jarvis.core.task import Element, Task
@@ -102,20 +103,18 @@ def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
         write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1, at_once=FEW)
 
 
-def update_tasks(c: sqlite3.Connection, tasks: Iterable[Task], elements: dict[int, Element]) -> None:
+def update_tasks(c: sqlite3.Connection, tasks: Sequence[Task], elements: dict[int, Element]) -> None:
     """Tasks that become alike, as thousands of short ones do, change in one statement; ``elements``: the only ones of theirs that
     changed, by task."""
-
-    def shape(task: Task) -> tuple[object, ...]:
-        element = elements.get(task.id)
-        return _same_task(task), None if element is None else _same_element(element)
-
+    own = [elements.get(task.id) for task in tasks]
+    said = [None if element is None else _same_element(element) for element in own]
     alike: dict[tuple[object, ...], list[int]] = {}
-    for _, group in groupby(tasks, shape):
+    for _, group in groupby(zip(map(_same_task, tasks), said, tasks, own, strict=True), itemgetter(0, 1)):
         run = list(group)
-        alike.setdefault(_task_row(run[0], elements.get(run[0].id)), []).extend(task.id for task in run)
+        _, _, first, element = run[0]
+        alike.setdefault(_task_row(first, element), []).extend(task.id for _, _, task, _ in run)
     c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
-    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
+    many = [(*row, msgspec.json.encode(ids).decode()) for row, ids in alike.items() if len(ids) > 1]
     c.executemany(Q["task_update_alike"], many)
 
 
