@@ -316,11 +316,12 @@ class Machine:
         passed: list[Work] = []
         while self._order and len(out) < limit and len(passed) < LOOK_PAST:
             work = self._order.popleft()
-            if self.waiting.get(work.number) is not work:
+            number = work.number
+            if self.waiting.get(number) is not work:
                 continue
             if same_lane(work, like) and not self._is_fenced_off(work):
-                del self.waiting[work.number]
-                self.piped[work.number] = work
+                del self.waiting[number]
+                self.piped[number] = work
                 out.append(work)
                 if passed:
                     self._count_pass(passed)
@@ -431,11 +432,8 @@ class Machine:
 def same_lane(one: Work, other: Work) -> bool:
     """Whether one may follow the other with the same resources: a process any other one, a call where a warm process that
     ran one may run the other. A rank of a gang follows nobody, because others wait for it."""
-    if (
-        one.assignment.gang is not None
-        or one.spec.resources != other.spec.resources
-        or one.spec.kind != other.spec.kind
-    ):
+    alike = one.spec is other.spec or (one.spec.resources == other.spec.resources and one.spec.kind == other.spec.kind)
+    if not alike or one.assignment.gang is not None:
         return False
     if one.spec.kind == "process":
         return True

@@ -4,36 +4,41 @@ Of ``executemany`` each row is a call from the interpreter into SQLite: that tak
 interpreter and waits for it again beside a loop that is busy. One statement with many rows lets go once.
 """
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+
+import msgspec
 
 from jarvis.core.attempt import Attempt
 from jarvis.core.task import Element, Task
 from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
 from jarvis.state.stores.sqlite.file import Q
 
-AT_ONCE = (1000, 500, 100, 50, 10, 5, 1)
+AT_ONCE = (1000, 500, 250, 100, 50, 10, 5, 1)
 """Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them, and they are such as people's
 batches have: beside a loop that never rests each statement waits for the interpreter as long as the commit takes."""
+FEW = 250
+"""Of what the leader writes no more at once: to prepare a statement takes time with the square of its rows, 29 ms for a thousand
+attempts, which pays only where there are hundreds of thousands of them."""
 _VALUES = re.compile(r"VALUES\s*(\((?:[^()]|\([^()]*\))*\))")
 _PARAMETER = re.compile(r"\?(?!\d)")
 
 
 def write_alike(
-    c: sqlite3.Connection, name: str, shared: tuple[object, ...], own: Sequence[object], width: int
-) -> None:
+    c: sqlite3.Connection, name: str, shared: tuple[object, ...], own: Sequence[object], width: int,
+    *, at_once: int = AT_ONCE[0],
+) -> None:  # fmt: skip
     """Rows in order. ``shared`` are the numbered parameters of the query, the same for all rows; ``own`` the others, ``width`` of
-    them for each row after another."""
+    them for each row after another; no more than ``at_once`` rows in a statement."""
     at, end = 0, len(own)
     most = c.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(shared)
     for rows in AT_ONCE:
         step = rows * width
-        if step > most:  # 999 in libraries before 2020
+        if rows > at_once or step > most:  # 999 in libraries before 2020
             continue
         while end - at >= step:
             c.execute(statement(name, rows, len(shared)), (*shared, *own[at : at + step]))
@@ -72,7 +77,9 @@ def insert_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
             a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
             a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
         )  # fmt: skip
-        write_alike(c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3)
+        write_alike(
+            c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3, at_once=FEW
+        )
 
 
 def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
@@ -84,7 +91,7 @@ def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
         for a in group:
             result = None if a.result is None else bytearray(a.result)
             own += (a.task, a.index, a.started_at, bytearray(attempt_detail(a)), result)
-        write_alike(c, "attempt_update", shared, own, 5)
+        write_alike(c, "attempt_update", shared, own, 5, at_once=FEW)
     return c.total_changes - before
 
 
@@ -93,23 +100,21 @@ def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
     for _, group in groupby(elements, _same_row):
         run = list(group)
         task, _, *rest = element_to_row(run[0])
-        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1)
+        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1, at_once=FEW)
 
 
-def update_tasks(c: sqlite3.Connection, tasks: Iterable[Task], elements: dict[int, Element]) -> None:
+def update_tasks(c: sqlite3.Connection, tasks: Sequence[Task], elements: dict[int, Element]) -> None:
     """Tasks that become alike, as thousands of short ones do, change in one statement; ``elements``: the only ones of theirs that
     changed, by task."""
-
-    def shape(task: Task) -> tuple[object, ...]:
-        element = elements.get(task.id)
-        return _same_task(task), None if element is None else _same_element(element)
-
+    own = [elements.get(task.id) for task in tasks]
+    said = [None if element is None else _same_element(element) for element in own]
     alike: dict[tuple[object, ...], list[int]] = {}
-    for _, group in groupby(tasks, shape):
+    for _, group in groupby(zip(map(_same_task, tasks), said, tasks, own, strict=True), itemgetter(0, 1)):
         run = list(group)
-        alike.setdefault(_task_row(run[0], elements.get(run[0].id)), []).extend(task.id for task in run)
+        _, _, first, element = run[0]
+        alike.setdefault(_task_row(first, element), []).extend(task.id for _, _, task, _ in run)
     c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
-    many = [(*row, json.dumps(ids)) for row, ids in alike.items() if len(ids) > 1]
+    many = [(*row, msgspec.json.encode(ids).decode()) for row, ids in alike.items() if len(ids) > 1]
     c.executemany(Q["task_update_alike"], many)
 
 
