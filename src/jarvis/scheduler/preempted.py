@@ -12,8 +12,9 @@ from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import Reason, eligible_reason
 from jarvis.scheduler.outcomes import PREEMPTED
-from jarvis.scheduler.policy.preemption import Claim, beats
-from jarvis.scheduler.preemption import NODES_MOST, level_in, shield, standing_of
+from jarvis.scheduler.policy.guarantees import Guarantees
+from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, beats
+from jarvis.scheduler.preemption import NODES_MOST, count_leaving, level_in, shield, standing_of
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.victims import named
 
@@ -54,10 +55,12 @@ def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> R
 def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
     """Why a task that waits has nobody stopped although something of lower standing runs where it could; None where nothing does,
     or all of that may be stopped and would not be enough. Nodes beyond those on which victims are sought do not count."""
-    rules = policy.preemption
+    guarantees = Guarantees(cluster.quotas, cluster.ledger)
+    rules = policy.preemption or (RECLAIMING if guarantees else None)
     if rules is None:
         return None
-    tiers = policy.queue_tiers
+    count_leaving(cluster, guarantees)
+    covered, tiers = guarantees.covers(task.project, task.spec.whole), policy.queue_tiers
     mine = standing_of(
         tiers, task.spec, level_in(cluster, rules, task, cluster.attained.get(ElementKey(task.id), 0.0), now)
     )
@@ -66,14 +69,19 @@ def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason |
         running, attempt = cluster.tasks[key.task], cluster.attempts[key]
         other = running.spec
         level = level_in(cluster, rules, running, cluster.had(running, attempt, now), now) if rules.attained else 0
-        if beats(rules, mine, standing_of(tiers, other, level)):
+        spared = running.project != task.project and not guarantees.spares(running.project, (other.whole,))
+        borrowed = covered and running.project != task.project and not spared
+        if borrowed or beats(rules, mine, standing_of(tiers, other, level)):
             lower += 1
             why = shield(rules, cluster.elements[key], attempt, other, now)
+            if why is None and spared:
+                why = f"guaranteed to project {running.project}"
             if why is not None:
                 shields[why] = shields.get(why, 0) + 1
     if not shields:
         return None
-    run = f"{lower} attempt{'s' if lower > 1 else ''} of lower standing on its nodes"
+    which = "borrowed or of lower standing" if covered else "of lower standing"
+    run = f"{lower} attempt{'s' if lower > 1 else ''} {which} on its nodes"
     counts = ", ".join(f"{count} {why}" for why, count in sorted(shields.items()))
     return Reason("PreemptsNobody", f"of {run} not all may be stopped: {counts}")
 

@@ -18,6 +18,7 @@ from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head
 from jarvis.scheduler.policy.affinity import carried
 from jarvis.scheduler.policy.attained import level_at, put_off
+from jarvis.scheduler.policy.guarantees import Guarantees
 from jarvis.scheduler.policy.order import seconds_of, weight_of
 from jarvis.scheduler.policy.preemption import (
     NOTHING_FOUND,
@@ -111,6 +112,14 @@ def shield(rules: Preemption, element: Element, attempt: Attempt, spec: TaskSpec
     return None if may_stop(rules, spec) else "never to be stopped"
 
 
+def count_leaving(cluster: Cluster, guarantees: Guarantees) -> None:
+    """Projects have lost already what is being stopped."""
+    for key, element in cluster.elements.items():
+        if element.state is State.CANCELLING:
+            task = cluster.tasks[key.task]
+            guarantees.give(task.project, task.spec.whole, -1)
+
+
 def _preemptors(cycle: "Cycle") -> list[Preemptor]:
     """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
     queue, plan = cycle.cluster.queue, cycle.plan
@@ -160,15 +169,7 @@ class Look:
         """What preempting on a node costs a kind at least, where it would make room."""
         self.guarantees = cycle.guarantees
         if self.guarantees:
-            self._count_leaving()
-
-    def _count_leaving(self) -> None:
-        """Projects have lost already what is being stopped."""
-        assert self.guarantees is not None
-        for key, element in self.cluster.elements.items():
-            if element.state is State.CANCELLING:
-                task = self.cluster.tasks[key.task]
-                self.guarantees.give(task.project, task.spec.whole, -1)
+            count_leaving(self.cluster, self.guarantees)
 
     def kind_of(self, waiting: Preemptor) -> "Kind":
         beaten = frozenset(other for other in self._standings if beats(self.rules, waiting.standing, other))

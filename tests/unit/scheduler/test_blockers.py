@@ -7,6 +7,7 @@ not named.
 
 import random
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from jarvis.core.gpus import Ask, Room, pick, without
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import Hello, NodeConnected
 from jarvis.core.quota import Quota
-from jarvis.core.states import State
+from jarvis.core.states import Cause, State
 from jarvis.core.task import Affinity, Constraint, parse_array
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
@@ -35,6 +36,10 @@ MARKS = (
 """By what is said → which obstacle is meant; what is none of these is a booking."""
 WORDS = {"QuotaProject": "quota", "QuotaUser": "quota", "Licenses": "licence", "JobArrayTaskLimit": "throttle"}
 QUOTAS = ("running", "cpu")
+OTHER = "other"
+"""The project that borrows."""
+PROTECTED_S = 61
+"""Longer than what has begun is left alone."""
 KEPT = {"room": {"room", "size"}}
 """What others have is in the way on a node of its own size; where that is too small anyway, it is not named."""
 EVERYTHING = frozenset(OF_A_NODE + OF_ALL)
@@ -57,6 +62,8 @@ class Place:
     """GiB of each of its GPUs."""
     gpu_runs: tuple[tuple[int, int], ...] = ()
     """(thousandths of a GPU, GiB on it) that others have."""
+    borrowers: frozenset[int] = frozenset()
+    """Which of what runs is another project's."""
     begun: bool = False
     """Whether what it is booked for has begun; else it begins in a minute."""
 
@@ -80,6 +87,8 @@ class Situation:
     """What it asks of GPUs, as others have it."""
     preempts: bool = False
     """Whether it might have others stopped, who are all protected."""
+    guaranteed: tuple[int, int] = (0, 0)
+    """Cpus that its project is guaranteed, and that another is, which has some of what runs."""
     neutral: frozenset[str] = field(default=frozenset())
     """Obstacles that are taken away."""
 
@@ -122,8 +131,38 @@ def drawn(seed: int) -> Situation:
         least = cpus * nodes
         used = sum(run[0] for place in places for run in place.runs) + cpus * ("throttle" in wants)
         count = max(used + chance.randint(0, 2 * least), least)
-    return Situation(
+    found = Situation(
         tuple(places), cpus, wants, max(count, 1) if limited else None, nodes, by, user, gpu, preempts
+    )  # fmt: skip
+    return _borrowed(found, random.Random(f"{seed}/shares")) if gpu == (0, 0) else found
+
+
+def _borrowed(case_of: Situation, chance: random.Random) -> Situation:
+    """In some clusters, its project is guaranteed a share, and another one has of that what it did not use."""
+    if chance.random() < 0.6:
+        return case_of
+    places = tuple(_lent(place, chance) for place in case_of.places)
+    wants = frozenset(what for what in sorted(case_of.wants) if chance.random() < 0.4)
+    cpus, shares = (
+        chance.randint(1, max(place.cpus for place in places)),
+        (chance.randint(4, 30), chance.choice((0, 0, 2, 5))),
+    )
+    return replace(
+        case_of, places=places, quota=None, preempts=False, guaranteed=shares, cpus=cpus, wants=wants
+    )  # fmt: skip
+
+
+def _lent(place: Place, chance: random.Random) -> Place:
+    """Most of what runs there is the other's, and there is more of it."""
+    first = next((n for n, (_, _, apart) in enumerate(place.runs) if apart), -1)
+    runs = tuple(run for n, run in enumerate(place.runs) if not run[2] or n == first)  # others would not start
+    left = place.cpus - sum(cpu for cpu, *_ in runs)
+    if left and chance.random() < 0.7:
+        runs = (*runs, (left, "", ""))
+    borrowers = frozenset(n for n in range(len(runs)) if chance.random() < 0.8)
+    closed = chance.random() < 0.3
+    return replace(
+        place, runs=runs, borrowers=borrowers, booked="", tainted=place.tainted and closed, cordoned=place.cordoned and closed
     )  # fmt: skip
 
 
@@ -148,10 +187,11 @@ def built(case_of: Situation) -> tuple[Case, ElementKey]:
     for at, place in enumerate(case_of.places):
         _node(case, case_of, place, at)
         here: dict[str, Any] = {"constraints": (Constraint("host", "=", str(at)),), "tolerations": ("special",)}
-        for cpu, key, apart in place.runs:
-            need = cpu if case_of.stands("room") else 0
+        for number, (cpu, key, apart) in enumerate(place.runs):
+            need = {"cpu": 1000 * cpu if case_of.stands("room") else 0}
             near = (Affinity("apart", apart, "", 0),) if apart else ()
-            case.submit(need, keys=(key,) if key else (), affinities=near, **here)
+            owner = OTHER if number in place.borrowers else "p"
+            case.submit_as(owner, "u", 1, need, keys=(key,) if key else (), affinities=near, **here)
         for run in place.gpu_runs:
             case.submit_as("p", "u", 1, gpu_need(run) if case_of.stands("room") else {"cpu": 0}, **here)
     _surround(case, case_of)
@@ -208,6 +248,9 @@ def _surround(case: Case, case_of: Situation) -> None:
         here = Constraint("host", "=", "licences")
         case.submit_as("q", "u", 1, {"cpu": 1000}, licenses={"tool": 1}, constraints=(here,))
         case.command("node_cordon", node=spare)
+    for project, share in zip(("p", OTHER), case_of.guaranteed, strict=True):
+        if share:
+            case.cluster.quotas[project, ""] = Quota(project=project, guaranteed={"cpu": 1000 * share})
     for at, place in enumerate(case_of.places):
         if place.cordoned and case_of.stands("cordon"):
             case.command("node_cordon", node=case.cluster.node_names[f"n{at}"])
@@ -272,6 +315,9 @@ def check(seed: int) -> int:
     assert of_all == real, f"seed {seed}: {case_of}"
     able = sum(starts(replace(case_of, places=(p,), nodes=1, neutral=frozenset(OF_ALL))) for p in case_of.places)
     assert ("GangIncomplete" in words) is (case_of.nodes > 1 and able < case_of.nodes), f"seed {seed}: {case_of}"
+    if case_of.guaranteed[0]:
+        reclaims(case_of, case, key, words, seed)
+        return count + len(real)
     lower = [place for place in case_of.places if any(cpu for cpu, *_ in place.runs) or place.gpu_runs]
     lower = [place for place in lower if not (place.booked == "maintenance" and place.begun)]
     may = any(starts(replace(case_of, places=(p,), nodes=1, neutral=EVERYTHING - STATIC)) for p in lower)
@@ -282,6 +328,47 @@ def check(seed: int) -> int:
         again, same = built(case_of)
         assert again.state(resubmit(again, same.task, change.spec)) is State.ASSIGNED, f"seed {seed}: {change.text}"
     return count + len(real)
+
+
+def reclaims(case_of: Situation, case: Case, key: ElementKey, words: set[str], seed: int) -> None:
+    """Whom it has stopped is one of all sets that might be, if there is one; and while they are protected, that is said."""
+    task = case.cluster.tasks[key.task]
+    has = dict.fromkeys(("p", OTHER), 0)
+    for running in case.cluster.attempts:
+        of = case.tasks[running.task]
+        has[of.project] = has.get(of.project, 0) + of.spec.whole["cpu"]
+    covered = has["p"] + task.spec.whole["cpu"] <= 1000 * case_of.guaranteed[0]
+    spare = max(has[OTHER] - 1000 * case_of.guaranteed[1], 0)
+    static = replace(case_of, nodes=1, neutral=EVERYTHING - STATIC)
+    able = [place for place in case_of.places if starts(replace(static, places=(place,)))]
+    borrowed = [cpu for p in able for at, (cpu, *_) in enumerate(p.runs) if at in p.borrowers and 1000 * cpu <= spare]
+    assert ("PreemptsNobody" in words) is (covered and bool(borrowed)), f"seed {seed}: {case_of}"
+    case.wait(PROTECTED_S)
+    _, of_all, words = named_of(case, key)
+    claim = case.cluster.claims.get(key)
+    assert ("WaitingForPreempted" in words) is (claim is not None), f"seed {seed}: {case_of}"
+    assert ("PreemptsNobody" in words) is (covered and any(cpu * 1000 > spare for cpu in borrowed)), f"seed {seed}"
+    if task.spec.nodes == 1:
+        might = covered and not of_all and any(_makes_room(case_of, place, spare) for place in case_of.places)
+        assert (claim is not None) is might, f"seed {seed}: {case_of}"
+    victims = {victim for victim, _ in claim.victims} if claim is not None else set()
+    assert sum(case.tasks[v.task].spec.whole["cpu"] for v in victims) <= spare, f"seed {seed}: {case_of}"
+    assert all(case.tasks[v.task].project == OTHER for v in victims), f"seed {seed}: {case_of}"
+    for victim in victims:
+        case.ends(victim, cause=Cause.PREEMPTED)
+    assert claim is None or case.state(key) is State.ASSIGNED, f"seed {seed}: {case_of}"
+
+
+def _makes_room(case_of: Situation, place: Place, spare: int) -> bool:
+    """Whether any set of what is borrowed there would be enough, and may be taken back."""
+    others = replace(case_of, places=(place,), neutral=frozenset(OF_ALL) | {"room"})
+    if not starts(others):
+        return False
+    free = place.cpus - sum(cpu for cpu, *_ in place.runs)
+    near = "near" in case_of.wants
+    may = [cpu for at, (cpu, key, _) in enumerate(place.runs) if at in place.borrowers and not (near and key == "y")]
+    sets = (s for n in range(1, len(may) + 1) for s in combinations(may, n))
+    return any(free + sum(s) >= case_of.cpus and 1000 * sum(s) <= spare for s in sets)
 
 
 def test_what_is_named_is_in_the_way_and_nothing_else_is() -> None:
