@@ -159,9 +159,8 @@ class Gateway:
             if self.services.replica:
                 await self._write_seen(seen)
             taken = self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit))
-            if not (
-                taken or self.services.replica
-            ):  # what is written down is not said again, as if it were heard again
+            # Where it is written down it is not said again: that would be as if it had been heard again.
+            if not taken and not self.services.replica:
                 self._seen = seen | self._seen
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:

@@ -492,8 +492,7 @@ class Cluster:
         known, step = self.estimates.get(placement_class), self.ahead_seconds
         before = seconds if known is None else known
         self.estimates[placement_class] = after = before + ESTIMATE_WEIGHT * (seconds - before)
-        if step and (
-            known is None or -after // step > -before // step
-        ):  # where fewer can run at a time, it may go ahead now
+        # From so many at a time on a class may go ahead of room: where fewer can run, too, when it takes less.
+        if step and (known is None or -after // step > -before // step):
             self.shorter.add(placement_class)
         self.predictor.learn(task, usage, cause, now, self.foretold.get(task.id))

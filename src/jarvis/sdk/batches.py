@@ -31,7 +31,7 @@ def submit(
 ) -> list[Answer]:
     """One answer per spec, in order. The first failure is raised when what is under way has been answered, and nothing is sent
     after it. Raises ValueError for a ``batch`` that no server takes."""
-    if not 0 < (batch or BATCH) <= MOST or at_once < 1:
+    if not 0 < (BATCH if batch is None else batch) <= MOST or at_once < 1:
         raise ValueError(f"batch is 1 to {MOST:,} and at_once at least 1, not {batch} and {at_once}")
     source = iter(specs)
     first = list(islice(source, batch or MOST))
