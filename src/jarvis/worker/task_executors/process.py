@@ -255,6 +255,7 @@ class ProcessExecutor:
         """The attempt's own directory: in a place where it may be given again, else in the one of its task."""
         switch, gang = account.switch, work.assignment.gang
         if work.spec.kind == "process" and not work.spec.own_directory and gang is None and not work.place:
+            self._send_acks()  # the supervisor forgets who had a place before it hears who has it next
             given = self._places.take(switch["uid"] if switch is not None else os.geteuid())
             work.place = given or self._places.name()
             if given:
@@ -328,7 +329,8 @@ class ProcessExecutor:
 
     def _send_acks(self) -> None:
         numbers, self._acks = self._acks, []
-        self._supervisor.send({"op": "ack", "numbers": numbers})
+        if numbers:
+            self._supervisor.send({"op": "ack", "numbers": numbers})
 
     def discard(self, work: Work) -> None:
         """Remove the default output and the directory of an attempt, at a pace, unless another attempt may have them."""
