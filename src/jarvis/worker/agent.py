@@ -268,7 +268,8 @@ class Agent:
         """The supervisor's reports, until its socket closes."""
         try:
             while True:
-                self._supervisor_said(await self.supervisor.receive())
+                for report in await self.supervisor.receive_some():
+                    self._supervisor_said(report)
         except (asyncio.IncompleteReadError, ConnectionError):
             log.warning("the supervisor is gone")
         except OSError as error:
