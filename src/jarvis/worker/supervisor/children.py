@@ -283,7 +283,7 @@ class Children:
                 self._finish(attempt)
             elif now() > attempt.sweep_until:
                 attempt.kill_cause = attempt.kill_cause or "processes left behind could not be killed"
-                self._finish(attempt)
+                self._finish(attempt, empty=not grouped)
             else:
                 self._kill_remains(attempt, remaining.get(number, ()))
 
@@ -345,8 +345,8 @@ class Children:
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
-    def _finish(self, attempt: Attempt) -> None:
-        """All is quiet: write the end down, give back what it held, start the next in its lane."""
+    def _finish(self, attempt: Attempt, empty: bool = True) -> None:
+        """All is quiet: write the end down, give back what it held, start the next in its lane. `empty`: its group is."""
         self.sweeping.discard(attempt.number)
         if attempt.stream is not None:
             attempt.stream.close()
@@ -357,7 +357,7 @@ class Children:
         end = encode(attempt.end)
         self.journal.note(f'{{"t":"end","n":{attempt.number},"end":{end}}}')
         if attempt.slot is not None and self.pool is not None:
-            self.pool.give(attempt.slot)
+            self.pool.give(attempt.slot, empty)
             attempt.slot = None
         self.report_end(attempt.number, end_message(attempt, end))
         if attempt.lane is not None:

@@ -19,7 +19,7 @@ import struct
 import termios
 
 from .cgroups import ROOMY_BYTES, Slot
-from .system import close, forbid_new_privileges, log, write_text
+from .system import close, forbid_new_privileges, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,23 +263,17 @@ class _Inside:
     def __enter__(self) -> None:
         if self.slot is not None:
             try:
-                _join(self.slot.join_files())
+                self.slot.enter()
             except OSError:
                 self.__exit__()
                 raise
 
     def __exit__(self, *_: object) -> None:
-        if self.slot is not None:  # back to the parent of the pool, where we live
-            homes = [os.path.dirname(os.path.dirname(os.path.dirname(path))) for path in self.slot.join_files()]
+        if self.slot is not None:
             try:
-                _join([f"{home}/tasks" for home in homes])
+                self.slot.leave()
             except OSError as error:  # the child runs: too late to refuse it
                 log(f"could not leave {self.slot.name}: {error}")
-
-
-def _join(paths: list[str]) -> None:
-    for path in paths:
-        write_text(path, "0")
 
 
 def _posix_spawn(order: Order, env: dict[str, str], files: Files) -> int:
@@ -372,7 +366,7 @@ def _trampoline(order: Order, env: dict[str, str], files: Files, slot: Slot | No
 def _become(order: Order, files: Files, slot: Slot | None) -> None:
     os.setsid()
     if slot is not None:
-        _join(slot.join_files())
+        slot.enter()
     if files.tty:
         fcntl.ioctl(files.child[0], termios.TIOCSCTTY, 0)
     for target, fd in enumerate(files.child):
