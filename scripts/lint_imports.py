@@ -49,7 +49,7 @@ RINGS = {
     "jarvis.worker.supervisor_client": "port",  # what executors build on: the supervisor, output files, accounts
     "jarvis.worker.logs": "port",
     "jarvis.worker.remover": "port",
-    "jarvis.worker.spares": "port",
+    "jarvis.worker.places": "port",
     "jarvis.worker.account": "port",
     "jarvis.worker.container_engine": "port",
     "jarvis.worker.container_exec": "port",

@@ -5,7 +5,6 @@ It may crash at any moment: the supervisor starts it again, and it adopts what r
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
 import logging
@@ -18,8 +17,6 @@ import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from jarvis import __version__
 from jarvis.bus.messages import (
@@ -39,7 +36,7 @@ from jarvis.bus.messages import (
 from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
-from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL, TaskSpec
+from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL
 from jarvis.utils.collector import keep_what_is_here, look_seldom
 from jarvis.worker import identity
 from jarvis.worker.account import Accounts
@@ -63,7 +60,7 @@ from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_executor import TaskExecutor, cut
 from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
-from jarvis.worker.task_executors.process import ProcessExecutor, Tag
+from jarvis.worker.task_executors.process import ProcessExecutor, work_of
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
 
 if TYPE_CHECKING:
@@ -245,10 +242,11 @@ class Agent:
         """What the supervisor holds: running attempts go on, ended ones are reported, warm processes tell what they have.
         This comes before the first session, whose Hello names all that is here."""
         services = [attempt for attempt in attempts if attempt["number"] >= SERVICE_NUMBERS]
+        held = [(attempt, work_of(attempt["tag"])) for attempt in attempts if attempt["number"] < SERVICE_NUMBERS]
+        self.processes.find_places({work.place for _, work in held})
         lanes: dict[int, list[Work]] = {}
-        for attempt in attempts:
-            if attempt["number"] < SERVICE_NUMBERS:
-                self._adopt_attempt(attempt, lanes)
+        for attempt, work in held:
+            self._adopt_attempt(attempt, work, lanes)
         for ident, works in lanes.items():
             self.processes.adopt_lane(ident, works)
         await self.functions.adopt(services)
@@ -256,11 +254,8 @@ class Agent:
         here = {work.assignment.task for work in self.machine.everything()}
         self.remover.sweep(lambda task: task in here)
 
-    def _adopt_attempt(self, attempt: dict[str, Any], lanes: dict[int, list[Work]]) -> None:
+    def _adopt_attempt(self, attempt: dict[str, Any], work: Work, lanes: dict[int, list[Work]]) -> None:
         """``lanes``: those that have not ended are put here, by lane and in order."""
-        tag = msgspec.msgpack.decode(base64.b64decode(attempt["tag"]), type=Tag)
-        spec = msgspec.msgpack.decode(tag.assignment.spec, type=TaskSpec)
-        work = Work(tag.assignment, spec, tag.shares)
         if attempt["state"] == "ended":
             self.machine.adopt(work, "leaving")
             self.processes.reported(work, attempt["end"])
@@ -273,7 +268,8 @@ class Agent:
         """The supervisor's reports, until its socket closes."""
         try:
             while True:
-                self._supervisor_said(await self.supervisor.receive())
+                for report in await self.supervisor.receive_some():
+                    self._supervisor_said(report)
         except (asyncio.IncompleteReadError, ConnectionError):
             log.warning("the supervisor is gone")
         except OSError as error:

@@ -44,6 +44,10 @@ class Work:
     recalled: bool = False
     passed: int = 0
     """How many started before it although they came after it."""
+    place: str = ""
+    """Where its directory and its output are, if they may be given again (``worker/places.py``)."""
+    spoiled: bool = False
+    """Somebody may look there, or write, for longer than it lives."""
 
     @property
     def number(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from jarvis.worker.spares import INNER
+from jarvis.worker.places import INNER
 
 MOST = 100_000
 """Attempts that are remembered; what does not fit is found when the agent starts the next time."""

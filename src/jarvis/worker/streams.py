@@ -95,6 +95,8 @@ class Streams:
 
     def opened(self, message: StreamOpen) -> None:
         work = self._machine.active.get(message.number) or self._machine.leaving.get(message.number)
+        if work is not None:
+            work.spoiled = True
         if len(self._tasks) >= MOST:
             self._say(StreamData(stream=message.stream, end=True, error="too many streams are open on this node"))
         elif work is None:

@@ -8,9 +8,21 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from jarvis.worker.supervisor.protocol import FrameReader
+
 _length = struct.Struct(">I")
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 CONNECT_S = 10.0
+READ_MOST = 1 << 16
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    """Bytes of arguments and variables that are no text are surrogates, which JSON has as escapes alone."""
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:
+        return json.dumps(message).encode()
 
 
 class SupervisorClient:
@@ -19,6 +31,7 @@ class SupervisorClient:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unsent: list[bytes] = []
+        self._frames = FrameReader()
 
     @property
     def _address(self) -> str:
@@ -41,7 +54,7 @@ class SupervisorClient:
 
     def send(self, message: dict[str, Any]) -> None:
         """In order; what one turn of the loop says is written at once."""
-        body = _encode(message).encode()
+        body = _encoded(message)
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent += (_length.pack(len(body)), body)
@@ -51,9 +64,21 @@ class SupervisorClient:
         self._writer.write(data)
 
     async def receive(self) -> dict[str, Any]:
-        (size,) = _length.unpack(await self._reader.readexactly(4))
-        message: dict[str, Any] = json.loads(await self._reader.readexactly(size))
+        while (message := self._frames.next()) is None:
+            await self._read()
         return message
+
+    async def receive_some(self) -> list[dict[str, Any]]:
+        """All that has come, and at least one."""
+        while not (messages := list(self._frames)):
+            await self._read()
+        return messages
+
+    async def _read(self) -> None:
+        data = await self._reader.read(READ_MOST)
+        if not data:
+            raise asyncio.IncompleteReadError(data, None)
+        self._frames.feed(data)
 
     async def attach(self, target: dict[str, Any]) -> "Attachment":
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""

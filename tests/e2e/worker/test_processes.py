@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.worker.harness import assignment, running, shell
 
-from jarvis.core.effects import Recall, Recorded, Signal, Stop
+from jarvis.bus.messages import StreamOpen
+from jarvis.core.effects import Assignment, Recall, Recorded, Signal, Stop
 from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, TaskSpec
 
@@ -179,7 +180,7 @@ async def test_stop_and_signal(tmp_path: Path) -> None:
         assert (await server.end_of(1)).cause is Cause.PREEMPTED
         assert (await server.end_of(3)).cause is Cause.TIMEOUT
         await server.until(
-            lambda: any(path.read_text() == "ready\n" for path in Path(tmp_path, "node/output/2").glob("*.out")),
+            lambda: any(path.read_text() == "ready\n" for path in Path(tmp_path, "node/places").glob("*.out")),
             "the trap is set",
         )
         await server.send(Signal(number=2, signum=10))
@@ -252,19 +253,57 @@ async def test_what_a_killed_agent_had_made_for_a_start_is_there_when_its_succes
 
 async def test_what_one_task_left_no_other_finds(tmp_path: Path) -> None:
     async with running(tmp_path, *OPTIONS) as (server, node):
-        spares = node.state / "spares"
+        places, found = node.state / "places", []
         for number, more in (
             (1, "touch $JARVIS_TMPDIR/left"),
             (2, "true"),
             (3, "true"),
             (4, "mkdir $JARVIS_OUTPUT_DIR/left"),
         ):
-            await server.assign(shell(number, f"find $JARVIS_TMPDIR/.. -mindepth 1 | wc -l; {more}"))
-            assert server.text(await server.end_of(number)) == b"2\n", "two folders, and nothing in them"
-            if number in (2, 3):
-                await server.until(lambda: len(list(spares.iterdir())) == 1, "the same directory is given again")
-        await server.until(lambda: not (node.state / "output" / "1").exists(), "what was left is gone")
-        assert not list(spares.iterdir())
+            await server.assign(
+                shell(number, f"find $JARVIS_TMPDIR/.. -mindepth 1 | wc -l; echo $JARVIS_TMPDIR; {more}")
+            )
+            count, place = server.text(await server.end_of(number)).decode().split()
+            assert count == "2", "two folders, and nothing in them"
+            found.append(place)
+        assert len(set(found[:2])) == 2
+        assert len(set(found[1:])) == 1, "the same place is given again"
+        await server.until(lambda: not places.exists() or not list(places.iterdir()), "what was left is gone")
+
+
+async def test_a_place_is_given_to_one_at_a_time_whatever_its_agent_forgot(tmp_path: Path) -> None:
+    async with running(tmp_path, "--cpus", "4", "--memory", "2G", "--allow-root") as (server, node):
+        gate = tmp_path / "gate"
+
+        def waiting(number: int) -> Assignment:
+            wait = f"echo $JARVIS_TMPDIR; touch {gate}.{number}; while ! [ -e {gate} ]; do sleep 0.02; done; echo over"
+            return shell(number, wait)
+
+        await server.assign(shell(1, "true"), shell(2, "true"))
+        for number in (1, 2):
+            await server.end_of(number)
+        await server.assign(waiting(3))
+        await server.until(Path(f"{gate}.3").exists, "it runs")
+        await node.kill_agent()
+        await server.assign(waiting(4), waiting(5))
+        await server.until(lambda: all(Path(f"{gate}.{n}").exists() for n in (4, 5)), "all run")
+        gate.touch()
+        said = [server.text(await server.end_of(number)).decode().split() for number in (3, 4, 5)]
+        assert len({place for place, _ in said}) == 3
+        assert [over for _, over in said] == ["over"] * 3
+
+
+async def test_the_place_of_what_somebody_looks_at_is_not_given_again(tmp_path: Path) -> None:
+    async with running(tmp_path, *OPTIONS) as (server, _):
+        gate = tmp_path / "gate"
+        await server.assign(shell(1, f"echo $JARVIS_TMPDIR; while ! [ -e {gate} ]; do sleep 0.02; done"))
+        await server.until(lambda: server.started, "it runs")
+        await server.send(StreamOpen(stream=1, kind="tail", number=1, follow=True))
+        await server.until(lambda: server.streams.get(1), "somebody reads")
+        gate.touch()
+        first = server.text(await server.end_of(1))
+        await server.assign(shell(2, "echo $JARVIS_TMPDIR"))
+        assert server.text(await server.end_of(2)) != first
 
 
 async def test_an_older_leader_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from tests.unit.worker.test_machine import make
 
 from jarvis.core.task import TaskSpec
-from jarvis.worker.lanes import DEPTH, STALLED_S, Lanes
+from jarvis.worker.lanes import AHEAD_S, DEPTH, OVERHEAD_S, STALLED_S, Lanes
 from jarvis.worker.machine import Work
 
 SPEC = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
@@ -17,7 +17,7 @@ def test_nothing_is_handed_ahead_until_it_is_known_how_long_such_work_takes() ->
     lanes = Lanes()
     assert lanes.room(lanes.open(work(1), 0.0)) == 0
     assert lanes.advance(1, 0.1, 0.0) is None
-    assert lanes.room(lanes.open(work(2), 0.1)) == 50
+    assert lanes.room(lanes.open(work(2), 0.1)) == min(DEPTH, int(AHEAD_S / OVERHEAD_S))
     lanes.advance(2, 9.0, 9.0)
     assert lanes.room(lanes.open(work(3), 9.0)) == 0, "and what takes long has nobody behind it"
 

@@ -32,13 +32,18 @@ class Slot:
         self.joined: list[str] = list(directories)
         self.limits: dict[str, str] = {}
         self.oom_base = 0
+        self._kept: dict[str, int] = {}  # files that every attempt needs stay open
 
     def prepare(self, order: Order) -> None:
         """Set the limits of the attempt to come and remember how many out-of-memory kills were seen before it."""
         raise NotImplementedError
 
-    def join_files(self) -> list[str]:
-        """Files into which a process writes `0` to enter."""
+    def enter(self) -> None:
+        """Make the caller a member."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Go back to where the pool lives."""
         raise NotImplementedError
 
     def oom_kills(self) -> int:
@@ -73,11 +78,30 @@ class Slot:
 
     def remove(self) -> None:
         """Remove the directories; a busy one is left to the successor's clean-up."""
+        for fd in self._kept.values():
+            os.close(fd)
+        self._kept.clear()
         for path in self.directories.values():
             try:
                 os.rmdir(path)
             except OSError:
                 pass
+
+    def _keep(self, path: str, flags: int) -> int:
+        fd = self._kept.get(path)
+        if fd is None:
+            fd = self._kept[path] = os.open(path, flags | os.O_CLOEXEC)
+        return fd
+
+    def _join(self, path: str) -> None:
+        os.write(self._keep(path, os.O_WRONLY), b"0")
+
+    def _read(self, controller: str, file: str) -> str:
+        """A control file, as it is now; not for lists of members, of which version 1 shows an open file the same for a while."""
+        try:
+            return os.pread(self._keep(f"{self.directories[controller]}/{file}", os.O_RDONLY), 4096, 0).decode()
+        except OSError:
+            return ""
 
     def _set(self, controller: str, file: str, value: str) -> None:
         if self.limits.get(file) != value:
@@ -112,14 +136,17 @@ class SlotV1(Slot):
         if swap_too:
             self._set("memory", "memory.memsw.limit_in_bytes", str(limit))
 
-    def join_files(self) -> list[str]:
+    def enter(self) -> None:
         # `tasks` moves one thread and spares the lock over all processes that `cgroup.procs` takes.
-        return [f"{self.directories[name]}/tasks" for name in self.joined]
+        for name in self.joined:
+            self._join(f"{self.directories[name]}/tasks")
+
+    def leave(self) -> None:
+        for name in self.joined:
+            self._join(f"{os.path.dirname(os.path.dirname(self.directories[name]))}/tasks")
 
     def oom_kills(self) -> int:
-        if "memory" not in self.directories:
-            return 0
-        return _field(f"{self.directories['memory']}/memory.oom_control", "oom_kill")
+        return _field(self._read("memory", "memory.oom_control"), "oom_kill") if "memory" in self.directories else 0
 
     def kill(self) -> None:
         freezer = self.directories.get("freezer")
@@ -133,7 +160,7 @@ class SlotV1(Slot):
     def dirty(self) -> bool:
         if "memory" not in self.directories:
             return False
-        return int(read_text(f"{self.directories['memory']}/memory.usage_in_bytes") or 0) > LEFTOVER_BYTES
+        return int(self._read("memory", "memory.usage_in_bytes") or 0) > LEFTOVER_BYTES
 
 
 class SlotV2(Slot):
@@ -153,11 +180,11 @@ class SlotV2(Slot):
         except OSError:  # a kernel without swap accounting
             pass
 
-    def join_files(self) -> list[str]:
-        return [f"{self.directories['unified']}/cgroup.procs"]
+    def enter(self) -> None:
+        self._join(f"{self.directories['unified']}/cgroup.procs")
 
     def oom_kills(self) -> int:
-        return _field(f"{self.directories['unified']}/memory.events", "oom_kill")
+        return _field(self._read("unified", "memory.events"), "oom_kill")
 
     def kill(self) -> None:
         try:
@@ -167,7 +194,7 @@ class SlotV2(Slot):
                 _kill(pid)
 
     def dirty(self) -> bool:
-        return int(read_text(f"{self.directories['unified']}/memory.current") or 0) > LEFTOVER_BYTES
+        return int(self._read("unified", "memory.current") or 0) > LEFTOVER_BYTES
 
 
 class Pool:
@@ -202,9 +229,9 @@ class Pool:
         kind = SlotV2 if self.version == 2 else SlotV1
         return kind(name, {key: f"{base}/{name}" for key, base in self.bases.items()})
 
-    def give(self, slot: Slot) -> None:
+    def give(self, slot: Slot, empty: bool) -> None:
         """Take a slot back."""
-        if len(self.free) >= KEPT_FREE or slot.members() or slot.dirty():
+        if len(self.free) >= KEPT_FREE or not empty or slot.dirty():
             slot.remove()
         else:
             self.free.append(slot)
@@ -297,8 +324,8 @@ def _own_groups() -> dict[str, str]:
     return found
 
 
-def _field(path: str, name: str) -> int:
-    for line in read_text(path).splitlines():
+def _field(text: str, name: str) -> int:
+    for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)

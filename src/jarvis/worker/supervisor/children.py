@@ -57,6 +57,8 @@ class Children:
         self.own = OwnChildren()
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
+        self.report_start: Callable[[int, str], None] = lambda number, message: None
+        self.report_end: Callable[[int, str], None] = lambda number, message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
         self.fence_closed: Callable[[], bool] = lambda: False
         self.stopping = False
@@ -101,7 +103,7 @@ class Children:
         elif attempt.state == QUEUED:
             self.report({"op": "queued", "number": attempt.number})
         elif attempt.state != STARTING:
-            self._report_started(attempt)
+            self.report(start_message(attempt))
 
     def _fail_unrecorded(self, number: int, error: str, **more: bool) -> None:
         report = {"op": "start_failed", "number": number, "code": 125, "error": error, "recorded": False}
@@ -176,7 +178,7 @@ class Children:
         self._connect(attempt, order, files)
         if errors < 0:
             attempt.state = RUNNING
-            self._report_started(attempt)
+            self.report_start(attempt.number, start_message(attempt))
         else:
             attempt.state = STARTING
             self.watch_errors(attempt)
@@ -225,11 +227,7 @@ class Children:
             attempt.end = start_failure(int(code), error)
         elif attempt.state == STARTING:
             attempt.state = RUNNING
-            self._report_started(attempt)
-
-    def _report_started(self, attempt: Attempt) -> None:
-        age = now() - attempt.began
-        self.report(f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}')
+            self.report_start(attempt.number, start_message(attempt))
 
     def _failed_to_start(self, attempt: Attempt, code: int, error: str) -> None:
         attempt.end = start_failure(code, error)
@@ -285,7 +283,7 @@ class Children:
                 self._finish(attempt)
             elif now() > attempt.sweep_until:
                 attempt.kill_cause = attempt.kill_cause or "processes left behind could not be killed"
-                self._finish(attempt)
+                self._finish(attempt, empty=not grouped)
             else:
                 self._kill_remains(attempt, remaining.get(number, ()))
 
@@ -347,8 +345,8 @@ class Children:
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
-    def _finish(self, attempt: Attempt) -> None:
-        """All is quiet: write the end down, give back what it held, start the next in its lane."""
+    def _finish(self, attempt: Attempt, empty: bool = True) -> None:
+        """All is quiet: write the end down, give back what it held, start the next in its lane. `empty`: its group is."""
         self.sweeping.discard(attempt.number)
         if attempt.stream is not None:
             attempt.stream.close()
@@ -359,9 +357,9 @@ class Children:
         end = encode(attempt.end)
         self.journal.note(f'{{"t":"end","n":{attempt.number},"end":{end}}}')
         if attempt.slot is not None and self.pool is not None:
-            self.pool.give(attempt.slot)
+            self.pool.give(attempt.slot, empty)
             attempt.slot = None
-        self.report(end_message(attempt, end))
+        self.report_end(attempt.number, end_message(attempt, end))
         if attempt.lane is not None:
             self._next_in_lane(attempt.lane)
 
@@ -432,6 +430,12 @@ def start_failure(code: int, error: str) -> Message:
 def start_record(attempt: Attempt, moment: float) -> str:
     """The journal's line before a spawn; written by hand, as all that every attempt causes."""
     return f'{{"t":"start","n":{attempt.number},"tag":{encode(attempt.tag)},"at":{moment:.3f}}}'
+
+
+def start_message(attempt: Attempt) -> str:
+    """How a start is reported."""
+    age = now() - attempt.began
+    return f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}'
 
 
 def end_message(attempt: Attempt, end: str) -> str:

@@ -14,11 +14,12 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import struct
 import termios
 
 from .cgroups import ROOMY_BYTES, Slot
-from .system import close, forbid_new_privileges, log, write_text
+from .system import close, forbid_new_privileges, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQU
 DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
 _NOTHING = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+OWN_UMASK = os.umask(0o077)
+os.umask(OWN_UMASK)
 SPARE_FILES = 16
 
 
@@ -224,23 +227,29 @@ def _may_step_inside(order: Order, slot: Slot) -> bool:
 
 
 class _Surroundings:
-    """Working directory, umask and soft limits of the child, set on us for the moment of the spawn."""
+    """Working directory, umask and soft limits of the child, set on us for the moment of the spawn where they are others."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
+        self.limited = SOFT_FILES[0] != SOFT_FILES[1]
 
     def __enter__(self) -> None:
+        order = self.order
         try:
-            if self.order.cwd != "/":
-                os.chdir(self.order.cwd)
+            if order.cwd != "/":
+                os.chdir(order.cwd)
         except OSError as error:
-            raise SpawnError(125, f"working directory {self.order.cwd}: {error.strerror}") from None
-        self.umask = os.umask(self.order.umask)
-        resource.setrlimit(resource.RLIMIT_NOFILE, SOFT_FILES)
+            raise SpawnError(125, f"working directory {order.cwd}: {error.strerror}") from None
+        if order.umask != OWN_UMASK:
+            os.umask(order.umask)
+        if self.limited:
+            resource.setrlimit(resource.RLIMIT_NOFILE, SOFT_FILES)
 
     def __exit__(self, *_: object) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
-        os.umask(self.umask)
+        if self.limited:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
+        if self.order.umask != OWN_UMASK:
+            os.umask(OWN_UMASK)
         if self.order.cwd != "/":
             os.chdir("/")
 
@@ -254,23 +263,17 @@ class _Inside:
     def __enter__(self) -> None:
         if self.slot is not None:
             try:
-                _join(self.slot.join_files())
+                self.slot.enter()
             except OSError:
                 self.__exit__()
                 raise
 
     def __exit__(self, *_: object) -> None:
-        if self.slot is not None:  # back to the parent of the pool, where we live
-            homes = [os.path.dirname(os.path.dirname(os.path.dirname(path))) for path in self.slot.join_files()]
+        if self.slot is not None:
             try:
-                _join([f"{home}/tasks" for home in homes])
+                self.slot.leave()
             except OSError as error:  # the child runs: too late to refuse it
                 log(f"could not leave {self.slot.name}: {error}")
-
-
-def _join(paths: list[str]) -> None:
-    for path in paths:
-        write_text(path, "0")
 
 
 def _posix_spawn(order: Order, env: dict[str, str], files: Files) -> int:
@@ -314,11 +317,18 @@ def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
     found = False
     for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
-        if os.path.isfile(path):
+        if _is_file(path):
             found = True
             yield path
     if not found:
         yield f"/nonexistent/{name}"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _spawn_by_fork(order: Order, env: dict[str, str], files: Files, slot: Slot | None) -> Spawned:
@@ -356,7 +366,7 @@ def _trampoline(order: Order, env: dict[str, str], files: Files, slot: Slot | No
 def _become(order: Order, files: Files, slot: Slot | None) -> None:
     os.setsid()
     if slot is not None:
-        _join(slot.join_files())
+        slot.enter()
     if files.tty:
         fcntl.ioctl(files.child[0], termios.TIOCSCTTY, 0)
     for target, fd in enumerate(files.child):

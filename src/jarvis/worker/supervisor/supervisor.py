@@ -87,6 +87,7 @@ class Supervisor:
 
     def _connect_parts(self) -> None:
         self.children.report = self.server.report
+        self.children.report_start, self.children.report_end = self.server.report_start, self.server.report_end
         self.children.fence_closed = lambda: self.fence.closed
         self.server.fence_until = lambda: self.fence.until
         self.server.attach = self._attach

@@ -78,10 +78,18 @@ def write_text(path: str, text: str) -> None:
 def read_text(path: str) -> str:
     """Read a small control file; empty when it is gone, because what it described is gone too."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return (file.read() or b"").decode(errors="replace")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    data = b""
+    try:
+        while part := os.read(fd, 1 << 16):
+            data += part
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return data.decode(errors="replace")
 
 
 def close(fd: int | None) -> None:

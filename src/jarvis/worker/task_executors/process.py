@@ -24,8 +24,8 @@ from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
 from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
+from jarvis.worker.places import INNER, Places, made
 from jarvis.worker.remover import Remover
-from jarvis.worker.spares import INNER, Spares, made
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
@@ -40,6 +40,14 @@ class Tag(msgspec.Struct, gc=False, array_like=True):
 
     assignment: Assignment
     shares: tuple[Share, ...] = ()
+    place: str = ""
+
+
+def work_of(tag: str) -> Work:
+    """The opposite of what an order says of it."""
+    read = msgspec.msgpack.decode(base64.b64decode(tag), type=Tag)
+    spec = msgspec.msgpack.decode(read.assignment.spec, type=TaskSpec)
+    return Work(read.assignment, spec, read.shares, place=read.place)
 
 
 class MissingInput(Exception):
@@ -62,7 +70,7 @@ class ProcessExecutor:
         self._stall_timer: asyncio.TimerHandle | None = None
         self._acks: list[int] = []
         self._output = directory / "output"
-        self._spares = Spares(directory / "spares")
+        self._places = Places(directory / "places")
         for folder in (self._output, directory / "scripts"):
             folder.mkdir(mode=0o711, exist_ok=True)
 
@@ -193,8 +201,15 @@ class ProcessExecutor:
     def not_begun(self, numbers: list[int]) -> None:
         """The supervisor gave these back from their lanes, or did not take them."""
         works = self._lanes.withdraw(numbers)
+        for work in works:
+            self._leave(work)
         if works:
             self._reports.withdrawn(works)
+
+    def find_places(self, used: set[str]) -> None:
+        """What agents before this one left goes, or is given again, but for what is in use."""
+        for name in self._places.find(used):
+            self._remover.add(self._places.base(name))
 
     def adopt_lane(self, ident: int, works: list[Work]) -> None:
         """The first of them runs, the others follow it."""
@@ -224,7 +239,7 @@ class ProcessExecutor:
         spec, account = work.spec, self._accounts.of(work.assignment.user)
         env = self.environment(work, account, self.scratch(work, account), entry)
         stdout, stderr = self.output_paths(work)
-        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares))).decode()
+        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares, work.place))).decode()
         return {
             "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
             "cwd": self.directory_of(work, account), "env": env,
@@ -237,13 +252,17 @@ class ProcessExecutor:
         }  # fmt: skip
 
     def scratch(self, work: Work, account: Account) -> str:
-        """The attempt's own directory, in the one of its task."""
-        scratch, switch = f"{self._base(work)}.d", account.switch
-        owner = switch["uid"] if switch is not None else os.geteuid()
-        plain = not work.spec.own_directory and work.assignment.gang is None
-        if not plain or not self._spares.take(scratch, owner):
-            self._make_scratch(work, scratch, switch)
-        if work.assignment.gang is not None:
+        """The attempt's own directory: in a place where it may be given again, else in the one of its task."""
+        switch, gang = account.switch, work.assignment.gang
+        if work.spec.kind == "process" and not work.spec.own_directory and gang is None and not work.place:
+            self._send_acks()  # the supervisor forgets who had a place before it hears who has it next
+            given = self._places.take(switch["uid"] if switch is not None else os.geteuid())
+            work.place = given or self._places.name()
+            if given:
+                return f"{self._base(work)}.d"
+        scratch = f"{self._base(work)}.d"
+        self._make_scratch(work, scratch, switch)
+        if gang is not None:
             _write(f"{scratch}/hostfile", hostfile(work), account)
         return scratch
 
@@ -267,6 +286,8 @@ class ProcessExecutor:
         return os.path.join(f"{self._base(work)}.d", FOLDER, work.spec.cwd or "").rstrip("/")
 
     def _base(self, work: Work) -> str:
+        if work.place:
+            return self._places.base(work.place)
         a = work.assignment
         return f"{self._output}/{a.task}/{a.index if a.index != SOLO else 'task'}.{a.attempt}"
 
@@ -308,14 +329,21 @@ class ProcessExecutor:
 
     def _send_acks(self) -> None:
         numbers, self._acks = self._acks, []
-        self._supervisor.send({"op": "ack", "numbers": numbers})
+        if numbers:
+            self._supervisor.send({"op": "ack", "numbers": numbers})
 
     def discard(self, work: Work) -> None:
-        """Remove the default output and the directory of an attempt, at a pace; another attempt may have the directory."""
-        base = self._base(work)
-        if work.spec.kind == "process":
-            self._spares.keep(f"{base}.d")
-        self._remover.add(base)
+        """Remove the default output and the directory of an attempt, at a pace, unless another attempt may have them."""
+        if work.place:
+            self._leave(work)
+        else:
+            self._remover.add(self._base(work))
+
+    def _leave(self, work: Work) -> None:
+        """It needs its place no more."""
+        if work.place and (work.spoiled or not self._places.keep(work.place)):
+            self._remover.add(self._base(work))
+        work.place = ""
 
     def guard(self, number: int, argv: list[str] | None) -> None:
         """How the supervisor ends what is not its child when the fence closes; None: there is nothing to end any more."""
@@ -327,12 +355,14 @@ class ProcessExecutor:
         """The supervisor says that it ended (or could not be started). What follows it in its lane runs by now."""
         now = time.monotonic()
         if report.get("again"):
+            self._leave(work)
             lane = self._lanes.advance(work.number, now)
             if lane is not None or report.get("fenced"):
                 self._reports.unbegun(work.number, None if lane is None else lane.work.number)
             else:
                 self._wait(work, str(report["error"]))
             return
+        work.spoiled |= report.get("usage") is None or bool(report.get("kill_cause"))  # not all of it may be over
         lane = self._lanes.advance(work.number, now, float(report.get("wall_s") or 0.0))
         self._tell_end(work, report, None if lane is None else lane.work.number)
         if lane is not None:
