@@ -104,12 +104,14 @@ def test_the_cluster_is_shown(both: Servers) -> None:
     leader = both.leader()
     for name in both.homes:
         shown = both.homes[name].jarvis("cluster", "show").stdout.splitlines()
-        assert [line.split()[0] for line in shown[1:3]] in (["leader", "standby"], ["standby", "leader"])
-        assert {line.split()[2] for line in shown[1:3]} == {"all"}
-        assert f"redis {'ok' if both.redis else 'not_configured'}" in shown[4]
+        rows = [line.split() for line in shown[1 : shown.index("")]]
+        # A server decides in a process of its own where there are processors enough for one.
+        assert {row[2] for row in rows} in ({"all"}, {"api", "scheduler"})
+        assert sorted(row[0] for row in rows if row[2] != "api") == ["leader", "standby"]
+        assert f"redis {'ok' if both.redis else 'not_configured'}" in "\n".join(shown)
         assert shown[-1].endswith("the first leader")
     told = json.loads(both.homes[leader].jarvis("cluster", "show", "-o", "json").stdout)
-    assert {server["url"] for server in told["servers"]} == {
+    assert {server["url"] for server in told["servers"] if server["role"] != "scheduler"} == {
         both.homes[name].server.url.removesuffix("/api/v1") for name in both.homes
     }
     assert [server["name"] for server in told["servers"] if server["leads"]] == [told["leader"]]
