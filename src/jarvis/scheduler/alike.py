@@ -23,7 +23,7 @@ from jarvis.scheduler import gangs
 from jarvis.scheduler.cluster import Cluster, NodeView, Placed
 from jarvis.scheduler.cycle import Decision
 from jarvis.scheduler.placement import add_to_ranges, on_task_taken
-from jarvis.scheduler.task_queue import PlacementClass, class_of
+from jarvis.scheduler.task_queue import Entry, PlacementClass, class_of
 from jarvis.scheduler.turn import Turn
 
 _new_key = tuple.__new__
@@ -102,8 +102,8 @@ def _enqueue(turn: Turn, tasks: list[Task]) -> None:
     turn.events_alike(State.QUEUED, _keys(tasks))
     add_to_ranges(turn.changes.queued, tasks)
     cluster.foretell(tasks, turn.now)
-    entry = cluster.entry_of(first, 0)
-    entries = [_new_key(type(entry), (entry.rank, task.id, 0.0, task.id, 0, False)) for task in tasks]
+    rank = cluster.entry_of(first, 0).rank
+    entries = [Entry(rank, task.id, 0.0, task.id, 0) for task in tasks]
     cluster.queue.push_many(class_of(first.spec), entries, first.project, first.user)
 
 

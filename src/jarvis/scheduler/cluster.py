@@ -379,8 +379,8 @@ class Cluster:
     def entry_of(self, task: Task, position: int, is_range: bool = False) -> Entry:
         """Where a task stands. The steps of a workflow stand together: as what names no time limit and was submitted when the
         workflow was, so that what is best for the whole decides among them."""
-        spec, origin = task.spec, task.spec.origin
-        order = self.order_of(spec.queue)
+        spec = task.spec
+        origin, order = spec.origin, self.order_of(spec.queue)
         late = behind(order, self.attained.get(task.key_at(position), 0.0)) if self.attained else 0.0
         if origin is None:
             said = self.predict(task) if order.times == "predicted" else None

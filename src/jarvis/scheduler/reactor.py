@@ -40,8 +40,8 @@ from jarvis.scheduler.victims import stop_victims
 LOOK_S = 1.0
 """How often all nodes are compared with what is known of them; at once when something was heard that may change them."""
 REASON_MOST = 200
-REBUILT_AT_ONCE = 1000
-"""Tasks between two pauses: a few hundredths of a second."""
+REBUILT_AT_ONCE = 250
+"""Tasks between two pauses: a few thousandths of a second."""
 
 
 def handle(turn: Turn, item: Input) -> None:
@@ -211,25 +211,28 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
     cluster.reserved_others = {r.key: r.others for r in plan.reservations if r.others}
 
 
-def rebuild(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
-    """Put live tasks, whose elements and attempts are in memory already, back into queue, timers and indices; pauses now and
-    then, so that whoever iterates can do something else between."""
+def rebuild_tasks(cluster: Cluster, tasks: list[Task]) -> Iterator[None]:
+    """Put live tasks, whose elements are in memory already, and those with lower ids as well, back into memory, queue, timers and
+    indices; pauses now and then, so that whoever iterates can do something else between."""
     for at in range(0, len(tasks), REBUILT_AT_ONCE):
         some = tasks[at : at + REBUILT_AT_ONCE]
         cluster.tasks.update((task.id, task) for task in some)
         for owner, count in Counter((task.project, task.user) for task in some).items():
             cluster.ledger.count_task(*owner, count)
+        for task in some:
+            _rebuild_task(cluster, task)
+            cluster.park(task)
         yield
+
+
+def rebuild_attempts(cluster: Cluster) -> None:
+    """What attempts hold of nodes, shares and licences, when all tasks are there."""
     for attempt in cluster.attempts.values():
         task = cluster.tasks[attempt.task]
         cluster.ledger.change(task.project, task.user, task.spec.whole, attempt.assigned_at, 1)
         cluster.licenses.take(task.spec.licenses)
         for node in attempt.nodes:
             cluster.carriers.add(task.spec, node)
-    for count, task in enumerate(tasks, 1):
-        _rebuild_task(cluster, task)
-        if count % REBUILT_AT_ONCE == 0:
-            yield
     for attempt, rank in sorted(gangs.each_rank(cluster.attempts.values()), key=_begun_first):
         _rebuild_placed(cluster, attempt, rank)
 

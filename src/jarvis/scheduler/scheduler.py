@@ -29,7 +29,7 @@ from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.placement import on_tasks_ended
 from jarvis.scheduler.quotas import load
-from jarvis.scheduler.reactor import adopt, handle, place, rebuild, run_timers
+from jarvis.scheduler.reactor import adopt, handle, place, rebuild_attempts, rebuild_tasks, run_timers
 from jarvis.scheduler.recall import Recall
 from jarvis.scheduler.schedules import Schedules
 from jarvis.scheduler.turn import Turn
@@ -191,27 +191,24 @@ class Scheduler:
             cluster.node_names[node.name] = node.id
             if before is not None:
                 view.over, view.told_mark_at = before.session or before.over, now
-        tasks: list[Task] = []
+        cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
+        adopt(cluster, self.policy())
         async with aclosing(self._live()) as pages:
             async for page in pages:
                 await self._renew()
                 await self._load_page(cluster, page)
-                live = [task for task in page.tasks if task.state is not State.SUBMITTED]
-                cluster.tasks.update((task.id, task) for task in live)
-                tasks.extend(map(cluster.park, live))
-        cluster.estimates, cluster.predictor = self.cluster.estimates, self.cluster.predictor
-        adopt(cluster, self.policy())
+                for _ in rebuild_tasks(cluster, [task for task in page.tasks if task.state is not State.SUBMITTED]):
+                    await asyncio.sleep(0)
+                    await self._renew()
         load(cluster, await self.store.quota_list(), await self.store.used_list())
         bookings.load(cluster, await self.store.booking_list())
-        for _ in rebuild(cluster, tasks):
-            await asyncio.sleep(0)
-            await self._renew()
+        rebuild_attempts(cluster)
         await self.workflows.rebuild()
         await self.schedules.rebuild()
         if not cluster.predictor.ends:
             self.recall.begin()
         await self._still_leads()
-        log.info("read %d tasks and %d nodes in %.2f s", len(tasks), len(cluster.nodes), self.clock.now() - now)
+        log.info("read %d tasks and %d nodes in %.2f s", len(cluster.tasks), len(cluster.nodes), self.clock.now() - now)
         self.cluster, self._pending, self._started_since = cluster, None, None
         self._acted_on.clear()
         self._next_poll, self._judged_at = 0.0, now

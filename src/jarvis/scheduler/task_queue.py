@@ -13,6 +13,8 @@ from itertools import islice
 from operator import le
 from typing import NamedTuple
 
+import msgspec
+
 from jarvis.core.resources import Resources, times
 from jarvis.core.task import Affinity, Constraint, Preference, TaskSpec
 
@@ -72,8 +74,9 @@ def class_of(spec: TaskSpec) -> PlacementClass:
     )
 
 
-class Entry(NamedTuple):
-    """Sorts by rank (what the order of the policy says, lower first), then submission, then position in the array.
+class Entry(msgspec.Struct, gc=False, frozen=True, order=True):
+    """Sorts by rank (what the order of the policy says, lower first), then submission, then position in the array. No tuple: those
+    are larger, and the collector of cycles would look at a million of them at once.
 
     Steps of a workflow stand where it was submitted (``first``), the one with the longest path behind it first (``path``,
     negative).

@@ -8,7 +8,7 @@ from jarvis.core.inputs import Ended, Returned, Started
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL
 from jarvis.scheduler.cluster import Cluster
-from jarvis.scheduler.reactor import adopt, rebuild
+from jarvis.scheduler.reactor import adopt, rebuild_attempts, rebuild_tasks
 
 
 class Gangs(Case):
@@ -74,6 +74,7 @@ def successor(case: Case) -> Cluster:
         cluster.add_element(element)
     cluster.attempts = dict(old.attempts)
     adopt(cluster, case.policy)
-    for _ in rebuild(cluster, list(old.tasks.values())):
+    for _ in rebuild_tasks(cluster, list(old.tasks.values())):
         pass
+    rebuild_attempts(cluster)
     return cluster

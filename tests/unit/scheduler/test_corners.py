@@ -32,7 +32,7 @@ from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.nodes import BELIEVED_AGAIN_S, on_node_lost
-from jarvis.scheduler.reactor import rebuild
+from jarvis.scheduler.reactor import rebuild_attempts, rebuild_tasks
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.scheduler.turn import Turn
 from jarvis.state.store import Submission
@@ -63,8 +63,9 @@ def rebuilt(case: Case) -> Cluster:
     for element in case.cluster.elements.values():
         cluster.add_element(element)
     cluster.attempts.update(case.cluster.attempts)
-    for _ in rebuild(cluster, list(case.cluster.tasks.values())):
+    for _ in rebuild_tasks(cluster, list(case.cluster.tasks.values())):
         continue
+    rebuild_attempts(cluster)
     check_cluster(cluster)
     return cluster
 

@@ -15,7 +15,7 @@ from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import never_fits, why
 from jarvis.scheduler.licenses import listed
 from jarvis.scheduler.policy.backfill import Backfill
-from jarvis.scheduler.reactor import adopt, rebuild
+from jarvis.scheduler.reactor import adopt, rebuild_attempts, rebuild_tasks
 from jarvis.scheduler.whatif import plan_task
 
 POLICY = Policy(licenses={"matlab": 3, "ansys": 1}, backfill=Backfill("easy"))
@@ -145,8 +145,9 @@ def taken_over(case: Case) -> None:
     after.attempts = dict(before.attempts)
     after.named_ahead = before.named_ahead
     after.last_seq, after.next_node = before.last_seq, before.next_node
-    for _ in rebuild(after, list(before.tasks.values())):
+    for _ in rebuild_tasks(after, list(before.tasks.values())):
         pass
+    rebuild_attempts(after)
     case.cluster = after
 
 

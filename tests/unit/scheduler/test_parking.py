@@ -1,12 +1,15 @@
 """What only waits among very many is kept small, and nobody notices. (All simulated worlds hold with every queued task parked.)"""
 
+import gc
+
 from tests.unit.scheduler.harness import Case
 
+from jarvis.core import parked
 from jarvis.core.ids import ElementKey
-from jarvis.core.parked import ParkedTask
-from jarvis.scheduler.cluster import PARKED_FROM
+from jarvis.core.parked import ParkedTask, plain
+from jarvis.scheduler.cluster import PARKED_FROM, Cluster
 from jarvis.scheduler.explain import why
-from jarvis.scheduler.reactor import rebuild
+from jarvis.scheduler.reactor import rebuild_attempts, rebuild_tasks
 
 
 def crowded() -> Case:
@@ -45,6 +48,20 @@ def test_it_is_explained_held_and_cancelled() -> None:
     case.expect(task, "cancelled")
 
 
+def test_a_new_leader_reads_each_spec_once_a_few_at_a_time_and_leaves_nothing_to_the_collector() -> None:
+    """Nobody is answered meanwhile."""
+    case = crowded()
+    tasks = [plain(case.cluster.tasks[case.submit(time_limit=60.0 + number)]) for number in range(600)]
+    cluster = Cluster(1, 2)
+    cluster.parked_from = 0
+    parked._unpacked.cache_clear()
+    assert sum(1 for _ in rebuild_tasks(cluster, tasks)) >= 3
+    assert parked._unpacked.cache_info().misses == 0
+    entries = [e for c in cluster.queue.classes() for e in cluster.queue.entries(c)]
+    assert len(entries) == 600 and all(isinstance(task, ParkedTask) for task in cluster.tasks.values())
+    assert not any(map(gc.is_tracked, [*entries, *cluster.tasks.values()]))
+
+
 def test_what_has_counts_or_a_row_of_its_own_stays_as_it_is() -> None:
     case = crowded()
     many = case.submit(array="0-3")
@@ -53,8 +70,9 @@ def test_what_has_counts_or_a_row_of_its_own_stays_as_it_is() -> None:
     tasks = [case.cluster.park(task) for task in case.cluster.tasks.values()]
     before = case.cluster.queue
     case.cluster.queue = type(before)()
-    for _ in rebuild(case.cluster, tasks):
+    for _ in rebuild_tasks(case.cluster, tasks):
         continue
+    rebuild_attempts(case.cluster)
     assert len(case.cluster.queue) == len(before)
     case.node(cpus=8)
     case.started(one)

@@ -54,10 +54,10 @@ class Order:
 
 def weight_of(order: Order, spec: TaskSpec) -> float:
     """The size of a task: its dominant resource on all of its nodes, in cpus."""
-    return spec.nodes * max(
-        (order.weights.get(name, 0.0) * amount / _UNITS.get(name, 1000) for name, amount in spec.resources.items()),
-        default=0.0,
-    )
+    most = 0.0
+    for name, amount in spec.resources.items():  # no generator: each task is asked when a new leader reads them all
+        most = max(most, order.weights.get(name, 0.0) * amount / _UNITS.get(name, 1000))
+    return spec.nodes * most
 
 
 def seconds_of(order: Order, spec: TaskSpec, predicted: float | None = None) -> float:

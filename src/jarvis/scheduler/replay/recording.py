@@ -18,14 +18,15 @@ import msgspec
 
 from jarvis import __version__
 from jarvis.bus.bus import Bus
+from jarvis.core.attempt import Attempt
 from jarvis.core.changes import Changes
 from jarvis.core.inputs import Input, NodeReported, TasksTaken, decode_facts, encode_facts
 from jarvis.core.states import State
-from jarvis.core.task import Task
+from jarvis.core.task import Element, Task
 from jarvis.scheduler.cycle import Plan, Policy
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.coordination import Leadership
-from jarvis.state.store import Store
+from jarvis.state.store import Live, Store
 from jarvis.utils.clock import Clock
 from jarvis.utils.record_file import RecordFiles
 
@@ -61,6 +62,10 @@ def _task(body: bytes) -> Task:
     return _one_task.decode(body)
 
 
+def _live(tasks: bytes, elements: list[Element], attempts: list[Attempt]) -> Live:
+    return Live(_tasks.decode(tasks), elements, attempts)
+
+
 def _tasks_taken(cause_id: str, tasks: bytes, ended: dict[int, State]) -> TasksTaken:
     return TasksTaken(cause_id, _tasks.decode(tasks), ended)
 
@@ -75,6 +80,7 @@ class _Packer(pickle.Pickler):
     dispatch_table = copyreg.dispatch_table | {
         TasksTaken: lambda i: (_tasks_taken, (i.cause_id, _encoder.encode(i.tasks), i.ended)),
         NodeReported: lambda i: (_node_reported, (i.cause_id, i.session, i.node, i.seq, encode_facts(i.facts))),
+        Live: lambda live: (_live, (_encoder.encode(live.tasks), live.elements, live.attempts)),
         Task: lambda task: (_task, (_encoder.encode(task),)),
     }
 
