@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import msgspec
+from tests.unit.worker.process_node import Node
 
 import jarvis
 from jarvis.api.alike import alike
@@ -28,6 +29,7 @@ from jarvis.state.store import Submission
 from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.state.stores.sqlite.writer import Writer
 from jarvis.utils.clock import Clock
+from jarvis.worker.lanes import DEPTH
 from jarvis.worker.machine import Machine
 
 TASKS = 1_000
@@ -180,4 +182,27 @@ def test_calls_on_their_node() -> None:
     assert len({id(work.spec) for work in machine.everything()}) <= 1
     assert not machine.ended
     print(calls[0] / TASKS)  # noqa: T201 - the figure
-    assert calls[0] / TASKS <= 15.7
+    assert calls[0] / TASKS <= 14.5
+
+
+async def test_processes_on_their_node(tmp_path: Path) -> None:
+    """Of the agent: taken in, ordered in the lane of the one before, ended, recorded; and what it does to files."""
+    node = Node(tmp_path)
+    node.assign([1])
+    node.ended(1)
+    node.recorded([1])
+    numbers = list(range(2, TASKS + 2))
+    before = {path.stat().st_ino for path in (tmp_path / "places").rglob("*")}
+    with counted_calls() as calls:
+        node.assign(numbers)
+        for at in range(0, TASKS, 20):
+            for number in numbers[at : at + 20]:
+                node.ended(number)
+            node.recorded(numbers[at : at + 20])
+    assert len(node.heard.said("start")) == TASKS + 1
+    places = {path.stat().st_ino for path in (tmp_path / "places").rglob("*")}
+    print(calls[0] / TASKS, len(places))  # noqa: T201 - the figure
+    assert calls[0] / TASKS <= 91
+    assert before <= places
+    assert len(places) <= 4 * (DEPTH + 21), "of all that ended and were recorded, the files are given again"
+    assert not list((tmp_path / "output").iterdir())

@@ -48,10 +48,10 @@ class Work:
     """Where its directory and its output are, if they may be given again (``worker/places.py``)."""
     spoiled: bool = False
     """Somebody may look there, or write, for longer than it lives."""
+    number: int = field(init=False)
 
-    @property
-    def number(self) -> int:
-        return self.assignment.number
+    def __post_init__(self) -> None:
+        self.number = self.assignment.number
 
     @property
     def rank(self) -> int:

@@ -12,6 +12,8 @@ MOST = 1000
 MODE = 0o700
 INNER = ("tmp", "outputs")
 """What an attempt finds in its directory."""
+_INNER_SORTED = sorted(INNER)
+_DIRECTORY_MODE = stat.S_IFDIR | MODE
 OUTPUT_MODE = 0o600
 OUTPUT_MOST = 64 * 1024
 """Larger output is removed by whoever has the time for it."""
@@ -58,7 +60,7 @@ class Places:
         """Keep the place of an attempt none of whose processes lives; False where it holds anything, or was changed."""
         try:
             owner = self._untouched(name) if self._count < MOST else None
-            if owner is None or not _emptied(f"{self.base(name)}.out", owner):
+            if owner is None or not _emptied(f"{self._folder}/{name}.out", owner):
                 self._seen.pop(name, None)
                 return False
         except OSError:
@@ -69,20 +71,21 @@ class Places:
 
     def _untouched(self, name: str) -> int | None:
         """The owner of a directory that is as it was given; None where it is not. Raises OSError where it is not there."""
-        path = f"{self.base(name)}.d"
-        if set(os.listdir(path)) != set(INNER):
+        path = f"{self._folder}/{name}.d"
+        inner = [f"{path}/{one}" for one in INNER]
+        if sorted(os.listdir(path)) != _INNER_SORTED:
             return None
-        inner = [f"{path}/{name}" for name in INNER]
-        found = [os.lstat(one) for one in (path, *inner)]
-        if any(not stat.S_ISDIR(s.st_mode) or s.st_mode & 0o7777 != MODE or s.st_uid != found[0].st_uid for s in found):
-            return None
-        changed = tuple(status.st_ctime_ns for status in found[1:])
+        outer, *found = map(os.lstat, (path, *inner))
+        for status in (outer, *found):
+            if status.st_mode != _DIRECTORY_MODE or status.st_uid != outer.st_uid:
+                return None
+        changed = tuple([status.st_ctime_ns for status in found])
         if self._seen.get(name) != changed:
             if any(map(os.listdir, inner)):
                 return None
             if time.time_ns() - max(changed) > SETTLED_NS:
                 self._seen[name] = changed
-        return found[0].st_uid
+        return outer.st_uid
 
 
 def _emptied(path: str, owner: int) -> bool:
