@@ -20,7 +20,7 @@ find_python = for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python
 # $(call not_yet,FILE,WHAT): a target whose file does not exist says so and fails, so that nobody takes silence for success.
 not_yet = if [ ! -e $(1) ]; then echo "make $@: not yet: $(2) ($(1) does not exist)" >&2; exit 1; fi
 
-.PHONY: help run test check coverage bench bench-quick bench-steps quality chaos soak bundle docs lock clean
+.PHONY: help run test check coverage bench bench-quick bench-steps bench-curves quality chaos soak bundle docs lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-quick: $(VENV)/.dev.stamp ## The same with a tenth of the volume, one roun
 
 bench-steps: $(VENV)/.dev.stamp ## What a workflow of 10,000 steps costs over as many plain tasks
 	@$(PY) -m benchmarks.steps $(ARGS)
+
+bench-curves: $(VENV)/.dev.stamp ## How costs grow with tasks, nodes, arrays and steps, with exponents (5 minutes; ARGS=--write for the docs)
+	@$(PY) -m benchmarks.curves $(ARGS)
 
 quality: $(VENV)/.dev.stamp ## Judge the scheduler on public workloads, beside published figures
 	@$(call not_yet,benchmarks/quality.py,the quality of the scheduler)

@@ -273,9 +273,9 @@ def page(lines: list[str], options: Options) -> str:
     return "\n".join([f"Measured on {where}; {how}.", "", *lines])
 
 
-def write(text: str) -> None:
-    """Between the marks of the page."""
-    begin, end = "<!-- table:begin -->\n", "\n<!-- table:end -->"
+def write(text: str, what: str = "table") -> None:
+    """Between the marks of the page for this."""
+    begin, end = f"<!-- {what}:begin -->\n", f"\n<!-- {what}:end -->"
     old = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(old[: old.index(begin) + len(begin)] + text + old[old.index(end) :], encoding="utf-8")
 
