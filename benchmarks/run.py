@@ -45,8 +45,8 @@ class Side:
         return ENVIRONMENTS / self.name / "bin" / "python" if self.pins else Path(sys.executable)
 
     def command(self, mode: str, count: int, directory: Path) -> list[str]:
-        if self.name == "jarvis":
-            script = [str(self.python), "-m", "benchmarks.jarvis_side"]
+        if self.name in ("jarvis", "cluster"):
+            script = [str(self.python), "-m", f"benchmarks.{self.name}_side"]
         else:
             script = [str(self.python), str(HERE / "peers" / f"run_{self.name}.py")]
         return [*script, mode, str(count), str(WORKERS), str(directory)]
@@ -63,6 +63,7 @@ PEERS = {
         Side("dramatiq", "Redis memory", ("dramatiq[redis]==2.2.1",)),
         Side("dbos", "PostgreSQL, synced", ("dbos==3.4.0",)),
         Side("hyperqueue", "nothing", ("hyperqueue==0.27.0",)),
+        Side("cluster", "PostgreSQL, synced"),
     )
 }
 
@@ -91,6 +92,9 @@ ROWS = (
     Row("S5", "batches of 1,000, acknowledged", "≥ 100,000/s", "batches", 100_000),
     Row("S5 small", "batches of 100, acknowledged", "≥ 30,000/s", "small_batches", 20_000),
     Row("S5 array", "an array of 100,000", "≤ 100 ms", "array", 100_000),
+    Row("S10", "functions, on PostgreSQL and Redis as well", "≥ 30 % of embedded", "functions", 10_000, ("cluster",)),
+    Row("S10", "processes, likewise", "≥ 60 % of embedded", "processes", 2000, ("cluster",)),
+    Row("S10", "batches of 1,000, likewise", "≥ 30 % of embedded", "batches", 100_000, ("cluster",)),
 )  # fmt: skip
 
 

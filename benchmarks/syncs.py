@@ -20,6 +20,8 @@ def count_from_here(directory: Path) -> None:
         return
     library, word = directory / "count_syncs.so", directory / "syncs"
     word.write_bytes(bytes(8))
+    directory.chmod(0o755)  # servers that refuse to be root count as well
+    word.chmod(0o666)
     subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
     os.environ["LD_PRELOAD"], os.environ[COUNT] = str(library), str(word)
 
