@@ -32,12 +32,11 @@ def kill(made: Servers, leader: str) -> float:
 
 def freeze(made: Servers, leader: str) -> float:
     """A leader that stands still is replaced, and does no harm when it goes on."""
-    pid = made.homes[leader].server.pid
-    os.kill(pid, signal.SIGSTOP)
+    made.homes[leader].signal_server(signal.SIGSTOP)
     try:
         return until_another_leads(made, leader)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        made.homes[leader].signal_server(signal.SIGCONT)
 
 
 def restart_all(made: Servers, leader: str) -> float:

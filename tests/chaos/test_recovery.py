@@ -75,7 +75,7 @@ def stop(cluster: Servers, leader: str) -> None:
 
 
 def freeze(cluster: Servers, leader: str) -> None:
-    os.kill(cluster.homes[leader].server.pid, signal.SIGSTOP)
+    cluster.homes[leader].signal_server(signal.SIGSTOP)
 
 
 def explain(cluster: Servers, since: float) -> str:
@@ -92,9 +92,8 @@ def explain(cluster: Servers, since: float) -> str:
 def again(cluster: Servers, leader: str) -> None:
     """It is as before the fault."""
     home = cluster.homes[leader]
-    content = server_file.read(home.directory)
-    if content is not None and server_file.lives(content):
-        os.kill(content.pid, signal.SIGCONT)
+    if server_file.read(home.directory) is not None:
+        home.signal_server(signal.SIGCONT)
     wait_for(lambda: home.jarvis("up", *home.up_with, code=None).returncode == 0, "it is up again", 120)
 
 

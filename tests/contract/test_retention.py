@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.harness import attempt, commit, end, insert, new
+from tests.contract.harness import attempt, commit, end, insert, key, new
 
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.attempt import Output
@@ -16,7 +17,7 @@ from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.manifest import File, Manifest, encode
 from jarvis.core.schedule import Rule, Schedule
 from jarvis.core.states import State
-from jarvis.core.task import FunctionCall, TaskSpec
+from jarvis.core.task import Dependency, FunctionCall, TaskSpec
 from jarvis.core.workflow import Block, NewWorkflow, Step, StepDetail, StepSpec, WorkflowSpec
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.retention import YOUNG_S, Keep, Retention
@@ -102,6 +103,60 @@ async def test_by_size_of_the_database_alone_the_young_go_too(store: SqliteStore
     assert await Retention(store, blobs, Keep(FOREVER, FOREVER, 600_000)).run_once(await store.now() + 1) >= 500
     assert (await store.counts()).database_bytes < 600_000
     assert store.path.stat().st_size < full / 4, "the file itself became smaller"
+
+
+async def test_nobody_waits_for_the_writer_while_it_is_seen_what_waits(store: SqliteStore) -> None:
+    """Each submission does: what the writer does itself must not grow with what is stored, be anything due or not."""
+    lead = await store.leadership_acquire("a")
+    old, older, awaited = await insert(store, new(), new(), new())
+    for ident in (old, older, awaited):
+        await end(store, lead, ident, 1.0)
+    await insert(store, *(new(hold=True) for _ in range(3000)), new(after=(Dependency("afterok", awaited),)))
+    steps = [0]
+
+    def step() -> None:
+        steps[0] += 10
+
+    store._connection.set_progress_handler(step, 10)
+    for before, gone in ((1.0, []), (2.0, [old]), (2.0, [older]), (2.0, [])):
+        assert await store.task_delete_ended(before, 1) == gone
+    assert 0 < steps[0] < 3000
+
+
+async def test_what_comes_while_it_is_seen_what_waits_is_asked_as_well(store: SqliteStore) -> None:
+    lead = await store.leadership_acquire("a")
+    old, awaited = await insert(store, new(), new())
+    for ident in (old, awaited):
+        await end(store, lead, ident, 1.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    held = asyncio.create_task(store._writer.do(hold))
+    assert await asyncio.to_thread(begun.wait, 10)
+    waits = asyncio.create_task(insert(store, new(after=(Dependency("afterok", awaited),))))
+    removal = asyncio.create_task(store.task_delete_ended(2.0, 10))
+    try:
+        async with asyncio.timeout(10):
+            while store._writer._queue.qsize() < 2:  # noqa: ASYNC110 - the insertion and, after a look at what waits, the removal
+                await asyncio.sleep(0.001)
+    finally:
+        go_on.set()
+    assert await removal == [old]
+    assert len(await store.task_get_many(await waits)) == 1
+    await held
+
+
+async def test_keys_of_long_ago_go_some_at_a_time(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jarvis.state.stores.sqlite.store.KEYS_AT_ONCE", 2)
+    await store.task_insert_many([Submission([new()], key(f"k{number}")) for number in range(5)])
+    store._clock = lambda: time.time() + 8 * DAY
+    for left in (3, 1, 0):
+        await store.task_delete_ended(0.0, 1)
+        known = [await store.idempotency_get(key(f"k{number}")) for number in range(5)]
+        assert sum(found is not None for found in known) == left
 
 
 async def test_it_runs_by_itself(store: SqliteStore, blobs: DirectoryBlobStore) -> None:

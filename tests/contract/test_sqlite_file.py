@@ -51,6 +51,18 @@ async def test_many_rows_are_written_whatever_a_statement_may_hold(tmp_path: Pat
     await store.close()
 
 
+async def test_few_pages_wait_to_be_copied_back_however_many_are_written_at_once(tmp_path: Path) -> None:
+    """All of them are copied while other writes wait."""
+    store = SqliteStore(tmp_path)
+    await store.open()
+    padded = [NewTask(uuid="", project="p", user="u", spec=TaskSpec(name="t", env={"pad": "x" * 1000}))]
+    for _ in range(12):
+        await store.task_insert_many([Submission(padded * 1000)])
+    waiting = (tmp_path / f"{DATABASE}-wal").stat().st_size
+    await store.close()
+    assert 2 * waiting < 12 * 1000 * 1000
+
+
 async def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.open()

@@ -57,6 +57,11 @@ def plain(answer: object) -> object:
     return answer
 
 
+def index_of(ident: int, index: int) -> int:
+    """A task has either the one element of a task alone or those of an array, and never both."""
+    return SOLO if ident % 2 else index
+
+
 class Stores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -150,9 +155,10 @@ class Stores(RuleBasedStateMachine):
                 self.seq += 1
                 self.commit(tasks={ident: task}, events=[event(self.seq, ident, self.clock.now, str(state))])
 
-    @rule(pick=PICK, index=st.integers(-1, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
+    @rule(pick=PICK, index=st.integers(0, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
     def attempt_new(self, pick: int, index: int, nth: int, token: int, state: State) -> None:
         ident = self.some_task(pick)
+        index = index_of(ident, index)
         if any(task.state in TERMINAL for task in self.both(lambda s: s.task_get_many([ident]))):
             return  # what has ended is not tried again
         if any(e.attempt > nth for e in self.both(lambda s: s.element_get_many([ElementKey(ident, index)]))):
@@ -164,9 +170,10 @@ class Stores(RuleBasedStateMachine):
             elements={row.key: row}, attempts_new={(ident, index, nth): tried}, attempts=also if token % 2 else {}
         )
 
-    @rule(pick=PICK, index=st.integers(-1, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
+    @rule(pick=PICK, index=st.integers(0, 2), nth=st.integers(1, 2), token=st.integers(76, 77), state=STATES)
     def attempt_goes_on(self, pick: int, index: int, nth: int, token: int, state: State) -> None:
         ident = self.some_task(pick)
+        index = index_of(ident, index)
         changed = attempt(ident, index=index, nth=nth, token=token, state=state, exit_code=3, message="m")
         rows = self.both(lambda s: s.element_get_many([ElementKey(ident, index)]))
         for row in rows:

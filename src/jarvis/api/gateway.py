@@ -67,6 +67,8 @@ LONGEST_UNACKED_S = 5.0
 """A fact whose acknowledgement stays away while others come has been lost alone."""
 UNACKED_LIMIT = 1000
 REMOVED_RETRY_S = 5.0
+BACK_SOON_S = (0.0, 0.1, 0.2, 0.4, 0.8)
+"""Pauses before each look for a node's session; together longer than it takes until a server has written down who is there."""
 UNFIT_MOST, MARK_MOST = 200, 64
 NO_WELCOME = "a session begins with Hello and goes on after Welcome"
 _FACTS = (Ended, Started, Returned)
@@ -143,6 +145,8 @@ class Gateway:
     def _welcome(self, session: Session, message: Welcome) -> None:
         """A newer session of the same node replaces the older."""
         session.node, session.epoch = message.node, (message.incarnation, message.epoch)
+        if self.services.replica:  # the other servers ask the store where it is, and its first heartbeat is yet to come
+            self._seen.setdefault(message.node, {})
         older = self._by_node.get(message.node)
         self._by_node[message.node] = session
         if older is not None and older is not session:
@@ -418,17 +422,18 @@ class Gateway:
         return msgspec.structs.replace(node, seen_at=at, health=health or node.health) if at > node.seen_at else node
 
     async def open_stream(self, node: int, request: StreamOpen) -> StreamHandle:
-        """Open an interactive stream to an attempt, wherever its node's session is. Raises when the node is away."""
-        session = self._by_node.get(node)
-        if session is None:
+        """Open an interactive stream to an attempt, wherever its node's session is. Raises when the node is away, and is not back
+        soon: one that has just joined, or changes its server, is somewhere in a moment."""
+        for pause in BACK_SOON_S:
+            await asyncio.sleep(pause)
+            if (session := self._by_node.get(node)) is not None:
+                handle = session.open_stream()
+                session.post(msgspec.structs.replace(request, stream=handle.stream))
+                return handle
             peers = self.services.peers
-            elsewhere = await peers.open_stream(node, request) if peers is not None else None
-            if elsewhere is None:
-                raise node_away(node)
-            return elsewhere
-        handle = session.open_stream()
-        session.post(msgspec.structs.replace(request, stream=handle.stream))
-        return handle
+            if peers is not None and (elsewhere := await peers.open_stream(node, request)) is not None:
+                return elsewhere
+        raise node_away(node)
 
 
 def files_seen(node: int, item: Looked) -> FilesSeen:

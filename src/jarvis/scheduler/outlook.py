@@ -115,7 +115,9 @@ class Changed:
             return self._outlook.horizon(node).copy()
         view, now = self._outlook.nodes[node], self._outlook.now
         ends = view.ends_from(now)
-        return Horizon(now, subtract(view.node.resources, used), merge(ends, own, key=when) if own else ends)
+        if own:  # as they are now: what is placed later is taken from the horizon itself
+            ends = merge(ends, tuple(own), key=when)
+        return Horizon(now, subtract(view.node.resources, used), ends)
 
 
 def when(end: tuple[float, Resources]) -> float:

@@ -157,6 +157,8 @@ async def test_heartbeats_are_written_down_and_tell_what_arrived() -> None:
     async with replica() as server, agent(server) as joined:
         await server.commit(Changes(nodes={7: Node(id=7, name="n7")}), kind="node.registered", task=0)
         await welcomed(server, joined)
+        came: NodesSeen = await taken(server, NodesSeen)
+        assert (came.seen, came.told) == ({7: {}}, {})
         await joined.send(Heartbeat(health={"load1": 0.5}, told=3))
         seen: NodesSeen = await taken(server, NodesSeen)
         assert (seen.seen, seen.told) == ({7: {"load1": 0.5}}, {7: 3})
@@ -180,9 +182,12 @@ async def test_what_no_leader_took_is_not_said_to_be_heard_again(monkeypatch: py
         monkeypatch.setattr(server.bus, "offer", refuses)
         await welcomed(server, joined)
         await welcomed(server, another, node=8)
-        for socket, node in ((joined, 7), (another, 8)):
-            await socket.send(Heartbeat(health={}))
-            async with asyncio.timeout(10):
+        async with asyncio.timeout(10):
+            come: set[int] = set()
+            while come != {7, 8}:
+                come |= (await seen.get()).seen.keys()
+            for socket, node in ((joined, 7), (another, 8)):
+                await socket.send(Heartbeat(health={}))
                 assert (await seen.get()).seen.keys() == {node}
 
 
@@ -231,6 +236,19 @@ async def test_a_stream_reaches_a_node_whose_session_is_elsewhere() -> None:
             assert got == b"x" * 300_000
             assert (await joined.receive(StreamTaken)).size
         assert (await joined.receive(StreamData)).end, "who watched is gone, and the node is told"
+
+
+async def test_and_one_that_has_just_come() -> None:
+    """Its first heartbeat, which says where it is, may take seconds."""
+    async with pair() as (first, second), agent(first) as joined:
+        task = await running_task(first)
+        await first.commit(Changes(nodes={7: Node(id=7, name="n7")}), kind="node.registered", task=0)
+        await welcomed(first, joined)
+        reading = asyncio.create_task(second.client("alice").get(f"/tasks/{task}/logs"))
+        opened: StreamOpen = await joined.receive(StreamOpen)
+        await joined.send(StreamData(stream=opened.stream, data=b"begun", end=True))
+        response = await reading
+        assert (response.status_code, response.content) == (200, b"begun")
 
 
 async def test_without_the_server_that_has_the_session_a_stream_is_refused() -> None:

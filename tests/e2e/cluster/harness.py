@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jarvis import scheduler_process
 from jarvis.sdk.client import Client
 from jarvis.utils import server_file
 
@@ -67,6 +68,13 @@ class Home:
         server = self.server
         os.kill(server.pid, signal.SIGKILL)
         wait_for(lambda: not server_file.lives(server), "the killed server is gone")
+
+    def signal_server(self, number: int) -> None:
+        """To its process and, where it decides in another one, to that as well, as to a machine's."""
+        child = server_file.read(self.directory / scheduler_process.DIRECTORY)
+        for content in (self.server, child):
+            if content is not None and server_file.lives(content):
+                os.kill(content.pid, number)
 
     def processes(self) -> list[int]:
         """Living processes that name this directory in their command line or environment."""

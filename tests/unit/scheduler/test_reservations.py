@@ -133,6 +133,21 @@ def check(seed: int) -> tuple[int, int]:
     return world.kept, world.passed
 
 
+def test_what_starts_beside_a_reservation_gives_its_room_back_once() -> None:
+    """The fourth: of the node the first end was looked at for the reservation of the third, and no later one yet."""
+    case = Gangs(Policy(order=Order("fifo"), backfill=Backfill("conservative"), ahead_seconds=0.0))
+    case.able(4)
+    asked = ((1, 10.0), (1, 100.0), (3, 5.0), (1, 8.0), (4, 50.0), (1, 200.0))
+    specs = [TaskSpec(name="t", resources={"cpu": 1000 * cpus}, time_limit=limit) for cpus, limit in asked]
+    tasks = [
+        Task(id=at, uuid="", project="p", user="u", submitted_at=case.now, spec=spec)
+        for at, spec in enumerate(specs, 1)
+    ]
+    case.step(TasksTaken("submit", tasks))
+    starts = {key.task: start - case.now for key, (_, start) in case.cluster.reservations.items()}
+    assert starts == {3: 10.0, 5: 100.0, 6: 150.0}
+
+
 def test_a_reserved_start_is_never_put_off() -> None:
     kept, passed = (sum(figures) for figures in zip(*(check(seed) for seed in range(30)), strict=True))
     assert kept > 100

@@ -288,8 +288,11 @@ DELETE FROM event_pack WHERE last_seq <= $1;
 -- The oldest cursor that is still valid, and the one before.
 UPDATE cluster SET dropped_seq = $1 FROM (SELECT dropped_seq FROM cluster) old RETURNING old.dropped_seq;
 -- name: task_list_awaiting
--- Specs of tasks that may still ask how others ended.
-SELECT t.spec FROM task t JOIN task_now n ON n.id = t.id WHERE n.ended_at IS NULL AND n.state = ANY($1::text[]);
+-- Specs of tasks that may still ask how others ended, if any has ended before an instant: those that have the name of that field in
+-- them.
+SELECT t.spec FROM task t JOIN task_now n ON n.id = t.id
+WHERE n.ended_at IS NULL AND n.state = ANY($1::text[]) AND position('after'::bytea IN t.spec) > 0
+    AND EXISTS (SELECT FROM task_now WHERE ended_at < $2);
 -- name: task_list_expired
 -- Ended before an instant, and nobody may still ask.
 SELECT id FROM task_now WHERE ended_at < $1 AND NOT id = ANY($2::bigint[]) ORDER BY ended_at, id LIMIT $3;

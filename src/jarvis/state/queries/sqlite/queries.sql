@@ -246,9 +246,12 @@ SELECT body_hash, at, ids FROM idempotency WHERE principal = ? AND project = ? A
 -- name: idempotency_insert
 -- In the submission's own transaction.
 INSERT INTO idempotency (principal, project, route, key, body_hash, at, ids) VALUES (?, ?, ?, ?, ?, ?, ?);
--- name: idempotency_delete_before
--- Keys are kept for a week.
-DELETE FROM idempotency WHERE at < ?;
+-- name: idempotency_list_before
+-- Some that are older than an instant.
+SELECT principal, project, route, key FROM idempotency WHERE at < ? LIMIT ?;
+-- name: idempotency_delete
+-- One of them.
+DELETE FROM idempotency WHERE principal = ? AND project = ? AND route = ? AND key = ?;
 -- name: replica_put
 -- A server, as seen now.
 INSERT OR REPLACE INTO replica (name, url, version, role, epoch, seq, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?);
@@ -288,9 +291,13 @@ SELECT hash, user, role, projects, label, expires_at FROM token WHERE expires_at
 -- name: task_list_expired
 -- Ended before an instant, and no live task refers to them.
 SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at, id LIMIT ?;
--- name: task_list_live_specs
--- To see what those refer to that may still ask how it ended.
-SELECT spec FROM task WHERE ended_at IS NULL AND state IN (SELECT value FROM json_each(?));
+-- name: task_any_expired
+-- Whether there is one at all.
+SELECT 1 FROM task WHERE ended_at < ? LIMIT 1;
+-- name: task_list_awaiting
+-- Specs of tasks with a higher id that may still ask how others ended: those that have the name of that field in them.
+SELECT spec FROM task
+WHERE ended_at IS NULL AND id > ? AND state IN (SELECT value FROM json_each(?)) AND instr(spec, CAST('after' AS BLOB));
 -- name: task_list_before
 -- A page of tasks submitted before an instant, to see which bodies they refer to.
 SELECT id, project, spec FROM task WHERE submitted_at < ? AND id > ? ORDER BY id LIMIT ?;

@@ -204,7 +204,7 @@ class PostgresStore(PostgresWorkflows):
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
         async def unit(c: Connection) -> list[int]:
             needed: set[int] = set()
-            for (spec,) in await c.fetch(Q["task_list_awaiting"], sorted(AWAITING)):
+            for (spec,) in await c.fetch(Q["task_list_awaiting"], sorted(AWAITING), before):
                 needed |= {d.task for d in msgspec.msgpack.decode(spec, type=TaskSpec).after}
             gone = [row[0] for row in await c.fetch(Q["task_list_expired"], before, sorted(needed), limit)]
             for name in ("attempt_delete", "element_delete", "task_now_delete", "task_delete"):

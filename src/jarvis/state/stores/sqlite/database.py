@@ -23,7 +23,6 @@ from jarvis.state.stores.sqlite.file import DATABASE, Q, connect, open_database,
 from jarvis.state.stores.sqlite.writer import Writer, translate
 
 T = TypeVar("T")
-VACUUM_STEPS = 16
 READERS = 2
 ROOM = 1024 * 1024
 """Bytes that the disk must have free to be called well."""

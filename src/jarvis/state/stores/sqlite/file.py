@@ -13,7 +13,7 @@ from jarvis.core.errors import Conflict, StoreCorrupt, StoreUnavailable
 from jarvis.state import migrations, queries
 from jarvis.state.ownership import claim
 from jarvis.state.persistence import ID_JUMP, INCARNATION_EPOCH
-from jarvis.state.stores.sqlite.writer import BUSY_MS, translate
+from jarvis.state.stores.sqlite.writer import BUSY_MS, CHECKPOINT_PAGES, translate
 
 Q = queries.load("sqlite")
 DATABASE = "jarvis.db"
@@ -130,7 +130,7 @@ def connect(path: Path, synchronous: str, read_only: bool = False) -> sqlite3.Co
             connection.execute("PRAGMA journal_mode=WAL")
             os.chmod(path, 0o600)
         connection.execute(f"PRAGMA synchronous={synchronous}")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute(f"PRAGMA wal_autocheckpoint={0 if read_only else CHECKPOINT_PAGES}")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         connection.execute("PRAGMA journal_size_limit=67108864")

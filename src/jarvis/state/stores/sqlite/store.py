@@ -49,14 +49,14 @@ from jarvis.state.persistence import (
 from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
+from jarvis.state.stores.sqlite.database import run
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
 
 T = TypeVar("T")
 VACUUM_STEPS = 16
-READERS = 2
-ROOM = 1024 * 1024
-"""Bytes that the disk must have free to be called well."""
+KEYS_AT_ONCE = 10_000
+"""So many that have expired are forgotten with a batch of tasks."""
 _events = msgspec.msgpack.Decoder(list[Event])
 
 
@@ -216,15 +216,27 @@ class SqliteStore(SqliteWorkflows):
     # ------------------------------------------------------------ maintenance
 
     async def task_delete_ended(self, before: float, limit: int) -> list[int]:
+        """What takes longer the more is stored is looked up by a reader; the writer looks at what has come since."""
+        week_ago = self._clock() - KEY_S
+
+        def look(c: sqlite3.Connection) -> tuple[list[Any], int, set[int]]:
+            keys = c.execute(Q["idempotency_list_before"], (week_ago, KEYS_AT_ONCE)).fetchall()
+            if c.execute(Q["task_any_expired"], (before,)).fetchone() is None:
+                return keys, 0, set()
+            (seen,) = c.execute(Q["task_last_id"]).fetchone()
+            return keys, seen, _awaited(c, 0)
+
+        keys, seen, awaited = await self._read(look)
+
         def unit(c: sqlite3.Connection) -> list[int]:
-            needed = set()
-            for (spec,) in c.execute(Q["task_list_live_specs"], (json.dumps(sorted(AWAITING)),)):
-                needed |= {d.task for d in msgspec.msgpack.decode(spec, type=TaskSpec).after}
+            run(c, "idempotency_delete", keys)
+            c.execute(Q["command_delete_done"], (week_ago,))
+            if c.execute(Q["task_any_expired"], (before,)).fetchone() is None:
+                return []
+            needed = awaited | _awaited(c, seen)
             rows = c.execute(Q["task_list_expired"], (before, json.dumps(sorted(needed)), limit)).fetchall()
             for name in ("attempt_delete", "element_delete", "task_delete"):
-                c.executemany(Q[name], rows)
-            c.execute(Q["idempotency_delete_before"], (self._clock() - KEY_S,))
-            c.execute(Q["command_delete_done"], (self._clock() - KEY_S,))
+                run(c, name, rows)
             return sorted(r[0] for r in rows)
 
         gone = await self._writer.do(unit)
@@ -365,6 +377,12 @@ def _put_bookings(c: sqlite3.Connection, changes: Changes) -> None:
             c.execute(Q["booking_delete"], (ident,))
         else:
             c.execute(Q["booking_put"], (ident, encode(booking)))
+
+
+def _awaited(c: sqlite3.Connection, after_id: int) -> set[int]:
+    """Tasks that those with a higher id may still ask about."""
+    found = c.execute(Q["task_list_awaiting"], (after_id, json.dumps(sorted(AWAITING))))
+    return {d.task for (spec,) in found for d in msgspec.msgpack.decode(spec, type=TaskSpec).after}
 
 
 def _command(row: Any) -> Command:

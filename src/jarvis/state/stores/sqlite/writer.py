@@ -20,8 +20,9 @@ BUSY_MS = 10_000
 """How long a statement waits for a lock of another process."""
 QUEUE_LIMIT = 10_000
 """Units that may wait; beyond, submissions are refused rather than kept in memory."""
-CHECKPOINT_EVERY = 64
-"""Commits after which the writer copies the WAL back into the database."""
+CHECKPOINT_PAGES = 1000
+"""Pages in the WAL after which a commit of the writer, once synced, copies them back into the database: few, as what comes next
+waits meanwhile."""
 
 
 class Writer:
@@ -89,7 +90,7 @@ class Writer:
             self._roll_back()
             return [(None, translate(error))] * len(units)
         self.commits += 1
-        self._checkpoint()
+        self._shrink()
         return results
 
     def _alone(self, unit: Unit) -> tuple[Any, BaseException | None]:
@@ -102,7 +103,7 @@ class Writer:
             self._roll_back()
             return None, translate(error) if isinstance(error, sqlite3.Error) else error
         self.commits += 1
-        self._checkpoint()
+        self._shrink()
         return result, None
 
     def _unit(self, unit: Unit) -> tuple[Any, BaseException | None]:
@@ -129,16 +130,15 @@ class Writer:
             except sqlite3.Error:
                 return
 
-    def _checkpoint(self) -> None:
-        """Only this thread does; a failure is tried again after the next commit. Cutting back waits for no reader."""
+    def _shrink(self) -> None:
+        """Waits for no reader; a failure is as good as none."""
+        if not self.shrink_wal:
+            return
+        self.shrink_wal = False
         try:
-            if self.shrink_wal:
-                self.shrink_wal = False
-                self._connection.execute("PRAGMA busy_timeout=0")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-            elif self.commits % CHECKPOINT_EVERY == 0:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         except sqlite3.Error:
             return
 
