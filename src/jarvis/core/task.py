@@ -57,6 +57,19 @@ class ArraySpec(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
         first, _, step = self.ranges[which]
         return first + (position - (ends[which] - sizes[which])) * step
 
+    def indices(self, position: int, count: int) -> list[int]:
+        """Indices of so many elements from ``position`` on, as far as there are any."""
+        found: list[int] = []
+        for first, last, step in self.ranges:
+            size = (last - first) // step + 1
+            if position >= size:
+                position -= size
+                continue
+            begin = first + position * step
+            found += range(begin, min(last + 1, begin + (count - len(found)) * step), step)
+            position = 0
+        return found
+
     def position_of(self, index: int) -> int | None:
         """Position of ``index``, or None when the array has no such element."""
         before = 0

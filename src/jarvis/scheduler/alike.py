@@ -115,7 +115,8 @@ def assign(turn: Turn, decisions: Sequence[Decision]) -> None:
     for _, group in groupby(decisions, _together):
         run = list(group)
         tasks = [turn.cluster.tasks[decision.key.task] for decision in run] if len(run) > 1 else []
-        if tasks and _is_simple(run[0].placement_class) and all(_is_first(turn.cluster, task) for task in tasks):
+        simple = bool(tasks) and _is_simple(run[0].placement_class)
+        if simple and (all(_is_first(turn.cluster, task) for task in tasks) or _are_next(turn.cluster, tasks[0], run)):
             _assign_first(turn, run, tasks)
         else:
             for decision in run:
@@ -141,8 +142,16 @@ def _is_first(cluster: Cluster, task: Task) -> bool:
     return task.state is State.QUEUED and task.spec.array is None and task.id not in cluster.by_task
 
 
+def _are_next(cluster: Cluster, task: Task, run: list[Decision]) -> bool:
+    """Whether these are elements of an array in a row, from the first on that has no row of its own."""
+    if task.spec.array is None or task.base is not State.QUEUED or cluster.named_ahead.get(task.id):
+        return False
+    begin, of = task.next_position, task.id
+    return all(decision.position == at and decision.key[0] == of for at, decision in enumerate(run, begin))
+
+
 def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> None:
-    """First attempts, on the same node."""
+    """First attempts, on the same node, of single tasks or of the next elements of an array."""
     cluster, changes, now = turn.cluster, turn.changes, turn.now
     view = cluster.nodes[decisions[0].node]
     node, ident, token = view.node, view.node.id, fencing_token(cluster.incarnation, 1)
@@ -152,12 +161,13 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
     for number, (decision, task) in enumerate(zip(decisions, tasks, strict=True), node.next_number):
         if type(task) is not Task:
             unpark(task)
-        key, of = decision.key, task.id
-        task.state, task.reason = State.ASSIGNED, ""
-        element = Element(task=of, index=SOLO, state=State.ASSIGNED, attempt=1, token=token, node=ident)
+        key = of, index = decision.key
+        if index == SOLO:
+            task.state, task.reason = State.ASSIGNED, ""
+        element = Element(task=of, index=index, state=State.ASSIGNED, attempt=1, token=token, node=ident)
         attempt = Attempt(
             task=of,
-            index=SOLO,
+            index=index,
             attempt=1,
             token=token,
             node=ident,
@@ -166,8 +176,8 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
             assigned_at=now,
         )
         cluster.elements[key] = changes.elements[key] = element
-        cluster.by_task[of] = {SOLO}
-        cluster.attempts[key] = changes.attempts_new[of, SOLO, 1] = attempt
+        cluster.by_task.setdefault(of, set()).add(index)
+        cluster.attempts[key] = changes.attempts_new[of, index, 1] = attempt
         changes.tasks[of] = task
         placed[number] = Placed(
             key,
@@ -182,7 +192,12 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
     view.place_alike(placed, decisions[0].placement_class)
     _hold(turn, decisions[0].placement_class, tasks, 1)
     turn.events_alike(State.ASSIGNED, [decision.key for decision in decisions], repeat(1), ident)
-    turn.send(ident, [_assignment(number, token, task, now) for number, task in zip(placed, tasks, strict=True)])
+    if tasks[0].spec.array is not None:
+        turn.count(tasks[0], State.QUEUED, State.ASSIGNED, len(tasks))
+        tasks[0].next_position += len(tasks)
+        turn.send_elements(tasks[0], token, ident, zip(placed, decisions, strict=True))
+    else:
+        turn.send(ident, [_assignment(number, token, task, now) for number, task in zip(placed, tasks, strict=True)])
 
 
 def _hold(turn: Turn, placement_class: PlacementClass, tasks: list[Task], sign: int) -> None:

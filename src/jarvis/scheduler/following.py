@@ -16,16 +16,23 @@ _new = tuple.__new__
 def place_following(cycle: "Cycle", line: RankLine, head: Head) -> None:
     """Place those behind the one placed last, which is the first of this line, as long as nothing else comes before them. There is
     one node for its class."""
-    if cycle.by_prediction or cycle.headroom is not None or cycle.taken or head.is_of_array:
+    if cycle.by_prediction or cycle.headroom is not None or cycle.taken:
         return
-    decisions, pool = cycle.plan.decisions, head.pool
+    decisions, pool, first = cycle.plan.decisions, head.pool, head.task
     last = decisions[-1]
     most = min(_more(cycle.choice, pool, last.node, last.ahead), cycle.policy.budget - len(decisions))
-    tasks = head.follow(most, line.second()) if most > 0 else None
-    if tasks:
-        same = last[1:]
-        decisions += [_new(type(last), (_new(ElementKey, (task.id, SOLO)), *same)) for task in tasks]
-        cycle.choice.account(pool, tasks[0], last.node, last.ahead, last.until, count=len(tasks))
+    if most <= 0 or first is None:
+        return
+    if (array := first.spec.array) is not None:
+        positions = head.follow_array(most)
+        places = zip(array.indices(last.position + 1, len(positions)), positions, strict=True)
+        keys = [(_new(ElementKey, (first.id, index)), position) for index, position in places]
+    else:
+        keys = [(_new(ElementKey, (task.id, SOLO)), last.position) for task in head.follow(most, line.second())]
+    if keys:
+        same = last[2:]
+        decisions += [_new(type(last), (*key, *same)) for key in keys]
+        cycle.choice.account(pool, first, last.node, last.ahead, last.until, count=len(keys))
 
 
 def _more(choice: Choice, pool: Pool, node: int, is_ahead: bool) -> int:

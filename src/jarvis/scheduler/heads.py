@@ -39,10 +39,6 @@ class Head:
         self.task: Task | None = None
         self.position = 0
 
-    @property
-    def is_of_array(self) -> bool:
-        return self.task is not None and self.task.spec.array is not None
-
     def settle(self) -> bool:
         """Look at the first entry in earnest. False when this changed what is first."""
         if self._settled:
@@ -85,6 +81,19 @@ class Head:
             self._at += len(found)
             self.consumed += 0 if self._kept else len(found)
             self.entry, self.task, self.position = self._before, found[-1], entries[self._at - 1].position
+        return found
+
+    def follow_array(self, most: int) -> range:
+        """Go on over up to so many elements of the array that it stands at, as if each had been placed and passed; the last one is
+        now the first. Their positions."""
+        task, entry = self.task, self.entry
+        assert task is not None
+        assert entry is not None
+        plain = entry.is_range and task.spec.array is not None and task.spec.array.throttle is None
+        if not plain or self._cluster.named_ahead.get(task.id):
+            return range(0)
+        found = range(self.position + 1, min(self.position + 1 + most, task.size))
+        self.position += len(found)
         return found
 
     def skip_task(self) -> None:

@@ -111,7 +111,7 @@ class Turn:
         if task.spec.array is None:
             task.state, task.reason = after, reason
         else:
-            self._count(task, before, after)
+            self.count(task, before, after)
         if after is State.RUNNING and task.started_at is None:
             task.started_at = self.now
         if reason:
@@ -121,15 +121,15 @@ class Turn:
             self._element_ended(task, key)
         self.changes.tasks[task.id] = task
 
-    def _count(self, task: Task, before: State, after: State) -> None:
-        """Of an array."""
+    def count(self, task: Task, before: State, after: State, many: int = 1) -> None:
+        """So many elements of an array changed their state."""
         counts = task.counts
-        counts[before] -= 1
+        counts[before] -= many
         if not counts[before]:
             del counts[before]
-        counts[after] = counts.get(after, 0) + 1
+        counts[after] = counts.get(after, 0) + many
         task.state = rollup(counts)
-        step = (after in ON_NODE) - (before in ON_NODE)
+        step = many * ((after in ON_NODE) - (before in ON_NODE))
         if step:
             self.cluster.on_nodes[task.id] = self.cluster.on_nodes.get(task.id, 0) + step
 
@@ -241,10 +241,7 @@ class Turn:
     ) -> None:  # fmt: skip
         """Queue the message for the node; also used to say it again after a reconnection. ``rank`` of a gang: its node, its
         number there, and what it is told of the others."""
-        spec = self._specs.get(task.id)
-        if spec is None:
-            spec = self._specs[task.id] = msgspec.Raw(_spec_encoder.encode(task.spec))
-        deadline = None if task.spec.deadline is None else max(task.spec.deadline - self.now, 0.0)
+        spec, deadline = self._told_of(task)
         node, number, gang = rank or (attempt.node, attempt.number, None)
         self._assignments.setdefault(node, []).append(
             Assignment(
@@ -252,6 +249,23 @@ class Turn:
                 spec, position, task.size, restart, deadline, gang,
             )
         )  # fmt: skip
+
+    def send_elements(self, task: Task, token: int, node: int, decisions: Iterable[tuple[int, Decision]]) -> None:
+        """Queue the messages for the first attempts of elements of an array, each with its number on the node."""
+        (spec, deadline), size = self._told_of(task), task.size
+        self._assignments.setdefault(node, []).extend(
+            Assignment(
+                number, token, 1, task.id, decision.key[1], task.project, task.user, spec, decision.position, size, "", deadline
+            )
+            for number, decision in decisions
+        )  # fmt: skip
+
+    def _told_of(self, task: Task) -> tuple[msgspec.Raw, float | None]:
+        """What every assignment of a task says: its spec, and seconds until its deadline."""
+        spec = self._specs.get(task.id)
+        if spec is None:
+            spec = self._specs[task.id] = msgspec.Raw(_spec_encoder.encode(task.spec))
+        return spec, None if task.spec.deadline is None else max(task.spec.deadline - self.now, 0.0)
 
     def end_attempt(self, key: ElementKey, state: State, cause: Cause, message: str = "") -> Attempt | None:
         """The current attempt of an element is over: its row gets its end, its node gets its room back."""
@@ -275,7 +289,7 @@ class Turn:
 
     def element_succeeded(self, task: Task, element: Element) -> None:
         """One of an array."""
-        self._count(task, element.state, State.SUCCEEDED)
+        self.count(task, element.state, State.SUCCEEDED)
         self._element_ended(task, element.key)
 
     def send(self, node: int, assignments: list[Assignment]) -> None:

@@ -63,6 +63,8 @@ def test_positions_and_indices_are_inverse(parts: list[tuple[int, int, int]], ot
     indices = [array.index_at(p) for p in range(array.count)]
     assert indices == [i for first, last, step in ranges for i in range(first, last + 1, step)]
     assert [array.position_of(i) for i in indices] == list(range(array.count))
+    for position, count in ((0, array.count), (1, 3), (array.count // 2, array.count), (array.count, 1), (0, 0)):
+        assert array.indices(position, count) == indices[position : position + count]
     assert (array.position_of(other) is not None) == (other in indices)
     for position in (-1, array.count):
         with pytest.raises(IndexError):
