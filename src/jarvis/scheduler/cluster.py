@@ -135,6 +135,11 @@ class NodeView:
             if not placed.ahead:
                 yield at, placed.need
 
+    def end_of(self, number: int, now: float) -> float:
+        """When :meth:`ends_from` says that it gives its room back."""
+        placed = self.placed[number]
+        return placed.until if placed.until > now else _outlived(placed.latest, now)
+
     def place(self, number: int, placed: Placed) -> None:
         self.placed[number] = placed
         if placed.until != NEVER:
