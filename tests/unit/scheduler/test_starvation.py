@@ -232,17 +232,15 @@ class Turns(Stream):
         while begun := set(self._on_nodes()) - self.runs:
             for task in sorted(begun):
                 self._begin(task)
+        grace = self.policy.preemption.grace if self.policy.preemption else 0.0
         for key, element in self.case.cluster.elements.items():
             if element.state is State.CANCELLING and key.task not in self.stops:
-                assert self.policy.preemption is not None
-                self.stops[key.task] = self.case.now + self.policy.preemption.grace * self.chance.choice(
-                    (0.0, 0.5, 1.0)
-                )
+                self.stops[key.task] = self.case.now + grace * self.chance.choice((0.0, 0.5, 1.0))
 
     def _begin(self, task: int) -> None:
         now = self.case.now
         self.left.setdefault(task, (self.case.tasks[task].spec.time_limit or 0.0) * self.chance.choice((0.3, 0.9, 1.0)))
-        self.waits.append(Wait(self._stands(task), self.since.get(task, self.case.tasks[task].submitted_at), now))
+        self.waits.append(self._wait(task))
         self.waiting.discard(task)
         self.runs.add(task)
         self.since[task] = now
@@ -251,17 +249,16 @@ class Turns(Stream):
         else:
             self.case.started(task)
 
-    def _stands(self, task: int) -> tuple[float, int]:
-        had = self.case.cluster.attained.get(ElementKey(task), 0.0)
-        return self.case.tasks[task].submitted_at + behind(self.policy.order, had), task
+    def _wait(self, task: int) -> Wait:
+        """Until now."""
+        submitted, had = self.case.tasks[task].submitted_at, self.case.cluster.attained.get(ElementKey(task), 0.0)
+        stood = submitted + behind(self.policy.order, had), task
+        return Wait(stood, self.since.get(task, submitted), self.case.now)
 
     def all_waits(self) -> list[Wait]:
-        """Those that are not over among them, as far as they go."""
-        still = [task.id for task in self.case.cluster.tasks.values() if task.state is State.QUEUED]
-        return self.waits + [
-            Wait(self._stands(task), self.since.get(task, self.case.tasks[task].submitted_at), self.case.now)
-            for task in still
-        ]
+        """Those that are not over among them."""
+        queued = [task.id for task in self.case.cluster.tasks.values() if task.state is State.QUEUED]
+        return self.waits + [self._wait(task) for task in queued]
 
 
 def check_turns(seed: int) -> int:
@@ -269,19 +266,26 @@ def check_turns(seed: int) -> int:
     chance = random.Random(seed)
     order = Order("least_attained", first=chance.choice((2.0, 5.0)), patience=chance.choice((15.0, 60.0, INF)))
     backfill = Backfill(chance.choice(("none", "easy", "conservative")), keep=chance.random() < 0.3)
-    rules = Preemption(
-        attained=True,
-        grace=chance.choice((0.0, 2.0)),
-        protect=chance.choice((0.0, 3.0)),
-        times=chance.choice((3, 1000)),
-    )
-    balancer = chance.choice(("least_loaded", "best_fit", "spread"))
-    world = Turns(chance, Policy(order=order, backfill=backfill, preemption=rules, balancer=balancer))
+    grace, protect, times = chance.choice((0.0, 2.0)), chance.choice((0.0, 3.0)), chance.choice((3, 1000))
+    rules = Preemption(attained=True, grace=grace, protect=protect, times=times)
+    fairness, balancer = Fairness(chance.choice(("nobody", "owners"))), chance.choice(("least_loaded", "spread"))
+    policy = Policy(order=order, backfill=backfill, preemption=rules, fairness=fairness, balancer=balancer)
+    world = Turns(chance, policy)
     world.run(250.0, large_until=40.0)
     turn = LONGEST_S + rules.grace + LOOK_S
     for wait in world.all_waits():
         before = [w for w in world.waits if w.stood < wait.stood and wait.since < w.until <= wait.until]
         assert wait.until - wait.since <= (len(before) + 1) * turn, (
-            f"seed {seed}: {wait} behind {len(before)}: {world.policy}"
+            f"seed {seed}: {wait} behind {len(before)}: {policy}"
         )
     return world.preempted
+
+
+def test_so_does_what_may_be_preempted_whenever_it_waits() -> None:
+    assert sum(check_turns(seed) for seed in (0, 2, 9)) > 100
+
+
+@pytest.mark.soak
+def test_in_three_hundred_worlds_that_take_turns() -> None:
+    for seed in range(300):
+        check_turns(seed)
