@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def place_claimed(cycle: "Cycle") -> None:
-    """Each claim's task starts if it can, anywhere; else its room is kept as long as a victim is on its way out."""
+    """Each claim's task starts if it can, anywhere unless others have a start reserved, which elsewhere it might put off; else its
+    room is kept as long as a victim is on its way out."""
     live = dict(_live_claims(cycle))
     for claim, task, _, pool in live.values():
         keep_room(cycle, claim, task, pool)
@@ -28,7 +29,8 @@ def place_claimed(cycle: "Cycle") -> None:
             cycle.choice.give_back(node, cycle.seconds(task))
         if not cycle.within(task, pool):
             continue
-        if cycle.place(pool, task, position):
+        is_free = cycle.cluster.reservations.keys() <= {key}
+        if cycle.place(pool, task, position, () if is_free else claim.nodes):
             cycle.taken.add(key)
         elif is_coming(cycle.cluster, claim):
             cycle.taken.add(key)

@@ -126,14 +126,19 @@ class NodeView:
         return vector.subtract(self.node.resources, self.used)
 
     def ends_from(self, now: float) -> Iterator[tuple[float, Resources]]:
-        """What gives its room back when. What outlived its prediction is expected to need all that its limit allows, and what
-        outlived that to end soon. Nothing else is: what is as short as that could pass for ever what waits for the rest."""
+        """What gives its room back when."""
         late = bisect_right(self.ends, now, key=itemgetter(0))
-        overdue = [(_outlived(self.placed[number].latest, now), number) for _, number in self.ends[:late]]
+        overdue = [(self.end_of(number, now), number) for _, number in self.ends[:late]]
         for at, number in merge(sorted(overdue), islice(self.ends, late, None)):
             placed = self.placed[number]
             if not placed.ahead:
                 yield at, placed.need
+
+    def end_of(self, number: int, now: float) -> float:
+        """What outlived its prediction is expected to need all that its limit allows, and what outlived that to end soon. Nothing
+        else is: what is as short as that could pass for ever what waits for the rest."""
+        placed = self.placed[number]
+        return placed.until if placed.until > now else placed.latest if placed.latest > now else now + SOON
 
     def place(self, number: int, placed: Placed) -> None:
         self.placed[number] = placed
@@ -244,11 +249,6 @@ class NodeView:
                 self._leave_backlog(placed.placement_class)
                 self._take_room(self.backlog[0], placed)
             self.backlog.popleft()
-
-
-def _outlived(latest: float, now: float) -> float:
-    """When it is expected to end."""
-    return latest if latest > now else now + SOON
 
 
 class Timer(NamedTuple):

@@ -28,7 +28,7 @@ from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.pools import Limits, Pool
-from jarvis.scheduler.preemption import look_for_victims
+from jarvis.scheduler.preemption import is_due, look_for_victims
 from jarvis.scheduler.task_queue import Lane, PlacementClass, class_of
 
 AHEAD_SECONDS = 0.1
@@ -126,6 +126,9 @@ class Cycle:
         self.headroom = Headroom(cluster.quotas, cluster.ledger) if cluster.quotas else None
         self.guarantees = Guarantees(cluster.quotas, cluster.ledger) if cluster.quotas else None
         self.licenses = Spare(cluster.licenses)
+        rules = policy.preemption or (RECLAIMING if self.guarantees else None)
+        self.preempts = rules if rules is not None and is_due(self) else None
+        """The rules of preemption, if victims are to be looked for."""
 
     def run(self) -> Plan:
         if self.cluster.claims:
@@ -139,9 +142,8 @@ class Cycle:
             if not self._go_through(self._line(tier)):
                 break
         self.plan.consumed = [(head.lane, head.consumed) for head in self.heads if head.consumed]
-        rules = self.policy.preemption or (RECLAIMING if self.guarantees else None)
-        if rules is not None and not self.plan.exhausted:
-            look_for_victims(self, rules)
+        if self.preempts is not None and not self.plan.exhausted:
+            look_for_victims(self, self.preempts)
         return self.plan
 
     # ------------------------------------------------------------ 1. which classes may find room
@@ -151,12 +153,13 @@ class Cycle:
         queue, choice = self.cluster.queue, self.choice
         pools = {c: self.pool(c) for c in queue.classes()}
         found = {c for c, pool in pools.items() if choice.may_find(pool)}
-        before = self.cluster.reservations
-        if not (found or self.policy.backfill.always) and (before or not self.policy.backfill.keep):
+        before, backfill = self.cluster.reservations, self.policy.backfill
+        has_to_plan = bool(found) or backfill.always or (self.preempts is not None and backfill.name != "skip")
+        if not has_to_plan and (before or not backfill.keep):
             others = self.cluster.reserved_others
             self.plan.reservations = [Reservation(k, *there, others.get(k, ())) for k, there in before.items()]
             return []
-        wanted = found if self.policy.backfill.name == "skip" else pools
+        wanted = found if backfill.name == "skip" else pools
         self.heads = [Head(self.cluster, lane, pools[c]) for c in pools if c in wanted for lane in queue.lanes(c)]
         return self.heads
 
@@ -254,8 +257,8 @@ class Cycle:
             return False
         return self.cluster.on_nodes.get(task.id, 0) + self.running.get(task.id, 0) >= array.throttle
 
-    def place(self, pool: Pool, task: Task, position: int) -> bool:
-        """Place an element; False when no node takes it."""
+    def place(self, pool: Pool, task: Task, position: int, on: tuple[int, ...] = ()) -> bool:
+        """Place an element, nowhere but ``on`` these nodes if any are said; False when no node takes it."""
         until = latest = NEVER
         if self.policy.backfill.reserves:
             latest = self.now + seconds_of(self.policy.order, task.spec)
@@ -263,7 +266,9 @@ class Cycle:
         ends = self.now + seconds_of(self.policy.order, task.spec) if self.choice.booked else NEVER
         key, others = task.key_at(position), tuple[int, ...]()
         chosen: tuple[int, bool] | None
-        if self.plans_all and (planned := self._as_planned(key, pool, task, until, ends)):
+        if on:
+            chosen, others = (on[0], False) if self.choice.takes(pool, task, on, until, ends) else None, on[1:]
+        elif self.plans_all and (planned := self._as_planned(key, pool, task, until, ends)):
             chosen, others = (planned[0], False), planned[1:]
         elif pool.nodes > 1:
             nodes = self.choice.choose_gang(pool, task, until, ends)

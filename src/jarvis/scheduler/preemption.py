@@ -16,6 +16,7 @@ from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.scheduler.claimed import keep_room
 from jarvis.scheduler.cluster import Cluster, Placed
 from jarvis.scheduler.heads import Head
+from jarvis.scheduler.passing import Ahead, Reserved
 from jarvis.scheduler.policy.affinity import carried
 from jarvis.scheduler.policy.attained import level_at, put_off
 from jarvis.scheduler.policy.guarantees import Guarantees
@@ -69,11 +70,13 @@ class Preemptor(NamedTuple):
     pool: Pool
 
 
+def is_due(cycle: "Cycle") -> bool:
+    """Whether victims are to be looked for in this cycle."""
+    return bool(len(cycle.cluster.queue)) and cycle.now - cycle.cluster.victims_looked_at >= LOOK_S
+
+
 def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
     """Claims for what waits, does not fit anywhere now and would fit without some that it may preempt."""
-    cluster = cycle.cluster
-    if not len(cluster.queue) or cycle.now - cluster.victims_looked_at < LOOK_S:
-        return
     cycle.plan.looked_for_victims = True
     look: Look | None = None
     for waiting in _preemptors(cycle):
@@ -92,6 +95,13 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
 
 def standing_of(tiers: Mapping[str, int], spec: TaskSpec, level: int = 0) -> Standing:
     return Standing(tiers.get(spec.queue, 0), spec.priority, level)
+
+
+def standing_in(cycle: "Cycle", task: Task, key: ElementKey) -> Standing:
+    """Of what waits."""
+    had = cycle.cluster.attained.get(key, 0.0)
+    level = level_in(cycle.cluster, cycle.policy.preemption, task, had, cycle.now)
+    return standing_of(cycle.policy.queue_tiers, task.spec, level)
 
 
 def level_in(cluster: Cluster, rules: Preemption | None, task: Task, attained: float, now: float) -> int:
@@ -124,7 +134,7 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
     """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
-    claimed, tiers, rules = {key.task for key in plan.claims}, cycle.policy.queue_tiers, cycle.policy.preemption
+    claimed = {key.task for key in plan.claims}
     found: dict[int, Preemptor] = {}
     for placement_class in queue.classes():
         pool = cycle.pool(placement_class)
@@ -136,8 +146,7 @@ def _preemptors(cycle: "Cycle") -> list[Preemptor]:
                     break
                 key = task.key_at(head.position)
                 if task.id not in claimed and key not in cycle.taken and head.entry is not None:
-                    had = cycle.cluster.attained.get(key, 0.0)
-                    standing = standing_of(tiers, task.spec, level_in(cycle.cluster, rules, task, had, cycle.now))
+                    standing = standing_in(cycle, task, key)
                     one = Preemptor(cycle.covers(task), standing, head.entry, key, task, head.position, pool)
                     found.setdefault(task.id, one)
                 head.skip_task()
@@ -170,16 +179,20 @@ class Look:
         self.guarantees = cycle.guarantees
         if self.guarantees:
             count_leaving(self.cluster, self.guarantees)
+        self.reserved = Reserved(cycle, rules, lambda task, key: standing_in(cycle, task, key))
 
     def kind_of(self, waiting: Preemptor) -> "Kind":
         beaten = frozenset(other for other in self._standings if beats(self.rules, waiting.standing, other))
         project = waiting.task.project if self.guarantees else ""
-        return Kind(waiting.pool, beaten, waiting.covered, project, waiting.task.id if self.choice.booked else 0)
+        ahead = Ahead() if waiting.covered else self.reserved.ahead_of(waiting.key, waiting.standing, waiting.task)
+        return Kind(waiting.pool, beaten, waiting.covered, project, waiting.task.id if self.choice.booked else 0, ahead)
 
     def claim_for(self, waiting: Preemptor) -> Claim | None:
         kind = self.kind_of(waiting)
         if kind in self._in_vain or not (kind.beaten or kind.covered):
             return None
+        if kind.ahead.reservations and not self.cycle.policy.backfill.reserves:
+            return None  # what is first holds up all others
         chosen = gang_victims(self, kind, self._nodes(kind)) if kind.pool.nodes > 1 else [self._cheapest(kind)]
         victims = {victim.key: victim for best, _ in chosen for victim in best.victims}
         if not victims:
@@ -340,6 +353,7 @@ class Kind(NamedTuple):
     covered: bool
     project: str
     task: int = 0
+    ahead: Ahead = Ahead()
 
     def may_take(self, standing: Standing, project: str) -> bool:
         return standing in self.beaten or (self.covered and project != self.project)
@@ -359,10 +373,11 @@ def gang_victims(look: Look, kind: Kind, nodes: list[int]) -> list[tuple[Best, i
             enough and floor > sorted(found)[kind.pool.nodes - 1][0].loss
         ):
             break
-        if look.fits(kind.pool, node):
-            found.append((Best(0.0, 0, (), ()), node))
-            continue
         question = Question(look, kind, node)
+        if look.fits(kind.pool, node):
+            if question.leaves_reserved(()):
+                found.append((Best(0.0, 0, (), ()), node))
+            continue
         if question.enough(question.candidates):
             tried += 1
             search = Search(question.enough, question.permitted, steps)
@@ -405,6 +420,9 @@ class Question:
         affinities = kind.pool.placement_class.affinities
         self.near = {a.key for a in affinities if a.kind == "near" and not a.weight}
         self.candidates = [c for c in look.on(node).candidates if self._may_take(c) and self._helps(c)]
+        self._horizon = look.choice.horizons.get(node) if kind.ahead.on(node) else None
+        self._view = look.cluster.nodes[node]
+        self._others = look.reserved.others(kind.ahead, node) if self._horizon is not None else []
 
     def _may_take(self, candidate: Candidate) -> bool:
         if not self.kind.may_take(candidate.standing, candidate.project):
@@ -420,10 +438,19 @@ class Question:
         for name, less in self.short:
             if sum(victim.need.get(name, 0) for victim in victims) < less:
                 return False
-        if not self.gpu:
+        if self.gpu:
+            back = [share for victim in victims for share in victim.shares]
+            if pick(with_back(self.gpus, back), self.gpu) is None:
+                return False
+        return self.leaves_reserved(victims)
+
+    def leaves_reserved(self, victims: Sequence[Candidate]) -> bool:
+        """Whether in the place of these it puts off no start that is reserved for who comes before it."""
+        if self._horizon is None:
             return True
-        back = [share for victim in victims for share in victim.shares]
-        return pick(with_back(self.gpus, back), self.gpu) is not None
+        now, kind = self.look.cycle.now, self.kind
+        freed = [(now, self._view.end_of(victim.number, now), victim.need) for victim in victims]
+        return self._horizon.fits_beside(kind.pool.need, now + kind.ahead.seconds, [*self._others, *freed])
 
     def permitted(self, victims: Sequence[Candidate]) -> bool:
         return may_all_stop(self.look, self.kind, victims)

@@ -4,22 +4,32 @@
 what came until then, finitely many wait. Each of them is first at some time, has a reservation then, and starts when everything
 that ran has ended, that is within the longest time limit; so does the task itself, behind them. This holds with each backfill
 that reserves or holds up (``skip`` promises nothing), and between owners as long as who waits holds nothing else.
+
+With preemption it holds of each wait of a task, also of those after it made room: nobody but those that stand before it, as what
+they have had says, may keep it from being first, and none that stands behind it may take the place of what it waits for.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tests.unit.scheduler.gang_harness import Gangs
 
+from jarvis.core.attempt import Usage
+from jarvis.core.ids import ElementKey
+from jarvis.core.inputs import Ended, NodeReported
+from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.order import Order, weight_of
+from jarvis.scheduler.policy.preemption import Preemption
+from jarvis.scheduler.preemption import LOOK_S
 
 LONGEST_S = 20.0
 """Of all time limits."""
@@ -168,3 +178,114 @@ def test_every_task_starts_within_its_bound() -> None:
 def test_in_a_thousand_worlds() -> None:
     for seed in range(1000):
         check(seed)
+
+
+class Wait(NamedTuple):
+    """Of a task: where it stood, from when until when."""
+
+    stood: tuple[float, int]
+    since: float
+    until: float
+
+
+@dataclass
+class Turns(Stream):
+    """With preemption, in which who was stopped goes on where it was."""
+
+    left: dict[int, float] = field(default_factory=dict)
+    """Task → seconds that it has to run still."""
+    since: dict[int, float] = field(default_factory=dict)
+    """Task that waits or runs → since when."""
+    stops: dict[int, float] = field(default_factory=dict)
+    """Task that was told to stop → when it does."""
+    runs: set[int] = field(default_factory=set)
+    waits: list[Wait] = field(default_factory=list)
+    preempted: int = 0
+
+    def _next_end(self) -> None:
+        now = self.case.now + LOOK_S
+        self.case.now, task = min([(self._end_of(task), task) for task in self.runs] + [(now, 0)])
+        if task:
+            self._end(task)
+        else:
+            self.case.step()
+        self._look()
+
+    def _end_of(self, task: int) -> float:
+        return min(self.since[task] + self.left[task], self.stops.get(task, INF))
+
+    def _end(self, task: int) -> None:
+        self.runs.remove(task)
+        self.left[task] -= self.case.now - self.since[task]
+        over = self.left[task] < 1e-9
+        self.stops.pop(task, None)
+        self.since[task] = self.case.now
+        self.preempted += not over
+        attempt, cause = self.case.attempt(task), Cause.EXIT if over else Cause.PREEMPTED
+        for rank in attempt.ranks or (attempt,):
+            fact = Ended(number=rank.number, token=attempt.token, cause=cause, exit_code=0, usage=Usage(wall_s=1.0))
+            self.case.step(
+                NodeReported("report", self.case.cluster.nodes[rank.node].session or "", rank.node, 1, [fact])
+            )
+
+    def _look(self) -> None:
+        while begun := set(self._on_nodes()) - self.runs:
+            for task in sorted(begun):
+                self._begin(task)
+        grace = self.policy.preemption.grace if self.policy.preemption else 0.0
+        for key, element in self.case.cluster.elements.items():
+            if element.state is State.CANCELLING and key.task not in self.stops:
+                self.stops[key.task] = self.case.now + grace * self.chance.choice((0.0, 0.5, 1.0))
+
+    def _begin(self, task: int) -> None:
+        now = self.case.now
+        self.left.setdefault(task, (self.case.tasks[task].spec.time_limit or 0.0) * self.chance.choice((0.3, 0.9, 1.0)))
+        self.waits.append(self._wait(task))
+        self.waiting.discard(task)
+        self.runs.add(task)
+        self.since[task] = now
+        if self.case.attempt(task).ranks:
+            self.case.all_start(task)
+        else:
+            self.case.started(task)
+
+    def _wait(self, task: int) -> Wait:
+        """Until now."""
+        submitted, had = self.case.tasks[task].submitted_at, self.case.cluster.attained.get(ElementKey(task), 0.0)
+        stood = submitted + behind(self.policy.order, had), task
+        return Wait(stood, self.since.get(task, submitted), self.case.now)
+
+    def all_waits(self) -> list[Wait]:
+        """Those that are not over among them."""
+        queued = [task.id for task in self.case.cluster.tasks.values() if task.state is State.QUEUED]
+        return self.waits + [self._wait(task) for task in queued]
+
+
+def check_turns(seed: int) -> int:
+    """How many were preempted in a world from a seed, in which each wait is over in time."""
+    chance = random.Random(seed)
+    order = Order("least_attained", first=chance.choice((2.0, 5.0)), patience=chance.choice((15.0, 60.0, INF)))
+    backfill = Backfill(chance.choice(("none", "easy", "conservative")), keep=chance.random() < 0.3)
+    grace, protect, times = chance.choice((0.0, 2.0)), chance.choice((0.0, 3.0)), chance.choice((3, 1000))
+    rules = Preemption(attained=True, grace=grace, protect=protect, times=times)
+    fairness, balancer = Fairness(chance.choice(("nobody", "owners"))), chance.choice(("least_loaded", "spread"))
+    policy = Policy(order=order, backfill=backfill, preemption=rules, fairness=fairness, balancer=balancer)
+    world = Turns(chance, policy)
+    world.run(250.0, large_until=40.0)
+    turn = LONGEST_S + rules.grace + LOOK_S
+    for wait in world.all_waits():
+        before = [w for w in world.waits if w.stood < wait.stood and wait.since < w.until <= wait.until]
+        assert wait.until - wait.since <= (len(before) + 1) * turn, (
+            f"seed {seed}: {wait} behind {len(before)}: {policy}"
+        )
+    return world.preempted
+
+
+def test_so_does_what_may_be_preempted_whenever_it_waits() -> None:
+    assert sum(check_turns(seed) for seed in (0, 2, 9)) > 100
+
+
+@pytest.mark.soak
+def test_in_three_hundred_worlds_that_take_turns() -> None:
+    for seed in range(300):
+        check_turns(seed)

@@ -20,6 +20,8 @@ BackfillName = Literal["none", "skip", "easy", "conservative"]
 BACKFILLS: tuple[str, ...] = get_args(BackfillName)
 
 NEVER = float("inf")
+Freed = tuple[float, float, Resources]
+"""(from when, until when, what) is free although it was thought to be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,21 @@ class Horizon:
                 return True
             step += 1
             if (step == len(self.times) and not self._extend()) or self.times[step] >= end:
+                return True
+
+    def fits_beside(self, need: Resources, end: float, freed: Iterable[Freed]) -> bool:
+        """Whether ``need`` is free from now until just before ``end``, if what is ``freed`` is, too: parts of what it knows itself,
+        so that one begins or is over at the begin of a step."""
+        step, freed = 0, list(freed)
+        while True:
+            at, free = self.times[step], self.free[step]
+            for begin, until, back in freed:
+                if begin <= at < until:
+                    free = vector.add(free, back)
+            if not vector.fits(need, free):
+                return False
+            step += 1
+            if at >= self.taken_to or (step == len(self.times) and not self._extend()) or self.times[step] >= end:
                 return True
 
     def take(self, need: Resources, begin: float, end: float) -> None:
