@@ -11,6 +11,7 @@ from jarvis.bus.messages import StreamOpen
 from jarvis.core.effects import Assignment, Recall, Recorded, Signal, Stop
 from jarvis.core.states import Cause, State
 from jarvis.core.task import ArraySpec, TaskSpec
+from jarvis.worker.logs import file_size
 
 OPTIONS = ("--cpus", "2", "--memory", "2G", "--allow-root")
 
@@ -111,8 +112,9 @@ async def test_output_goes_where_the_user_says(tmp_path: Path) -> None:
         assert (tmp_path / "o-4-2-4_2-t7-n1.txt").read_text() == "out\n"
         assert (server.text(end), server.text(end, "stderr")) == (b"out\n", b"err\n")
         assert end.stdout is not None and end.stdout.path == str(tmp_path / "o-4-2-4_2-t7-n1.txt")
-        folder = node.state / "output" / "4"
-        await server.until(lambda: not folder.exists(), "the attempt's directory is removed")
+        await server.assign(shell(8, "true"))
+        await server.end_of(8)  # in the place of the one before, as its end was recorded
+        assert len(list((node.state / "places").glob("*.d"))) == 1
         assert (tmp_path / "o-4-2-4_2-t7-n1.txt").exists()
 
 
@@ -128,7 +130,10 @@ async def test_large_output_arrives_whole(tmp_path: Path) -> None:
         small, none = await server.end_of(2), await server.end_of(3)
         assert small.stdout is not None and small.stdout.inline == data[:4096]
         assert none.stdout is not None and (none.stdout.size, none.stdout.inline) == (0, None)
-        await server.until(lambda: not list((node.state / "output").iterdir()), "default outputs are removed")
+        places = node.state / "places"
+        await server.until(
+            lambda: not any(map(file_size, map(str, places.glob("*.out")))), "default outputs are removed"
+        )
 
 
 async def test_a_repeated_assignment_runs_once(tmp_path: Path) -> None:
