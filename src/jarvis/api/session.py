@@ -182,7 +182,6 @@ class Session:
         """Until finished: one frame for everything that gathered in a turn of the loop."""
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0)
             self._wake.clear()
             self._stop_timer()
             messages, self._pending = self._pending, []

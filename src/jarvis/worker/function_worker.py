@@ -243,7 +243,8 @@ class Worker:
                 self.spool.begin(0, 0, 0)
         if first:
             self.first_unsent = now
-            self.pending.set()
+            if following is not None:  # else it is sent before this thread waits for another
+                self.pending.set()
         if result.wall_s > GATHER_S or now - self.first_unsent > GATHER_S:
             self.flush()
         return following
