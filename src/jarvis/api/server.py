@@ -15,6 +15,7 @@ from jarvis.api.direct import Direct
 from jarvis.api.event_hub import EventHub
 from jarvis.api.gateway import Gateway
 from jarvis.api.services import Services
+from jarvis.api.whole_answers import WholeAnswers
 from jarvis.bus.messages import MAX_FRAME
 from jarvis.utils.absent import absent
 
@@ -150,6 +151,7 @@ async def kept_running(run: Callable[[], Awaitable[None]], name: str) -> None:
 def uvicorn_options() -> dict[str, Any]:
     """What uvicorn must be told so that frames and proxies are treated as the API expects."""
     return {
+        "http": WholeAnswers,
         "ws": "websockets-sansio",
         "ws_max_size": MAX_FRAME,
         "ws_ping_interval": 20.0,

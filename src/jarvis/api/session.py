@@ -18,11 +18,14 @@ from jarvis.bus.messages import (
     encode,
 )
 from jarvis.bus.window import LIMIT, MESSAGE_COST, ReceiveWindow, SendWindow
-from jarvis.core.effects import Refused
+from jarvis.core.effects import Recorded, Refused
 from jarvis.core.inputs import Fact
 
 OUT_LIMIT = 20_000
 """Messages that may wait for a slow agent before its session is ended: it comes back and compares."""
+LATER_S = 0.005
+"""How long a node may wait to hear that something of its is recorded: what it is to do next mostly comes before, and takes it
+along. Between two calls of a client that waits for each, a frame of its own would take the processor from the answer."""
 STREAM_LIMIT = LIMIT // MESSAGE_COST * 2
 """Pieces that a node may send before any was taken; more is against the protocol."""
 
@@ -113,6 +116,7 @@ class Session:
         self._ack = self._seq = self._next_stream = 0
         self._pending: list[ToAgent] = []
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     def refuse(self, reason: str, retry_s: float | None = None) -> None:
         """No session, or none any more."""
@@ -125,7 +129,14 @@ class Session:
             self.broken.set()
             return
         self._pending.extend(_with_versions(m) if isinstance(m, Refused) else m for m in messages)
-        self._wake.set()
+        if all(isinstance(message, Recorded) for message in messages):
+            self._wake_later()
+        else:
+            self._wake.set()
+
+    def _wake_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LATER_S, self._wake.set)
 
     def forget(self, numbers: list[int]) -> None:
         """These are no longer on the node."""
@@ -156,7 +167,7 @@ class Session:
         while self.unacked and (first := next(iter(self.unacked))) <= seq:
             del self.unacked[first]
         self._ack = max(self._ack, self.heard if not self.unacked else seq)
-        self._wake.set()
+        self._wake_later()
 
     def answer(self) -> None:
         """A frame even if nothing is to be said: a node that hears nothing takes this server for gone."""
@@ -171,12 +182,17 @@ class Session:
         """Until finished: one frame for everything that gathered in a turn of the loop."""
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0)
             self._wake.clear()
+            self._stop_timer()
             messages, self._pending = self._pending, []
             await self._send(messages)
             if self.closing and not self._pending:
                 return
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _send(self, messages: list[ToAgent]) -> None:
         data = encode(ServerFrame(self._seq + 1, self._ack, messages))
@@ -190,6 +206,7 @@ class Session:
 
     def end(self) -> None:
         """Tell everybody who streams that the node is gone."""
+        self._stop_timer()
         for stream, end in list(self.streams.items()):
             end.arrived(StreamData(stream=stream, end=True, error="the node's session ended"))
 

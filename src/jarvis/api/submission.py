@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -28,6 +29,9 @@ MAX_TASK = 4 * INLINE_LIMIT
 AT_ONCE = 500
 """Members that are read between two looks at everything else."""
 PAGE = 10_000
+SHORT = 4096
+"""Bytes of what calls have in common, up to which it is remembered."""
+TEMPLATES_MOST = 256
 _Member = tuple[int, NewTask]
 """With its place in the batch."""
 _FAILED = frozenset(TERMINAL - {State.SUCCEEDED, State.SKIPPED})
@@ -64,13 +68,13 @@ class Submitter:
         own = [p for p in principal.projects if p != ANY_PROJECT]
         self._default = own[0] if own else services.settings.default_project
 
-    async def new_task(self, task: TaskIn | TaskFast) -> NewTask:
-        """A task by the rules; raises for what cannot be meant, is not allowed or never fits."""
+    async def new_task(self, task: TaskIn | TaskFast, spec: TaskSpec | None = None) -> NewTask:
+        """A task by the rules; raises for what cannot be meant, is not allowed or never fits. ``spec``: if it is known."""
         project = self._default if task.project is None else task.project
         if project not in self._may:
             authorise(self.principal, "submit", word(project, "project", 100))
             self._may.add(project)
-        spec = to_spec(task, self._now)
+        spec = spec or to_spec(task, self._now)
         if spec.function is not None and spec.function.inputs:
             raise InvalidValue("function.inputs", "inputs", "given to a step of a workflow, not to a task by itself")
         refuse_templates(spec)
@@ -241,7 +245,7 @@ class Submitter:
             raise InvalidValue("args", len(calls.args), f"the arguments of 1 to {MAX_BATCH:,} calls")
         if (longest := max(map(len, calls.args))) > INLINE_LIMIT:
             raise InvalidValue("args", longest, f"at most {INLINE_LIMIT} bytes; put more into /blobs")
-        like = await self._member(bytes(calls.task))
+        like = await self._like(bytes(calls.task))
         call = like.spec.function
         if call is None or call.args is not None or call.args_digest is not None or like.spec.array is not None:
             raise InvalidValue("task", "another task", "a function without arguments of its own")
@@ -254,6 +258,15 @@ class Submitter:
         replace = msgspec.structs.replace
         tasks = self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in calls.args])
         return await self.insert(tasks, keyed)
+
+    async def _like(self, body: bytes) -> NewTask:
+        """What many calls have in common."""
+        if len(body) > SHORT:
+            return await self._member(body)
+        try:
+            return await self.new_task(*_template(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _unreadable(error) from None
 
     async def _members(self, bodies: list[bytes]) -> list[NewTask | JarvisError]:
         """What each is read as, or why it is refused."""
@@ -354,6 +367,13 @@ class Submitter:
                 said = [{"id": ident, "uuid": new.uuid} for ident, (_, new) in given]
             for (i, _), result in zip(members, said, strict=True):
                 results[i] = result
+
+
+@lru_cache(TEMPLATES_MOST)
+def _template(body: bytes) -> tuple[TaskFast, TaskSpec | None]:
+    """A client says the same of one call after another; no spec where an instant of it depends on when it is said."""
+    task = _task_decoder.decode(body)
+    return task, to_spec(task, 0.0) if task.begin is None and task.deadline is None else None
 
 
 def _groups(good: list[_Member], atomic: bool) -> dict[int, list[_Member]]:

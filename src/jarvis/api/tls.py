@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jarvis.api.auth import PeerCertificate
+from jarvis.api.whole_answers import WholeAnswers
 from jarvis.utils import certificates
 from jarvis.utils.certificates import Pair
 
@@ -20,7 +20,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ANY = ("", "0.0.0.0", "::")  # noqa: S104 - what people write for all addresses
 
 
-class TlsHttp(HttpToolsProtocol):
+class TlsHttp(WholeAnswers):
     """Tells each request, and each socket that grows out of one, which verified certificate came with its connection."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]

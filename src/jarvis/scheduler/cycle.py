@@ -106,6 +106,9 @@ class Plan:
 
 def plan_cycle(cluster: Cluster, policy: Policy, now: float, seed: int = 0) -> Plan:
     """Place what is queued, in order, as far as room and budget go."""
+    waits = cluster.queue.classes() or cluster.claims or cluster.reservations or cluster.quotas
+    if not waits and policy.preemption is None:
+        return Plan()
     return Cycle(cluster, policy, now, seed).run()
 
 

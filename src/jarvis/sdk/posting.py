@@ -14,6 +14,8 @@ from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from jarvis.sdk.answers import read
+
 KEPT_MOST = 8
 """Connections that wait for the next request."""
 
@@ -78,14 +80,12 @@ class Posts:
                 connection.connect()
             connection.sock.settimeout(timeout)
             connection.sock.sendall(data)
-            with connection.response_class(connection.sock, method="POST") as answer:
-                answer.begin()
-                found = answer.status, answer.read()
+            answer = read(connection.sock)
         except BaseException:
             self._drop(connection)
             raise
-        self._give_back(connection, answer.will_close)
-        return found
+        self._give_back(connection, answer.over)
+        return answer.status, answer.body
 
     def _give_back(self, connection: HTTPConnection, over: bool) -> None:
         with self._lock:

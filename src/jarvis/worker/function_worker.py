@@ -110,7 +110,8 @@ class Worker:
     def read(self, peer: socket.socket) -> None:
         frames = protocol.Frames()
         while data := peer.recv(1 << 18):
-            calls = []
+            calls: list[Call] = []
+            acknowledged: list[int] = []
             for kind, body in frames.feed(data):
                 if kind == protocol.CALL:
                     calls.append(protocol.decode_call(body))
@@ -120,13 +121,15 @@ class Worker:
                 elif kind == protocol.WITHDRAW:
                     self.withdraw(set(protocol.decode_numbers(body)))
                 elif kind == protocol.ACK:
-                    self.acknowledged(protocol.decode_numbers(body))
+                    acknowledged += protocol.decode_numbers(body)
                 elif kind == protocol.STOP:
                     self.stop(protocol.decode_numbers(body)[0])
             if calls:
                 with self.lock:
                     self.calls.extend(calls)
                     self.wake.notify()
+            if acknowledged:  # nobody waits for that
+                self.acknowledged(acknowledged)
 
     def withdraw(self, numbers: set[int]) -> None:
         """Give back those that have not begun. The answer keeps its place among the results: from their order the agent
@@ -240,7 +243,8 @@ class Worker:
                 self.spool.begin(0, 0, 0)
         if first:
             self.first_unsent = now
-            self.pending.set()
+            if following is not None:  # else it is sent before this thread waits for another
+                self.pending.set()
         if result.wall_s > GATHER_S or now - self.first_unsent > GATHER_S:
             self.flush()
         return following

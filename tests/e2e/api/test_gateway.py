@@ -59,7 +59,7 @@ class FakeAgent:
     """One session from the node's side."""
 
     def __init__(self, socket: ClientConnection) -> None:
-        self.socket, self.seq, self.ack = socket, 0, 0
+        self.socket, self.seq, self.ack, self.frames = socket, 0, 0, 0
         self._got: list[Any] = []
 
     async def send(self, *messages: FromAgent) -> int:
@@ -81,6 +81,7 @@ class FakeAgent:
         assert isinstance(data, bytes)
         frame = decode_from_server(data)
         self.ack = frame.ack
+        self.frames += 1
         self._got += frame.messages
 
 
@@ -352,3 +353,21 @@ async def test_a_crowd_is_told_to_come_later_and_counts_as_heard(server: Running
         refused = await session.receive(Refused)
         assert 1.0 <= refused.retry_s <= LONGEST_S
         assert (await taken(server, NodesSeen)).seen == {7: {}}
+
+
+async def test_what_is_recorded_is_told_along_with_what_comes_next_or_soon(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent(server) as joined:
+        await welcomed(server, joined)
+        monkeypatch.setattr("jarvis.api.session.LATER_S", 60.0)
+        server.bus.dispatch([ToNode(7, Recorded(numbers=[1]), "c")])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        server.bus.dispatch([assignment(3, number=2)])
+        recorded, assigned = await joined.receive(Recorded), await joined.receive(Assign)
+        assert (recorded.numbers, assigned.assignments[0].number) == ([1], 2)
+        assert joined.frames == 2, "the first was the welcome"
+        monkeypatch.setattr("jarvis.api.session.LATER_S", 0.001)
+        server.bus.dispatch([ToNode(7, Recorded(numbers=[2]), "c")])
+        assert (await joined.receive(Recorded)).numbers == [2]

@@ -14,6 +14,7 @@ from jarvis.api.schemas.task_in import TaskFast, TaskIn
 from jarvis.api.schemas.task_rules import to_spec
 from jarvis.core.changes import Changes
 from jarvis.core.errors import NeverFits, OverQuota
+from jarvis.core.inputs import TasksTaken
 from jarvis.core.states import State
 from jarvis.core.task import TaskSpec
 
@@ -412,6 +413,28 @@ async def calls(server: Running, task: object, args: object, who: str = "alice",
 
 def function(**more: object) -> dict[str, object]:
     return {"name": "f", "function": {"python": "3.11"}, **more}
+
+
+async def test_an_instant_that_calls_have_in_common_counts_from_when_each_request_is_made(server: Running) -> None:
+    task, deadlines = function(deadline="+1h"), set[float | None]()
+    for _ in range(2):
+        ids = msgspec.msgpack.decode((await calls(server, task, [b""])).content)
+        deadlines |= {t.spec.deadline for t in await server.store.task_get_many(ids)}
+        await asyncio.sleep(0.002)
+    assert len(deadlines) == 2
+
+
+async def test_a_call_is_answered_when_the_leader_has_decided(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jarvis.api.routes.tasks.DECIDED_S", 60.0)
+    answered = asyncio.create_task(calls(server, function(), [b""]))
+    async with asyncio.timeout(10):
+        while not (inputs := await server.bus.take(0.2)):
+            pass
+        await asyncio.sleep(0.05)
+        assert not answered.done()
+        taken = next(item for item in inputs if isinstance(item, TasksTaken))
+        await server.commit(Changes(), kind="assigned", task=taken.tasks[0].id)
+        assert msgspec.msgpack.decode((await answered).content) == [taken.tasks[0].id]
 
 
 async def test_many_calls_of_a_function_are_many_tasks(server: Running) -> None:

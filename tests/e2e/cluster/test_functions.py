@@ -61,6 +61,13 @@ def test_calls_run_side_by_side_and_finish_as_they_do(up: Home) -> None:
         assert list(as_completed([slow, quick], timeout=60)) == [quick, slow]
 
 
+def test_calls_one_after_another_meet_the_process_that_was_at_work_last(up: Home) -> None:
+    with up.client() as client, Executor(client=client) as pool:
+        for slow in [pool.submit(time.sleep, 1.0) for _ in range(2)]:
+            slow.result(timeout=60)
+        assert len({pool.submit(os.getpid).result(timeout=60) for _ in range(6)}) == 1
+
+
 def test_cancel_kills_the_call(up: Home, tmp_path: Path) -> None:
     with up.client() as client, Executor(client=client) as pool:
         future = pool.submit(time.sleep, 600)

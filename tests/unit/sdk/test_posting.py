@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import pytest
 
@@ -127,3 +128,50 @@ def test_where_a_proxy_is_named_or_nobody_to_believe_the_general_client_goes(mon
     assert not can_post("https://server:7516/api/v1", None)
     monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
     assert not can_post("http://127.0.0.1:7517/api/v1", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length:3\r\n\r\nabc", (200, b"abc")),
+        (b"HTTP/1.1 201\r\nX: Content-Length: 9\r\nCONTENT-LENGTH: 0\r\n\r\n", (201, b"")),
+        (b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", (401, b"{}")),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", (200, b"ok")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70000, (200, b"x" * 70000)),
+    ],
+)
+@pytest.mark.parametrize("cut", [5, 20, 37, 1 << 20])
+def test_answers_are_understood_in_whatever_pieces_they_come(
+    server: Server, background: ThreadPoolExecutor, answer: bytes, found: tuple[int, bytes], cut: int
+) -> None:
+    """Also such as only a proxy or a refusal sends; the connection is good for the next one afterwards."""
+
+    def serve() -> None:
+        peer, _ = server.listener.accept()
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with peer:
+            for _ in range(2):
+                peer.recv(1 << 16)
+                peer.sendall(answer[:cut])
+                threading.Event().wait(0.01 if answer[cut:] else 0)
+                peer.sendall(answer[cut:])
+
+    serving = background.submit(serve)
+    posts = Posts(server.url, {}, None)
+    assert posts.post("/a", b"1", {}, 10) == found
+    assert posts.post("/a", b"2", {}, 10) == found
+    serving.result(10)
+    posts.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nonly this", b"HTTP/1.1 2", b"SSH-2.0-else\r\n\r\n"]
+)
+def test_half_an_answer_or_none_is_an_error(server: Server, background: ThreadPoolExecutor, answer: bytes) -> None:
+    serving = background.submit(server.serve, [answer])
+    posts = Posts(server.url, {}, None)
+    with pytest.raises((OSError, HTTPException)):
+        posts.post("/a", b"1", {}, 10)
+    serving.result(10)
+    posts.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal as signals
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jarvis.api import waits
-from jarvis.api.routes.common import Ctx, answer, body_of, idempotency, limit_of, states_of, wait_ended
+from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency, limit_of, states_of, wait_ended
 from jarvis.api.schemas.out import attempt_out, element_out, element_state, event_out, task_out
 from jarvis.api.schemas.task_in import BatchIn, CancelIn, RetryTaskIn, SignalIn, Strict, TaskIn, schema_of
 from jarvis.api.schemas.values import MAX_ID, duration, instant, number, word
@@ -26,6 +27,8 @@ router = APIRouter(tags=["tasks"])
 Text = str | None
 FEW = 16
 """Tasks about which the leader decides in less time than an answer takes."""
+DECIDED_S = 0.002
+"""How long the answer waits for that at most."""
 EVENTS_MOST = 1000
 """Of a task's events, those that its history is made of."""
 
@@ -64,6 +67,15 @@ async def submit_batch(request: Request, context: Ctx) -> Response:
     return answer(told, 422 if told["atomic"] and not told["accepted"] else 200)
 
 
+async def _decided(context: Context, task: int) -> None:
+    """What the leader of this server decides about it is written and sent first, undisturbed: the client waits for that anyway,
+    and what it asks next is answered while the node is at work."""
+    with context.hub.waiting(task) as waiter, suppress(TimeoutError):
+        async with asyncio.timeout(DECIDED_S):
+            await waiter.wait()
+        await asyncio.sleep(0)  # the node has its message first
+
+
 @router.post("/tasks/calls", include_in_schema=False)
 async def submit_calls(request: Request, context: Ctx) -> Response:
     """Submit up to 10,000 calls of one function, as the SDK gathers them: msgpack both ways, the ids in order."""
@@ -71,8 +83,8 @@ async def submit_calls(request: Request, context: Ctx) -> Response:
     accepted = await Submitter(context.services, principal).calls(await request.body(), idempotency(request))
     if not accepted.replayed:
         context.hub.fresh(accepted.ids)
-    if len(accepted.ids) <= FEW:
-        await asyncio.sleep(0)  # the leader decides first: what it decided is written while the answer is on its way
+    if len(accepted.ids) <= FEW and not (accepted.replayed or context.services.replica):
+        await _decided(context, accepted.ids[-1])
     return Response(msgspec.msgpack.encode(list(accepted.ids)), media_type="application/msgpack")
 
 

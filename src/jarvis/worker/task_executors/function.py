@@ -96,8 +96,8 @@ class FunctionExecutor:
         warm.tell_soon(self._reports.started)
 
     def _take(self, work: Work, folder: str | None) -> Warm:
-        """An idle process of the same lane that holds the same GPUs, or a new one, in a ``folder`` that is there already."""
-        for warm in self._idle if folder is None else ():
+        """The last idle process of the same lane that holds the same GPUs, or a new one, in a ``folder`` that is there already."""
+        for warm in reversed(self._idle) if folder is None else ():
             if warm.like is not None and warm.shares == work.shares and same_lane(warm.like, work):
                 self._idle.remove(warm)
                 return warm
