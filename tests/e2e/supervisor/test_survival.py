@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.supervisor.harness import MAIN, Agent, Node, alive, connect, marked, wait_for
+from tests.e2e.supervisor.harness import MAIN, Agent, Node, alive, can_connect, connect, marked, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,7 +236,7 @@ def test_it_runs_as_a_module_too(node: Node) -> None:
     command = [PYTHON, "-m", "jarvis.worker.supervisor", "--dir", str(node.state)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": source})
     node.processes.append(process)
-    wait_for(node.socket.exists, "the socket")
+    wait_for(lambda: can_connect(node.socket), "it listens")
     assert node.run(node.agent(), 1, "true")["exit_code"] == 0
 
 
