@@ -73,7 +73,9 @@ HARMLESS = frozenset({"port", "node.json"})
 
 def test_no_file_of_the_cluster_can_be_opened(seen: Home) -> None:
     """Nor what a task printed, though the name of that file is easily guessed."""
-    seen.jarvis("submit", "-q", "--", "sh", "-c", "echo secret; sleep 60")
+    task = seen.jarvis("submit", "-q", "--", "sh", "-c", "echo secret; sleep 60").stdout.strip()
+    with seen.client() as client:
+        wait_for(lambda: client.show(int(task))["state"] == "running", "it runs")
     wait_for(lambda: any(path.read_bytes() for path in seen.directory.rglob("places/*.out")), "something is printed")
     SECRETS[:] = [path for path in seen.directory.rglob("*") if path.name not in HARMLESS]
     names = {path.name for path in SECRETS}
