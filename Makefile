@@ -58,7 +58,7 @@ bench-quick: $(VENV)/.dev.stamp ## The same with a tenth of the volume, one roun
 bench-steps: $(VENV)/.dev.stamp ## What a workflow of 10,000 steps costs over as many plain tasks
 	@$(PY) -m benchmarks.steps $(ARGS)
 
-bench-curves: $(VENV)/.dev.stamp ## How costs grow with tasks, nodes, arrays and steps, with exponents (5 minutes; ARGS=--write for the docs)
+bench-curves: $(VENV)/.dev.stamp ## How costs grow with tasks, nodes, arrays and steps, with exponents (a minute when quiet; ARGS=--write for the docs)
 	@$(PY) -m benchmarks.curves $(ARGS)
 
 quality: $(VENV)/.dev.stamp ## Judge the scheduler on public workloads, beside published figures
