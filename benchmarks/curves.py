@@ -29,6 +29,8 @@ from jarvis.utils.collector import look_seldom
 from jarvis.utils.svg import page
 
 NODES, QUEUED, CLASSES, PROJECTS, PLACEMENTS, AT_ONCE = 1000, 100_000, 100, 50, 8000, 2000
+LEAST = 10_000
+"""Of ``--most``: every curve has two points then."""
 STEPS_MOST = 9_998
 """Between the first and the last step; a workflow has at most 10,000."""
 PATIENCE_S, ARRAYS = 600.0, 9
@@ -91,13 +93,12 @@ def step_done(client: Client, count: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """``each``: whether the cost is that of one; else it is that of all of them."""
+    """``points``: count and cost."""
 
     what: str
     unit: str
     across: str
     points: list[tuple[int, float]]
-    each: bool = True
 
     @property
     def exponent(self) -> float:
@@ -138,7 +139,7 @@ def measured(most: int) -> list[Curve]:
         array_submitted(client, 10)
         step_done(client, 100)
         arrays = [(count, array_submitted(client, count)) for count in counts(100, 1_000_000, most)]
-        found.append(Curve("submitting an array, durable", "ms", "elements", arrays, each=False))
+        found.append(Curve("submitting an array, durable", "ms", "elements", arrays))
         _say(found[-1].row())
         wide = [(count, step_done(client, count)) for count in counts(10, STEPS_MOST, most)]
         found.append(Curve("a step of a workflow, submitted to ended", "ms", "steps side by side", wide))
@@ -198,6 +199,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1_000_000, help="the largest count of anything")
     parser.add_argument("--write", action="store_true", help="put table and picture into the documentation")
     options = parser.parse_args()
+    if options.most < LEAST:
+        parser.error(f"--most {options.most}: at least {LEAST:,}, for two points of each curve")
     curves = measured(options.most)
     if options.write:
         head = ["| cost | grows with | measured | exponent |", "|---|---|---|---|"]

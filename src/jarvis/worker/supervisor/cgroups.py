@@ -43,7 +43,7 @@ class Slot:
         raise NotImplementedError
 
     def leave(self) -> None:
-        """Go back to where the pool lives."""
+        """Go back to where the pool lives: of version 1, where the supervisor itself steps inside for a moment."""
         raise NotImplementedError
 
     def oom_kills(self) -> int:

@@ -14,7 +14,6 @@ import fcntl
 import os
 import resource
 import signal
-import stat
 import struct
 import termios
 
@@ -317,18 +316,11 @@ def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
     found = False
     for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
-        if _is_file(path):
+        if os.path.isfile(path):
             found = True
             yield path
     if not found:
         yield f"/nonexistent/{name}"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _spawn_by_fork(order: Order, env: dict[str, str], files: Files, slot: Slot | None) -> Spawned:
