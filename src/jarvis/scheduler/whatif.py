@@ -21,7 +21,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
 from jarvis.core.states import State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.licenses import free_at
@@ -155,12 +155,12 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
 
 def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
     """The most of each resource with which it would start. What starts with some starts with less, so it is found by halving."""
-    views = [
-        view for view in cluster.nodes.values()
+    rooms = [
+        (view.free, view.gpus) for view in cluster.nodes.values()
         if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
     ]  # fmt: skip
     for name in sorted(spec.resources):
-        most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]
+        most, wanted = max(_most(rooms, spec.resources, name), 0), spec.resources[name]
         unit = max(most // BYTE_STEPS, 1) if name in BYTE_NAMES else 1000
         low, high, best = 0, -(-most // unit), None
         while low < high:
@@ -251,13 +251,12 @@ def _shorter(cluster: Cluster, spec: TaskSpec, start_with: StartWith, now: float
         yield Change(f"with a time limit of {limit:.0f} s it starts now on {name}", less, node)
 
 
-def _most(views: list[NodeView], need: Resources, name: str) -> int:
+def _most(rooms: list[tuple[Resources, Room]], need: Resources, name: str) -> int:
     """The most of one resource that some node has free together with all else that is asked, and less than is asked: what is
     there and still refused may be kept for others."""
     rest = {other: amount for other, amount in need.items() if other != name}
-    most = 0
-    for view in views:
-        free, room, ask = view.free, view.gpus, ask_of(rest)
+    most, ask = 0, ask_of(rest)
+    for free, room in rooms:
         if fits(rest, free) and (ask is None or pick(room, ask) is not None):
             most = max(most, _gpu_most(room, name) if name in ("gpu", "gpu_memory") else free.get(name, 0))
     return min(most, need[name] - (1 if name in BYTE_NAMES else 1000))
