@@ -1,6 +1,6 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,9 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
     if reasons and policy is not None and state is State.QUEUED and key not in cluster.claims:
-        barred = preempted.barred(cluster, policy, task, now)
-        reasons += [] if barred is None else [barred]
+        one = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
+        none = preempted.barred(cluster, policy, task, now), preempted.held_back(cluster, policy, one, now)
+        reasons += [reason for reason in none if reason is not None]
     told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)

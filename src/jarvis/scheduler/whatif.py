@@ -83,11 +83,11 @@ def as_task(spec: TaskSpec, project: str, user: str, now: float, ident: int) -> 
 
 
 def starts(
-    cluster: Cluster, policy: Policy, task: Task, now: float, before: dict[int, Task] | None = None
+    cluster: Cluster, policy: Policy, task: Task, now: float, known: dict[int, Task] | None = None
 ) -> int | None:
-    """The node on which it would start now; None when it would wait. ``before``: what stands before it, if that is known."""
-    before = _before(cluster, policy) if before is None else before
-    asked = question(cluster, [*(other for ident, other in before.items() if ident != task.id), task])
+    """The node on which it would start now; None when it would wait. ``known``: what stands before it, if that was asked."""
+    first = before(cluster, policy) if known is None else known
+    asked = question(cluster, [*(other for ident, other in first.items() if ident != task.id), task])
     policy = replace(policy, ahead_seconds=0.0)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
@@ -95,12 +95,13 @@ def starts(
     return None
 
 
-def _before(cluster: Cluster, policy: Policy) -> dict[int, Task]:
-    """What has a reservation, and what may get one in the next cycle, as shares have changed: the heads of lanes."""
+def before(cluster: Cluster, policy: Policy, each: int = 1) -> dict[int, Task]:
+    """What has a reservation, and what may get one in the next cycle, as shares have changed: the heads of lanes, at least so many
+    of each."""
     if policy.backfill.name == "skip":
         return {}
     reserved = [key.task for key in cluster.reservations]
-    heads = _heads(cluster, LANE_MOST if policy.backfill.name == "conservative" else 1)
+    heads = _heads(cluster, LANE_MOST if policy.backfill.name == "conservative" else each)
     found: dict[int, Task] = {}
     for ident in [*reserved, *heads]:
         task = cluster.tasks.get(ident)
@@ -133,7 +134,7 @@ class Trials:
     def __init__(self, cluster: Cluster, policy: Policy, task: Task, now: float) -> None:
         self._cluster = cluster if cluster.outlook is not None else to_ask(cluster, now)
         self._policy, self._task, self._now = policy, task, now
-        self._before = _before(cluster, policy)
+        self._before = before(cluster, policy)
         self.left = min(TRIALS_MOST, PLANNED_MOST // (len(self._before) + 1))
 
     def __call__(self, spec: TaskSpec) -> int | None:
@@ -329,7 +330,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
-    from jarvis.scheduler.preempted import barred, would_preempt
+    from jarvis.scheduler.preempted import barred, held_back, would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -355,8 +356,9 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
     preempts = would_preempt(cluster, policy, task, now)
     if preempts is not None:
         reasons.insert(0, preempts)
-    elif (none := barred(cluster, policy, task, now)) is not None:
-        reasons.append(none)
+    else:
+        none = barred(cluster, policy, task, now), held_back(cluster, policy, task, now)
+        reasons += [reason for reason in none if reason is not None]
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,
