@@ -41,8 +41,8 @@ from jarvis.core.states import Cause
 FRAMES = int(os.environ.get("JARVIS_FRAMES") or (100_000 if os.environ.get("JARVIS_SOAK") else 400))
 DIGEST = "0" * 64
 ODD: tuple[Any, ...] = (
-    0, -1, 1, 1 << 31, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 0.5, -1e300, math.inf, -math.inf, math.nan, "", "\0", "x" * 5000, "\u202e",
-    "../..", b"", b"\0", b"x" * 5000, True, None, [], {}, [[]], {"": 0}, "running", "exit",
+    0, -1, 1, 1 << 31, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 0.5, -1e300, math.inf, -math.inf, math.nan, "", "\0", "x" * 5000,
+    "\u202e", "../..", b"", b"\0", b"x" * 5000, True, None, [], {}, [[]], {"": 0}, "running", "exit",
 )  # fmt: skip
 WAIT_S, HEAR_S = 0.5, 0.002
 pytestmark = pytest.mark.timeout(300 + FRAMES / 20)

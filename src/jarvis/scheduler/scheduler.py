@@ -114,10 +114,6 @@ class Scheduler:
         except StaleEpoch as error:
             log.error("another leader took over: %s", error)  # noqa: TRY400 - expected, no traceback
             self.heartbeat.last_error = str(error)
-        except Exception as error:
-            log.exception("the scheduler stops on a defect")
-            self.heartbeat.last_error = f"{type(error).__name__}: {error}"
-            raise
         finally:
             self.finished = True
 
@@ -131,6 +127,10 @@ class Scheduler:
             await asyncio.sleep(RETRY_S)
             await self._rebuild_until_it_works()
             self.waits_for_store = False
+
+    def give_up(self, defect: Exception) -> None:
+        """For this time: who asks is told why."""
+        self.finished, self.heartbeat.last_error = True, f"{type(defect).__name__}: {defect}"
 
     def stop(self) -> None:
         self._stopping = True
