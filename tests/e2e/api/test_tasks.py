@@ -489,12 +489,3 @@ async def test_calls_are_counted_one_by_one_against_the_quota_of_their_owner(ser
     assert (await calls(server, function(), [b"a"] * 3, **key)).content == some.content
     assert (await calls(server, function(), [b"a"])).status_code == 429
     assert (await calls(server, function(), [b"a"] * 2, **key)).status_code == 409
-
-
-@pytest.mark.parametrize("path", ["/tasks/calls", "/tasks/results"])
-@pytest.mark.parametrize(
-    "body", [b"", b"\xc1", b"\x81\xa1\xff\x00", b"\x81\xa3ids\x91\xa1\xff", b"\x81\xa4task\xa1\xff"]
-)
-async def test_bodies_that_are_no_messages_are_refused(server: Running, path: str, body: bytes) -> None:
-    answer = await server.client("alice").post(path, content=body, headers={"Content-Type": "application/msgpack"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_msgpack")
