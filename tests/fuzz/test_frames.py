@@ -164,7 +164,9 @@ async def test_a_node_may_say_what_it_likes(tmp_path: Path) -> None:
     with home() as made:
         await asyncio.to_thread(made.jarvis, "up", "--cpus", "1", "--node-name", "near")
         with made.client() as client:
-            many = client.submit(command=["sleep", "1"], array="0-99999", retry={"max_attempts": 3}, resources={"cpu": 0.5})
+            many = client.submit(
+                command=["sleep", "1"], array="0-99999", retry={"max_attempts": 3}, resources={"cpu": 0.5}
+            )
             liar = Liar(made, random.Random(seed))
             try:
                 async with asyncio.timeout(60 + FRAMES / 30):
