@@ -85,7 +85,7 @@ class Choice:
         at = (pool.placement_class, task)
         own = self.spread.get(at)
         if own is None:
-            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools)
+            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools.log)
             own.order = sorted((self._score(own, node, task, 0), node) for node in pool.group.members)
             own.cursor = len(self.pools.log)
         return own
@@ -163,7 +163,7 @@ class Choice:
         for entry in search.aside:
             heappush(pool.heap, entry)
         if found is None and not search.aside:
-            self._full.note(pool)
+            self._full.note(pool, is_first=not self.moved)
         self.too_long = found is None and bool(search.aside)
         return found
 
@@ -283,7 +283,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if view.stuck or pool.placement_class not in self.cluster.estimates:
+        if not self.ahead_seconds or view.stuck or pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None
