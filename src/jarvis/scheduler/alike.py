@@ -187,6 +187,7 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
             False,
             decision.until,
             decision.latest,
+            held=decision.held,
         )
     node.next_number += len(tasks)
     view.place_alike(placed, decisions[0].placement_class)

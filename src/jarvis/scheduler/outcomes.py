@@ -11,8 +11,9 @@ from jarvis.core.retry import (
 from jarvis.core.states import HELD_BY_USER, INFRA_CAUSES, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
-from jarvis.scheduler.cluster import NodeView, Placed, Timer
+from jarvis.scheduler.cluster import NodeView, Placed
 from jarvis.scheduler.policy.attained import LEAST_ATTAINED
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 
 PREEMPTED = "Preempted"

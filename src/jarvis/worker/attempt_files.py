@@ -9,6 +9,8 @@ import msgspec
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.worker.account import Account
+from jarvis.worker.file_cache import FileCache
+from jarvis.worker.file_sets import FileSets
 from jarvis.worker.machine import Work
 from jarvis.worker.pulled import Pulled
 from jarvis.worker.pushed import Pushed
@@ -29,7 +31,9 @@ class AttemptFiles:
     """Of those tasks alone whose spec has ``own_directory``."""
 
     def __init__(self, directory: Path, fetch: FetchBlob, put: PutBlob, cache_bytes: int) -> None:
-        self._pushed, self._pulled = Pushed(directory, fetch, cache_bytes), Pulled(put)
+        kept = directory / "files"
+        cache, self.sets = FileCache(kept, fetch, cache_bytes), FileSets(directory / "sets", kept)
+        self._pushed, self._pulled = Pushed(directory, fetch, cache, self.sets), Pulled(put)
 
     def at_hand(self, work: Work, scratch: str) -> bool:
         """Whether there is nothing left to be fetched."""
