@@ -83,6 +83,8 @@ class Ended(NodeMessage, tag="ended"):
     """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     artifacts: str | None = None
     """Digest of the manifest of the files that it left."""
+    held: int = 0
+    """Bytes of these that stay on its node for steps after it."""
     age: float = 0.0
     drain: str = ""
     """Why this node must take no more work until somebody looks at it: its epilog failed."""

@@ -6,10 +6,12 @@ class, kept with it, so that a choice costs what changed and not how many hold i
 """
 
 from collections.abc import Callable, Sequence
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from jarvis.core.holdings import needs
-from jarvis.core.task import Task
+from jarvis.core.holdings import needs, shown
+from jarvis.core.resources import format_amount
+from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.policy.locality import BALANCERS, Holders, Locality, level, worth
 from jarvis.scheduler.pools import Group, Held, Pool, Search
 
@@ -18,6 +20,20 @@ if TYPE_CHECKING:
 
 PARTS_MOST = 64
 """Parts of a pool that are kept."""
+TOLD_MOST = 3
+
+
+def said(holders: Holders, spec: TaskSpec, node: int) -> str:
+    """What a node holds of what a task needs; empty when that is nothing."""
+    held = holders.on(node)
+    return ", ".join(f"{shown(n)} ({format_amount('memory', held[n])})" for n in needs(spec) if n in held)
+
+
+def most_near(holders: Holders, spec: TaskSpec) -> list[int]:
+    """The nodes that hold some of what a task needs, those first that hold the most."""
+    names = needs(spec)
+    nodes = {node for name in names if name in holders.of for node in holders.of[name].nodes}
+    return nsmallest(TOLD_MOST, nodes, key=lambda node: (-holders.bytes_on(node, names), node))
 
 
 class Near:

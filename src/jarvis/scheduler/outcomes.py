@@ -51,6 +51,8 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
         turn.event("stale_end", node=view.node.id, number=fact.number, cause=str(fact.cause))
         return
     ending = Ending(fact.cause, fact.exit_code, fact.signal, fact.exception)
+    if fact.held and fact.artifacts is not None:
+        turn.cluster.holders.add(view.node.id, fact.artifacts, fact.held)
     if attempt.ranks:
         gangs.note_end(turn, placed, attempt, fact)
         over(turn, placed, ending, fact.message)

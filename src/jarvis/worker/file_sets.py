@@ -34,16 +34,16 @@ class FileSets:
         self.made_some = asyncio.Event()
         directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime):
-            try:
-                self._sets[path.name] = msgspec.msgpack.decode(path.read_bytes(), type=FileSet)
-            except msgspec.DecodeError:  # a write that was broken off
+            if path.name.startswith("."):  # a write that was broken off
                 path.unlink()
+            else:
+                self._sets[path.name] = msgspec.msgpack.decode(path.read_bytes(), type=FileSet)
 
-    async def made(self, manifest: str, files: Sequence[File]) -> None:
-        """All of a set was here at this moment."""
+    async def made(self, manifest: str, files: Sequence[File]) -> int:
+        """A set came here; how much of it is kept, if that is worth telling of."""
         size = sum(file.size for file in files)
         if size < HELD_LEAST:
-            return
+            return 0
         known = self._sets.pop(manifest, None)
         if known is None:
             largest = sorted(files, key=lambda file: -file.size)[:FILES_MOST]
@@ -55,6 +55,8 @@ class FileSets:
         with suppress(OSError):  # it will not be told of, and nothing else
             await asyncio.to_thread(self._write, manifest, known, gone)
         self.made_some.set()
+        kept = (await asyncio.to_thread(self._look, {manifest: known}))[manifest]
+        return kept if kept >= HELD_LEAST else 0
 
     def _write(self, manifest: str, known: FileSet, gone: Sequence[str]) -> None:
         part = self._directory / f".{uuid.uuid4().hex}"
@@ -71,7 +73,7 @@ class FileSets:
     def _look(self, sets: dict[str, FileSet]) -> Holdings:
         there = {entry.name for entry in os.scandir(self._kept)}
         found: Holdings = {}
-        for digest, known in sets.items():
-            kept = sum(size for name, size in known.files.items() if name in there)
-            found[digest] = known.size * kept // max(sum(known.files.values()), 1)
+        for manifest, known in sets.items():
+            kept = sum(size for digest, size in known.files.items() if digest in there)
+            found[manifest] = known.size * kept // max(sum(known.files.values()), 1)
         return found

@@ -208,10 +208,10 @@ def test_what_follows_on_the_only_node_is_counted_each_for_itself() -> None:
     case = Case()
     case.node(cpus=8)
     holds(case, 1, files=GIB)
-    specs = [{"push": (FILES,)}, {}, {"push": (FILES,)}, {"push": ("cd" * 32,)}]
+    pushes: list[tuple[str, ...]] = [(FILES,), (), (FILES,), ("cd" * 32,)]
     case.command("node_cordon", node=1, admin=True)
-    for spec in specs:
-        case.submit(**spec)
+    for push in pushes:
+        case.submit(push=push)
     case.submit(array="0-2", push=(FILES,))
     case.command("node_uncordon", node=1, admin=True)
     assert (case.cluster.holders.placed, case.cluster.holders.spared) == (5, 5 * GIB)

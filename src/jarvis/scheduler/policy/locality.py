@@ -4,7 +4,7 @@ balancer. A wish of the user comes before it, and so does all that must be."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from jarvis.core.holdings import Holdings
+from jarvis.core.holdings import Holdings, worth_telling
 
 BALANCERS = frozenset({"least_loaded", "bin_pack", "best_fit", "fgd", "gpu_fit"})
 """Who says ``spread``, ``round_robin`` or ``random`` wants just that, and what other packages want is not known."""
@@ -76,6 +76,10 @@ class Holders:
             self._by_node[node] = holds
         else:
             self._by_node.pop(node, None)
+
+    def add(self, node: int, name: str, size: int) -> None:
+        """One thing more, of which the node will tell itself."""
+        self.tell(node, worth_telling({**self.on(node), name: size}))
 
     def _change(self, name: str, node: int, size: int) -> None:
         holding = self.of.get(name)
