@@ -112,7 +112,7 @@ class Agent:
         output.mkdir(mode=0o711, exist_ok=True)
         self.remover = Remover(output)
         files = AttemptFiles(self.directory, self.bodies.fetch, self.bodies.put, options.file_cache)
-        self.holding = Holding(files.sets, images)
+        self.holding, self.sets = Holding(), files.sets
         self.processes = ProcessExecutor(
             self.supervisor, self, self.shipper, self.remover, accounts, self.directory, self.name, url,
             self.bodies.fetch, self.spawn, files,
@@ -150,7 +150,12 @@ class Agent:
         self.labels.setdefault(ADDRESS_LABEL, await find_address(urls))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        loops = [self.session.run(), self._beat(), self.hooks.keep_checking(), self.holding.keep_looking()]
+        loops = [
+            self.session.run(),
+            self._beat(),
+            self.hooks.keep_checking(),
+            self.holding.keep_looking(self.sets, images),
+        ]
         if self.credentials is not None:
             loops.append(self.credentials.keep_fresh())
         tasks += [asyncio.create_task(loop) for loop in loops]

@@ -16,33 +16,32 @@ AGAIN_S = 60.0
 
 
 class Holding:
-    """Said with heartbeats. ``images``: bytes of each image by each of its names."""
+    """Said with heartbeats. ``found`` is all that was worth telling at the last look."""
 
-    def __init__(self, sets: FileSets, images: Callable[[], Awaitable[Holdings]]) -> None:
-        self._sets, self._images = sets, images
-        self._found: Holdings = {}
-        self._said: Holdings = {}
+    def __init__(self) -> None:
+        self.found: Holdings = {}
+        self._said: Holdings | None = None
+        """In this session, if anything was."""
         self._said_at = 0.0
 
-    async def keep_looking(self) -> None:
-        """Until cancelled."""
+    async def keep_looking(self, sets: FileSets, images: Callable[[], Awaitable[Holdings]]) -> None:
+        """Until cancelled. ``images``: bytes of each image by each of its names."""
         while True:
-            await self.look()
+            self.found = worth_telling(await images() | await sets.held())
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._sets.made_some.wait(), LOOK_S)
-                self._sets.made_some.clear()
+                await asyncio.wait_for(sets.made_some.wait(), LOOK_S)
+                sets.made_some.clear()
                 await asyncio.sleep(SOON_S)
-
-    async def look(self) -> None:
-        self._found = worth_telling(await self._images() | await self._sets.held())
 
     def welcomed(self, now: float) -> None:
         """In a new session the leader knows of nothing."""
-        self._said, self._said_at = {}, now
+        self._said, self._said_at = None, now
 
     def to_say(self, now: float) -> Holdings | None:
         """What is to be said now; it counts as said."""
-        if self._found == self._said and now - self._said_at < AGAIN_S:
+        if self._said is None and not self.found:
             return None
-        self._said, self._said_at = self._found, now
+        if self.found == self._said and now - self._said_at < AGAIN_S:
+            return None
+        self._said, self._said_at = self.found, now
         return self._said
