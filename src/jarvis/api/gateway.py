@@ -71,8 +71,8 @@ REMOVED_RETRY_S = 5.0
 BACK_SOON_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each look for a node's session; together longer than it takes until a server has written down who is there."""
 UNFIT_MOST, MARK_MOST = 200, 64
-HOLDS_AT_ONCE = 50
-"""Nodes of which it is passed on at once what they hold: when all tell it together, as to a new leader, it is a lot."""
+HOLDS_AT_ONCE = 2000
+"""Things that are passed on at once of what nodes hold: when all nodes tell it together, as to a new leader, it is a lot."""
 NO_WELCOME = "a session begins with Hello and goes on after Welcome"
 _FACTS = (Ended, Started, Returned)
 """What is for the leader alone, and comes by the thousand."""
@@ -163,7 +163,7 @@ class Gateway:
             await asyncio.sleep(self.services.settings.heartbeat_flush_s)
             if not self._seen:
                 continue
-            holds = {node: self._holds.pop(node) for node in list(self._holds)[:HOLDS_AT_ONCE]}
+            holds = self._some_holds()
             seen, self._seen, told, self._told = self._seen, {}, self._told, {}
             unfit = {node: text for node, text in self._unfit.items() if node in seen}
             if self.services.replica:
@@ -174,6 +174,15 @@ class Gateway:
             # Where it is written down it is not said again: that would be as if it had been heard again.
             if not taken and not self.services.replica:
                 self._seen = seen | self._seen
+
+    def _some_holds(self) -> dict[int, Holdings]:
+        """Of the nodes that have waited the longest for it."""
+        some, things = dict[int, Holdings](), 0
+        while self._holds and things < HOLDS_AT_ONCE:
+            node = next(iter(self._holds))
+            some[node] = self._holds.pop(node)
+            things += len(some[node])
+        return some
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:
         """For a leader whom no message reaches, and for everybody who asks where a node's session is."""

@@ -14,7 +14,7 @@ Holdings = dict[str, int]
 
 HELD_LEAST = 16 << 20
 """Bytes below which nothing is told."""
-HELD_MOST = 64
+HELD_MOST = 128
 """Things that a node tells of."""
 NEEDS_MOST = 16
 """Names by which a task is placed."""

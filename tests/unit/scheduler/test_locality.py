@@ -5,15 +5,20 @@ from random import Random
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tests.unit.scheduler.gang_harness import Gangs
 from tests.unit.scheduler.harness import GIB, Case
 
-from jarvis.core.holdings import whole_name
-from jarvis.core.inputs import NodeConnected, NodesSeen
-from jarvis.core.task import Affinity, Container, Preference
+from jarvis.config.policies import SchedulerSettings, policy_of
+from jarvis.core.holdings import HELD_MOST, whole_name
+from jarvis.core.inputs import Ended, Hello, NodeConnected, NodesSeen
+from jarvis.core.states import Cause
+from jarvis.core.task import Affinity, Container, Preference, TaskSpec
 from jarvis.scheduler.cycle import Policy
+from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.locality import BALANCERS, LEAST, Holders, Locality, level
+from jarvis.scheduler.whatif import plan_task
 
 FILES = "ab" * 32
 IMAGE = whole_name("alpine")
@@ -109,18 +114,12 @@ def test_another_session_begins_with_nothing() -> None:
     """A node of the version before tells nothing, and what the one before it told is not its own."""
     case = three()
     holds(case, 3, files=GIB)
-    hello = msgspec_hello(case, 3)
+    row = case.cluster.nodes[3].node
+    hello = Hello(
+        version=1, software="0", name=row.name, node=3, boot_id=row.boot_id, resources=row.resources, labels={}, ordinal=9
+    )  # fmt: skip
     case.step(NodeConnected("hello", "another", hello))
     assert not case.cluster.holders.of
-
-
-def msgspec_hello(case: Case, node: int) -> Any:
-    from jarvis.core.inputs import Hello
-
-    row = case.cluster.nodes[node].node
-    return Hello(
-        version=1, software="0", name=row.name, node=node, boot_id=row.boot_id, resources=row.resources, labels={}, ordinal=9
-    )  # fmt: skip
 
 
 def test_a_node_that_is_removed_is_forgotten() -> None:
@@ -232,6 +231,69 @@ def test_holders_come_to_what_was_said_last() -> None:
         assert found == wanted
         assert all(holding.most >= max(holding.nodes.values()) for holding in holders.of.values())
         assert holders.bytes_on(node, "ab") == sum(last[node].get(name, 0) for name in "ab")
+
+
+# ---------------------------------------------------------------- told
+
+
+def test_a_step_that_ends_tells_what_stays_before_the_node_does() -> None:
+    """The one after it may begin in the same turn."""
+    case = three()
+    holds(case, 3, other=GIB)
+    case.command("node_cordon", node=1, admin=True)
+    first = case.submit(cpus=4)
+    assert on(case, first) == 2
+    case.command("node_uncordon", node=1, admin=True)
+    attempt = case.attempt(first)
+    end = Ended(number=attempt.number, token=attempt.token, cause=Cause.EXIT, exit_code=0, artifacts=FILES, held=GIB)
+    case._report(2, end)
+    assert on(case, case.submit(push=(FILES,))) == 2
+    assert case.cluster.holders.on(3) == {"other": GIB}
+
+
+def test_what_ends_adds_is_bounded_too() -> None:
+    holders = Holders()
+    for at in range(3 * HELD_MOST):
+        holders.add(1, f"{at:064x}", GIB + at)
+    assert len(holders.on(1)) == HELD_MOST
+
+
+def test_it_is_said_where_something_is_and_what_was_there() -> None:
+    case = with_engines()
+    holds(case, 2, image=GIB, files=GIB)
+    holds(case, 3, image=GIB)
+    spec = TaskSpec(name="t", container=Container("alpine"), push=(FILES,), resources={"cpu": 1000})
+    asked = plan_task(case.cluster, case.policy, spec, ("p", "u"), case.now)
+    assert asked["summary"] == f"it starts now on n2, which holds image alpine (1Gi), files {FILES[:12]} (1Gi)"
+    first = contained(case, push=(FILES,), cpus=4)
+    told = why(case.cluster, case.tasks[first].key_at(0), case.now, case.policy)
+    assert told is not None
+    assert told["summary"].endswith("on node n2, where 2Gi of what it needs were already")
+    for _ in range(2):
+        case.submit(cpus=4)
+    waits = contained(case, push=(FILES,))
+    told = why(case.cluster, case.tasks[waits].key_at(0), case.now, case.policy)
+    assert told is not None
+    assert told["near"] == [
+        {"node": "n2", "holds": f"image alpine (1Gi), files {FILES[:12]} (1Gi)"},
+        {"node": "n3", "holds": "image alpine (1Gi)"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "least"), [({}, LEAST), ("16MiB", 16 << 20), (True, LEAST), (False, 0), ("off", 0), ("on", LEAST), (5, 5)]
+)
+def test_it_is_set_in_bytes_or_off(said: Any, least: int) -> None:
+    given = {} if said == {} else {"locality": said, "queues": {"q": {"locality": said}, "r": {}}}
+    locality = policy_of(SchedulerSettings.model_validate(given)).locality
+    assert locality == Locality(least, {} if said == {} else {"q": least})
+    assert locality.least_of("q") == locality.least_of("r") == least
+
+
+@pytest.mark.parametrize("said", ["some", "-1", -1, 1.5])
+def test_what_is_no_size_is_refused(said: object) -> None:
+    with pytest.raises(ValidationError, match="locality"):
+        SchedulerSettings.model_validate({"locality": said})
 
 
 # ---------------------------------------------------------------- random clusters
