@@ -69,7 +69,7 @@ class Choice:
         self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
-        self.near = Near(self, cluster.holders, limits.locality)
+        self.near = Near(cluster.holders, limits.locality)
 
     # ------------------------------------------------------------ pools
 
@@ -106,7 +106,7 @@ class Choice:
         search = Search(task.id, until, False, [], (task.project, task.user), latest)
         found = self._best(pool, search)
         if found is not None and self.near.any_holds:
-            found = self.near.better(pool, task, found, search)
+            found = self.near.better(self, pool, task, found, search)
         if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found

@@ -37,12 +37,12 @@ def most_near(holders: Holders, spec: TaskSpec) -> list[int]:
 
 
 class Near:
-    """Looks at what nodes hold, for one cycle."""
+    """Looks at what nodes hold, for one cycle. It does not know the choice that knows it, as pools do not."""
 
-    __slots__ = ("_choice", "_holders", "_locality", "any_holds")
+    __slots__ = ("_holders", "_locality", "any_holds")
 
-    def __init__(self, choice: "Choice", holders: Holders, locality: Locality) -> None:
-        self._choice, self._holders, self._locality = choice, holders, locality
+    def __init__(self, holders: Holders, locality: Locality) -> None:
+        self._holders, self._locality = holders, locality
         self.any_holds = bool(holders.of)
 
     def _counts(self, pool: Pool, task: Task) -> tuple[list[str], int]:
@@ -66,14 +66,15 @@ class Near:
             return lambda node: 0.0
         return lambda node: worth(self._holders.bytes_on(node, names), least)
 
-    def better(self, pool: Pool, task: Task, found: tuple[int, bool], search: Search) -> tuple[int, bool]:
+    def better(
+        self, choice: "Choice", pool: Pool, task: Task, found: tuple[int, bool], search: Search
+    ) -> tuple[int, bool]:
         """The node that was found, or one that is better for what it holds."""
         names, least = self._counts(pool, task)
         if not names:
             return found
 
         def standing(node: int, *, ahead: bool = False) -> tuple[int, int, float, int]:
-            choice = self._choice
             wished = choice.around.wished(choice.nodes[node], pool.placement_class) if pool.wishes else 0
             held = 0 if ahead else level(self._holders.bytes_on(node, names), least)
             return -wished, -held, choice.score(pool, node, task.id), node
@@ -82,12 +83,12 @@ class Near:
         most = level(sum(self._holders.of[name].most for name in names), least)
         names.sort(key=lambda name: (len(self._holders.of[name].nodes), name))
         for at in range(len(names)) if -best[1] < most else ():
-            node = self._choice.first_now(self._part(pool, tuple(names[at:]), least), search._replace(aside=[]))
+            node = choice.first_now(self._part(choice, pool, tuple(names[at:]), least), search._replace(aside=[]))
             if node is not None:
                 best = min(best, standing(node))
         return found if best[3] == found[0] else (best[3], False)
 
-    def _part(self, pool: Pool, names: tuple[str, ...], least: int) -> Pool:
+    def _part(self, choice: "Choice", pool: Pool, names: tuple[str, ...], least: int) -> Pool:
         """The nodes of a pool that hold the first thing, which the fewest have, by what they hold of all. So what has no other like
         it makes a small part, and what many tasks need one that they share."""
         holders, group = self._holders, pool.group
@@ -98,6 +99,6 @@ class Near:
             pool.parts.clear()
         held = {node: holders.bytes_on(node, names) for node in holders.of[names[0]].nodes if node in group.members}
         members = {node for node, size in held.items() if size >= least}
-        part = self._choice.pools.part(pool, Group(members), Held(held, least), self._choice.score)
+        part = choice.pools.part(pool, Group(members), Held(held, least), choice.score)
         pool.parts[names, least] = versions, part
         return part
