@@ -17,6 +17,7 @@ import msgspec
 
 from jarvis.core.bounds import Finite, Whole
 from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
+from jarvis.core.holdings import Holdings
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
 from jarvis.core.schedule import Stamp
 
@@ -31,12 +32,14 @@ MAX_FRAME = 8 * 1024 * 1024
 class Heartbeat(NodeMessage, tag="beat"):
     """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted;
     ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen;
-    ``unfit``: what is wrong with the node by its own check."""
+    ``unfit``: what is wrong with the node by its own check; ``holds``: all that it holds of what tasks may need, said when that has
+    changed and now and then, else None."""
 
     health: dict[str, Finite] = {}
     told: Whole = -1
     beat: Whole = 0
     unfit: str = ""
+    holds: Holdings | None = None
 
 
 class OutputChunk(NodeMessage, tag="chunk"):

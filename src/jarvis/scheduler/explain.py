@@ -12,7 +12,7 @@ from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
 from jarvis.core.states import HELD_BY_USER, ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
+from jarvis.scheduler import bookings, foresight, licenses, near, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason, eligible_reason, every_reason, room_reason, static_reason
 from jarvis.scheduler.gangs import alive
@@ -59,6 +59,10 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         "summary": f"task {key} is {state}: {summary}",
         "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
         "nodes": nodes,
+        "near": [
+            {"node": cluster.nodes[node].node.name, "holds": near.said(cluster.holders, task.spec, node)}
+            for node in near.most_near(cluster.holders, task.spec)
+        ] if state is State.QUEUED else [],
         "history": cluster.history.of(task) if state is State.QUEUED else [],
     } | told  # fmt: skip
 
@@ -93,8 +97,11 @@ def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
     attempt = cluster.attempts.get(task.key_at(position))
     if attempt is not None and state in ON_NODE:
-        names = [cluster.nodes[node].node.name for node, _ in alive(attempt)]
-        return f"attempt {attempt.attempt} is on node{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        views = [(cluster.nodes[node], number) for node, number in alive(attempt)]
+        held = sum(view.placed[number].held for view, number in views)
+        spared = f", where {format_amount('memory', held)} of what it needs were already" if held else ""
+        names = ", ".join(view.node.name for view, _ in views)
+        return f"attempt {attempt.attempt} is on node{'s' if len(views) > 1 else ''} {names}{spared}"
     return "it can start in the next cycle"
 
 

@@ -12,6 +12,7 @@ from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
 from jarvis.scheduler.policy.backfill import NEVER
+from jarvis.scheduler.policy.locality import Locality
 from jarvis.scheduler.policy.plugged import refusal
 from jarvis.scheduler.rankings import Ranking
 from jarvis.scheduler.task_queue import PlacementClass
@@ -36,6 +37,7 @@ class Limits(NamedTuple):
     ahead_seconds: float
     ahead_most: int
     extra: bool
+    locality: Locality = Locality(0)
 
 
 class Search(NamedTuple):
@@ -51,6 +53,13 @@ class Search(NamedTuple):
 
 
 ANYTHING = Search(0, NEVER, True, [], ("", ""), NEVER)
+
+
+class Held(NamedTuple):
+    """Bytes of some things by node, and from how many on they count."""
+
+    by_node: dict[int, int]
+    least: int
 
 
 class GroupKey(NamedTuple):
@@ -77,7 +86,7 @@ class Known:
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders", "ranking", "refused", "untouched")
+    __slots__ = ("members", "orders", "ranking", "refused", "untouched", "version")
 
     def __init__(
         self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None,
@@ -89,6 +98,8 @@ class Group:
         the only ones."""
         self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {} if untouched is None else dict(untouched)
         self.ranking = Ranking()
+        self.version = 0
+        """Rises when other nodes may suit."""
 
 
 class Pool:
@@ -109,9 +120,11 @@ class Pool:
         "is_plain",
         "licenses",
         "log",
+        "near",
         "need",
         "nodes",
         "order",
+        "parts",
         "placement_class",
         "version",
         "whole",
@@ -132,6 +145,10 @@ class Pool:
         """Whether its class matters to the score of a node."""
         self.is_plain = balancer == "least_loaded" and not (self.wishes or self.affine)
         """Whether what a node has in use is all of its score."""
+        self.near: Held | None = None
+        """Of a part: what its nodes hold."""
+        self.parts: dict[tuple[tuple[str, ...], int], tuple[tuple[int, ...], Pool]] = {}
+        """By what nodes hold, and from how many bytes on that counts: those that do (``scheduler.near``), for these versions."""
         self.version = 0
         """Of the carriers that it was made with."""
         self.balancer, self.group, self.log = balancer, group, log
@@ -195,6 +212,7 @@ class Pools:
         for ident in gone:
             del seen[ident]
             for group in self.groups.values():
+                group.version += 1
                 group.members.discard(ident)
         if len(self.log) > 4 * len(nodes) + LOG_SPARE or len(self.pools) > POOLS_MOST:
             self._begin_anew()
@@ -202,6 +220,7 @@ class Pools:
 
     def _regroup(self, ident: int, view: "NodeView") -> None:
         for key, group in self.groups.items():
+            group.version += 1
             if self._suits(view, key):
                 group.members.add(ident)
             else:
@@ -253,6 +272,15 @@ class Pools:
             pool.version = version
             pool.cursor, pool.order = self._order(pool, score)
         return pool
+
+    def part(self, pool: Pool, group: Group, near: Held | None, score: "Callable[[Pool, int], float]") -> Pool:
+        """Of a pool, a group of its nodes that is asked for something of its own."""
+        own = Pool(pool.placement_class, pool.balancer, group, self.log)
+        if near is not None:
+            own.near, own.wishes, own.is_plain = near, True, False
+        own.order = sorted((score(own, node), node) for node in group.members)
+        own.cursor = len(self.log)
+        return own
 
     def _is_behind(self, pool: Pool) -> bool:
         """Whether so much changed since it last looked that the order which others share as well costs less than to catch up."""

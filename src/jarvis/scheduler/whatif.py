@@ -25,6 +25,7 @@ from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.licenses import free_at
+from jarvis.scheduler.near import said
 from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
@@ -347,9 +348,10 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
     task = as_task(spec, *owner, now, ident=1 << 62)
     node = starts(cluster, policy, task, now)
     if node is not None:
-        name = cluster.nodes[node].node.name
+        name, there = cluster.nodes[node].node.name, said(cluster.holders, spec, node)
+        summary = f"it starts now on {name}" + (f", which holds {there}" if there else "")
         return {
-            "verdict": "now", "node": name, "summary": f"it starts now on {name}", "reasons": [], "changes": [],
+            "verdict": "now", "node": name, "summary": summary, "reasons": [], "changes": [],
             "earliest": now,
         }  # fmt: skip
     reasons = queued_reasons(cluster, task, now)
