@@ -1,11 +1,11 @@
 """PURE: of the nodes that a task may start on now, one that holds what it needs.
 
 What may start, and when, is as it would be without this: a node that was found is left for another only where that one has room
-now that is nobody else's, meets the user's wishes as well and holds more. Those that hold a thing are a part of the pool of a
-class, kept with it, so that a choice costs what changed and not how many hold it.
+now that is nobody else's, meets the user's wishes as well and holds more. The nodes that hold a thing which many do are a group of
+their own, with pools as any other, so that a choice costs what changed and not how many hold it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,15 @@ from jarvis.core.holdings import needs, shown
 from jarvis.core.resources import format_amount
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.policy.locality import BALANCERS, Holders, Locality, level, worth
-from jarvis.scheduler.pools import Group, Held, Pool, Search
+from jarvis.scheduler.pools import Group, Pool, Search
 
 if TYPE_CHECKING:
     from jarvis.scheduler.choice import Choice
 
 PARTS_MOST = 64
-"""Parts of a pool that are kept."""
+"""Parts of a group that are kept: of those that it was asked for last."""
+FEW = 8
+"""Nodes that are looked at one by one."""
 TOLD_MOST = 3
 
 
@@ -59,45 +61,64 @@ class Near:
         every = [self._holders.bytes_on(node, names) for node in nodes] if names else ()
         return sum(held for held in every if held >= least)
 
-    def bonus(self, pool: Pool, task: Task) -> Callable[[int], float]:
-        """By how much the score of a node is better for what it holds."""
+    def score_of(self, pool: Pool, task: Task) -> Callable[[int], float]:
+        """How nodes stand for a rank of a gang."""
+        choice, holders = self._choice, self._holders
         names, least = self._counts(pool, task) if self.any_holds else ([], 0)
         if not names:
-            return lambda node: 0.0
-        return lambda node: worth(self._holders.bytes_on(node, names), least)
+            return lambda node: choice.score(pool, node, task.id)
+        return lambda node: choice.score(pool, node, task.id) - worth(holders.bytes_on(node, names), least)
 
     def better(self, pool: Pool, task: Task, found: tuple[int, bool], search: Search) -> tuple[int, bool]:
         """The node that was found, or one that is better for what it holds."""
         names, least = self._counts(pool, task)
         if not names:
             return found
+        choice, holders = self._choice, self._holders
 
         def standing(node: int, *, ahead: bool = False) -> tuple[int, int, float, int]:
-            choice = self._choice
             wished = choice.around.wished(choice.nodes[node], pool.placement_class) if pool.wishes else 0
-            held = 0 if ahead else level(self._holders.bytes_on(node, names), least)
+            held = 0 if ahead else level(holders.bytes_on(node, names), least)
             return -wished, -held, choice.score(pool, node, task.id), node
 
+        most = level(sum(holders.of[name].most for name in names), least)
+        if not found[1] and level(holders.bytes_on(found[0], names), least) == most:
+            return found
         best = standing(found[0], ahead=found[1])
-        most = level(sum(self._holders.of[name].most for name in names), least)
         names.sort(key=lambda name: (len(self._holders.of[name].nodes), name))
-        for at in range(len(names)) if -best[1] < most else ():
-            node = self._choice.first_now(self._part(pool, tuple(names[at:]), least), search._replace(aside=[]))
-            if node is not None:
+        for at in range(len(names)):
+            for node in self._best_of(pool, task, tuple(names[at:]), least, search):
                 best = min(best, standing(node))
         return found if best[3] == found[0] else (best[3], False)
 
-    def _part(self, pool: Pool, names: tuple[str, ...], least: int) -> Pool:
-        """The nodes of a pool that hold the first thing, which the fewest have, by what they hold of all. So what has no other like
-        it makes a small part, and what many tasks need one that they share."""
-        holders, group = self._holders, pool.group
-        versions, known = (group.version, *(holders.of[name].version for name in names)), pool.parts.get((names, least))
+    def _best_of(
+        self, pool: Pool, task: Task, names: tuple[str, ...], least: int, search: Search
+    ) -> Iterator[int]:  # fmt: skip
+        """Of the nodes that hold the first thing, which the fewest do, those that have room now, or the best of them."""
+        nodes = self._holders.of[names[0]].nodes
+        if len(nodes) <= FEW:
+            able = (node for node in nodes if self._choice.takes(pool, task, (node,), search.until, search.latest))
+            yield from able
+        else:
+            group = self._group(pool.group, names, least)
+            part = self._choice.pools.part(pool, (names, least), group, self._choice.score)
+            best = self._choice.best(part, search._replace(aside=[]))
+            self._choice.too_long = False  # one was found already
+            if best is not None and not best[1]:
+                yield best[0]
+
+    def _group(self, group: Group, names: tuple[str, ...], least: int) -> Group:
+        """Of a group, the nodes that hold the first thing, and what they hold of all."""
+        holders, key = self._holders, (names, least)
+        versions = (group.version, *(holders.of[name].version for name in names))
+        known = group.parts.pop(key, None)
         if known is not None and known[0] == versions:
+            group.parts[key] = known  # the last one that was asked comes last
             return known[1]
-        if len(pool.parts) >= PARTS_MOST:
-            pool.parts.clear()
+        if len(group.parts) >= PARTS_MOST:
+            del group.parts[next(iter(group.parts))]
         held = {node: holders.bytes_on(node, names) for node in holders.of[names[0]].nodes if node in group.members}
-        members = {node for node, size in held.items() if size >= least}
-        part = self._choice.pools.part(pool, Group(members), Held(held, least), self._choice.score)
-        pool.parts[names, least] = versions, part
+        part = Group({node for node, size in held.items() if size >= least})
+        part.near = {node: worth(held[node], least) for node in part.members}
+        group.parts[key] = versions, part
         return part
