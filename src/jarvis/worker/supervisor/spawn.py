@@ -229,8 +229,11 @@ def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *,
     if order.needs_trampoline or (slot is not None and (crowded or not _may_step_inside(order, slot))):
         return _spawn_by_fork(order, env, files, slot)
     try:
-        with _Surroundings(order), _Inside(slot):
-            return Spawned(_posix_spawn(order, env, files))
+        with _Surroundings(order):
+            if slot is None:
+                return Spawned(_posix_spawn(order, env, files))
+            with _Inside(slot):
+                return Spawned(_posix_spawn(order, env, files))
     except OSError as error:
         raise SpawnError(125, _explain(error)) from None
 
@@ -274,23 +277,21 @@ class _Surroundings:
 class _Inside:
     """Us as a member of a group, so that the child is born in it."""
 
-    def __init__(self, slot: Slot | None) -> None:
+    def __init__(self, slot: Slot) -> None:
         self.slot = slot
 
     def __enter__(self) -> None:
-        if self.slot is not None:
-            try:
-                self.slot.enter()
-            except OSError:
-                self.__exit__()
-                raise
+        try:
+            self.slot.enter()
+        except OSError:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
-        if self.slot is not None:
-            try:
-                self.slot.leave()
-            except OSError as error:  # the child runs: too late to refuse it
-                log(f"could not leave {self.slot.name}: {error}")
+        try:
+            self.slot.leave()
+        except OSError as error:  # the child runs: too late to refuse it
+            log(f"could not leave {self.slot.name}: {error}")
 
 
 def _posix_spawn(order: Order, env: dict[str, str], files: Files) -> int:
