@@ -34,9 +34,7 @@ def _prctl(option: int, value: int) -> None:
 def child_ends() -> int:
     """A descriptor that is readable when a child has ended. Nothing else is done with that signal: a handler of ours
     would run for each of them."""
-    mask = ctypes.create_string_buffer(128)
-    bit = signal.SIGCHLD - 1
-    mask[bit // 8] = 1 << bit % 8
+    mask = (1 << signal.SIGCHLD - 1).to_bytes(8, sys.byteorder) + bytes(120)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     fd: int = _libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
     if fd < 0:
