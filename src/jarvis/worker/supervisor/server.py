@@ -195,6 +195,8 @@ class Server:
 
     def handle_some(self) -> None:
         """Handle a few messages; the rest come next turn, without sleeping."""
+        if not self.inbox:
+            return
         agent = self.agent
         for _ in range(min(PER_TURN, len(self.inbox))):
             self._handle(self.inbox.popleft())
