@@ -241,9 +241,12 @@ class Server:
             self.apart.end()
 
     def _leader_changed(self, leader: Leader) -> None:
-        """Nodes say Hello to a new one. In the embedded profile, nobody is connected yet when this happens."""
+        """Nodes say Hello to a new one, and what was said to the one before counts no more. In the embedded profile, nobody is
+        connected yet when this happens, unless a defect ended the lead."""
         epoch = (leader.leadership.incarnation, leader.leadership.epoch)
-        if not isinstance(self.bus, MemoryBus):
+        if isinstance(self.bus, MemoryBus):
+            self.bus.drop_inputs()
+        else:
             self.bus.lead(epoch, self.election.leads)
         self.leader_changed(*epoch)
 

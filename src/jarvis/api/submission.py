@@ -239,7 +239,7 @@ class Submitter:
         """Many calls of one function, which are checked as one task and accepted or refused together."""
         try:
             calls = _calls_decoder.decode(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Refusal(400, "bad_msgpack", str(error)) from None
         if not 0 < len(calls.args) <= MAX_BATCH:
             raise InvalidValue("args", len(calls.args), f"the arguments of 1 to {MAX_BATCH:,} calls")

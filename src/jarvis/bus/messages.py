@@ -15,6 +15,7 @@ is a new version. Each side speaks the version before its newest, too, so that a
 
 import msgspec
 
+from jarvis.core.bounds import Finite, Whole
 from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
 from jarvis.core.holdings import Holdings
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
@@ -34,9 +35,9 @@ class Heartbeat(NodeMessage, tag="beat"):
     ``unfit``: what is wrong with the node by its own check; ``holds``: all that it holds of what tasks may need, said when that has
     changed and now and then, else None."""
 
-    health: dict[str, float] = {}
-    told: int = -1
-    beat: int = 0
+    health: dict[str, Finite] = {}
+    told: Whole = -1
+    beat: Whole = 0
     unfit: str = ""
     holds: Holdings | None = None
 
@@ -44,30 +45,30 @@ class Heartbeat(NodeMessage, tag="beat"):
 class OutputChunk(NodeMessage, tag="chunk"):
     """A piece of an output stream for the blob store; ``data`` is zstd. Answered with ChunkStored after it is durable."""
 
-    number: int
-    token: int
+    number: Whole
+    token: Whole
     stream: str
-    offset: int
-    size: int
+    offset: Whole
+    size: Whole
     data: bytes
 
 
 class BlobGet(NodeMessage, tag="blob?"):
     """Ask for a range of a blob that a task of this node needs (code, arguments, script, entries)."""
 
-    request: int
-    task: int
+    request: Whole
+    task: Whole
     digest: str
-    offset: int = 0
-    length: int = 256 * 1024
+    offset: Whole = 0
+    length: Whole = 256 * 1024
 
 
 class BlobPut(NodeMessage, tag="blob!"):
     """Store a body (a large result); answered with BlobStored."""
 
-    request: int
-    number: int
-    token: int
+    request: Whole
+    number: Whole
+    token: Whole
     data: bytes
 
 
@@ -75,7 +76,7 @@ class Looked(NodeMessage, tag="looked"):
     """What a Look found: files by name, ``moving`` those that the look before did not find the same. ``mark`` stands for all of
     it; ``problem``: why there was nothing to be seen."""
 
-    schedule: int
+    schedule: Whole
     files: dict[str, Stamp] = {}
     moving: list[str] = []
     mark: str = ""
@@ -86,18 +87,18 @@ class StreamData(NodeMessage, tag="stream"):
     """Bytes of an interactive stream (stdin, pty, exec, log tail), either direction; empty with ``end`` closes that side.
     ``code``: with the end of an exec, its exit code as a shell gives it."""
 
-    stream: int
+    stream: Whole
     data: bytes = b""
     end: bool = False
     error: str = ""
-    code: int | None = None
+    code: Whole | None = None
 
 
 class StreamTaken(NodeMessage, tag="taken"):
     """Either direction: so much of a stream's data is off the receiver's hands (``bus.window``)."""
 
-    stream: int
-    size: int
+    stream: Whole
+    size: Whole
 
 
 # ---------------------------------------------------------------- server → agent
@@ -153,8 +154,8 @@ ToAgent = (
 
 
 class AgentFrame(msgspec.Struct, gc=False, array_like=True):
-    seq: int
-    ack: int
+    seq: Whole
+    ack: Whole
     messages: list[FromAgent]
 
 
@@ -181,8 +182,15 @@ def encode(frame: AgentFrame | ServerFrame) -> bytes:
 
 def decode_from_agent(data: bytes) -> AgentFrame:
     """Raises msgspec.DecodeError on anything that is not a frame: agents are not trusted."""
-    return _agent_decoder.decode(data)
+    try:
+        return _agent_decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error}") from None
 
 
 def decode_from_server(data: bytes) -> ServerFrame:
-    return _server_decoder.decode(data)
+    """Raises as :func:`decode_from_agent`."""
+    try:
+        return _server_decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error}") from None

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from jarvis.core.bounds import Finite, Whole
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause, State
 
@@ -17,20 +18,20 @@ class Placement(msgspec.Struct, gc=False, frozen=True, array_like=True):
 class Usage(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """What an attempt used: seconds and bytes."""
 
-    wall_s: float = 0.0
-    cpu_user_s: float = 0.0
-    cpu_system_s: float = 0.0
-    max_rss: int = 0
-    read: int = 0
-    written: int = 0
+    wall_s: Finite = 0.0
+    cpu_user_s: Finite = 0.0
+    cpu_system_s: Finite = 0.0
+    max_rss: Whole = 0
+    read: Whole = 0
+    written: Whole = 0
 
 
 class Output(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Where an output stream is: inline up to 4 KiB, else chunks in the blob store; ``path`` on the node if the user chose it."""
 
-    size: int = 0
+    size: Whole = 0
     inline: bytes | None = None
-    chunks: tuple[tuple[int, str], ...] = ()
+    chunks: tuple[tuple[Whole, str], ...] = ()
     """(offset of its first byte, blob digest) of each chunk, ascending."""
     path: str | None = None
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from jarvis.core.attempt import Output, Usage
+from jarvis.core.bounds import Finite, Whole
 from jarvis.core.command import Command
 from jarvis.core.holdings import Holdings
-from jarvis.core.resources import Resources
 from jarvis.core.schedule import Stamp
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Task
@@ -21,8 +21,8 @@ class NodeMessage(msgspec.Struct, gc=False, tag_field="t", omit_defaults=True, k
 class Known(msgspec.Struct, gc=False, array_like=True):
     """An assignment the node knows: ``state`` assigned (in its backlog), starting, running, or ended (unacknowledged)."""
 
-    number: int
-    token: int
+    number: Whole
+    token: Whole
     state: str
 
 
@@ -30,46 +30,46 @@ class Hello(NodeMessage, tag="hello"):
     """First message of a session. The node says who it is, what it has and every assignment it knows. It speaks the versions
     ``oldest`` to ``version`` of the protocol."""
 
-    version: int
+    version: Whole
     software: str
     name: str
-    node: int | None
+    node: Whole | None
     boot_id: str
-    resources: Resources
+    resources: dict[str, Whole]
     labels: dict[str, str]
     taints: tuple[str, ...] = ()
     watch: tuple[str, ...] = ()
     """Directories below which schedules may wait for files here."""
     known: list[Known] = []
-    incarnation: int = 0
-    epoch: int = 0
+    incarnation: Whole = 0
+    epoch: Whole = 0
     """Highest (incarnation, epoch) the agent has seen: it refuses a session with a lower one."""
-    ordinal: int = 0
+    ordinal: Whole = 0
     """Rises with each Hello of a boot: the network may deliver one of a session given up after that of its successor."""
-    booted_at: float = 0.0
+    booted_at: Finite = 0.0
     """By the clock of the node, seconds since 1970: tells a late Hello of an earlier boot from a new boot."""
-    oldest: int = 1
-    gpu_memory: tuple[int, ...] = ()
+    oldest: Whole = 1
+    gpu_memory: tuple[Whole, ...] = ()
     """Bytes of each GPU, or one size for all, where that is known."""
 
 
 class Started(NodeMessage, tag="started"):
     """An attempt left the backlog: ``starting`` (preparing) or ``running``."""
 
-    number: int
-    token: int
+    number: Whole
+    token: Whole
     state: State = State.RUNNING
-    age: float = 0.0
+    age: Finite = 0.0
 
 
 class Ended(NodeMessage, tag="ended"):
     """The end of an attempt. Sent again until acknowledged; the node keeps it until then."""
 
-    number: int
-    token: int
+    number: Whole
+    token: Whole
     cause: Cause
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Whole | None = None
+    signal: Whole | None = None
     message: str = ""
     exception: str | None = None
     """Class name of the exception that a function raised."""
@@ -83,9 +83,9 @@ class Ended(NodeMessage, tag="ended"):
     """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     artifacts: str | None = None
     """Digest of the manifest of the files that it left."""
-    held: int = 0
+    held: Whole = 0
     """Bytes of these that stay on its node for steps after it."""
-    age: float = 0.0
+    age: Finite = 0.0
     drain: str = ""
     """Why this node must take no more work until somebody looks at it: its epilog failed."""
 
@@ -93,7 +93,7 @@ class Ended(NodeMessage, tag="ended"):
 class Returned(NodeMessage, tag="returned"):
     """Assignments given back unstarted, after a Recall or because the node cannot take them."""
 
-    numbers: list[int]
+    numbers: list[Whole]
     reason: str = ""
     drain: str = ""
     """As in Ended: its prolog failed."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from jarvis.core.bounds import Whole
 from jarvis.core.task import TaskSpec
 from jarvis.core.workflow import WorkflowSpec
 
@@ -38,7 +39,7 @@ class OnFile(msgspec.Struct, frozen=True, omit_defaults=True, tag="file", tag_fi
     node: str = ""
 
 
-Stamp = tuple[int, int]
+Stamp = tuple[Whole, Whole]
 """Of a file: when it was last changed, in nanoseconds since 1970, and its size in bytes."""
 
 

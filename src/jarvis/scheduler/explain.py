@@ -44,11 +44,14 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     if state is None:
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
-    if reasons and policy is not None and state is State.QUEUED and key not in cluster.claims:
+    told = dict[str, Any]()
+    if policy is not None and state is State.QUEUED:
+        asked = whatif.to_ask(cluster, now)
         one = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
-        none = preempted.barred(cluster, policy, task, now), preempted.held_back(cluster, policy, one, now)
-        reasons += [reason for reason in none if reason is not None]
-    told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
+        if reasons and key not in cluster.claims:
+            none = preempted.barred(cluster, policy, task, now), preempted.held_back(asked, policy, one, now)
+            reasons += [reason for reason in none if reason is not None]
+        told = _expectations(asked, policy, one, _first_of(cluster, task, position), now)
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {
@@ -64,10 +67,7 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     } | told  # fmt: skip
 
 
-def _expectations(cluster: Cluster, task: Task, position: int, now: float, policy: "Policy") -> dict[str, Any]:
-    cluster = whatif.to_ask(cluster, now)
-    asked = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
-    ahead = _first_of(cluster, task, position)
+def _expectations(cluster: Cluster, policy: "Policy", asked: Task, ahead: list[Task], now: float) -> dict[str, Any]:
     earliest, latest = whatif.expected(cluster, policy, asked, ahead, now)
     return {
         "changes": [change.text for change in whatif.changes(cluster, policy, asked, now)],

@@ -13,8 +13,10 @@ log = logging.getLogger("jarvis.leader")
 
 WATCH_S = 0.5
 """How often a standby looks whether it may lead, unless it knows a better instant or is told."""
-DEFECT_S = 5.0
-"""After a defect ended its lead, and before it stands for the lead again."""
+DEFECT_S, DEFECT_MOST_S = 5.0, 60.0
+"""After a defect ended its lead, and before it stands for the lead again: at first, and at most, as it is doubled each time."""
+SOUND_S = 60.0
+"""Who led for so long before a defect waits as after the first."""
 LEAST_S = 0.05
 """Between two looks, whatever it is told."""
 
@@ -40,9 +42,11 @@ class Election:
         self._woken = asyncio.Event()
 
     async def run(self) -> None:
-        """Until stopped. Where no lease keeps others out, a leader that was superseded does not try again."""
+        """Until stopped. Where no lease keeps others out, a leader that was superseded does not try again. After a defect it begins
+        anew, with what the store holds: whatever was not committed is said to it again."""
+        now, pause = asyncio.get_running_loop().time, DEFECT_S
         while not self._stopping:
-            patience = WATCH_S
+            patience, begun = WATCH_S, now()
             self._woken.clear()
             try:
                 if not self._may_lead:
@@ -59,11 +63,11 @@ class Election:
             except StoreUnavailable as error:
                 self._scheduler.heartbeat.last_error = str(error)
                 log.warning("the store is away: %s", error)
-            except Exception:
-                if not self._scheduler.lease_s:
-                    raise
-                log.exception("this server leads no more, because of a defect")
-                patience = DEFECT_S  # and it goes on serving: it has to learn who leads now
+            except Exception as error:
+                patience = DEFECT_S if now() - begun > SOUND_S else pause
+                pause = min(2 * patience, DEFECT_MOST_S)
+                log.exception("this server leads no more, because of a defect; it may again in %.0f s", patience)
+                self._scheduler.give_up(error)
             await self._wait(patience)
 
     async def _wait(self, patience: float) -> None:

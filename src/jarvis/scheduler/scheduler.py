@@ -51,6 +51,8 @@ RENEW_S = 1.0
 SILENT_S = 4.0
 """A node not heard of for so long may be heard by a server whose messages do not come through: the store knows."""
 ACTED_ON_LIMIT = 10_000
+TAKEN_AT_ONCE = 1000
+"""New tasks: about 10 ms; one submission may bring ten times as many."""
 
 
 @dataclass(slots=True)
@@ -114,10 +116,6 @@ class Scheduler:
         except StaleEpoch as error:
             log.error("another leader took over: %s", error)  # noqa: TRY400 - expected, no traceback
             self.heartbeat.last_error = str(error)
-        except Exception as error:
-            log.exception("the scheduler stops on a defect")
-            self.heartbeat.last_error = f"{type(error).__name__}: {error}"
-            raise
         finally:
             self.finished = True
 
@@ -131,6 +129,10 @@ class Scheduler:
             await asyncio.sleep(RETRY_S)
             await self._rebuild_until_it_works()
             self.waits_for_store = False
+
+    def give_up(self, defect: Exception) -> None:
+        """For this time: who asks is told why."""
+        self.finished, self.heartbeat.last_error = True, f"{type(defect).__name__}: {defect}"
 
     def stop(self) -> None:
         self._stopping = True
@@ -283,7 +285,7 @@ class Scheduler:
                 self._beats |= item.beats
             await self.schedules.handle(turn, item)
             if await self.workflows.handle(turn, item):
-                handle(turn, item)
+                await _handle(turn, item)
         run_timers(turn)
         self._judge_nodes(turn)
         await self.schedules.advance(turn)
@@ -423,6 +425,16 @@ class Scheduler:
         if self._started_since is not None:
             due.append(self._started_since + STARTED_S)
         return max(min(due) - now, 0.0)
+
+
+async def _handle(turn: Turn, item: Input) -> None:
+    """Many tasks a part at a time, so that nodes and clients are heard meanwhile: nobody else changes the leader's memory."""
+    if not isinstance(item, TasksTaken) or len(item.tasks) <= TAKEN_AT_ONCE:
+        handle(turn, item)
+        return
+    for at in range(0, len(item.tasks), TAKEN_AT_ONCE):
+        handle(turn, TasksTaken(item.cause_id, item.tasks[at : at + TAKEN_AT_ONCE], item.ended))
+        await asyncio.sleep(0)
 
 
 _VERDICTS: dict[Verdict, Callable[[Turn, NodeView], None]] = {

@@ -58,7 +58,9 @@ class TaskHandle:
 class Client:
     """Asks one server. Without arguments: the one of this user, found by its 0600 file or JARVIS_URL."""
 
-    def __init__(self, url: str | None = None, token: str | None = None, directory: Path | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, directory: str | os.PathLike[str] | None = None
+    ) -> None:  # fmt: skip
         self.connection = Connection(url, token, directory)
 
     def __enter__(self) -> Self:

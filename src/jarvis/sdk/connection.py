@@ -48,11 +48,13 @@ def logged_in() -> Server | None:
         return None
 
 
-def find_server(url: str | None = None, token: str | None = None, directory: Path | None = None) -> Server:
+def find_server(
+    url: str | None = None, token: str | None = None, directory: str | os.PathLike[str] | None = None
+) -> Server:  # fmt: skip
     """As given, else as the environment says, else the one of this machine, else where this user has logged in; raises
     :class:`Unreachable` when nothing says where a server is."""
     url, token = url or os.environ.get("JARVIS_URL"), token or os.environ.get("JARVIS_TOKEN")
-    content = server_file.read(directory or state_dir())
+    content = server_file.read(Path(directory) if directory is not None else state_dir())
     if content is not None and not server_file.lives(content):
         content = None
     kept = logged_in() if directory is None else None
@@ -85,7 +87,9 @@ def _authority() -> str:
 class Connection:
     """One server, asked synchronously; safe to use from several threads."""
 
-    def __init__(self, url: str | None = None, token: str | None = None, directory: Path | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, directory: str | os.PathLike[str] | None = None
+    ) -> None:  # fmt: skip
         self.server = find_server(url, token, directory)
         self.url, self.token = self.server.url, self.server.token
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -183,8 +187,8 @@ class Connection:
 
 
 def as_json(body: Any) -> bytes:
-    """Raises ValueError for numbers that JSON does not know."""
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Paths as text. Raises ValueError for numbers that JSON does not know."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=os.fspath).encode()
 
 
 def _body(content: bytes) -> object:

@@ -16,7 +16,9 @@ STOP_S = 20.0
 
 
 @contextmanager
-def local(directory: Path | None = None, cpus: float | None = None, nodes: int = 1) -> Iterator[Client]:
+def local(
+    directory: str | os.PathLike[str] | None = None, cpus: float | None = None, nodes: int = 1
+) -> Iterator[Client]:
     """A :class:`Client` of a fresh embedded cluster, durable in ``directory`` (a temporary one if none is given).
 
     Each of its ``nodes`` offers ``cpus`` processors, by default all of this machine. Several of them, to see what a cluster
@@ -31,6 +33,7 @@ def local(directory: Path | None = None, cpus: float | None = None, nodes: int =
         ):
             yield client
         return
+    directory = Path(directory)
     flags: dict[str, Any] = {"state_dir": str(directory)}
     if cpus is not None:
         flags["worker"] = {"cpus": cpus}

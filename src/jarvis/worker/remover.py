@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,8 @@ BATCH = 50
 CATCH_UP = 200
 """Of a backlog so much is removed at once: its size settles where as much goes as comes."""
 AFTER_S = 1.0
+ONCE_KEPT = "spares"
+"""Where agents of an earlier version kept directories to give again."""
 PAUSE_S = 0.25
 
 
@@ -42,6 +45,8 @@ class Remover:
         for name in os.listdir(self._root):
             if name.isdigit() and not keep(int(name)):
                 os.rename(self._root / name, self._leftover / f"{name}.{time.time_ns()}")
+        with suppress(FileNotFoundError):
+            os.rename(self._root.with_name(ONCE_KEPT), self._leftover / f"{ONCE_KEPT}.{time.time_ns()}")
         self._some.set()
 
     async def run(self) -> None:

@@ -146,3 +146,12 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
             await asyncio.sleep(0.02)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("path", ["/tasks/calls", "/tasks/results"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"\x81\xa1\xff\x00", b"\x81\xa3ids\x91\xa1\xff", b"\x81\xa4task\xa1\xff"]
+)
+async def test_bodies_that_are_no_messages_are_refused(server: Running, path: str, body: bytes) -> None:
+    answer = await server.client("alice").post(path, content=body, headers={"Content-Type": "application/msgpack"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_msgpack")

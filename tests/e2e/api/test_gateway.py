@@ -232,7 +232,12 @@ async def test_a_full_bus_delays_and_loses_nothing(server: Running) -> None:
         assert (await taken(server, NodeReported)).facts[0].number == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x00\x91\x81\xa1t\xa4nope", "text", b"\x91" * 5000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\xc1", b"\x93\x01\x00\x91\x81\xa1t\xa4nope", b"\x93\x01\x00\x91\x81\xa1t\xa1\xff", "text", b"\x91" * 5000,
+    ],
+)  # fmt: skip
 async def test_malformed_frames_end_the_session(server: Running, data: bytes | str) -> None:
     async with agent(server) as joined:
         await joined.socket.send(data)

@@ -8,7 +8,7 @@ import jarvis
 
 
 def test_what_waits_behind_a_long_task_runs_elsewhere(tmp_path: Path) -> None:
-    with jarvis.local(tmp_path / "s", cpus=1, nodes=2) as client:
+    with jarvis.local(str(tmp_path / "s"), cpus=1, nodes=2) as client:
         client.submit(command=["true"], array="0-19").check(60)  # how long they take is known now
         begun, gates = tmp_path / "begun", [tmp_path / "one", tmp_path / "other"]
         begun.mkdir()

@@ -1,5 +1,8 @@
 """Versions of the wire protocol: which one is spoken, and frames of the version before, as they were recorded."""
 
+import math
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -13,8 +16,10 @@ from jarvis.bus.messages import (
     decode_from_server,
     encode,
 )
+from jarvis.core.attempt import Usage
 from jarvis.core.effects import Refused, Welcome
-from jarvis.core.inputs import Hello, Known
+from jarvis.core.inputs import Ended, Hello, Known, Started
+from jarvis.core.states import Cause
 
 AGENT_V1 = bytes.fromhex(
     "9301009189a174a568656c6c6fa776657273696f6e01a8736f667477617265a5302e312e30a46e616d65a26e31a46e6f646507"
@@ -65,3 +70,23 @@ def test_fields_of_the_version_after_are_ignored() -> None:
 def test_to_the_version_before_nothing_is_said_that_it_would_not_know() -> None:
     """Defaults do not travel, so what is new is not there unless it was agreed on."""
     assert b"beat" not in encode(AgentFrame(1, 0, [Heartbeat(health={})])).replace(b"\xa1t\xa4beat", b"")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ended(number=1, token=1, cause=Cause.EXIT, exit_code=1 << 63), Ended(number=1, token=1, cause=Cause.EXIT, age=math.inf),
+        Ended(number=1, token=1, cause=Cause.EXIT, usage=Usage(wall_s=-math.inf)), Started(number=1, token=1, age=math.nan),
+        Started(number=(1 << 64) - 1, token=1),
+    ],
+)  # fmt: skip
+def test_what_no_store_could_keep_is_no_frame(message: Started | Ended) -> None:
+    """The leader would stop on it, for all nodes."""
+    with pytest.raises(msgspec.DecodeError):
+        decode_from_agent(encode(AgentFrame(1, 0, [message])))
+
+
+@pytest.mark.parametrize("decode", [decode_from_agent, decode_from_server])
+def test_text_that_is_none_is_no_frame(decode: Callable[[bytes], object]) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode(b"\x93\x01\x00\x91\x81\xa1t\xa1\xff")

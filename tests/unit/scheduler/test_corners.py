@@ -449,3 +449,24 @@ async def test_a_node_that_is_not_fit_takes_nothing_until_it_is() -> None:
         leader.now = clock[0] = leader.now + 3.0
         await leader.scheduler.run_once([NodesSeen("seen", {1: {"load1": 1.0}}, unfit={1: unfit} if unfit else {})])
         assert len(placed) == number
+
+
+async def test_others_are_heard_while_many_new_tasks_are_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "TAKEN_AT_ONCE", 10)
+    store = MemoryStore(lambda: 1000.0)
+    leader = Leader(store)
+    await leader.scheduler.start()
+    news = [NewTask(uuid=f"u{n}", project="p", user="u", spec=TaskSpec(name="t")) for n in range(35)]
+    await store.task_insert_many([Submission([new]) for new in news])
+    seen = set()
+
+    async def watch() -> None:
+        while True:
+            seen.add(len(leader.scheduler.cluster.tasks))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    await leader.scheduler.run_once([])
+    watching.cancel()
+    assert seen >= {10, 20, 30}
+    assert len(leader.scheduler.cluster.queue) == 35

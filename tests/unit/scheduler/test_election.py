@@ -118,3 +118,33 @@ async def test_it_is_known_as_the_leader_before_it_has_read_the_store() -> None:
         assert election.leads
         assert election.known.is_set()
         store.go_on.set()
+
+
+async def test_a_lone_leader_begins_anew_after_a_defect_and_pauses_for_longer_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defects, pauses = [ValueError("a defect"), KeyError("another"), ValueError("a third")], list[float]()
+
+    def policy() -> Policy:
+        if scheduler.leadership.epoch and scheduler.heartbeat.turns and defects:
+            raise defects.pop(0)
+        return Policy()
+
+    async def wait(self: Election, patience: float) -> None:
+        pauses.append(patience)
+        assert scheduler.finished and not self.leads
+        told.append(scheduler.heartbeat.last_error)
+
+    told: list[str] = []
+    monkeypatch.setattr(Election, "_wait", wait)
+    scheduler = Scheduler(MemoryStore(), MemoryBus(), Clock(), policy, "s")
+    election = Election(scheduler)
+    running = asyncio.create_task(election.run())
+    async with asyncio.timeout(30):
+        while defects or not election.leads or scheduler.finished:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    election.stop()
+    await running
+    assert pauses[:3] == [leader.DEFECT_S, 2 * leader.DEFECT_S, 4 * leader.DEFECT_S]
+    assert told[:3] == ["ValueError: a defect", "KeyError: 'another'", "ValueError: a third"]
+    assert scheduler.leadership.epoch == 4

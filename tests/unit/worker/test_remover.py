@@ -27,10 +27,12 @@ async def test_what_is_left_is_moved_aside_at_once_and_goes_later(
     monkeypatch.setattr(remover, "PAUSE_S", 0.0)
     root, leftover = tmp_path / "output", tmp_path / "leftover"
     here, gone, ended = left_by(root, 1, "task.1"), left_by(root, 2, "task.1", "task.2"), left_by(root, 3, "4.1", "5.1")
+    (tmp_path / "spares" / "1" / "tmp").mkdir(parents=True)  # of an agent of an earlier version
     made = Remover(root)
     made.sweep(lambda task: task != 2)
     assert not gone.exists()
-    assert len(list(leftover.iterdir())) == 1
+    assert not (tmp_path / "spares").exists()
+    assert len(list(leftover.iterdir())) == 2
     made.add(f"{ended}/4.1")
     running = asyncio.create_task(made.run())
     async with asyncio.timeout(30):

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jarvis.sdk.connection import find_server
+from jarvis.sdk.connection import as_json, find_server
 from jarvis.sdk.errors import Unreachable
 from jarvis.utils import server_file
 from jarvis.utils.server_file import ServerFile, born
@@ -62,6 +63,15 @@ def test_a_server_that_is_gone_is_not_asked_and_not_told_the_token(token: Path, 
     assert not address.moved()
     with pytest.raises(Unreachable):
         find_server(directory=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_client_takes_a_directory_as_text_and_as_a_path(kind: Callable[[Path], str | Path], tmp_path: Path) -> None:
+    server_file.write(tmp_path, server(os.getpid()))
+    assert find_server(directory=kind(tmp_path)).token == server(os.getpid()).token
+    assert as_json({"cwd": kind(Path("/data"))}) == b'{"cwd":"/data"}'
+    with pytest.raises(TypeError):
+        as_json({"cwd": {1}})
 
 
 def test_without_a_token_it_says_so(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def results(request: Request, context: Ctx) -> Response:
     request waited under the same name."""
     try:
         wanted = msgspec.msgpack.decode(await request.body(), type=Wanted)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_msgpack", str(error)) from None
     if len(wanted.ids) > MOST or min(wanted.ids, default=1) < 1 or max(wanted.ids, default=1) >= 1 << 62:
         raise InvalidValue("ids", len(wanted.ids), f"at most {MOST} task ids")
