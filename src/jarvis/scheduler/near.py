@@ -85,7 +85,7 @@ class Near:
         if not found[1] and level(holders.bytes_on(found[0], names), least) == most:
             return found
         best = standing(found[0], ahead=found[1])
-        names.sort(key=lambda name: (len(self._holders.of[name].nodes), name))
+        names.sort(key=lambda name: (len(holders.of[name].nodes), name))
         for at in range(len(names)):
             for node in self._best_of(pool, task, tuple(names[at:]), least, search):
                 best = min(best, standing(node))
@@ -95,15 +95,16 @@ class Near:
         self, pool: Pool, task: Task, names: tuple[str, ...], least: int, search: Search
     ) -> Iterator[int]:  # fmt: skip
         """Of the nodes that hold the first thing, which the fewest do, those that have room now, or the best of them."""
-        nodes = self._holders.of[names[0]].nodes
+        choice, holders = self._choice, self._holders
+        nodes = holders.of[names[0]].nodes
         if len(nodes) <= FEW:
-            able = (node for node in nodes if self._choice.takes(pool, task, (node,), search.until, search.latest))
-            yield from able
+            enough = [node for node in nodes if holders.bytes_on(node, names) >= least]
+            yield from (node for node in enough if choice.takes(pool, task, (node,), search.until, search.latest))
         else:
             group = self._group(pool.group, names, least)
-            part = self._choice.pools.part(pool, (names, least), group, self._choice.score)
-            best = self._choice.best(part, search._replace(aside=[]))
-            self._choice.too_long = False  # one was found already
+            part = choice.pools.part(pool, (names, least), group, choice.score)
+            best = choice.best(part, search._replace(aside=[]))
+            choice.too_long = False  # one was found already
             if best is not None and not best[1]:
                 yield best[0]
 
