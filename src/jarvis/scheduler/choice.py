@@ -68,7 +68,7 @@ class Choice:
         self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
-        self.near = Near(self, cluster.holders, limits.locality)
+        self.near = Near(cluster.holders, limits.locality)
 
     # ------------------------------------------------------------ pools
 
@@ -87,7 +87,7 @@ class Choice:
         at = (pool.placement_class, task)
         own = self.spread.get(at)
         if own is None:
-            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools)
+            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools.log)
             own.order = sorted((self.score(own, node, task, 0), node) for node in pool.group.members)
             own.cursor = len(self.pools.log)
         return own
@@ -107,7 +107,7 @@ class Choice:
         search = Search(task.id, until, False, [], (task.project, task.user), latest)
         found = self.best(pool, search)
         if found is not None and self.near.any_holds:
-            found = self.near.better(pool, task, found, search)
+            found = self.near.better(self, pool, task, found, search)
         if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
@@ -122,7 +122,7 @@ class Choice:
         owner = task.project, task.user
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
         free = [node for node in room if not self._is_spoken_for(node, pool.need, until, latest, owner)]
-        nodes = best_nodes(free, pool.nodes, self.near.score_of(pool, task))
+        nodes = best_nodes(free, pool.nodes, self.near.score_of(self, pool, task))
         self.too_long = nodes is None and len(room) >= pool.nodes
         if self.too_long and not self.booked:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
@@ -169,7 +169,7 @@ class Choice:
         for entry in search.aside:
             heappush(pool.heap, entry)
         if found is None and not search.aside:
-            self._full.note(pool)
+            self._full.note(pool, is_first=not self.moved)
         self.too_long = found is None and bool(search.aside)
         return found
 
@@ -290,7 +290,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if view.stuck or pool.placement_class not in self.cluster.estimates:
+        if not self.ahead_seconds or view.stuck or pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None

@@ -161,8 +161,8 @@ class Cycle:
         """The lanes of classes that some node may take; all lanes where what is first may hold up others."""
         queue, choice = self.cluster.queue, self.choice
         pools = {c: self.pool(c) for c in queue.classes()}
-        found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before, backfill = self.cluster.reservations, self.policy.backfill
+        found = {c for c, pool in pools.items() if choice.may_find(pool)} if backfill.looks else set()
         has_to_plan = bool(found) or backfill.always or (self.preempts is not None and backfill.name != "skip")
         if not has_to_plan and (before or not backfill.keep):
             others = self.cluster.reserved_others

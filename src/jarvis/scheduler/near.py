@@ -13,7 +13,7 @@ from jarvis.core.holdings import needs, shown
 from jarvis.core.resources import format_amount
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.policy.locality import BALANCERS, Holders, Locality, level, worth
-from jarvis.scheduler.pools import Group, Pool, Search
+from jarvis.scheduler.pools import Group, PartKey, Pool, Search
 
 if TYPE_CHECKING:
     from jarvis.scheduler.choice import Choice
@@ -39,12 +39,12 @@ def most_near(holders: Holders, spec: TaskSpec) -> list[int]:
 
 
 class Near:
-    """Looks at what nodes hold, for one cycle."""
+    """Looks at what nodes hold, for one cycle. It does not know the choice that knows it, as pools do not."""
 
-    __slots__ = ("_choice", "_holders", "_locality", "any_holds")
+    __slots__ = ("_holders", "_locality", "any_holds")
 
-    def __init__(self, choice: "Choice", holders: Holders, locality: Locality) -> None:
-        self._choice, self._holders, self._locality = choice, holders, locality
+    def __init__(self, holders: Holders, locality: Locality) -> None:
+        self._holders, self._locality = holders, locality
         self.any_holds = bool(holders.of)
 
     def _counts(self, pool: Pool, task: Task) -> tuple[list[str], int]:
@@ -61,20 +61,22 @@ class Near:
         every = [self._holders.bytes_on(node, names) for node in nodes] if names else ()
         return sum(held for held in every if held >= least)
 
-    def score_of(self, pool: Pool, task: Task) -> Callable[[int], float]:
+    def score_of(self, choice: "Choice", pool: Pool, task: Task) -> Callable[[int], float]:
         """How nodes stand for a rank of a gang."""
-        choice, holders = self._choice, self._holders
+        holders = self._holders
         names, least = self._counts(pool, task) if self.any_holds else ([], 0)
         if not names:
             return lambda node: choice.score(pool, node, task.id)
         return lambda node: choice.score(pool, node, task.id) - worth(holders.bytes_on(node, names), least)
 
-    def better(self, pool: Pool, task: Task, found: tuple[int, bool], search: Search) -> tuple[int, bool]:
+    def better(
+        self, choice: "Choice", pool: Pool, task: Task, found: tuple[int, bool], search: Search
+    ) -> tuple[int, bool]:
         """The node that was found, or one that is better for what it holds."""
         names, least = self._counts(pool, task)
         if not names:
             return found
-        choice, holders = self._choice, self._holders
+        holders = self._holders
 
         def standing(node: int, *, ahead: bool = False) -> tuple[int, int, float, int]:
             wished = choice.around.wished(choice.nodes[node], pool.placement_class) if pool.wishes else 0
@@ -87,39 +89,36 @@ class Near:
         best = standing(found[0], ahead=found[1])
         names.sort(key=lambda name: (len(holders.of[name].nodes), name))
         for at in range(len(names)):
-            for node in self._best_of(pool, task, tuple(names[at:]), least, search):
+            for node in self._best_of(choice, pool, task, (tuple(names[at:]), least), search):
                 best = min(best, standing(node))
         return found if best[3] == found[0] else (best[3], False)
 
-    def _best_of(
-        self, pool: Pool, task: Task, names: tuple[str, ...], least: int, search: Search
-    ) -> Iterator[int]:  # fmt: skip
+    def _best_of(self, choice: "Choice", pool: Pool, task: Task, wanted: PartKey, search: Search) -> Iterator[int]:
         """Of the nodes that hold the first thing, which the fewest do, those that have room now, or the best of them."""
-        choice, holders = self._choice, self._holders
+        holders, (names, least) = self._holders, wanted
         nodes = holders.of[names[0]].nodes
         if len(nodes) <= FEW:
             enough = [node for node in nodes if holders.bytes_on(node, names) >= least]
             yield from (node for node in enough if choice.takes(pool, task, (node,), search.until, search.latest))
         else:
-            group = self._group(pool.group, names, least)
-            part = choice.pools.part(pool, (names, least), group, choice.score)
+            part = choice.pools.part(pool, wanted, self._group(pool.group, wanted), choice.score)
             best = choice.best(part, search._replace(aside=[]))
             choice.too_long = False  # one was found already
             if best is not None and not best[1]:
                 yield best[0]
 
-    def _group(self, group: Group, names: tuple[str, ...], least: int) -> Group:
+    def _group(self, group: Group, wanted: PartKey) -> Group:
         """Of a group, the nodes that hold the first thing, and what they hold of all."""
-        holders, key = self._holders, (names, least)
+        holders, (names, least) = self._holders, wanted
         versions = (group.version, *(holders.of[name].version for name in names))
-        known = group.parts.pop(key, None)
+        known = group.parts.pop(wanted, None)
         if known is not None and known[0] == versions:
-            group.parts[key] = known  # the last one that was asked comes last
+            group.parts[wanted] = known  # the last one that was asked comes last
             return known[1]
         if len(group.parts) >= PARTS_MOST:
             del group.parts[next(iter(group.parts))]
         held = {node: holders.bytes_on(node, names) for node in holders.of[names[0]].nodes if node in group.members}
         part = Group({node for node, size in held.items() if size >= least})
         part.near = {node: worth(held[node], least) for node in part.members}
-        group.parts[key] = versions, part
+        group.parts[wanted] = versions, part
         return part

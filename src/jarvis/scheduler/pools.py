@@ -78,19 +78,23 @@ class Known:
     def __init__(self) -> None:
         self.members: dict[GroupKey, set[int]] = {}
         self.orders: dict[GroupKey, dict[str, tuple[int, list[tuple[float, int]]]]] = {}
+        self.refused: dict[GroupKey, list[Resources]] = {}
+        """Needs for which none of the members has room, were nothing placed."""
 
 
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "near", "orders", "parts", "ranking", "untouched", "version")
+    __slots__ = ("members", "near", "orders", "parts", "ranking", "refused", "untouched", "version")
 
     def __init__(
-        self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None
-    ) -> None:
+        self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None,
+        refused: "list[Resources] | None" = None,
+    ) -> None:  # fmt: skip
         self.members = members
-        self.untouched = untouched
-        """The orders of all pools of the same nodes while nothing was placed; None: these are the only ones."""
+        self.untouched, self.refused = untouched, refused
+        """The orders of all pools of the same nodes, and what found no room in them, while nothing was placed; None: these are
+        the only ones."""
         self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {} if untouched is None else dict(untouched)
         self.ranking = Ranking()
         self.version = 0
@@ -102,7 +106,8 @@ class Group:
 
 
 class Pool:
-    """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since."""
+    """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since, which the
+    ``log`` of all pools tells. It knows nothing that knows it, so that a question leaves nothing to the collector of cycles."""
 
     __slots__ = (
         "affine",
@@ -118,10 +123,10 @@ class Pool:
         "is_led",
         "is_plain",
         "licenses",
+        "log",
         "need",
         "nodes",
         "order",
-        "owner",
         "parts",
         "placement_class",
         "version",
@@ -129,7 +134,7 @@ class Pool:
         "wishes",
     )
 
-    def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
+    def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, log: list[int]) -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
         self.nodes, self.whole = placement_class.nodes, placement_class.whole
@@ -149,7 +154,7 @@ class Pool:
         """As those of the group."""
         self.version = 0
         """Of the carriers that it was made with."""
-        self.balancer, self.group, self.owner = balancer, group, owner
+        self.balancer, self.group, self.log = balancer, group, log
         self.heap: list[tuple[float, int]] = []
         self.best: dict[int, float] = {}
         """Node → the score under which it stands in ``heap``; other entries of it there are spent."""
@@ -159,13 +164,13 @@ class Pool:
     @property
     def is_open(self) -> bool:
         """Whether any node may be found in it; False is certain."""
-        return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.owner.log)
+        return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.log)
 
     def close(self) -> None:
         """As if every node had been looked at, and none been found: those that change from now on are taken in."""
         self.heap.clear()
         self.best.clear()
-        self.at, self.cursor = len(self.order), len(self.owner.log)
+        self.at, self.cursor = len(self.order), len(self.log)
 
 
 class Pools:
@@ -258,7 +263,7 @@ class Pools:
         if known is None:
             return Group(members)
         known.members[key] = members
-        return Group(set(members), known.orders.setdefault(key, {}))
+        return Group(set(members), known.orders.setdefault(key, {}), known.refused.setdefault(key, []))
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
              score: "Callable[[Pool, int], float]", version: int) -> Pool:  # fmt: skip
@@ -267,7 +272,7 @@ class Pools:
         pool = self.pools.get((placement_class, balancer))
         if pool is None or (pool.affine and pool.version != version) or self._is_behind(pool):
             group = self.group(placement_class, nodes) if pool is None else pool.group
-            pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
+            pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self.log)
             pool.version = version
             pool.cursor, pool.order = self._order(pool, score)
         return pool
@@ -276,7 +281,7 @@ class Pools:
         """Of a pool, what is in a group of its nodes."""
         part = pool.parts.pop(key, None)
         if part is None or part.group is not group or self._is_behind(part):
-            part = Pool(pool.placement_class, pool.balancer, group, self)
+            part = Pool(pool.placement_class, pool.balancer, group, self.log)
             part.cursor, part.order = self._order(part, score)
         pool.parts[key] = part  # the last one that was asked comes last
         if len(pool.parts) > PARTS_MOST:

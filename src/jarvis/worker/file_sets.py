@@ -34,10 +34,11 @@ class FileSets:
         self.made_some = asyncio.Event()
         directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime):
-            if path.name.startswith("."):  # a write that was broken off
+            known = None if path.name.startswith(".") else _read(path)
+            if known is None:  # a write that was broken off, or that a loss of power left
                 path.unlink()
             else:
-                self._sets[path.name] = msgspec.msgpack.decode(path.read_bytes(), type=FileSet)
+                self._sets[path.name] = known
 
     async def made(self, manifest: str, files: Sequence[File]) -> int:
         """A set came here; how much of it is kept, if that is worth telling of."""
@@ -77,3 +78,9 @@ class FileSets:
             kept = sum(size for digest, size in known.files.items() if digest in there)
             found[manifest] = known.size * kept // max(sum(known.files.values()), 1)
         return found
+
+
+def _read(path: Path) -> FileSet | None:
+    with suppress(msgspec.DecodeError):
+        return msgspec.msgpack.decode(path.read_bytes(), type=FileSet)
+    return None

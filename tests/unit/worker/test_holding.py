@@ -84,6 +84,16 @@ async def test_sets_that_were_made_long_ago_are_forgotten(kept: Path) -> None:
     assert names(kept.parent / "sets") == wanted
 
 
+@pytest.mark.parametrize("left", [b"", b"\x92\xcd", b"\x92\x01\x01", b"\x00" * 64])
+async def test_what_a_power_loss_left_of_one_is_forgotten(kept: Path, left: bytes) -> None:
+    sets, one = sets_of(kept), file("a", HELD_LEAST)
+    keep(kept, one)
+    await sets.made(MANIFEST, [one])
+    (kept.parent / "sets" / ("cd" * 32)).write_bytes(left)
+    assert await sets_of(kept).held() == {MANIFEST: HELD_LEAST}
+    assert names(kept.parent / "sets") == {MANIFEST}
+
+
 async def test_a_full_disk_spoils_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left on device")
