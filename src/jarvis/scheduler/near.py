@@ -87,7 +87,7 @@ class Near:
         if not found[1] and level(holders.bytes_on(found[0], names), least) == most:
             return found
         best = standing(found[0], ahead=found[1])
-        names.sort(key=lambda name: (len(self._holders.of[name].nodes), name))
+        names.sort(key=lambda name: (len(holders.of[name].nodes), name))
         for at in range(len(names)):
             for node in self._best_of(choice, pool, task, (tuple(names[at:]), least), search):
                 best = min(best, standing(node))
@@ -95,11 +95,11 @@ class Near:
 
     def _best_of(self, choice: "Choice", pool: Pool, task: Task, wanted: PartKey, search: Search) -> Iterator[int]:
         """Of the nodes that hold the first thing, which the fewest do, those that have room now, or the best of them."""
-        (first, *_), _ = wanted
-        nodes = self._holders.of[first].nodes
+        holders, (names, least) = self._holders, wanted
+        nodes = holders.of[names[0]].nodes
         if len(nodes) <= FEW:
-            able = (node for node in nodes if choice.takes(pool, task, (node,), search.until, search.latest))
-            yield from able
+            enough = [node for node in nodes if holders.bytes_on(node, names) >= least]
+            yield from (node for node in enough if choice.takes(pool, task, (node,), search.until, search.latest))
         else:
             part = choice.pools.part(pool, wanted, self._group(pool.group, wanted), choice.score)
             best = choice.best(part, search._replace(aside=[]))

@@ -15,8 +15,8 @@ AHEAD_S = 0.09
 """Work that may wait in a lane."""
 OVERHEAD_S = 1e-3
 """What starting and reaping a process costs around the time that it runs."""
-STALLED_S = 0.1
-"""What waited this long behind another process is started elsewhere."""
+STALLED_S = 0.12
+"""What waited this long behind another process is started elsewhere. Of this, ends may be told 40 ms late."""
 PACES_MOST = 1000
 
 

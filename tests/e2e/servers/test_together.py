@@ -1,6 +1,7 @@
 """Two servers on one database, as one cluster: whoever is asked, everything is there."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.e2e.cluster.harness import wait_for
 from tests.e2e.servers.harness import Servers, servers
 
 import jarvis
+from jarvis.core.manifest import PIECE
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -45,6 +47,24 @@ def test_each_explains_what_waits(both: Servers) -> None:
         wait_for(lambda name=name: "it is held by its user" in both.homes[name].jarvis("why", ident).stdout, "why")  # type: ignore[misc]
     both.homes["nb"].jarvis("cancel", ident)
     assert both.homes["na"].jarvis("wait", ident, code=1).stdout.split() == [ident, "cancelled"]
+
+
+def test_each_knows_what_every_node_holds(both: Servers, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(os.urandom(17 * PIECE))
+    with both.homes["na"].client() as client:
+        digest = client.push(tmp_path / "data")
+        for task in [client.submit(command=["sleep", "1"], push=[digest], resources={"cpu": 2}) for _ in range(2)]:
+            task.check(60)
+
+    def known(asked: str, node: str) -> bool:
+        with both.homes[asked].client() as client:
+            return any(
+                one["what"] == f"files {digest[:12]}" for one in client.connection.get(f"/nodes/{node}")["holds"]
+            )
+
+    for asked in both.homes:
+        for node in both.homes:
+            wait_for(lambda asked=asked, node=node: known(asked, node), f"{asked} knows what {node} holds")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("asked", ["na", "nb"])

@@ -1,8 +1,11 @@
 """The engine's log in frames, and what the engine is told of a container."""
 
+import asyncio
 import struct
+from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,8 +13,9 @@ from jarvis.core.effects import Assignment
 from jarvis.core.gpus import Share
 from jarvis.core.resources import Resources
 from jarvis.core.task import Container, TaskSpec
+from jarvis.worker import container_engine
 from jarvis.worker.container_config import Box, container_env, create_config
-from jarvis.worker.container_engine import Frames
+from jarvis.worker.container_engine import Frames, images
 from jarvis.worker.machine import Work
 
 
@@ -25,6 +29,40 @@ def test_a_log_is_put_together_however_it_is_cut(frames: list[tuple[int, bytes]]
         assert b"".join(d for s, d in found if s == stream) == b"".join(d for s, d in frames if s == stream)
     order = [(s, byte) for s, data in found for byte in data]
     assert order == [(s, byte) for s, data in frames for byte in data]
+
+
+LISTED = msgspec.json.encode([
+    {"Id": "sha256:1", "RepoTags": ["alpine:3.20", "own:5000/x:v1"], "RepoDigests": [f"alpine@sha256:{'a' * 64}"], "Size": 9},
+    {"Id": "sha256:2", "RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"], "Size": 8},
+    {"Id": "sha256:3", "RepoTags": None, "Size": 7, "Labels": None},
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "found"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n", LISTED, True),
+        (b"HTTP/1.0 500 Internal\r\n\r\n", LISTED, False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", LISTED[:-5], False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", b"[" + b" " * 5000 + LISTED[1:], False),
+        (b"HTTP/1.0 200", b"", False),
+        (b"", b"", False),
+    ],
+    ids=["well", "not well", "broken off", "without end", "no head", "nothing"],
+)
+async def test_an_engine_that_does_not_answer_well_has_no_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes, body: bytes, found: bool
+) -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + body)
+        writer.close()
+
+    monkeypatch.setattr(container_engine, "IMAGES_MOST", 4096)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/socket")
+    async with await asyncio.start_unix_server(engine, tmp_path / "socket"):
+        names = ("docker.io/library/alpine:3.20", "own:5000/x:v1", f"docker.io/library/alpine@sha256:{'a' * 64}")
+        assert await images() == (dict.fromkeys(names, 9) if found else {})
 
 
 def made(container: Container, resources: Resources, gpus: tuple[int, ...] = ()) -> Work:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jarvis.worker.supervisor import spawn as module
 from jarvis.worker.supervisor.orders import Order
-from jarvis.worker.supervisor.spawn import FOUND_FOR, FOUND_MOST, _candidates, open_files
-from jarvis.worker.supervisor.system import now
+from jarvis.worker.supervisor.spawn import _candidates, open_files
 
 
 def program(folder: Path, name: str = "it") -> str:
@@ -23,43 +21,12 @@ def env(tmp_path: Path) -> dict[str, str]:
     return {"PATH": f"{tmp_path}/a:{tmp_path}/b:{tmp_path}/c"}
 
 
-def test_a_program_is_looked_for_where_it_was_found_last(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_program_is_looked_for_in_the_order_of_its_path(tmp_path: Path, env: dict[str, str]) -> None:
     b, c = program(tmp_path / "b"), program(tmp_path / "c")
     assert list(_candidates("it", env)) == [b, c]
-    assert next(_candidates("it", env)) == c, "the last that was tried is the one that could be run"
-    Path(c).unlink()
-    assert list(_candidates("it", env)) == [b], "it is there no more"
-    assert list(_candidates("other", env)) == ["/nonexistent/other"]
-
-
-def test_what_came_further_ahead_is_seen_after_a_while(
-    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    b = program(tmp_path / "b")
-    assert next(_candidates("it", env)) == b
     a = program(tmp_path / "a")
-    assert list(_candidates("it", env)) == [b, a, b], "who cannot be run is followed by all others"
-    later = now() + FOUND_FOR
-    monkeypatch.setattr(module, "now", lambda: later)
-    assert next(_candidates("it", env)) == a
-
-
-def test_what_depends_on_the_working_directory_is_not_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    program(tmp_path)
-    before = dict(module._found)
-    assert next(_candidates("it", {"PATH": "."})) == "./it"
-    assert next(_candidates("it", {"PATH": ""})) == "./it"
-    assert module._found == before
-
-
-def test_no_more_is_remembered_than_is_of_use(tmp_path: Path, env: dict[str, str]) -> None:
-    module._found.update({(str(n), ""): ("/", 0.0) for n in range(FOUND_MOST)})
-    b = program(tmp_path / "b")
-    assert list(_candidates("it", env)) == [b]
-    assert len(module._found) == 1
+    assert list(_candidates("it", env)) == [a, b, c], "whatever was found before"
+    assert list(_candidates("other", env)) == ["/nonexistent/other"]
 
 
 @pytest.mark.parametrize(("append", "left"), [(False, ""), (True, "said before")])

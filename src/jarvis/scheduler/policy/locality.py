@@ -3,6 +3,7 @@ balancer. A wish of the user comes before it, and so does all that must be."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from sys import intern
 
 from jarvis.core.holdings import Holdings, worth_telling
 
@@ -73,7 +74,7 @@ class Holders:
             if before.get(name) != size:
                 self._change(name, node, size)
         if holds:
-            self._by_node[node] = holds
+            self._by_node[node] = {intern(name): size for name, size in holds.items()}
         else:
             self._by_node.pop(node, None)
 

@@ -18,7 +18,7 @@ import struct
 import termios
 
 from .cgroups import ROOMY_BYTES, Slot
-from .system import close, forbid_new_privileges, log, now
+from .system import close, forbid_new_privileges, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,6 @@ SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 OWN_UMASK = os.umask(0o077)
 os.umask(OWN_UMASK)
 SPARE_FILES = 16
-# Where a program was found is where it is looked for first during the next second: to go through a PATH takes longer than
-# anything else before a spawn.
-FOUND_FOR = 1.0
-FOUND_MOST = 1000
-_found: dict[tuple[str, str], tuple[str, float]] = {}
 
 
 def _open_nothing() -> int:
@@ -332,26 +327,14 @@ def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
     if "/" in name:
         yield name
         return
-    key = name, env.get("PATH", DEFAULT_PATH)
-    first, until = _found.get(key, ("", 0.0))
-    found = now() < until and os.path.isfile(first)
-    if found:
-        yield first
-    for directory in key[1].split(":"):
+    found = False
+    for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
         if os.path.isfile(path):
             found = True
-            _remember(key, path)
             yield path
     if not found:
         yield f"/nonexistent/{name}"
-
-
-def _remember(key: tuple[str, str], path: str) -> None:
-    if path.startswith("/"):  # what others are depends on the working directory
-        if len(_found) >= FOUND_MOST:
-            _found.clear()
-        _found[key] = path, now() + FOUND_FOR
 
 
 def _spawn_by_fork(order: Order, env: dict[str, str], files: Files, slot: Slot | None) -> Spawned:
