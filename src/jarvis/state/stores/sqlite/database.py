@@ -118,5 +118,6 @@ class SqliteDatabase:
 
 
 def run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """A named query, once for each row."""
-    c.executemany(Q[name], rows)
+    """A named query, once for each row. For none the driver would still let go of the interpreter, and wait for it again."""
+    if rows:
+        c.executemany(Q[name], rows)

@@ -328,18 +328,18 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
 
 
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
-    check_epoch(c, leadership)
+    _lead(c, leadership, changes)
     commit_workflows(c, changes)
     known, made = changes.tasks, changes.tasks_new
     queued = [(first, last) for first, last in changes.queued if any(i not in known for i in range(first, last + 1))]
-    c.executemany(Q["task_queue_range"], queued)
-    c.executemany(Q["task_hold_range"], changes.held)
+    run(c, "task_queue_range", queued)
+    run(c, "task_hold_range", changes.held)
     solo, of_arrays = split_elements(changes)
     update_tasks(c, [task for task in known.values() if task.id not in made], solo)
     alone = [
         (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in known or task in made
     ]
-    c.executemany(Q["solo_put"], alone)
+    run(c, "solo_put", alone)
     put_elements(c, of_arrays)
     try:
         insert_attempts(c, changes.attempts_new.values())
@@ -347,28 +347,33 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         raise StaleEpoch("an attempt that is to be new is there already") from None
     if update_attempts(c, changes.attempts.values()) != len(changes.attempts):
         raise StaleEpoch("an attempt is not current under the token it was reported with")
-    for node in changes.nodes.values():
-        c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
-        c.execute(Q["node_next"], (node.id + 1,))
-    c.executemany(Q["node_delete"], [(n,) for n in changes.nodes_removed])
-    c.executemany(Q["node_replica_delete"], [(n,) for n in changes.nodes_removed])
+    nodes = [(node.id, node.name, node.seen_at, encode(node.health), encode(node)) for node in changes.nodes.values()]
+    run(c, "node_put", nodes)
+    for name in ("node_delete", "node_replica_delete"):
+        run(c, name, [(node,) for node in changes.nodes_removed])
     if changes.quotas or changes.used:
         _put_quotas(c, changes)
     if changes.bookings:
         _put_bookings(c, changes)
-    c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
-    c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
+    run(c, "command_done", [(outcome, ident) for ident, outcome in changes.commands_done.items()])
+    run(c, "report_delete", [(r,) for r in changes.reports_done])
     if changes.events:
         tasks = [e.task for e in changes.events]
         last = changes.events[-1]
         c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
-        c.execute(Q["event_seq"], (last.seq,))
+
+
+def _lead(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
+    """The row of the cluster, which only who leads changes."""
+    seq, node = changes.events[-1].seq if changes.events else 0, max(changes.nodes, default=0) + 1
+    if not c.execute(Q["leader_says"], (seq, node, leadership.incarnation, leadership.epoch)).rowcount:
+        check_epoch(c, leadership)
 
 
 def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
     for owner, quota in changes.quotas.items():
         c.execute(Q["quota_delete"], owner) if quota is None else c.execute(Q["quota_put"], (*owner, encode(quota)))
-    c.executemany(Q["used_put"], [(*owner, encode(used)) for owner, used in changes.used.items()])
+    run(c, "used_put", [(*owner, encode(used)) for owner, used in changes.used.items()])
 
 
 def _put_bookings(c: sqlite3.Connection, changes: Changes) -> None:
