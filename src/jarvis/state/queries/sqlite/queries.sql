@@ -37,6 +37,9 @@ UPDATE cluster SET incarnation = max(incarnation + 1, ?);
 -- name: task_id_jump
 -- No id is given twice, whatever a lost part of history had given.
 UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'task';
+-- name: task_id_least
+-- The next id is above this one.
+UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'task';
 -- name: task_id_begin
 -- A counter that can jump, in a database that never had a task.
 INSERT INTO sqlite_sequence (name, seq) SELECT 'task', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'task');
@@ -73,6 +76,9 @@ FROM task WHERE id > ? AND ended_at IS NULL ORDER BY id LIMIT ?;
 -- One task.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
 FROM task WHERE id = ?;
+-- name: task_count_of
+-- How many of the tasks in a json list there are.
+SELECT count(*) FROM task WHERE id IN (SELECT value FROM json_each(?));
 -- name: task_list
 -- Newest first; null parameters mean any.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec

@@ -67,13 +67,13 @@ _same_element = attrgetter(
 def insert_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
     """Raises IntegrityError where one is there already."""
     for _, group in groupby(attempts, _same_attempt):
-        run = list(group)
-        a = run[0]
+        same = list(group)
+        a = same[0]
         shared = (
             a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
             a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
         )  # fmt: skip
-        write_alike(c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3)
+        write_alike(c, "attempt_insert", shared, [value for a in same for value in (a.task, a.index, a.number)], 3)
 
 
 def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
@@ -92,9 +92,9 @@ def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
 def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
     """Of arrays."""
     for _, group in groupby(elements, _same_row):
-        run = list(group)
-        task, _, *rest = element_to_row(run[0])
-        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1)
+        same = list(group)
+        task, _, *rest = element_to_row(same[0])
+        write_alike(c, "element_put", (task, *rest), [element.index for element in same], 1)
 
 
 def update_tasks(c: sqlite3.Connection, tasks: Sequence[Task], elements: dict[int, Element]) -> None:

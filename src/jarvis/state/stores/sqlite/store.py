@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from jarvis.core.errors import (
     InvalidValue,
     JarvisError,
     StaleEpoch,
+    StoreUnavailable,
 )
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
@@ -46,7 +47,18 @@ from jarvis.state.persistence import (
     split_elements,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import (
+    Accepted,
+    Bodies,
+    Counts,
+    Early,
+    IdempotencyKey,
+    Live,
+    Outcome,
+    Report,
+    Submission,
+    TaskFilter,
+)
 from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.database import run
@@ -65,17 +77,22 @@ class SqliteStore(SqliteWorkflows):
 
     # ------------------------------------------------------------ wishes and facts
 
-    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+    async def task_insert_many(
+        self, submissions: Sequence[Submission], early: Early | None = None
+    ) -> list[Accepted | JarvisError]:
         now = self._clock()
         encoded = [_new_rows(s, now) for s in submissions]
 
         def unit(c: sqlite3.Connection) -> list[Accepted | JarvisError]:
-            return [
+            answers = [
                 rows if isinstance(rows, InvalidValue) else _insert(c, s, rows, now)
                 for s, rows in zip(submissions, encoded, strict=True)
             ]
+            if early is not None:
+                self._told_to = max([self._told_to, *(a.ids[-1] for a in answers if isinstance(a, Accepted) and a.ids)])
+            return answers
 
-        return await self._writer.do(unit)
+        return await self._writer.do(unit, early=early)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         return await self._read(lambda c: answered(c, key))
@@ -98,7 +115,12 @@ class SqliteStore(SqliteWorkflows):
     # ------------------------------------------------------------ the leader
 
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
-        await self._writer.do(lambda c: _commit(c, leadership, changes))
+        def unit(c: sqlite3.Connection) -> None:
+            if self._vain_to:
+                _refuse_vain(c, changes, self._vain_to)
+            _commit(c, leadership, changes)
+
+        await self._writer.do(unit, follows=True)
         self._recent.note(changes)
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
@@ -325,6 +347,14 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
         row = (key.principal, key.project, key.route, key.key, key.body_hash, now, encode((ids.start, ids.stop)))
         c.execute(Q["idempotency_insert"], row)
     return Accepted(ids, now)
+
+
+def _refuse_vain(c: sqlite3.Connection, changes: Changes, last: int) -> None:
+    """Raise :class:`StoreUnavailable` where a task up to this id was told of early, and then not stored."""
+    ranges = [range(first, min(end, last) + 1) for first, end in (*changes.queued, *changes.held)]
+    named = {ident for ident in chain(changes.tasks, *ranges) if ident <= last} - changes.tasks_new.keys()
+    if named and c.execute(Q["task_count_of"], (json.dumps(sorted(named)),)).fetchone()[0] < len(named):
+        raise StoreUnavailable("a task of this turn could not be stored")
 
 
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
