@@ -46,6 +46,19 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / _TICK
 
 
+def wake_ups(pids: Sequence[int]) -> int:
+    """How often a thread of these has given up its core to wait for something, and so woke up again."""
+    total = 0
+    for pid in pids:
+        for status in Path(f"/proc/{pid}/task").glob("*/status"):
+            try:
+                text = status.read_text()
+            except OSError:
+                continue
+            total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("voluntary_ctxt"))
+    return total
+
+
 def resident_bytes(pids: Sequence[int]) -> int:
     """Memory of these, shared pages divided among those that map them (PSS)."""
     total = 0

@@ -236,7 +236,9 @@ def first_contact() -> list[str]:
     return [
         "| S9 | `jarvis up` from cold; memory; first task; `--help`; idle | ≤ 2 s; ≤ 150 MB; ≤ 1 s; ≤ 0.15 s; ≤ 1 % | **Jarvis** | "
         f"{told['up_s']:.1f} s; {told['memory_mb']:.0f} MB; {told['first_task_s']:.2f} s; {told['help_s']:.2f} s; "
-        f"{told['idle_core_share']:.1%} | |"
+        f"{told['idle_core_share']:.1%} | |",
+        f"| | `import jarvis`; wake-ups a second when idle; base install | | **Jarvis** | {told['import_s'] * 1000:.0f} ms; "
+        f"{told['idle_wake_ups']:.0f}; {told['install_bytes'] / 1e6:.0f} MB in {told['install_packages']} packages | |",
     ]
 
 

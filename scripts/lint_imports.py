@@ -65,6 +65,7 @@ RINGS = {
     "jarvis.worker.step_inputs": "port",
     "jarvis.worker.attempt_files": "port",  # directories of attempts, which executors build on
     "jarvis.worker.file_cache": "port",
+    "jarvis.worker.file_sets": "port",
     "jarvis.worker.pulled": "port",
     "jarvis.worker.pushed": "port",
     "jarvis.worker.function_worker": "port",  # runs in the tasks' own processes

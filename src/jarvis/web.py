@@ -73,6 +73,7 @@ class Web:
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
             why=self._why, plan=self._plan, recommend=self._recommend, licenses=self._licenses,
+            holds=self._holds,
             node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
             quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
             queues=lambda: queues_out(server.settings.scheduler),
@@ -118,6 +119,14 @@ class Web:
         if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
             return {"items": licenses.listed(server.scheduler.cluster), "next": None}
         told: dict[str, Any] = await peers.ask(holder, "licenses")
+        return told
+
+    async def _holds(self, node: int, asked_by_peer: bool = False) -> dict[str, Any]:
+        server, peers = self._server, self.services.peers
+        holder = server.election.leader.holder if server.election.leader else ""
+        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
+            return {"holds": server.scheduler.cluster.holders.on(node)}
+        told: dict[str, Any] = await peers.ask(holder, f"holds/{node}")
         return told
 
     def _near(self, name: str) -> str | None:

@@ -29,3 +29,4 @@ def test_never_more_in_use_than_there_are(servers: int) -> None:
     assert most == LICENSES, "all of them were in use at once"
     assert sum(verdict.scarce["bookings"] for verdict in verdicts) > len(verdicts)
     assert sum(verdict.scarce["kept apart"] for verdict in verdicts) > len(verdicts)
+    assert sum(verdict.scarce["near"] for verdict in verdicts) > len(verdicts), "files draw attempts"

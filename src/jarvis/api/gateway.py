@@ -35,6 +35,7 @@ from jarvis.bus.messages import (
 )
 from jarvis.core.effects import AckFrame, Assign, Look, Recorded, ToNode, ToSession, Welcome
 from jarvis.core.errors import JarvisError, NotAllowed, StoreUnavailable
+from jarvis.core.holdings import Holdings, worth_telling
 from jarvis.core.inputs import (
     Ended,
     FilesSeen,
@@ -70,6 +71,8 @@ REMOVED_RETRY_S = 5.0
 BACK_SOON_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each look for a node's session; together longer than it takes until a server has written down who is there."""
 UNFIT_MOST, MARK_MOST = 200, 64
+HOLDS_AT_ONCE = 2000
+"""Things that are passed on at once of what nodes hold: when all nodes tell it together, as to a new leader, it is a lot."""
 NO_WELCOME = "a session begins with Hello and goes on after Welcome"
 _FACTS = (Ended, Started, Returned)
 """What is for the leader alone, and comes by the thousand."""
@@ -98,6 +101,8 @@ class Gateway:
         """Node → when it was heard here last, and what it said of itself."""
         self._told: dict[int, int] = {}
         self._unfit: dict[int, str] = {}
+        self._holds: dict[int, Holdings] = {}
+        """What nodes said that they hold, and is not passed on yet."""
         self._names: dict[int, str] = {}
         self._acked_at = services.clock.now()
         """When the leader acknowledged something last."""
@@ -158,14 +163,26 @@ class Gateway:
             await asyncio.sleep(self.services.settings.heartbeat_flush_s)
             if not self._seen:
                 continue
+            holds = self._some_holds()
             seen, self._seen, told, self._told = self._seen, {}, self._told, {}
             unfit = {node: text for node, text in self._unfit.items() if node in seen}
             if self.services.replica:
                 await self._write_seen(seen)
-            taken = self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit))
+            taken = self.services.bus.offer(NodesSeen(f"seen-{self._new_name()}", seen, told, {}, unfit, holds))
+            if not taken:
+                self._holds = holds | self._holds
             # Where it is written down it is not said again: that would be as if it had been heard again.
             if not taken and not self.services.replica:
                 self._seen = seen | self._seen
+
+    def _some_holds(self) -> dict[int, Holdings]:
+        """Of the nodes that have waited the longest for it."""
+        some, things = dict[int, Holdings](), 0
+        while self._holds and things < HOLDS_AT_ONCE:
+            node = next(iter(self._holds))
+            some[node] = self._holds.pop(node)
+            things += len(some[node])
+        return some
 
     async def _write_seen(self, seen: dict[int, dict[str, float]]) -> None:
         """For a leader whom no message reaches, and for everybody who asks where a node's session is."""
@@ -244,6 +261,7 @@ class Gateway:
         if session.node:
             if self._by_node.get(session.node) is session:
                 del self._by_node[session.node]
+                self._holds.pop(session.node, None)
             self.services.bus.offer(NodeDisconnected(f"bye-{session.ident}", session.ident, session.node))
 
     async def _read(self, socket: WebSocket, session: Session, principal: Principal) -> None:
@@ -321,6 +339,8 @@ class Gateway:
             self._unfit.pop(node, None)
         if item.told >= 0:
             self._told[node] = item.told
+        if item.holds is not None:
+            self._holds[node] = worth_telling(item.holds)
         if item.beat:
             self._ask_leader(node, item)
 

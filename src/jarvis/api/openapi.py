@@ -37,7 +37,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, Any]] = {
     ("get", "/history"): (200, a.HistoryPage),
     ("get", "/events/stream"): (200, "text/event-stream"),
     ("get", "/nodes"): (200, a.NodePage),
-    ("get", "/nodes/{ident}"): (200, a.NodeOut),
+    ("get", "/nodes/{ident}"): (200, a.NodeShown),
     **{
         ("post", f"/nodes/{{ident}}/{verb}"): (202, a.NodeWish)
         for verb in ("drain", "cordon", "uncordon", "resume", "remove")

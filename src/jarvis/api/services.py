@@ -78,6 +78,16 @@ class Ask(Protocol):
     async def __call__(self, asked_by_peer: bool = False) -> dict[str, Any]: ...
 
 
+class AskOfNode(Protocol):
+    """Asks the leader's memory about a node."""
+
+    async def __call__(self, node: int, asked_by_peer: bool = False) -> dict[str, Any]: ...
+
+
+async def _nothing_known(node: int, asked_by_peer: bool = False) -> dict[str, Any]:
+    raise StoreUnavailable("nobody leads here")
+
+
 async def _no_answer(asked_by_peer: bool = False) -> dict[str, Any]:
     raise StoreUnavailable("nobody leads here")
 
@@ -108,7 +118,8 @@ class Services:
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
     on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``quota_allows`` what its owner may never have,
-    or has too many of; ``licenses`` lists those of the cluster; ``more_metrics`` are those of a process that decides for this one;
+    or has too many of; ``licenses`` lists those of the cluster, ``holds`` what a node holds of what tasks need; ``more_metrics``
+    are those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
     listens beyond its machine.
@@ -124,6 +135,7 @@ class Services:
     plan: Plan = _no_plan
     recommend: Plan = _no_plan
     licenses: Ask = _no_answer
+    holds: AskOfNode = _nothing_known
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
     queues: Callable[[], list[dict[str, Any]]] = list

@@ -16,6 +16,7 @@ is a new version. Each side speaks the version before its newest, too, so that a
 import msgspec
 
 from jarvis.core.effects import Assign, Look, Recall, Recorded, Refused, Seen, Signal, Stop, Welcome
+from jarvis.core.holdings import Holdings
 from jarvis.core.inputs import Ended, Hello, NodeMessage, Returned, Started
 from jarvis.core.schedule import Stamp
 
@@ -30,12 +31,14 @@ MAX_FRAME = 8 * 1024 * 1024
 class Heartbeat(NodeMessage, tag="beat"):
     """``health`` as in Node.health; ``told``: how many messages of the leader came in this session, -1: not counted;
     ``beat``: not 0 where the node has something under ``on_lost=fence``; answered with Seen;
-    ``unfit``: what is wrong with the node by its own check."""
+    ``unfit``: what is wrong with the node by its own check; ``holds``: all that it holds of what tasks may need, said when that has
+    changed and now and then, else None."""
 
     health: dict[str, float] = {}
     told: int = -1
     beat: int = 0
     unfit: str = ""
+    holds: Holdings | None = None
 
 
 class OutputChunk(NodeMessage, tag="chunk"):

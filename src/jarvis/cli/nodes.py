@@ -6,9 +6,12 @@ from typing import Any
 import click
 
 from jarvis.cli.output import clean, format_option, local_time, print_data, print_table
+from jarvis.core.resources import format_amount
 from jarvis.sdk.client import Client
 
 GONE_S = 5.0
+SHOWN_MOST = 20
+"""Of what a node holds, the largest; the others are in ``-o json``."""
 
 
 @click.group()
@@ -55,7 +58,10 @@ def show(name: str, output: str) -> None:
         print_data(one, output)
         return
     for key, value in one.items():
-        if value not in (None, "", {}, [], False):
+        if key == "holds":
+            for held in (value or [])[:SHOWN_MOST]:
+                click.echo(f"{'holds':>14}  {clean(held['what'])} ({format_amount('memory', held['size'])})")
+        elif value not in (None, "", {}, [], False):
             click.echo(f"{key:>14}  {clean(local_time(value) if key.endswith('_at') else value)}")
 
 

@@ -11,7 +11,7 @@ from jarvis.cli.output import duration, format_option, print_data, print_table
 
 if TYPE_CHECKING:
     from jarvis.sim.traces.replay import History
-    from jarvis.sim.traces.report import Share
+    from jarvis.sim.traces.report import Share, Terms
     from jarvis.sim.traces.run import Answer
     from jarvis.sim.traces.workload import Workload
 
@@ -42,14 +42,19 @@ if TYPE_CHECKING:
     "--restart", default=0.0, type=click.FloatRange(0, 1e6), help="Seconds that pass before what was preempted goes on."
 )
 @click.option("--lose", is_flag=True, help="What is preempted starts again from its beginning, not where it was.")
+@click.option(
+    "--price", default="", help="Of an hour: node=1.5, or gpu=2,cpu=0.04,memory=0.005 (a GiB); tells what it cost."
+)
+@click.option(
+    "--starved", default=24.0, type=click.FloatRange(0), help="Hours after which what waits counts as starved."
+)
 @click.option("--projects", is_flag=True, help="Also what each project had.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the last sequence into FILE.svg or FILE.html.")
 @click.option("--single", is_flag=True, help="A turn for each event, as published simulators have it.")
 @format_option
 def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str, ...], start: int, count: int | None, draws: int,
-        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, projects: bool,
-        picture: Path | None, single: bool,
-        output: str) -> None:  # fmt: skip
+        seed: int, machines: Path | None, arrive: float, restart: float, lose: bool, price: str,
+        starved: float, projects: bool, picture: Path | None, single: bool, output: str) -> None:  # fmt: skip
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
     Means stand beside the 99th percentile and the longest. Times are seconds of the trace. A wait is all that a task took longer
@@ -66,15 +71,16 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
+    from jarvis.sim.traces.cost import HOUR_S, prices_from
     from jarvis.sim.traces.replay import Workers
-    from jarvis.sim.traces.report import shares
+    from jarvis.sim.traces.report import Terms, shares
     from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 
     given_nodes = tuple(nodes_from(given) for given in nodes)
-    workers = Workers(restart, not lose)
+    workers, terms = Workers(restart, not lose), Terms(starved * HOUR_S, prices_from(price))
     asked = policy_from(policy)
     workload = trace if span is None else _ran_here(str(trace), span, save)
-    question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers)
+    question = Question(workload, asked, given_nodes, kind, start, count, draws, seed, single, workers, terms)
     found = answer(question, _tell if sys.stderr.isatty() else lambda done, total: None)
     if picture is not None:
         _draw(found.history, picture, f"{trace.name}, policy {policy}")
@@ -82,7 +88,7 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     if output in ("json", "yaml"):
         print_data(_data(found, had), output)
     else:
-        _print(found, had)
+        _print(found, had, terms)
 
 
 def _data(found: "Answer", had: "list[Share] | None") -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _data(found: "Answer", had: "list[Share] | None") -> dict[str, Any]:
     return data | ({} if had is None else {"projects": [one.as_dict() for one in had]})
 
 
-def _print(found: "Answer", had: "list[Share] | None") -> None:
+def _print(found: "Answer", had: "list[Share] | None", terms: "Terms") -> None:
     mean = found.mean
     rows = [
         ("bounded slowdown", f"{mean.slowdown:.2f}", f"{mean.slowdown_p99:.0f}", ""),
@@ -110,6 +116,12 @@ def _print(found: "Answer", had: "list[Share] | None") -> None:
         click.echo(
             f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"
         )
+    if mean.starved:
+        click.echo(f"{mean.starved:,} tasks waited for more than {duration(terms.starved_s)}, or for ever")
+    unused = (
+        f"; cost {mean.cost:,.2f}, {100 * mean.cost_unused:.1f} % of it for what nobody held" if terms.prices else ""
+    )
+    click.echo(f"{mean.node_hours:,.1f} node-hours{unused}")
     if had is not None:
         _print_shares(had)
     seen = found.foresight

@@ -281,6 +281,8 @@ def _outlook(answer: dict[str, Any]) -> list[str]:
         lines.insert(
             0, f"  expected to start in {duration(expected['earliest_s'])}{latest}, by the limits of what runs"
         )
+    if near := [f"{one['node']} ({one['holds']})" for one in answer.get("near", ())]:
+        lines.insert(0, f"  of what it needs lies already on {'; '.join(near)}")
     lines = _foreseen(answer) + lines
     if answer.get("ahead"):
         lines.insert(0, f"  first: {', '.join(map(str, answer['ahead']))}")

@@ -8,11 +8,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from jarvis.config.section import Section
 from jarvis.config.windows import WindowSettings
+from jarvis.core.errors import InvalidValue
+from jarvis.core.resources import parse_bytes
 from jarvis.core.task import LICENSE
 from jarvis.policies import Kind, checked, of_others
 from jarvis.scheduler.cycle import AHEAD_SECONDS, Policy
 from jarvis.scheduler.policy.backfill import Backfill, BackfillName
 from jarvis.scheduler.policy.fairness import Fairness
+from jarvis.scheduler.policy.locality import LEAST, Locality
 from jarvis.scheduler.policy.order import WEIGHTS, Order, Times
 from jarvis.scheduler.policy.preemption import Preemption
 
@@ -107,6 +110,17 @@ def _on_or_off(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
+def _least(value: object) -> object:
+    """``64MiB``, ``on`` or ``off``."""
+    if isinstance(value, bool) or value in ("on", "off"):
+        return LEAST if value in (True, "on") else 0
+    try:
+        return parse_bytes(value, "locality")
+    except InvalidValue as error:
+        raise ValueError(str(error)) from None
+
+
+LocalityField = Annotated[int, BeforeValidator(_least)]
 PreemptionField = Annotated[PreemptionSettings | None, BeforeValidator(_on_or_off)]
 LicenseName = Annotated[str, Field(pattern=LICENSE)]
 
@@ -118,6 +132,7 @@ class QueueSettings(Section):
     """Queues with a higher one go first, whatever the order within them."""
     preemptible: bool = True
     """Whether its tasks may be preempted, as far as they allow it themselves."""
+    locality: LocalityField | None = None
 
 
 class SchedulerSettings(WindowSettings):
@@ -131,6 +146,8 @@ class SchedulerSettings(WindowSettings):
     preemption: PreemptionField = None
     ahead_seconds: float = Field(AHEAD_SECONDS, ge=0, le=60)
     """Estimated work that a node is given ahead of free room."""
+    locality: LocalityField = LEAST
+    """Bytes of what a task needs that a node must hold to be preferred; 0 or ``off``: none is."""
     queues: dict[str, Annotated[QueueSettings, BeforeValidator(_balanced)]] = {}
     filters: list[FilterName] = []
     """Of other packages: which nodes a class of tasks may have."""
@@ -189,6 +206,9 @@ def policy_of(settings: SchedulerSettings) -> Policy:
         filters=tuple(settings.filters),
         plugged=of_others(_named_policies(settings)),
         licenses=dict(settings.licenses),
+        locality=Locality(
+            settings.locality, {name: queue.locality for name, queue in queues.items() if queue.locality is not None}
+        ),
     )  # fmt: skip
 
 

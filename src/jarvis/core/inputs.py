@@ -6,6 +6,7 @@ import msgspec
 
 from jarvis.core.attempt import Output, Usage
 from jarvis.core.command import Command
+from jarvis.core.holdings import Holdings
 from jarvis.core.resources import Resources
 from jarvis.core.schedule import Stamp
 from jarvis.core.states import Cause, State
@@ -82,6 +83,8 @@ class Ended(NodeMessage, tag="ended"):
     """Of a step: the JSON that it wrote to $JARVIS_OUTPUT."""
     artifacts: str | None = None
     """Digest of the manifest of the files that it left."""
+    held: int = 0
+    """Bytes of these that stay on its node for steps after it."""
     age: float = 0.0
     drain: str = ""
     """Why this node must take no more work until somebody looks at it: its epilog failed."""
@@ -173,13 +176,14 @@ class ReportTaken:
 class NodesSeen:
     """Nodes heard of since the last one, with their health figures. ``told``: how many of the leader's messages each had
     received in its session. ``beats``: heartbeats that want an answer of the leader; ``unfit``: what is wrong with
-    those of which something is."""
+    those of which something is; ``holds``: what some of them hold of what tasks need (``core.holdings``), all of it."""
 
     cause_id: str
     seen: dict[int, dict[str, float]]
     told: dict[int, int] = field(default_factory=dict)
     beats: dict[int, int] = field(default_factory=dict)
     unfit: dict[int, str] = field(default_factory=dict)
+    holds: dict[int, Holdings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

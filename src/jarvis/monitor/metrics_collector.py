@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jarvis.core.event import Event
@@ -21,7 +21,7 @@ _TERMINAL = frozenset(str(s) for s in TERMINAL)
 
 
 _DECIDED = re.compile(
-    r"(?:# (?:HELP|TYPE) )?jarvis_(?:scheduler_queue_length|worker_|resource_utilization_ratio|state_sync_seconds)"
+    r"(?:# (?:HELP|TYPE) )?jarvis_(?:scheduler_queue_length|scheduler_near_|worker_|resource_utilization_ratio|state_sync_seconds)"
 )
 
 
@@ -107,6 +107,9 @@ class MetricsCollector(Collector):
         for (name, state_name), number in sorted(counts.items()):
             queue.add_metric([name, state_name], number)
         yield queue
+        near, spared = "jarvis_scheduler_near_placements", "jarvis_scheduler_near_bytes"
+        yield CounterMetricFamily(near, "Placed where something needed was already.", cluster.holders.placed)
+        yield CounterMetricFamily(spared, "Bytes of that, which were not fetched.", cluster.holders.spared)
         yield from self._nodes()
 
     def _nodes(self) -> Iterable[Metric]:

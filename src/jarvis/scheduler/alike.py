@@ -187,6 +187,7 @@ def _assign_first(turn: Turn, decisions: list[Decision], tasks: list[Task]) -> N
             False,
             decision.until,
             decision.latest,
+            held=decision.held,
         )
     node.next_number += len(tasks)
     view.place_alike(placed, decisions[0].placement_class)
@@ -234,7 +235,7 @@ def succeed(turn: Turn, view: NodeView, facts: Sequence[Fact], at: int) -> int:
     placement_class: PlacementClass | None = None
     for place in range(at, len(facts)):
         fact = facts[place]
-        if type(fact) is not Ended or fact.cause is not Cause.EXIT or fact.exit_code != 0 or fact.drain:
+        if type(fact) is not Ended or fact.cause is not Cause.EXIT or fact.exit_code != 0 or fact.drain or fact.held:
             break
         placed = view.placed.get(fact.number)
         if placed is None or placed.placement_class is not placement_class:

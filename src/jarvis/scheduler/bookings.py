@@ -7,11 +7,12 @@ import msgspec
 from jarvis.core.booking import Booking
 from jarvis.core.command import Args, NewCommand
 from jarvis.core.task import Task
-from jarvis.scheduler.cluster import Cluster, NodeView, Timer
+from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.filters import Reason
 from jarvis.scheduler.nodes import recall_unstarted
 from jarvis.scheduler.policy.bookings import booked, in_the_way, reason_of
 from jarvis.scheduler.policy.order import seconds_of
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 
 

@@ -8,6 +8,7 @@ from jarvis.core.states import State
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Carriers
+from jarvis.scheduler.policy.locality import Holders
 from jarvis.scheduler.task_queue import class_of
 
 
@@ -38,6 +39,7 @@ def check_cluster(cluster: Cluster) -> None:
     _check_licenses(cluster)
     _check_carriers(cluster)
     _check_ledger(cluster)
+    _check_holders(cluster)
     for task_id in cluster.waits_for:
         require(task_id in cluster.tasks, f"task {task_id} waits and is not live")
 
@@ -86,6 +88,15 @@ def _check_carriers(cluster: Cluster) -> None:
     guards = [{k: {label: n for label, n in g.items() if n} for k, g in c.guards.items()} for c in (found, known)]
     guarded = [{k: g for k, g in c.items() if g} for c in guards]
     require(guarded[0] == guarded[1], f"guards are at {guarded[0]}, counted {guarded[1]}")
+
+
+def _check_holders(cluster: Cluster) -> None:
+    """By name and by node it is the same, and of nodes that there are."""
+    found = Holders()
+    for node in cluster.nodes:
+        found.tell(node, cluster.holders.on(node))
+    by_name = [{name: holding.nodes for name, holding in holders.of.items()} for holders in (found, cluster.holders)]
+    require(by_name[0] == by_name[1], f"nodes hold {by_name[0]}, known {by_name[1]}")
 
 
 def _check_queue(cluster: Cluster) -> None:

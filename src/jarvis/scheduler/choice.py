@@ -13,12 +13,14 @@ from jarvis.core.resources import Resources, subtract
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_STATE, OF_USE, SCORES, Candidate, share_of
+from jarvis.scheduler.near import Near
 from jarvis.scheduler.outlook import Changed, Outlook, Starts, soonest, when
 from jarvis.scheduler.policy.affinity import STEP, STEP_OF_RANDOM, Around
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
+from jarvis.scheduler.policy.locality import worth
 from jarvis.scheduler.pools import ANYTHING, Limits, Pool, Search
 from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
@@ -40,7 +42,7 @@ class Choice:
     def __init__(self, cluster: Cluster, now: float, seed: int, limits: Limits) -> None:
         self.cluster, self.nodes, self.pools = cluster, cluster.nodes, cluster.pools
         self.now, self.seed = now, seed
-        self.ahead_seconds, self.ahead_most, self.extra = limits
+        self.ahead_seconds, self.ahead_most, self.extra, _ = limits
         self.used: dict[int, Resources] = {}
         self.ahead: dict[tuple[int, PlacementClass], int] = {}
         self.allowed: dict[tuple[int, PlacementClass], int] = {}
@@ -67,13 +69,14 @@ class Choice:
         self._full = Refusals(cluster, limits.ahead_seconds)
         self.booked = booked(cluster.bookings, cluster.node_names, now) if cluster.bookings else {}
         self.around = Around(cluster.carriers, cluster.nodes)
+        self.near = Near(cluster.holders, limits.locality)
 
     # ------------------------------------------------------------ pools
 
     def pool(self, placement_class: PlacementClass, balancer: str) -> Pool:
         if self.cluster.outlook is not None and self.moved:
             self.pools.is_untouched = False
-        return self.pools.pool(placement_class, balancer, self.nodes, self._score, self.cluster.carriers.version)
+        return self.pools.pool(placement_class, balancer, self.nodes, self.score, self.cluster.carriers.version)
 
     def may_find(self, pool: Pool) -> bool:
         """Whether some node has room for the class, or may be given work ahead."""
@@ -85,9 +88,7 @@ class Choice:
         at = (pool.placement_class, task)
         own = self.spread.get(at)
         if own is None:
-            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools)
-            own.order = sorted((self._score(own, node, task, 0), node) for node in pool.group.members)
-            own.cursor = len(self.pools.log)
+            own = self.spread[at] = self.pools.part(pool, pool.group, None, lambda p, n: self.score(p, n, task))
         return own
 
     # ------------------------------------------------------------ the best node
@@ -102,7 +103,10 @@ class Choice:
             return None
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
-        found = self._best(pool, Search(task.id, until, False, [], (task.project, task.user), latest))
+        search = Search(task.id, until, False, [], (task.project, task.user), latest)
+        found = self._best(pool, search)
+        if found is not None and self.near.any_holds:
+            found = self.near.better(self, pool, task, found, search)
         if self.too_long and not self.booked:  # bookings depend on who asks
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
         return found
@@ -117,7 +121,8 @@ class Choice:
         owner = task.project, task.user
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
         free = [node for node in room if not self._is_spoken_for(node, pool.need, until, latest, owner)]
-        nodes = best_nodes(free, pool.nodes, lambda node: self._score(pool, node, task.id, 0))
+        near = self.near.bonus(pool, task)
+        nodes = best_nodes(free, pool.nodes, lambda node: self.score(pool, node, task.id) - near(node))
         self.too_long = nodes is None and len(room) >= pool.nodes
         if self.too_long and not self.booked:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
@@ -163,9 +168,17 @@ class Choice:
         for entry in search.aside:
             heappush(pool.heap, entry)
         if found is None and not search.aside:
-            self._full.note(pool)
+            self._full.note(pool, is_first=not self.moved)
         self.too_long = found is None and bool(search.aside)
         return found
+
+    def first_now(self, part: Pool, search: Search) -> int | None:
+        """The best node of a part of a pool that has room now."""
+        self._catch_up(part, search.task, EVERYTHING)
+        found = self._first(part, search, EVERYTHING)
+        for entry in search.aside:
+            heappush(part.heap, entry)
+        return None if found is None or found[1] else found[0]
 
     def _at_once(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
         """The best node with room for now, if it is among the first of all that suit."""
@@ -207,7 +220,7 @@ class Choice:
             if self._is_kept(pool, search, node, room):
                 search.aside.append(heappop(heap))
                 continue
-            current = self._score(pool, node, search.task, self.ahead_count(node, pool.placement_class))
+            current = self.score(pool, node, search.task, self.ahead_count(node, pool.placement_class))
             if current <= score:
                 return node, room
             best[node] = current
@@ -259,7 +272,7 @@ class Choice:
         while at < end and most:
             node = log[at]
             if last[node] == at and node in members and self._room(self.nodes[node], pool) is not None:
-                score = self._score(pool, node, task, self.ahead_count(node, pool.placement_class))
+                score = self.score(pool, node, task, self.ahead_count(node, pool.placement_class))
                 if best.get(node) != score:
                     best[node] = score
                     heappush(pool.heap, (score, node))
@@ -283,7 +296,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if view.stuck or pool.placement_class not in self.cluster.estimates:
+        if not self.ahead_seconds or view.stuck or pool.placement_class not in self.cluster.estimates:
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None
@@ -311,7 +324,7 @@ class Choice:
             self.allowed[at] = allowed
         return allowed
 
-    def _score(self, pool: Pool, node: int, task: int = 0, ahead: int = 0) -> float:
+    def score(self, pool: Pool, node: int, task: int = 0, ahead: int = 0) -> float:
         wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
         balancer = pool.balancer
         if balancer in OF_STATE and not ahead:
@@ -337,7 +350,8 @@ class Choice:
     def _wish(self, pool: Pool, node: int) -> float:
         """Wishes choose among nodes with room, and let nothing wait behind others."""
         step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
-        return step * self.around.wished(self.nodes[node], pool.placement_class)
+        near = 0.0 if pool.near is None else worth(pool.near.by_node.get(node, 0), pool.near.least)
+        return step * self.around.wished(self.nodes[node], pool.placement_class) + near
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:
         view = self.nodes[node]
@@ -409,30 +423,15 @@ class Choice:
     ) -> tuple[int, float, tuple[int, ...]] | None:
         """The node and instant of the earliest start that the expected ends and bookings allow, and the nodes of a gang's other
         ranks; from then on that room is spoken for."""
-        if pool.nodes > 1:
-            return self._reserve_gang(pool, key, seconds, owner)
-        found = soonest(
-            self._could_begin(pool, key), lambda node: self._earliest(node, pool.need, seconds, owner)
-        )  # fmt: skip
-        if found is None:
-            return None
-        start, node = found
-        self.changed.forget_unreserved(self.kept, (node,))
-        self.changed.horizon(node).take(pool.need, start, start + seconds)
-        return node, start, ()
 
-    def _could_begin(self, pool: Pool, key: ElementKey) -> Starts:
-        if pool.affine or key in self.cluster.reservations:
-            return self.outlook.starts(pool.need, self._reservable(pool, key))
-        return self.outlook.starts_of(pool.placement_class, lambda: self._reservable(pool, key))
-
-    def _reserve_gang(
-        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str]
-    ) -> tuple[int, float, tuple[int, ...]] | None:
-        def earliest(node: int, after: float) -> float:
+        def earliest(node: int, after: float = 0.0) -> float:
             return self._earliest(node, pool.need, seconds, owner, after)
 
-        found = earliest_together(self._reservable(pool, key), pool.nodes, earliest)
+        if pool.nodes > 1:
+            found = earliest_together(self._reservable(pool, key), pool.nodes, earliest)
+        else:
+            one = soonest(self._could_begin(pool, key), earliest)
+            found = None if one is None else (one[0], (one[1],))
         if found is None:
             return None
         start, nodes = found
@@ -440,6 +439,11 @@ class Choice:
         for node in nodes:
             self.changed.horizon(node).take(pool.need, start, start + seconds)
         return nodes[0], start, nodes[1:]
+
+    def _could_begin(self, pool: Pool, key: ElementKey) -> Starts:
+        if pool.affine or key in self.cluster.reservations:
+            return self.outlook.starts(pool.need, self._reservable(pool, key))
+        return self.outlook.starts_of(pool.placement_class, lambda: self._reservable(pool, key))
 
     def _earliest(
         self, node: int, need: Resources, seconds: float, owner: tuple[str, str], after: float = 0.0

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple
 
 import msgspec
 
@@ -19,7 +18,7 @@ from jarvis.core import resources as vector
 from jarvis.core.attempt import Attempt, Usage
 from jarvis.core.booking import Booking
 from jarvis.core.gpus import Room, Share, ask_of, pick, room_of, without
-from jarvis.core.ids import SOLO, ElementKey
+from jarvis.core.ids import ElementKey
 from jarvis.core.node import DEFAULT_WINDOWS, Node, NodeState, Windows
 from jarvis.core.parked import parked
 from jarvis.core.quota import Quota
@@ -33,12 +32,14 @@ from jarvis.scheduler.policy.attained import behind
 from jarvis.scheduler.policy.fairness import Ledger
 from jarvis.scheduler.policy.fragmentation import Fragmentation, Shape, shape_of
 from jarvis.scheduler.policy.licenses import Pool as LicensePool
+from jarvis.scheduler.policy.locality import Holders
 from jarvis.scheduler.policy.order import Order, rank, weight_of
 from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.prediction import FORETELL_RATE, Prediction, Predictor, Rate
 from jarvis.scheduler.policy.preemption import Claim
 from jarvis.scheduler.pools import Pools
 from jarvis.scheduler.task_queue import Entry, PlacementClass, TaskQueue, class_of
+from jarvis.scheduler.timer import Timer
 
 ESTIMATE_WEIGHT = 0.2
 """Of the newest run time in a class's moving average."""
@@ -69,6 +70,8 @@ class Placed(msgspec.Struct, gc=False):
     rank: int = 0
     saved_at: float | None = None
     """When it was last sent a signal on which programs write a checkpoint."""
+    held: int = 0
+    """Bytes of what it needs that were there when it was placed."""
 
 
 @dataclass(slots=True)
@@ -251,15 +254,6 @@ class NodeView:
             self.backlog.popleft()
 
 
-class Timer(NamedTuple):
-    """Something to look at again at an instant; looked at once, and ignored when it no longer applies."""
-
-    at: float
-    kind: str
-    task: int
-    index: int = SOLO  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-
-
 @dataclass(slots=True)
 class Cluster:
     """Everything the leader knows that is not at its end."""
@@ -311,6 +305,8 @@ class Cluster:
     """Maintenance and reservations that have not ended, by id."""
     carriers: Carriers = field(default_factory=Carriers)
     licenses: LicensePool = field(default_factory=LicensePool)
+    holders: Holders = field(default_factory=Holders)
+    """Who holds what of what tasks need."""
     capacity: Resources = field(default_factory=dict)
     """Of all nodes that are not lost."""
     largest: Resources = field(default_factory=dict)

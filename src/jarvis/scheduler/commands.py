@@ -8,12 +8,13 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.states import HELD_BY_USER, ON_NODE, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler.bookings import on_booking
-from jarvis.scheduler.cluster import NodeView, Timer
+from jarvis.scheduler.cluster import NodeView
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.nodes import on_node_lost, recall_unstarted
 from jarvis.scheduler.outcomes import go_on, stop
 from jarvis.scheduler.placement import ready_again, what_next
 from jarvis.scheduler.quotas import on_quota
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 
 SIGSTOP, SIGCONT = 19, 18
@@ -236,6 +237,7 @@ def _node_remove(turn: Turn, view: NodeView, command: NewCommand) -> str:
             f"node {view.node.name} has {len(view.placed)} fenced tasks: they are given up when their fence has passed"
         )
     del turn.cluster.nodes[view.node.id]
+    turn.cluster.holders.tell(view.node.id, {})
     turn.cluster.node_names.pop(view.node.name, None)
     turn.changes.nodes.pop(view.node.id, None)
     turn.changes.nodes_removed.append(view.node.id)

@@ -23,6 +23,7 @@ from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.guarantees import Guarantees
 from jarvis.scheduler.policy.licenses import Spare
+from jarvis.scheduler.policy.locality import Locality
 from jarvis.scheduler.policy.order import Order, seconds_of, weight_of
 from jarvis.scheduler.policy.plugged import Plugged
 from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption
@@ -63,6 +64,8 @@ class Policy:
     """All policies of other packages that are named here."""
     licenses: dict[str, int] = field(default_factory=dict)
     """Licences and other counters of the whole cluster: how many there are of each."""
+    locality: Locality = field(default_factory=Locality)
+    """From how many bytes on it counts that a node holds what a task needs."""
 
 
 class Decision(NamedTuple):
@@ -78,6 +81,8 @@ class Decision(NamedTuple):
     latest: float = NEVER
     others: tuple[int, ...] = ()
     """Of a gang: the nodes of its ranks from 1 on; all of them are decided together."""
+    held: int = 0
+    """Bytes of what it needs that are there already, where they count."""
 
 
 class Reservation(NamedTuple):
@@ -119,7 +124,8 @@ class Cycle:
         self.cluster, self.policy, self.now = cluster, policy, now
         self.plan = Plan()
         self.plans_all = policy.backfill.name == "conservative"
-        limits = Limits(policy.ahead_seconds, policy.ahead_most, policy.backfill.extra or self.plans_all)
+        extra = policy.backfill.extra or self.plans_all
+        limits = Limits(policy.ahead_seconds, policy.ahead_most, extra, policy.locality)
         self.choice = Choice(cluster, now, seed, limits)
         self.running: dict[int, int] = {}
         self.heads: list[Head] = []
@@ -155,8 +161,8 @@ class Cycle:
         """The lanes of classes that some node may take; all lanes where what is first may hold up others."""
         queue, choice = self.cluster.queue, self.choice
         pools = {c: self.pool(c) for c in queue.classes()}
-        found = {c for c, pool in pools.items() if choice.may_find(pool)}
         before, backfill = self.cluster.reservations, self.policy.backfill
+        found = {c for c, pool in pools.items() if choice.may_find(pool)} if backfill.looks else set()
         has_to_plan = bool(found) or backfill.always or (self.preempts is not None and backfill.name != "skip")
         if not has_to_plan and (before or not backfill.keep):
             others = self.cluster.reserved_others
@@ -282,7 +288,9 @@ class Cycle:
         if chosen is None:
             return False
         node, is_ahead = chosen
-        self.plan.decisions.append(Decision(key, position, node, is_ahead, pool.placement_class, until, latest, others))
+        held = self.choice.near.held(pool, task, (node, *others)) if self.choice.near.any_holds else 0
+        kind = pool.placement_class
+        self.plan.decisions.append(Decision(key, position, node, is_ahead, kind, until, latest, others, held))
         self.choice.account(pool, task, node, is_ahead, until)
         for other in others:
             self.choice.account(pool, task, other, False, until)

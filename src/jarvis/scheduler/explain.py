@@ -1,20 +1,20 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
-from jarvis.core.gpus import room_of
+from jarvis.core.gpus import ask_of, room_of
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
 from jarvis.core.resources import format_amount
 from jarvis.core.states import HELD_BY_USER, ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler import bookings, foresight, licenses, preempted, whatif
+from jarvis.scheduler import bookings, foresight, licenses, near, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
-from jarvis.scheduler.filters import Reason, every_reason, room_reason, static_reason
+from jarvis.scheduler.filters import Reason, eligible_reason, every_reason, room_reason, static_reason
 from jarvis.scheduler.gangs import alive
 from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.plugged import WORD, refusal
@@ -45,8 +45,9 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         return None
     reasons, nodes = _reasons(cluster, task, position, state, now)
     if reasons and policy is not None and state is State.QUEUED and key not in cluster.claims:
-        barred = preempted.barred(cluster, policy, task, now)
-        reasons += [] if barred is None else [barred]
+        one = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
+        none = preempted.barred(cluster, policy, task, now), preempted.held_back(cluster, policy, one, now)
+        reasons += [reason for reason in none if reason is not None]
     told = _expectations(cluster, task, position, now, policy) if policy is not None and state is State.QUEUED else {}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
@@ -55,6 +56,10 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
         "summary": f"task {key} is {state}: {summary}",
         "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
         "nodes": nodes,
+        "near": [
+            {"node": cluster.nodes[node].node.name, "holds": near.said(cluster.holders, task.spec, node)}
+            for node in near.most_near(cluster.holders, task.spec)
+        ] if state is State.QUEUED else [],
         "history": cluster.history.of(task) if state is State.QUEUED else [],
     } | told  # fmt: skip
 
@@ -92,8 +97,11 @@ def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
     attempt = cluster.attempts.get(task.key_at(position))
     if attempt is not None and state in ON_NODE:
-        names = [cluster.nodes[node].node.name for node, _ in alive(attempt)]
-        return f"attempt {attempt.attempt} is on node{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        views = [(cluster.nodes[node], number) for node, number in alive(attempt)]
+        held = sum(view.placed[number].held for view, number in views)
+        spared = f", where {format_amount('memory', held)} of what it needs were already" if held else ""
+        names = ", ".join(view.node.name for view, _ in views)
+        return f"attempt {attempt.attempt} is on node{'s' if len(views) > 1 else ''} {names}{spared}"
     return "it can start in the next cycle"
 
 
@@ -163,7 +171,8 @@ def _queued(
     """What each node says, and the words that sum it up: what is nearest to being met comes first."""
     if not cluster.nodes:
         return [Reason("NoNodes", "no node is registered")], []
-    every = [(view, [*_on_node(cluster, view, placement_class, refused)]) for view in cluster.nodes.values()]
+    on_node = OnNode(cluster, placement_class, refused)
+    every = [(view, on_node(view)) for view in cluster.nodes.values()]
     rows = [
         {"node": view.node.name, "reason": reason.word, "text": reason.text}
         for view, reasons in every for reason in reasons
@@ -175,20 +184,41 @@ def _queued(
     return gang + _summed_up([reasons for _, reasons in every if reasons], len(cluster.nodes)), rows
 
 
-def _on_node(
-    cluster: Cluster, view: NodeView, placement_class: PlacementClass, refused: Callable[[NodeView], Reason | None]
-) -> Iterator[Reason]:
-    """Everything that keeps it from starting there; of what it can never have there, not that it is taken as well."""
-    found = [*every_reason(view, placement_class)]
-    yield from found
-    if placement_class.keys or placement_class.affinities:
-        yield from Around(cluster.carriers, cluster.nodes).refusals(view, placement_class)
-    asked = (
-        refused(view) if cluster.bookings else None,
-        refusal(view, placement_class, cluster.pools.filters) if cluster.pools.filters else None,
-        None if any(r.word == "NeverFits" for r in found) else room_reason(placement_class.need, view.free, view.gpus),
-    )
-    yield from (reason for reason in asked if reason is not None)
+class OnNode:
+    """Everything that keeps a class from starting on a node; of what it can never have there, not that it is taken as well."""
+
+    def __init__(
+        self, cluster: Cluster, placement_class: PlacementClass, refused: Callable[[NodeView], Reason | None]
+    ) -> None:
+        self._class, self._need = placement_class, placement_class.need
+        self._asks_gpus = ask_of(self._need) is not None
+        self._around = Around(cluster.carriers, cluster.nodes)
+        self._refused, self._filters = refused if cluster.bookings else None, cluster.pools.filters
+        self._short: dict[tuple[tuple[str, int], ...], Reason | None] = {}
+        """What is free of all that is short → what is said of it: many nodes are alike."""
+
+    def __call__(self, view: NodeView) -> list[Reason]:
+        asked = self._class
+        found = [] if eligible_reason(view, asked) is None else [*every_reason(view, asked)]
+        could = all(reason.word != "NeverFits" for reason in found)
+        if asked.keys or asked.affinities:
+            found += self._around.refusals(view, asked)
+        more = (
+            self._refused(view) if self._refused is not None else None,
+            refusal(view, asked, self._filters) if self._filters else None,
+            self._room(view) if could else None,
+        )
+        found += [reason for reason in more if reason is not None]
+        return found
+
+    def _room(self, view: NodeView) -> Reason | None:
+        if self._asks_gpus:
+            return room_reason(self._need, view.free, view.gpus)
+        has, used = view.node.resources, view.used
+        short = tuple((n, left) for n, a in self._need.items() if (left := has.get(n, 0) - used.get(n, 0)) < a)
+        if short and short not in self._short:
+            self._short[short] = room_reason(self._need, view.free)
+        return self._short.get(short)
 
 
 def _summed_up(every: list[list[Reason]], nodes: int) -> list[Reason]:

@@ -26,13 +26,17 @@ def place_following(cycle: "Cycle", line: RankLine, head: Head) -> None:
     if (array := first.spec.array) is not None:
         positions = head.follow_array(most)
         places = zip(array.indices(last.position + 1, len(positions)), positions, strict=True)
-        keys = [(_new(ElementKey, (first.id, index)), position) for index, position in places]
+        own = [(_new(ElementKey, (first.id, index)), position, last.held) for index, position in places]
     else:
-        keys = [(_new(ElementKey, (task.id, SOLO)), last.position) for task in head.follow(most, line.second())]
-    if keys:
-        same = last[2:]
-        decisions += [_new(type(last), (*key, *same)) for key in keys]
-        cycle.choice.account(pool, first, last.node, last.ahead, last.until, count=len(keys))
+        near, on = cycle.choice.near, (last.node,)
+        own = [
+            (_new(ElementKey, (task.id, SOLO)), last.position, near.held(pool, task, on) if near.any_holds else 0)
+            for task in head.follow(most, line.second())
+        ]
+    if own:
+        same = last[2:-1]
+        decisions += [_new(type(last), (key, position, *same, held)) for key, position, held in own]
+        cycle.choice.account(pool, first, last.node, last.ahead, last.until, count=len(own))
 
 
 def _more(choice: Choice, pool: Pool, node: int, is_ahead: bool) -> int:

@@ -120,6 +120,7 @@ def _update(turn: Turn, view: NodeView, item: NodeConnected) -> None:
         turn.cluster.node_names[hello.name] = node.id
         node.name = hello.name
     view.session, view.over = item.session, None
+    turn.cluster.holders.tell(node.id, {})  # it tells anew, if it is of a version that tells
     view.heard_at = view.connected_at = turn.now
     node.boot_id, node.booted_at, node.hello = hello.boot_id, hello.booted_at, hello.ordinal
     node.version, node.seen_at = hello.software, turn.now

@@ -11,8 +11,9 @@ from jarvis.core.retry import (
 from jarvis.core.states import HELD_BY_USER, INFRA_CAUSES, PENDING, TERMINAL, Cause, State
 from jarvis.core.task import Element, Task
 from jarvis.scheduler import gangs
-from jarvis.scheduler.cluster import NodeView, Placed, Timer
+from jarvis.scheduler.cluster import NodeView, Placed
 from jarvis.scheduler.policy.attained import LEAST_ATTAINED
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 
 PREEMPTED = "Preempted"
@@ -50,6 +51,8 @@ def on_ended(turn: Turn, view: NodeView, fact: Ended) -> None:
         turn.event("stale_end", node=view.node.id, number=fact.number, cause=str(fact.cause))
         return
     ending = Ending(fact.cause, fact.exit_code, fact.signal, fact.exception)
+    if fact.held and fact.artifacts is not None:
+        turn.cluster.holders.add(view.node.id, fact.artifacts, fact.held)
     if attempt.ranks:
         gangs.note_end(turn, placed, attempt, fact)
         over(turn, placed, ending, fact.message)

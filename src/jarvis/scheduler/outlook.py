@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from heapq import heappop, heapreplace, merge
 from typing import TYPE_CHECKING
 
-from jarvis.core.resources import Resources, subtract
+from jarvis.core.resources import Resources, fits, subtract
 from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.task_queue import PlacementClass
 
@@ -27,6 +27,8 @@ class Outlook:
     def __init__(self, nodes: "Mapping[int, NodeView]", now: float) -> None:
         self.nodes, self.now = nodes, now
         self._horizons: dict[int, Horizon] = {}
+        self._rooms: dict[int, tuple[Resources, float]] = {}
+        """What is free on a node, and when the first of what is there is expected to end."""
         self._starts: dict[PlacementClass, Starts] = {}
 
     def horizon(self, node: int) -> Horizon:
@@ -42,8 +44,15 @@ class Outlook:
         return self.horizon(node).first(need)
 
     def starts(self, need: Resources, nodes: Iterable[int]) -> Starts:
-        """Of these nodes; a heap as well."""
-        return sorted((at, node) for node in nodes if (at := self.first(node, need)) != NEVER)
+        """Of these nodes, from when on they may have room: not before the first of what is on them ends. A heap as well."""
+        return sorted((at, node) for node in nodes if (at := self._not_before(node, need)) != NEVER)
+
+    def _not_before(self, node: int, need: Resources) -> float:
+        room = self._rooms.get(node)
+        if room is None:
+            view = self.nodes[node]
+            room = self._rooms[node] = view.free, max(view.ends[0][0], self.now) if view.ends else NEVER
+        return self.now if fits(need, room[0]) else room[1]
 
     def starts_of(self, placement_class: PlacementClass, nodes: Callable[[], Iterable[int]]) -> Starts:
         """As :meth:`starts`, of a class whose ``nodes`` are the same whenever it is asked: a list of the caller's own."""

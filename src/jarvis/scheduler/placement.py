@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jarvis.core.ids import ElementKey
 from jarvis.core.states import HELD_BY_USER, LIVE, TERMINAL, State
 from jarvis.core.task import Dependency, Task
-from jarvis.scheduler.cluster import Timer
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 
 

@@ -12,6 +12,7 @@ from jarvis.core.task import Constraint
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.load_balancer import EXACT
 from jarvis.scheduler.policy.backfill import NEVER
+from jarvis.scheduler.policy.locality import Locality
 from jarvis.scheduler.policy.plugged import refusal
 from jarvis.scheduler.rankings import Ranking
 from jarvis.scheduler.task_queue import PlacementClass
@@ -36,6 +37,7 @@ class Limits(NamedTuple):
     ahead_seconds: float
     ahead_most: int
     extra: bool
+    locality: Locality = Locality(0)
 
 
 class Search(NamedTuple):
@@ -51,6 +53,13 @@ class Search(NamedTuple):
 
 
 ANYTHING = Search(0, NEVER, True, [], ("", ""), NEVER)
+
+
+class Held(NamedTuple):
+    """Bytes of some things by node, and from how many on they count."""
+
+    by_node: dict[int, int]
+    least: int
 
 
 class GroupKey(NamedTuple):
@@ -70,25 +79,32 @@ class Known:
     def __init__(self) -> None:
         self.members: dict[GroupKey, set[int]] = {}
         self.orders: dict[GroupKey, dict[str, tuple[int, list[tuple[float, int]]]]] = {}
+        self.refused: dict[GroupKey, list[Resources]] = {}
+        """Needs for which none of the members has room, were nothing placed."""
 
 
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders", "ranking", "untouched")
+    __slots__ = ("members", "orders", "ranking", "refused", "untouched", "version")
 
     def __init__(
-        self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None
-    ) -> None:
+        self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None,
+        refused: "list[Resources] | None" = None,
+    ) -> None:  # fmt: skip
         self.members = members
-        self.untouched = untouched
-        """The orders of all pools of the same nodes while nothing was placed; None: these are the only ones."""
+        self.untouched, self.refused = untouched, refused
+        """The orders of all pools of the same nodes, and what found no room in them, while nothing was placed; None: these are
+        the only ones."""
         self.orders: dict[str, tuple[int, list[tuple[float, int]]]] = {} if untouched is None else dict(untouched)
         self.ranking = Ranking()
+        self.version = 0
+        """Rises when other nodes may suit."""
 
 
 class Pool:
-    """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since."""
+    """The candidates of one class: an order shared with its group from ``at`` on, and a heap of what changed since, which the
+    ``log`` of all pools tells. It knows nothing that knows it, so that a question leaves nothing to the collector of cycles."""
 
     __slots__ = (
         "affine",
@@ -103,17 +119,19 @@ class Pool:
         "heap",
         "is_plain",
         "licenses",
+        "log",
+        "near",
         "need",
         "nodes",
         "order",
-        "owner",
+        "parts",
         "placement_class",
         "version",
         "whole",
         "wishes",
     )
 
-    def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, owner: "Pools") -> None:
+    def __init__(self, placement_class: PlacementClass, balancer: str, group: Group, log: list[int]) -> None:
         self.placement_class = placement_class
         self.need: Resources = placement_class.need
         self.nodes, self.whole = placement_class.nodes, placement_class.whole
@@ -127,9 +145,13 @@ class Pool:
         """Whether its class matters to the score of a node."""
         self.is_plain = balancer == "least_loaded" and not (self.wishes or self.affine)
         """Whether what a node has in use is all of its score."""
+        self.near: Held | None = None
+        """Of a part: what its nodes hold."""
+        self.parts: dict[tuple[tuple[str, ...], int], tuple[tuple[int, ...], Pool]] = {}
+        """By what nodes hold, and from how many bytes on that counts: those that do (``scheduler.near``), for these versions."""
         self.version = 0
         """Of the carriers that it was made with."""
-        self.balancer, self.group, self.owner = balancer, group, owner
+        self.balancer, self.group, self.log = balancer, group, log
         self.heap: list[tuple[float, int]] = []
         self.best: dict[int, float] = {}
         """Node → the score under which it stands in ``heap``; other entries of it there are spent."""
@@ -139,13 +161,13 @@ class Pool:
     @property
     def is_open(self) -> bool:
         """Whether any node may be found in it; False is certain."""
-        return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.owner.log)
+        return bool(self.heap) or self.at < len(self.order) or self.cursor < len(self.log)
 
     def close(self) -> None:
         """As if every node had been looked at, and none been found: those that change from now on are taken in."""
         self.heap.clear()
         self.best.clear()
-        self.at, self.cursor = len(self.order), len(self.owner.log)
+        self.at, self.cursor = len(self.order), len(self.log)
 
 
 class Pools:
@@ -190,6 +212,7 @@ class Pools:
         for ident in gone:
             del seen[ident]
             for group in self.groups.values():
+                group.version += 1
                 group.members.discard(ident)
         if len(self.log) > 4 * len(nodes) + LOG_SPARE or len(self.pools) > POOLS_MOST:
             self._begin_anew()
@@ -197,6 +220,7 @@ class Pools:
 
     def _regroup(self, ident: int, view: "NodeView") -> None:
         for key, group in self.groups.items():
+            group.version += 1
             if self._suits(view, key):
                 group.members.add(ident)
             else:
@@ -235,7 +259,7 @@ class Pools:
         if known is None:
             return Group(members)
         known.members[key] = members
-        return Group(set(members), known.orders.setdefault(key, {}))
+        return Group(set(members), known.orders.setdefault(key, {}), known.refused.setdefault(key, []))
 
     def pool(self, placement_class: PlacementClass, balancer: str, nodes: "dict[int, NodeView]",
              score: "Callable[[Pool, int], float]", version: int) -> Pool:  # fmt: skip
@@ -244,10 +268,19 @@ class Pools:
         pool = self.pools.get((placement_class, balancer))
         if pool is None or (pool.affine and pool.version != version) or self._is_behind(pool):
             group = self.group(placement_class, nodes) if pool is None else pool.group
-            pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self)
+            pool = self.pools[placement_class, balancer] = Pool(placement_class, balancer, group, self.log)
             pool.version = version
             pool.cursor, pool.order = self._order(pool, score)
         return pool
+
+    def part(self, pool: Pool, group: Group, near: Held | None, score: "Callable[[Pool, int], float]") -> Pool:
+        """Of a pool, a group of its nodes that is asked for something of its own."""
+        own = Pool(pool.placement_class, pool.balancer, group, self.log)
+        if near is not None:
+            own.near, own.wishes, own.is_plain = near, True, False
+        own.order = sorted((score(own, node), node) for node in group.members)
+        own.cursor = len(self.log)
+        return own
 
     def _is_behind(self, pool: Pool) -> bool:
         """Whether so much changed since it last looked that the order which others share as well costs less than to catch up."""

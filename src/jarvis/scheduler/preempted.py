@@ -9,16 +9,25 @@ from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.scheduler import whatif
 from jarvis.scheduler.cluster import Cluster
-from jarvis.scheduler.cycle import Policy, plan_cycle
+from jarvis.scheduler.cycle import Cycle, Policy
 from jarvis.scheduler.filters import Reason, eligible_reason
 from jarvis.scheduler.outcomes import PREEMPTED
+from jarvis.scheduler.passing import Ahead
 from jarvis.scheduler.policy.guarantees import Guarantees
-from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, beats
-from jarvis.scheduler.preemption import NODES_MOST, count_leaving, level_in, shield, standing_of
+from jarvis.scheduler.policy.preemption import RECLAIMING, Claim, Preemption, beats
+from jarvis.scheduler.preemption import (
+    LANE_LOOK,
+    NODES_MOST,
+    Look,
+    count_leaving,
+    level_in,
+    look_for_victims,
+    preemptors,
+    shield,
+    standing_of,
+)
 from jarvis.scheduler.task_queue import class_of
 from jarvis.scheduler.victims import named
-
-LOOKED_LONG_AGO = float("-inf")
 
 
 def waiting_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
@@ -44,19 +53,51 @@ def stopping_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
 
 def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
     """Whom a task that nobody submitted would have stopped, asked of the engine."""
-    asked = whatif.question(cluster, [task])
-    asked.elements, asked.victims_looked_at = cluster.elements, LOOKED_LONG_AGO
-    claim = plan_cycle(asked, replace(policy, ahead_seconds=0.0), now, seed=cluster.last_seq).claims.get(
-        ElementKey(task.id)
-    )
+    look = _look(cluster, policy, task, now)
+    claim = None if look is None else look.cycle.plan.claims.get(ElementKey(task.id))
     return None if claim is None else Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop"))
+
+
+def held_back(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
+    """Whom a task that waits could have stopped, if that did not put off what is reserved before it: asked likewise."""
+    look = _look(cluster, policy, task, now)
+    if look is None:
+        return None
+    waiting = next((one for one in preemptors(look.cycle) if one.task.id == task.id), None)
+    if waiting is None or not look.cycle.within(task, waiting.pool):
+        return None
+    kind = look.kind_of(waiting)
+    claim = look.claim_of(kind._replace(ahead=Ahead())) if kind.ahead.reservations else None
+    if claim is None:
+        return None
+    there = [one for one in kind.ahead.reservations if {one.node, *one.others} & {*claim.nodes}]
+    first = (there or kind.ahead.reservations)[0].key
+    said = _said(cluster, claim, "could stop", "could stop")
+    return Reason("PutsOffReserved", f"{said}, but that would put off the start of task {first}, which goes first")
+
+
+def _look(cluster: Cluster, policy: Policy, task: Task, now: float) -> Look | None:
+    """Whom it may have stopped, after a cycle in which it is among what comes first; None where nothing is preempted for it."""
+    rules = _rules(cluster, policy)
+    if rules is None:
+        return None
+    before = whatif.before(cluster, policy, LANE_LOOK)
+    asked = whatif.question(cluster, [*(other for ident, other in before.items() if ident != task.id), task])
+    asked.elements, asked.victims_looked_at = cluster.elements, now
+    policy = replace(policy, backfill=replace(policy.backfill, always=True), ahead_seconds=0.0)
+    cycle = Cycle(asked, policy, now, cluster.last_seq)
+    cycle.run()
+    return look_for_victims(cycle, rules)
+
+
+def _rules(cluster: Cluster, policy: Policy) -> Preemption | None:
+    return policy.preemption or (RECLAIMING if Guarantees(cluster.quotas, cluster.ledger) else None)
 
 
 def barred(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
     """Why a task that waits has nobody stopped although something of lower standing runs where it could; None where nothing does,
     or all of that may be stopped and would not be enough. Nodes beyond those on which victims are sought do not count."""
-    guarantees = Guarantees(cluster.quotas, cluster.ledger)
-    rules = policy.preemption or (RECLAIMING if guarantees else None)
+    rules, guarantees = _rules(cluster, policy), Guarantees(cluster.quotas, cluster.ledger)
     if rules is None:
         return None
     count_leaving(cluster, guarantees)

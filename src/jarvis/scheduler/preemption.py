@@ -75,11 +75,12 @@ def is_due(cycle: "Cycle") -> bool:
     return bool(len(cycle.cluster.queue)) and cycle.now - cycle.cluster.victims_looked_at >= LOOK_S
 
 
-def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
-    """Claims for what waits, does not fit anywhere now and would fit without some that it may preempt."""
+def look_for_victims(cycle: "Cycle", rules: Preemption) -> "Look | None":
+    """Claims for what waits, does not fit anywhere now and would fit without some that it may preempt. Gives what was looked at,
+    as it then stands."""
     cycle.plan.looked_for_victims = True
     look: Look | None = None
-    for waiting in _preemptors(cycle):
+    for waiting in preemptors(cycle):
         if look is None:
             look = Look(cycle, rules)
         if not cycle.within(waiting.task, waiting.pool) or cycle.throttled(waiting.task):
@@ -91,6 +92,7 @@ def look_for_victims(cycle: "Cycle", rules: Preemption) -> None:
             cycle.will_have(waiting.task, waiting.pool)
             for node in claim.nodes:
                 look.changed(node)
+    return look
 
 
 def standing_of(tiers: Mapping[str, int], spec: TaskSpec, level: int = 0) -> Standing:
@@ -130,7 +132,7 @@ def count_leaving(cluster: Cluster, guarantees: Guarantees) -> None:
             guarantees.give(task.project, task.spec.whole, -1)
 
 
-def _preemptors(cycle: "Cycle") -> list[Preemptor]:
+def preemptors(cycle: "Cycle") -> list[Preemptor]:
     """The first of each lane that wait after all that the cycle placed; one element of a task at a time."""
     queue, plan = cycle.cluster.queue, cycle.plan
     done = {decision.key for decision in plan.decisions} | plan.claims.keys()
@@ -193,6 +195,9 @@ class Look:
             return None
         if kind.ahead.reservations and not self.cycle.policy.backfill.reserves:
             return None  # what is first holds up all others
+        return self.claim_of(kind)
+
+    def claim_of(self, kind: "Kind") -> Claim | None:
         chosen = gang_victims(self, kind, self._nodes(kind)) if kind.pool.nodes > 1 else [self._cheapest(kind)]
         victims = {victim.key: victim for best, _ in chosen for victim in best.victims}
         if not victims:

@@ -25,7 +25,7 @@ from jarvis.core.states import ON_NODE, PENDING, Cause, State
 from jarvis.core.task import Task
 from jarvis.scheduler import alike, gangs, nodes
 from jarvis.scheduler.bookings import advance
-from jarvis.scheduler.cluster import Cluster, NodeView, Placed, Timer
+from jarvis.scheduler.cluster import Cluster, NodeView, Placed
 from jarvis.scheduler.commands import on_command
 from jarvis.scheduler.cycle import Plan, Policy, plan_cycle
 from jarvis.scheduler.outcomes import go_on, on_ended, on_returned, on_started, stop
@@ -34,6 +34,7 @@ from jarvis.scheduler.policy.order import seconds_of
 from jarvis.scheduler.policy.preemption import Preemption
 from jarvis.scheduler.quotas import write_down
 from jarvis.scheduler.task_queue import class_of
+from jarvis.scheduler.timer import Timer
 from jarvis.scheduler.turn import Turn
 from jarvis.scheduler.victims import stop_victims
 
@@ -124,6 +125,9 @@ def _on_seen(turn: Turn, item: NodesSeen) -> None:
                 nodes.on_beat_of_ended(turn, view)
             elif node in item.told:
                 nodes.on_told(turn, view, item.told[node])
+    for node, holds in item.holds.items():
+        if node in turn.cluster.nodes:
+            turn.cluster.holders.tell(node, holds)
 
 
 def run_timers(turn: Turn) -> None:
@@ -204,6 +208,8 @@ def apply(turn: Turn, plan: Plan, rules: Preemption | None = None) -> None:
     """What a cycle decided becomes so."""
     cluster = turn.cluster
     alike.assign(turn, plan.decisions)
+    if cluster.holders.of:
+        cluster.holders.count(decision.held for decision in plan.decisions)
     for lane, count in plan.consumed:
         cluster.queue.drop_head(lane, count)
     stop_victims(turn, plan, rules)

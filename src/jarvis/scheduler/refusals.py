@@ -3,6 +3,7 @@
 Room only shrinks while a cycle places. So of many classes that no longer fit, few are searched for through all nodes: the smallest.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jarvis.core.resources import Resources
@@ -26,18 +27,24 @@ class Refusals:
         self._groups: dict[Group, list[Resources]] = {}
         self._estimates, self._largest, self._ahead_seconds = cluster.estimates, cluster.largest, ahead_seconds
 
-    def note(self, pool: Pool) -> None:
-        """Every node of the group was looked at, and none had room for now."""
-        if _is_about_amounts(pool):
-            kept = [need for need in self._groups.get(pool.group, ()) if not _covers(pool.need, need)]
-            self._groups[pool.group] = [*kept[-KEPT_MOST + 1 :], pool.need]
+    def note(self, pool: Pool, *, is_first: bool) -> None:
+        """Every node of the group was looked at, and none had room for now. ``is_first``: nothing was placed before that."""
+        if not _is_about_amounts(pool):
+            return
+        kept = [need for need in self._of(pool.group) if not _covers(pool.need, need)]
+        self._groups[pool.group] = [*kept[-KEPT_MOST + 1 :], pool.need]
+        if is_first and pool.group.refused is not None:
+            pool.group.refused[:] = self._groups[pool.group]
 
     def cover(self, pool: Pool) -> bool:
         """Whether it is known that no node of the group has room for it, and that none may be given it ahead."""
-        needs = self._groups.get(pool.group)
-        if needs is None or not _is_about_amounts(pool):
+        needs = self._of(pool.group)
+        if not needs or not _is_about_amounts(pool):
             return False
         return any(_covers(need, pool.need) for need in needs) and not self._may_go_ahead(pool.placement_class)
+
+    def _of(self, group: Group) -> Sequence[Resources]:
+        return self._groups.get(group, group.refused or ())
 
     def _may_go_ahead(self, placement_class: PlacementClass) -> bool:
         """Whether a node as large as the largest may."""

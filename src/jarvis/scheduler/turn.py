@@ -212,6 +212,7 @@ class Turn:
                 decision.ahead,
                 until=decision.until,
                 latest=decision.latest,
+                held=decision.held,
             ),
         )
         need = task.spec.whole if decision.others else task.spec.resources

@@ -21,10 +21,11 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
 from jarvis.core.states import State
 from jarvis.core.task import Task, TaskSpec
-from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.cycle import Policy, plan_cycle
 from jarvis.scheduler.filters import unsuitable
 from jarvis.scheduler.licenses import free_at
+from jarvis.scheduler.near import said
 from jarvis.scheduler.outlook import Outlook
 from jarvis.scheduler.policy import licenses
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
@@ -83,11 +84,11 @@ def as_task(spec: TaskSpec, project: str, user: str, now: float, ident: int) -> 
 
 
 def starts(
-    cluster: Cluster, policy: Policy, task: Task, now: float, before: dict[int, Task] | None = None
+    cluster: Cluster, policy: Policy, task: Task, now: float, known: dict[int, Task] | None = None
 ) -> int | None:
-    """The node on which it would start now; None when it would wait. ``before``: what stands before it, if that is known."""
-    before = _before(cluster, policy) if before is None else before
-    asked = question(cluster, [*(other for ident, other in before.items() if ident != task.id), task])
+    """The node on which it would start now; None when it would wait. ``known``: what stands before it, if that was asked."""
+    first = before(cluster, policy) if known is None else known
+    asked = question(cluster, [*(other for ident, other in first.items() if ident != task.id), task])
     policy = replace(policy, ahead_seconds=0.0)
     for decision in plan_cycle(asked, policy, now, seed=cluster.last_seq).decisions:
         if decision.key.task == task.id:
@@ -95,12 +96,13 @@ def starts(
     return None
 
 
-def _before(cluster: Cluster, policy: Policy) -> dict[int, Task]:
-    """What has a reservation, and what may get one in the next cycle, as shares have changed: the heads of lanes."""
+def before(cluster: Cluster, policy: Policy, each: int = 1) -> dict[int, Task]:
+    """What has a reservation, and what may get one in the next cycle, as shares have changed: the heads of lanes, at least so many
+    of each."""
     if policy.backfill.name == "skip":
         return {}
     reserved = [key.task for key in cluster.reservations]
-    heads = _heads(cluster, LANE_MOST if policy.backfill.name == "conservative" else 1)
+    heads = _heads(cluster, LANE_MOST if policy.backfill.name == "conservative" else each)
     found: dict[int, Task] = {}
     for ident in [*reserved, *heads]:
         task = cluster.tasks.get(ident)
@@ -133,7 +135,7 @@ class Trials:
     def __init__(self, cluster: Cluster, policy: Policy, task: Task, now: float) -> None:
         self._cluster = cluster if cluster.outlook is not None else to_ask(cluster, now)
         self._policy, self._task, self._now = policy, task, now
-        self._before = _before(cluster, policy)
+        self._before = before(cluster, policy)
         self.left = min(TRIALS_MOST, PLANNED_MOST // (len(self._before) + 1))
 
     def __call__(self, spec: TaskSpec) -> int | None:
@@ -155,12 +157,12 @@ def changes(cluster: Cluster, policy: Policy, task: Task, now: float) -> list[Ch
 
 def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterator[Change]:
     """The most of each resource with which it would start. What starts with some starts with less, so it is found by halving."""
-    views = [
-        view for view in cluster.nodes.values()
+    rooms = [
+        (view.free, view.gpus) for view in cluster.nodes.values()
         if unsuitable(view, spec.constraints, spec.tolerations, spec.kind, spec.nodes > 1) is None
     ]  # fmt: skip
     for name in sorted(spec.resources):
-        most, wanted = max(_most(views, spec.resources, name), 0), spec.resources[name]
+        most, wanted = max(_most(rooms, spec.resources, name), 0), spec.resources[name]
         unit = max(most // BYTE_STEPS, 1) if name in BYTE_NAMES else 1000
         low, high, best = 0, -(-most // unit), None
         while low < high:
@@ -251,13 +253,12 @@ def _shorter(cluster: Cluster, spec: TaskSpec, start_with: StartWith, now: float
         yield Change(f"with a time limit of {limit:.0f} s it starts now on {name}", less, node)
 
 
-def _most(views: list[NodeView], need: Resources, name: str) -> int:
+def _most(rooms: list[tuple[Resources, Room]], need: Resources, name: str) -> int:
     """The most of one resource that some node has free together with all else that is asked, and less than is asked: what is
     there and still refused may be kept for others."""
     rest = {other: amount for other, amount in need.items() if other != name}
-    most = 0
-    for view in views:
-        free, room, ask = view.free, view.gpus, ask_of(rest)
+    most, ask = 0, ask_of(rest)
+    for free, room in rooms:
         if fits(rest, free) and (ask is None or pick(room, ask) is not None):
             most = max(most, _gpu_most(room, name) if name in ("gpu", "gpu_memory") else free.get(name, 0))
     return min(most, need[name] - (1 if name in BYTE_NAMES else 1000))
@@ -330,7 +331,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
-    from jarvis.scheduler.preempted import barred, would_preempt
+    from jarvis.scheduler.preempted import barred, held_back, would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -347,17 +348,19 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
     task = as_task(spec, *owner, now, ident=1 << 62)
     node = starts(cluster, policy, task, now)
     if node is not None:
-        name = cluster.nodes[node].node.name
+        name, there = cluster.nodes[node].node.name, said(cluster.holders, spec, node)
+        summary = f"it starts now on {name}" + (f", which holds {there}" if there else "")
         return {
-            "verdict": "now", "node": name, "summary": f"it starts now on {name}", "reasons": [], "changes": [],
+            "verdict": "now", "node": name, "summary": summary, "reasons": [], "changes": [],
             "earliest": now,
         }  # fmt: skip
     reasons = queued_reasons(cluster, task, now)
     preempts = would_preempt(cluster, policy, task, now)
     if preempts is not None:
         reasons.insert(0, preempts)
-    elif (none := barred(cluster, policy, task, now)) is not None:
-        reasons.append(none)
+    else:
+        none = barred(cluster, policy, task, now), held_back(cluster, policy, task, now)
+        reasons += [reason for reason in none if reason is not None]
     earliest, _ = expected(cluster, policy, task, [], now)
     return {
         "verdict": "wait", "node": None,

@@ -13,7 +13,9 @@ from jarvis.core.inputs import Ended, Hello
 from jarvis.core.resources import Resources
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL
+from jarvis.sim.scarcity import FILES
 from jarvis.worker.fence import Fence
+from jarvis.worker.holding import Holding
 from jarvis.worker.machine import Forget, Instruction, Kill, Machine, Say, Start, Work
 from jarvis.worker.session import Session, Socket
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from jarvis.sim.judge import Judge
     from jarvis.sim.network import Network
 
+FILES_MOST = 2
+"""Sets of files that a node has room for."""
 CHECK_S = 10.0
 """As in the agent: so often it looks for ends that nobody recorded."""
 REPORT_S = 0.001
@@ -54,6 +58,8 @@ class Node:
         self.boots, self.booted_at = 1, 0.001
         self.processes: dict[int, Process] = {}
         self.acknowledged: set[int] = set()
+        self.files: dict[str, int] = {}
+        """Kept for others, the one used last comes last."""
         self.fence_until = 0.0
         self._fence_timer: asyncio.TimerHandle | None = None
         self.agent: Agent | None = None
@@ -109,6 +115,7 @@ class Node:
             self._over(process, Cause.START_FAILED, 127)
             return
         self.judge.process_started(self.name, work)
+        self._fetch(work.spec.push)
         code = codes[min(work.assignment.attempt, len(codes)) - 1] if _decides(work) else "0"
         limit = work.spec.time_limit
         wall = seconds * self.rate
@@ -117,6 +124,13 @@ class Node:
         else:
             process.timer = loop.call_later(wall, self._over, process, Cause.EXIT, int(code))
         self._report(number)
+
+    def _fetch(self, files: tuple[str, ...]) -> None:
+        """What it was sent stays here until something else needs the room."""
+        for digest in files:
+            self.files[digest] = self.files.pop(digest, FILES[digest])
+        for digest in list(self.files)[:-FILES_MOST]:
+            del self.files[digest]
 
     def kill(self, number: int, cause: Cause, grace_s: float) -> None:
         """Most obey the soft signal; the others are killed after the grace."""
@@ -200,6 +214,7 @@ class Agent:
         self.node = node
         self.machine = node.new_machine(node.total)
         self.machine.fence_open = False
+        self.holding = Holding()
         self.fence = Fence(node.boots << 40 | int(asyncio.get_running_loop().time() * 1e3) << 8)
         self._hello_at = 0.0
         self.session = Session(self, _Anywhere(), self._dial, node.random.uniform)
@@ -239,7 +254,10 @@ class Agent:
         fenced = self.session.connected and self.machine.fenced
         beat = self.fence.ask(asyncio.get_running_loop().time()) if fenced else 0
         told = self.session.told if self.node.messages_get_lost else -1
-        self.session.say(Heartbeat(told=told, beat=beat))
+        self.holding.found = dict(self.node.files)
+        now = asyncio.get_running_loop().time()
+        holds = self.holding.to_say(now) if self.session.connected else None
+        self.session.say(Heartbeat(told=told, beat=beat, holds=holds))
 
     def _look_at_fence(self) -> None:
         self.machine.fence_open = asyncio.get_running_loop().time() < self.node.fence_until
@@ -327,6 +345,7 @@ class Agent:
         if (welcome.incarnation, welcome.epoch) < self.node.leader:
             raise OSError("an older leader")
         self.node.node, self.node.leader = welcome.node, (welcome.incarnation, welcome.epoch)
+        self.holding.welcomed(asyncio.get_running_loop().time())
         self._look_at_fence()
         self._do(self.machine.welcomed(welcome.forget, welcome.stop, welcome.floor))
         if self.fence.welcomed(self._hello_at, welcome.fence_s, welcome.grace_s):

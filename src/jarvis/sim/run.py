@@ -41,7 +41,7 @@ class Verdict:
     preempted: int
     last: tuple[str, ...]
     scarce: Mapping[str, int]
-    """Of each licence, the most that were in use; bookings; and attempts that kept apart."""
+    """Of each licence, the most that were in use; bookings; attempts that kept apart, and that found their files."""
 
     def __str__(self) -> str:
         figures = (

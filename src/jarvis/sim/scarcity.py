@@ -1,7 +1,9 @@
-"""Worlds in which things are scarce: licences, booked nodes, tasks that keep apart or together; and what must hold in them."""
+"""Worlds in which things are scarce: licences, booked nodes, tasks that keep apart or together, room for files; and what must hold
+in them."""
 
 import asyncio
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from jarvis.core.booking import Booking
 from jarvis.core.changes import Changes
 from jarvis.core.command import NewCommand
 from jarvis.core.errors import StoreUnavailable
+from jarvis.core.manifest import Manifest, encode
 from jarvis.core.task import Affinity, Task, TaskSpec
 from jarvis.scheduler.bookings import booking_args
 
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from jarvis.sim.world import World
 
 LICENSES = {"seat": 3, "dongle": 1}
+MANIFESTS = [encode(Manifest(left_out=(f"files {number}",))) for number in range(4)]
+FILES = {
+    sha256(data).hexdigest(): size for data, size in zip(MANIFESTS, (1 << 30, 1 << 30, 4 << 30, 1 << 26), strict=True)
+}
+"""Pushed sets of files, each with the bytes that it stands for."""
 UNLIMITED_S = 3600.0
 """What names no limit is expected to take so long; said here once more, because a judge asks nobody else."""
 
@@ -33,7 +41,10 @@ def scarce(spec: TaskSpec, random: Random) -> TaskSpec:
     elif random.random() < 0.1:
         keys, affinities = ("t",), (Affinity("near", "t", "", random.choice((0, 20))),)
     limit = random.uniform(5.0, 20.0) if spec.time_limit is None and random.random() < 0.5 else spec.time_limit
-    return msgspec.structs.replace(spec, licenses=licenses, keys=keys, affinities=affinities, time_limit=limit)
+    push = tuple(random.sample(sorted(FILES), random.choice((0, 0, 1, 1, 2))))
+    return msgspec.structs.replace(
+        spec, licenses=licenses, keys=keys, affinities=affinities, time_limit=limit, push=push
+    )
 
 
 async def book(world: "World", random: Random, count: int) -> None:
@@ -61,6 +72,8 @@ class Scarcity:
         self._require = require
         self.most: dict[str, int] = {}
         self.bookings = self.kept_apart = 0
+        self.near = 0
+        """Attempts that went where files that they need were already, as the last leader counted them."""
         self._used: dict[str, int] = {}
         self._booked: dict[int, Booking] = {}
         self._live: dict[tuple[int, int, int], tuple[TaskSpec, frozenset[int]]] = {}
@@ -104,4 +117,4 @@ class Scarcity:
             self._used[name] -= count
 
     def figures(self) -> Mapping[str, int]:
-        return {**self.most, "bookings": self.bookings, "kept apart": self.kept_apart}
+        return {**self.most, "bookings": self.bookings, "kept apart": self.kept_apart, "near": self.near}

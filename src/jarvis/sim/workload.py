@@ -13,11 +13,12 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.resources import Resources
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.task import AfterKind, ArraySpec, Dependency, NewTask, TaskSpec
-from jarvis.sim.scarcity import scarce
+from jarvis.sim.scarcity import MANIFESTS, scarce
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
 if TYPE_CHECKING:
     from jarvis.sim.world import World
+    from jarvis.state.state_manager import StateManager
 
 GIB = 1 << 30
 NEEDS: tuple[Resources, ...] = (
@@ -95,8 +96,13 @@ class Client:
             await asyncio.sleep(self.random.uniform(0.1, 2.0))
 
     async def _try_submit(self, submission: Submission) -> Accepted | JarvisError | None:
+        async def submit(manager: "StateManager") -> list[Accepted | JarvisError]:
+            for data in MANIFESTS if self.load.scarce else ():
+                await manager.blobs.put(self.project, data)
+            return await manager.submit([submission])
+
         try:
-            answers = await self.world.ask(lambda manager: manager.submit([submission]))
+            answers = await self.world.ask(submit)
         except (ConnectionError, StoreUnavailable):
             return None
         return answers[0]

@@ -228,6 +228,7 @@ class World:
         for what in ("tasks", "elements", "attempts", "by_task", "named_ahead", "dependents", "waits_for", "on_nodes",
                      "claims"):  # fmt: skip
             require(not getattr(cluster, what), f"the leader still holds {what}: {getattr(cluster, what)}")
+        self.judge.scarcity.near = cluster.holders.placed
         for view in cluster.nodes.values():
             left = {name: amount for name, amount in view.used.items() if amount}
             require(

@@ -2,9 +2,11 @@
 
 import gc
 
-OFTEN, SELDOM, RARE = 50_000, 20, 100
+OFTEN, SELDOM, RARE = 10_000, 2, 5_000
 """Allocations before a look at the youngest; looks before one at the middle-aged; those before one at everything. With the
-defaults, made for small programs, a fifth of a busy server's time went into looking at records that reference counts free."""
+defaults, made for small programs, a fifth of a busy server's time went into looking at records that reference counts free. Each
+object is looked at once or twice before it counts as old, whatever the figures are: they say how many at a time, and so for how
+long everything else waits (a microsecond each, where memory is large)."""
 
 
 def look_seldom() -> None:

@@ -43,10 +43,11 @@ from jarvis.worker.account import Accounts
 from jarvis.worker.agent_options import container_mounts, parse
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.bodies import Bodies
-from jarvis.worker.container_engine import probe
+from jarvis.worker.container_engine import images, probe
 from jarvis.worker.credentials import Credentials
 from jarvis.worker.fence import Fence
 from jarvis.worker.gpu_devices import sizes as gpu_sizes
+from jarvis.worker.holding import Holding
 from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import EXHAUSTED, Shipper, exhausted
 from jarvis.worker.looking import Looking
@@ -111,6 +112,7 @@ class Agent:
         output.mkdir(mode=0o711, exist_ok=True)
         self.remover = Remover(output)
         files = AttemptFiles(self.directory, self.bodies.fetch, self.bodies.put, options.file_cache)
+        self.holding, self.sets = Holding(), files.sets
         self.processes = ProcessExecutor(
             self.supervisor, self, self.shipper, self.remover, accounts, self.directory, self.name, url,
             self.bodies.fetch, self.spawn, files,
@@ -148,7 +150,12 @@ class Agent:
         self.labels.setdefault(ADDRESS_LABEL, await find_address(urls))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        loops = [self.session.run(), self._beat(), self.hooks.keep_checking()]
+        loops = [
+            self.session.run(),
+            self._beat(),
+            self.hooks.keep_checking(),
+            self.holding.keep_looking(self.sets, images),
+        ]
         if self.credentials is not None:
             loops.append(self.credentials.keep_fresh())
         tasks += [asyncio.create_task(loop) for loop in loops]
@@ -207,9 +214,9 @@ class Agent:
     def _say_heartbeat(self) -> None:
         asks = self.session.connected and self._version >= FENCE_VERSION and self.machine.fenced
         beat = self.fence.ask(boottime()) if asks else 0
-        self.session.say(
-            Heartbeat(health=self.monitor.sample(), told=self.session.told, beat=beat, unfit=self.hooks.unfit)
-        )
+        holds = self.holding.to_say(boottime()) if self.session.connected else None
+        health, told = self.monitor.sample(), self.session.told
+        self.session.say(Heartbeat(health=health, told=told, beat=beat, unfit=self.hooks.unfit, holds=holds))
 
     # ------------------------------------------------------------ the fence
 
@@ -400,6 +407,7 @@ class Agent:
         fence_s = welcome.fence_s if welcome.version >= FENCE_VERSION else NO_FENCE_S
         if self.fence.welcomed(self._hello_at, fence_s, welcome.grace_s):
             self._fence_moved()  # after what is not wanted any more went
+        self.holding.welcomed(boottime())
         self._welcomed.set()
         self.spawn(self.containers.sweep(self._is_here))
 

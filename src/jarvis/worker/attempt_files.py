@@ -9,6 +9,8 @@ import msgspec
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.worker.account import Account
+from jarvis.worker.file_cache import FileCache
+from jarvis.worker.file_sets import FileSets
 from jarvis.worker.machine import Work
 from jarvis.worker.pulled import Pulled
 from jarvis.worker.pushed import Pushed
@@ -29,7 +31,9 @@ class AttemptFiles:
     """Of those tasks alone whose spec has ``own_directory``."""
 
     def __init__(self, directory: Path, fetch: FetchBlob, put: PutBlob, cache_bytes: int) -> None:
-        self._pushed, self._pulled = Pushed(directory, fetch, cache_bytes), Pulled(put)
+        kept = directory / "files"
+        cache, self.sets = FileCache(kept, fetch, cache_bytes), FileSets(directory / "sets", kept)
+        self._pushed, self._pulled = Pushed(directory, fetch, cache, self.sets), Pulled(put, cache)
 
     def at_hand(self, work: Work, scratch: str) -> bool:
         """Whether there is nothing left to be fetched."""
@@ -47,10 +51,11 @@ class AttemptFiles:
     async def keep(self, work: Work, scratch: str, owner: int | None, end: Ended) -> Ended:
         """The end with its artifacts. A success whose artifacts cannot be kept is none."""
         try:
-            digest = await self._pulled.collect(work, f"{scratch}/{FOLDER}", owner)
+            digest, files = await self._pulled.collect(work, f"{scratch}/{FOLDER}", owner)
         except OSError as error:
             log.warning("assignment %d: its artifacts were not kept: %s", work.number, error)
             text = "; ".join(filter(None, (end.message, f"its artifacts could not be kept: {error}")))
             went_well = end.cause is Cause.EXIT and end.exit_code == 0
             return msgspec.structs.replace(end, message=text, exit_code=NOT_KEPT if went_well else end.exit_code)
-        return msgspec.structs.replace(end, artifacts=digest)
+        held = await self.sets.made(digest, files) if work.spec.origin is not None else 0
+        return msgspec.structs.replace(end, artifacts=digest, held=held)

@@ -12,12 +12,17 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from jarvis.core.holdings import Holdings, whole_name
 from jarvis.worker.container_exec import ContainerExec
 
 if TYPE_CHECKING:
     from aiodocker import Docker
 
-PROBE_S = 2.0
+PROBE_S, IMAGES_S = 2.0, 5.0
+IMAGES_MOST = 8 << 20
+"""Bytes of the list of images."""
 MISSING = "the client of the engine is missing: pip install 'jarvis-cluster[docker]'"
 ENDS = "the node ends"
 _INIT_PATH = f"{os.defpath}:/usr/local/bin:/sbin:/usr/sbin:/usr/libexec/docker:/usr/lib/docker"
@@ -86,6 +91,43 @@ async def probe() -> str:
     if importlib.util.find_spec("aiodocker") is None:
         return MISSING
     return ""
+
+
+class _Image(msgspec.Struct, gc=False, rename="pascal"):
+    repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
+    size: int = 0
+
+
+async def images() -> Holdings:
+    """Bytes of each image by each of its names; none where no engine answers."""
+    socket = find_socket()
+    if socket is None:
+        return {}
+    try:
+        async with asyncio.timeout(IMAGES_S):
+            reader, writer = await asyncio.open_unix_connection(str(socket), limit=IMAGES_MOST)
+            try:
+                writer.write(b"GET /images/json HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = b"".join([part async for part in _parts(reader, IMAGES_MOST)])
+            finally:
+                writer.close()
+        every = msgspec.json.decode(body, type=list[_Image]) if b" 200 " in head.partition(b"\r\n")[0] else []
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, msgspec.DecodeError):
+        return {}
+    return {
+        whole_name(name): image.size
+        for image in every
+        for name in (*(image.repo_tags or ()), *(image.repo_digests or ())) if not name.startswith("<none>")
+    }  # fmt: skip
+
+
+async def _parts(reader: asyncio.StreamReader, most: int) -> AsyncGenerator[bytes]:
+    """To the end; what goes on beyond ``most`` bytes is broken off, and no answer then."""
+    while most > 0 and (part := await reader.read(most)):
+        most -= len(part)
+        yield part
 
 
 class Engine:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 import uuid
 from collections import deque
@@ -12,6 +13,8 @@ from typing import BinaryIO
 
 from jarvis.core.manifest import File
 from jarvis.worker.task_executor import FetchBlob
+
+log = logging.getLogger("jarvis.files")
 
 AHEAD = 4
 """Pieces that are asked for before the one that is written has come."""
@@ -52,6 +55,22 @@ class FileCache:
             data = await self._fetch(task, lacking[0].pieces[0])
             await asyncio.to_thread(self._cut, data, lacking, building)
             await self._added(sum(file.size for file in lacking), "")
+
+    async def add(self, file: File, descriptor: int) -> None:
+        """Keep a file that is open for another reason. Whatever its bytes are by now, they are checked when they are used."""
+        path = self._directory / file.digest
+        if file.size > self._most // 2 or path.exists():
+            return
+        part = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            await asyncio.to_thread(_take_over, descriptor, part, file)
+            part.rename(path)
+        except OSError as error:
+            log.info("%s is not kept for others: %s", file.path, error)
+            return
+        finally:
+            part.unlink(missing_ok=True)
+        await self._added(file.size, file.digest)
 
     def _copied(self, files: list[File], building: Path) -> list[File]:
         """Those that are not kept here."""
@@ -140,6 +159,14 @@ def _wrong(file: File) -> OSError:
 def _write(out: BinaryIO, whole: "hashlib._Hash", data: bytes) -> None:
     whole.update(data)
     out.write(data)
+
+
+def _take_over(descriptor: int, target: Path, file: File) -> None:
+    at = 0
+    with target.open("xb") as out:
+        os.fchmod(out.fileno(), EXECUTABLE if file.executable else PLAIN)
+        while at < file.size and (done := os.sendfile(out.fileno(), descriptor, at, file.size - at)):
+            at += done
 
 
 def _copy(source: Path, target: Path, file: File) -> bool:

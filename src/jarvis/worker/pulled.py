@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from jarvis.core.errors import InvalidValue
 from jarvis.core.globs import matcher
 from jarvis.core.manifest import PIECE, SMALL, File, Manifest, Pack, Packer, encode, safe_path
+from jarvis.worker.file_cache import FileCache
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import PutBlob
 
@@ -31,14 +32,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Pulled:
-    """Stores them by ``put``, as results are."""
+    """Stores them by ``put``, as results are; those of steps stay in the ``cache``, too: steps after them may want them."""
 
-    def __init__(self, put: PutBlob) -> None:
-        self._put = put
+    def __init__(self, put: PutBlob, cache: FileCache) -> None:
+        self._put, self._cache = put, cache
 
-    async def collect(self, work: Work, directory: str, owner: int | None) -> str:
-        """The digest of the manifest. ``owner``: whose the files must be; None where the agent has no more rights than the
-        task. Raises OSError when what is there cannot be kept."""
+    async def collect(self, work: Work, directory: str, owner: int | None) -> tuple[str, tuple[File, ...]]:
+        """The digest of the manifest, and its files. ``owner``: whose the files must be; None where the agent has no more rights
+        than the task. Raises OSError when what is there cannot be kept."""
         found = await asyncio.to_thread(_find, directory, work.spec.artifacts)
         files: dict[str, File] = {}
 
@@ -59,11 +60,12 @@ class Pulled:
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.wait(keepers)
+        kept = tuple(files[path] for path in sorted(files))
         try:
-            data = encode(Manifest(tuple(files[path] for path in sorted(files)), tuple(found.told)))
+            data = encode(Manifest(kept, tuple(found.told)))
         except InvalidValue as error:
             raise OSError(str(error)) from None
-        return await self._store(work, data)
+        return await self._store(work, data), kept
 
     async def _keep_small(
         self, work: Work, directory: str, owner: int | None, found: "_Found", files: dict[str, File]
@@ -95,7 +97,10 @@ class Pulled:
             for storing in going:
                 storing.cancel()
         executable = bool(os.fstat(descriptor).st_mode & stat.S_IXUSR)
-        return File(path, size, whole.hexdigest(), tuple(pieces), executable)
+        file = File(path, size, whole.hexdigest(), tuple(pieces), executable)
+        if work.spec.origin is not None:
+            await self._cache.add(file, descriptor)
+        return file
 
     async def _store(self, work: Work, data: bytes) -> str:
         """Until the server has it, through whatever time it is away; what it refuses again and again raises OSError."""

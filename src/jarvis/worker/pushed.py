@@ -10,6 +10,7 @@ from jarvis.core.errors import InvalidValue
 from jarvis.core.manifest import File, check, decode, packs
 from jarvis.worker.account import Account
 from jarvis.worker.file_cache import FileCache
+from jarvis.worker.file_sets import FileSets
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import FetchBlob
 
@@ -20,17 +21,17 @@ AT_ONCE = 4
 class Pushed:
     """Builds each directory where only the agent can go, and puts it into its place when it is whole."""
 
-    def __init__(self, directory: Path, fetch: FetchBlob, cache_bytes: int) -> None:
-        self._fetch = fetch
+    def __init__(self, directory: Path, fetch: FetchBlob, cache: FileCache, sets: FileSets) -> None:
+        self._fetch, self._cache, self._sets = fetch, cache, sets
         self._staging = directory / "staging"
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir(mode=0o700)
-        self._cache = FileCache(directory / "files", fetch, cache_bytes)
 
     async def stage(self, work: Work, account: Account, target: Path) -> None:
         """Make ``target``. Raises OSError where something of it cannot be had, and leaves nothing behind."""
         task, building = work.assignment.task, self._staging / str(work.number)
-        files = await self._files(task, work.spec.push)
+        sets = await self._sets_of(task, work.spec.push)
+        files = await asyncio.to_thread(_together, sets)
         try:
             await asyncio.to_thread(_make_folders, building, files)
             packed = packs(files)
@@ -44,24 +45,20 @@ class Pushed:
                 await asyncio.wait(makers)
             if account.switch is not None:
                 await asyncio.to_thread(_give, building, account.switch["uid"], account.switch["gid"])
+            for manifest, own in sets.items():
+                await self._sets.made(manifest, own)
             building.rename(target)
         finally:
             await asyncio.to_thread(shutil.rmtree, building, True)
 
-    async def _files(self, task: int, manifests: tuple[str, ...]) -> list[File]:
-        """Of all manifests together. The same file may be in several of them, different ones of one path may not."""
-        found: dict[str, File] = {}
+    async def _sets_of(self, task: int, manifests: tuple[str, ...]) -> dict[str, tuple[File, ...]]:
+        """The files of each manifest."""
         try:
-            for digest in manifests:
-                listed = await asyncio.to_thread(decode, await self._fetch(task, digest))
-                for file in listed.files:
-                    before = found.setdefault(file.path, file)
-                    if before.digest != file.digest:
-                        raise OSError(f"{file.path} is pushed twice, with different contents")
-            await asyncio.to_thread(check, list(found.values()))
+            return {
+                digest: (await asyncio.to_thread(decode, await self._fetch(task, digest))).files for digest in manifests
+            }
         except InvalidValue as error:
             raise OSError(str(error)) from None
-        return list(found.values())
 
     async def _make(self, task: int, together: Iterator[list[File]], building: Path) -> None:
         for files in together:
@@ -69,6 +66,21 @@ class Pushed:
                 await self._cache.put(task, files[0], building / files[0].path)
             else:
                 await self._cache.put_pack(task, files, building)
+
+
+def _together(sets: dict[str, tuple[File, ...]]) -> list[File]:
+    """Of all manifests. The same file may be in several of them, different ones of one path may not."""
+    found: dict[str, File] = {}
+    for files in sets.values():
+        for file in files:
+            before = found.setdefault(file.path, file)
+            if before.digest != file.digest:
+                raise OSError(f"{file.path} is pushed twice, with different contents")
+    try:
+        check(list(found.values()))
+    except InvalidValue as error:
+        raise OSError(str(error)) from None
+    return list(found.values())
 
 
 def _make_folders(building: Path, files: list[File]) -> None:

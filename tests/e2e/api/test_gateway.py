@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from jarvis.api.admission import LONGEST_S, Admission
+from jarvis.api.gateway import HOLDS_AT_ONCE
 from jarvis.bus.messages import (
     LOOK_VERSION,
     OLDEST_VERSION,
@@ -35,6 +36,7 @@ from jarvis.bus.messages import (
 from jarvis.core.attempt import Attempt, Output
 from jarvis.core.changes import Changes
 from jarvis.core.effects import AckFrame, Assign, Assignment, Look, Recorded, Refused, ToNode, ToSession, Welcome
+from jarvis.core.holdings import HELD_LEAST, HELD_MOST, worth_telling
 from jarvis.core.inputs import (
     Ended,
     FilesSeen,
@@ -179,6 +181,30 @@ async def test_a_node_is_shown_as_it_said_last_although_its_row_is_older(server:
         for shown in ((await asks.get("/nodes/n7")).json(), (await asks.get("/nodes")).json()["items"][0]):
             assert shown["health"] == {"gpu0_ratio": 0.5}
             assert not shown["seen_at"].startswith("1970")
+
+
+async def test_what_a_node_holds_is_passed_on_as_far_as_it_is_believed(server: Running) -> None:
+    said = {f"{at:064x}": HELD_LEAST + at for at in range(2 * HELD_MOST)} | {"a b": HELD_LEAST, "small": 1}
+    async with agent(server) as joined:
+        await welcomed(server, joined)
+        await joined.send(Heartbeat())
+        assert (await taken(server, NodesSeen)).holds == {}
+        await joined.send(Heartbeat(holds=said))
+        assert (await taken(server, NodesSeen)).holds == {7: worth_telling(said)}
+        await joined.send(Heartbeat(holds={}))
+        assert (await taken(server, NodesSeen)).holds == {7: {}}
+
+
+async def test_when_all_nodes_tell_at_once_it_is_passed_on_in_parts(server: Running) -> None:
+    gateway = server.app.state.gateway
+    for node in range(40):
+        gateway._holds[node] = {f"{at:064x}": HELD_LEAST for at in range(HELD_MOST)}
+    parts = []
+    while gateway._holds:
+        parts.append(gateway._some_holds())
+    assert [node for part in parts for node in part] == list(range(40))
+    assert max(sum(map(len, part.values())) for part in parts) < HOLDS_AT_ONCE + HELD_MOST
+    assert len(parts) == 3
 
 
 async def test_files_are_looked_for_by_nodes_that_know_how(server: Running) -> None:

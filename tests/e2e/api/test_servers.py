@@ -297,6 +297,18 @@ async def test_a_standby_asks_the_leader_who_has_licences() -> None:
         assert await second.services.peers.ask("a", "licenses") == {"items": [row], "next": None, "by_peer": True}
 
 
+async def test_a_standby_asks_the_leader_what_a_node_holds() -> None:
+    async with pair() as (first, second):
+
+        async def known(node: int, asked_by_peer: bool = False) -> dict[str, object]:
+            return {"holds": {"docker.io/library/alpine:latest": node}, "by_peer": asked_by_peer}
+
+        first.services.holds = known
+        assert second.services.peers is not None
+        told = await second.services.peers.ask("a", "holds/7")
+        assert told == {"holds": {"docker.io/library/alpine:latest": 7}, "by_peer": True}
+
+
 async def test_a_recommendation_is_for_one_thing_that_the_asker_may_see() -> None:
     async with running() as server:
         client = server.client("alice")

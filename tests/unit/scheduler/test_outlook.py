@@ -1,5 +1,6 @@
 """The earliest of many nodes is found by looking closely at few, and is that of looking at all."""
 
+import gc
 import pickle
 
 from hypothesis import given
@@ -59,6 +60,19 @@ def test_a_question_changes_nothing_at_all() -> None:
             assert why(case.cluster, ElementKey(ident), case.now, case.policy) is not None
         assert pickle.dumps(case.cluster) == before, f"seed {seed}"
         case.cluster.pools = pools
+
+
+def test_a_question_leaves_nothing_to_the_collector_of_cycles() -> None:
+    """Else each answer takes as long as it does, and now and then a while to find what those before it left."""
+    case, waiting = random_case(3)
+    gc.collect()
+    gc.disable()
+    try:
+        for ident in waiting:
+            assert why(case.cluster, ElementKey(ident), case.now, case.policy) is not None
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_question_tries_no_more_than_it_may() -> None:

@@ -1,15 +1,28 @@
 """Who preempts does not pass what has a start reserved and comes before it."""
 
+import random
+from dataclasses import replace
+
+import msgspec
 import pytest
 from tests.unit.scheduler.gang_harness import Gangs
 from tests.unit.scheduler.harness import Case
 
+from jarvis.core.ids import ElementKey
 from jarvis.core.quota import Quota
-from jarvis.scheduler.cycle import Policy
+from jarvis.core.states import State
+from jarvis.core.task import Task, TaskSpec
+from jarvis.scheduler.cycle import Policy, plan_cycle
+from jarvis.scheduler.explain import why
+from jarvis.scheduler.passing import Ahead, Reserved
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.fairness import Fairness
 from jarvis.scheduler.policy.order import Order
-from jarvis.scheduler.policy.preemption import Preemption
+from jarvis.scheduler.policy.preemption import Preemption, Standing
+from jarvis.scheduler.whatif import plan_task
+
+NEVER_LOOKED = float("-inf")
+SPEC = TaskSpec(name="t", resources={"cpu": 1000})
 
 
 def run(case: Case, **spec: object) -> int:
@@ -121,3 +134,65 @@ def test_what_others_were_stopped_for_does_not_start_where_a_start_is_reserved()
     assert case.cluster.reservations == promised
     case.ends(victim)
     assert case.attempt(urgent).node == first
+
+
+def reasons(case: Case, ident: int) -> dict[str, str]:
+    said = why(case.cluster, ElementKey(ident), case.now, case.policy)
+    assert said is not None
+    return {reason["reason"]: reason["text"] for reason in said["reasons"]}
+
+
+@pytest.mark.parametrize("backfill", ["none", "easy", "conservative"])
+def test_why_says_that_it_could_have_others_stopped_but_for_what_is_reserved(backfill: str) -> None:
+    case, old, _, large = in_turns(backfill)
+    late = case.submit(time_limit=30.0)
+    text = f"task {old} on n1 could stop for it, but that would put off the start of task {large}, which goes first"
+    assert reasons(case, late)["PutsOffReserved"] == text
+    assert "PutsOffReserved" not in reasons(case, large)
+    told = plan_task(case.cluster, case.policy, msgspec.structs.replace(SPEC, time_limit=30.0), ("p", "u"), case.now)
+    assert {"reason": "PutsOffReserved", "text": text} in told["reasons"]
+
+
+def preempting(seed: int) -> Case:
+    """Some wait, some could have others stopped, and of these some are held back."""
+    chance = random.Random(seed)
+    backfill = Backfill(chance.choice(["none", "easy", "conservative"]))
+    rules = Preemption(protect=5.0)
+    case = Case(Policy(order=Order("priority"), fairness=Fairness("nobody"), backfill=backfill, preemption=rules))
+    sizes = [chance.randint(2, 4) for _ in range(chance.randint(1, 2))]
+    for size in sizes:
+        case.node(cpus=size)
+    for _ in range(sum(sizes)):
+        limit, preemptible = float(chance.choice([50, 300, 1000])), chance.random() < 0.6
+        run(case, priority=chance.choice([0, 0, 1500]), time_limit=limit, preemptible=preemptible)
+    case.now += 10.0
+    for _ in range(chance.randint(2, 6)):
+        limit = float(chance.choice([10, 200, 2000]))
+        case.submit(cpus=chance.randint(1, 4), priority=chance.choice([0, 1500, 2500]), time_limit=limit)
+        case.now += chance.choice([0.0, 1.0])
+    return case
+
+
+def claims(case: Case, passing: int | None = None) -> set[int]:
+    """What a look at all that waits would have others stopped for, if one of it might pass what is reserved."""
+    asked = replace(case.cluster, victims_looked_at=NEVER_LOOKED)
+    rule = Reserved.ahead_of
+
+    def ahead_of(self: Reserved, key: ElementKey, standing: Standing, task: Task) -> Ahead:
+        return Ahead() if key.task == passing else rule(self, key, standing, task)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Reserved, "ahead_of", ahead_of)
+        return {key.task for key in plan_cycle(asked, case.policy, case.now, seed=case.cluster.last_seq).claims}
+
+
+def test_it_is_said_of_whoever_that_rule_holds_back_and_of_nobody_else() -> None:
+    said = 0
+    for seed in range(200):
+        case = preempting(seed)
+        now = claims(case)
+        for task in [task for task in case.cluster.tasks.values() if task.state is State.QUEUED and task.id not in now]:
+            held_back = task.id in claims(case, task.id)
+            assert ("PutsOffReserved" in reasons(case, task.id)) is held_back, f"seed {seed}: task {task.id}"
+            said += held_back
+    assert said > 10

@@ -18,7 +18,7 @@ from jarvis.scheduler.choice import Choice
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.policy.fairness import Fairness
-from jarvis.scheduler.pools import Group, Pool, Pools
+from jarvis.scheduler.pools import Group, Pool
 from jarvis.scheduler.refusals import KEPT_MOST, Refusals
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
@@ -138,13 +138,13 @@ def test_a_full_cluster_is_not_searched_for_each_class() -> None:
 
 
 def pool_of(need: Resources, group: Group, **spec: Any) -> Pool:
-    return Pool(class_of(TaskSpec(name="t", resources=need, **spec)), "least_loaded", group, Pools())
+    return Pool(class_of(TaskSpec(name="t", resources=need, **spec)), "least_loaded", group, [])
 
 
 def test_what_is_larger_in_everything_is_covered() -> None:
     group, cluster = Group({1}), Cluster(1, 1)
     refusals = Refusals(cluster, 0.1)
-    refusals.note(pool_of({"cpu": 2000, "memory": 5}, group))
+    refusals.note(pool_of({"cpu": 2000, "memory": 5}, group), is_first=False)
     assert refusals.cover(pool_of({"cpu": 2000, "memory": 5}, group))
     assert refusals.cover(pool_of({"cpu": 3000, "memory": 9, "gpus_of_another_kind": 1}, group))
     for smaller in ({"cpu": 1999, "memory": 5}, {"cpu": 2000, "memory": 4}, {"cpu": 2000}):
@@ -158,7 +158,7 @@ def test_what_may_go_ahead_is_looked_for() -> None:
     cluster.largest = {"cpu": 8000}
     pool = pool_of({"cpu": 1000}, group)
     refusals = Refusals(cluster, 0.1)
-    refusals.note(pool)
+    refusals.note(pool, is_first=False)
     of_class: PlacementClass = pool.placement_class
     for seconds, covered in ((0.79, False), (0.81, True)):
         cluster.estimates[of_class] = seconds
@@ -169,8 +169,8 @@ def test_few_are_kept_and_the_smallest() -> None:
     group = Group({1})
     refusals = Refusals(Cluster(1, 1), 0.1)
     for n in range(2 * KEPT_MOST):
-        refusals.note(pool_of({"cpu": 1000 + n, "memory": 1000 - n}, group))
+        refusals.note(pool_of({"cpu": 1000 + n, "memory": 1000 - n}, group), is_first=False)
     assert not refusals.cover(pool_of({"cpu": 1000, "memory": 1000}, group)), "the first are forgotten"
     assert refusals.cover(pool_of({"cpu": 1000 + 2 * KEPT_MOST, "memory": 1000}, group))
-    refusals.note(pool_of({"cpu": 1}, group))
+    refusals.note(pool_of({"cpu": 1}, group), is_first=False)
     assert refusals.cover(pool_of({"cpu": 1}, group))

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from jarvis.cli.sim import sim
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
+from jarvis.sim.traces.cost import FREE, Cost, cost_of, prices_from
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.history import equal_nodes, lines, span_of
 from jarvis.sim.traces.picture import svg
 from jarvis.sim.traces.replay import History, Ran, Replay, Workers
-from jarvis.sim.traces.report import figures, shares
+from jarvis.sim.traces.report import Terms, figures, shares
 from jarvis.sim.traces.run import Question, answer, nodes_from, policy_from
 from jarvis.sim.traces.tally import Tally
 from jarvis.sim.traces.workload import Recorded, drawn_starts
@@ -162,6 +163,41 @@ def test_the_command(tmp_path: Path) -> None:
     assert "2 tasks ran, 0 never" in table.output
     told = CliRunner().invoke(sim, ["--trace", str(path), "-o", "json"], catch_exceptions=False)
     assert json.loads(told.output)["mean"]["wait_longest"] == 90.0
+
+
+def test_what_it_cost(tmp_path: Path) -> None:
+    """4 processors for 200 s: the first held all of them for 100 s, the second three; a quarter of the second half was idle."""
+    path = swf(tmp_path, row(1, 0, 100, 4), row(2, 0, 100, 3))
+    told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--price", "cpu=9,node=36"])
+    assert "0.1 node-hours; cost 4.00, 12.5 % of it for what nobody held" in told.output, told.output
+    plain = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo"])
+    assert "0.1 node-hours\n" in plain.output
+    assert "cost" not in plain.output
+
+
+def test_memory_is_priced_by_the_gib(tmp_path: Path) -> None:
+    items = [Recorded(1, 0.0, 3600.0, None, {"cpu": 1000, "memory": 1 << 30})]
+    history = Replay(items, [(1, {"cpu": 1000, "memory": 4 << 30})], policy_of_preset("fifo")).run()
+    cost = cost_of(history, 3600.0, prices_from("memory=0.25, cpu=1"))
+    assert (cost.node_hours, cost.total) == (1.0, 2.0)
+    assert cost.unused == pytest.approx(1 - 1.25 / 2)
+    assert cost_of(history, 3600.0, FREE) == Cost(1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("gpu=1", "node, cpu"), ("cpu", "an hour"), ("cpu=-1", "an hour"), ("=1", "an hour"), ("cpu=nan", "an hour")],
+)  # fmt: skip
+def test_what_is_no_price(tmp_path: Path, given: str, expected: str) -> None:
+    with pytest.raises(InvalidValue, match=expected):
+        answer(question(swf(tmp_path, row(1, 0, 10, 1)), terms=Terms(prices=prices_from(given))))
+
+
+def test_who_starves(tmp_path: Path) -> None:
+    path = swf(tmp_path, row(1, 0, 7200, 4), row(2, 0, 10, 4), row(3, 0, 10, 9))
+    told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--starved", "1"])
+    assert "2 tasks waited for more than 01:00:00, or for ever" in told.output, told.output
+    assert "starve" not in CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--count", "2"]).output
 
 
 @pytest.mark.skipif(

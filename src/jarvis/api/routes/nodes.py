@@ -6,12 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Ctx, answer, body_of
 from jarvis.api.schemas.out import node_out
 from jarvis.api.schemas.task_in import DrainIn, RemoveIn, Strict, schema_of
 from jarvis.api.schemas.values import duration, rfc3339, text
 from jarvis.core.command import NewCommand, Verb
-from jarvis.core.errors import NotFound
+from jarvis.core.errors import NotFound, StoreUnavailable
+from jarvis.core.holdings import shown
 from jarvis.core.node import Node
 
 router = APIRouter(tags=["nodes"])
@@ -47,10 +49,19 @@ async def _node(context: Ctx, ident: str) -> Node:
 
 @router.get("/nodes/{ident}")
 async def show_node(context: Ctx, ident: str) -> Response:
-    """One node, by id or name."""
+    """One node, by id or name; ``holds``: what it holds of what tasks need, null where the leader does not answer."""
     context.allow("see")
     node, closed = await _node(context, ident), await _closed(context)
-    return answer(node_out(context.gateway.refreshed(node), closed.get(node.name, "")))
+    told = node_out(context.gateway.refreshed(node), closed.get(node.name, ""))
+    return answer(told | {"holds": await _holds(context, node.id)})
+
+
+async def _holds(context: Ctx, node: int) -> list[dict[str, Any]] | None:
+    try:
+        known = (await context.services.holds(node))["holds"]
+    except (Refusal, StoreUnavailable):
+        return None
+    return [{"what": shown(name), "size": size} for name, size in known.items()]
 
 
 async def _wish(context: Ctx, ident: str, verb: Verb, args: dict[str, Any] | None = None) -> Response:

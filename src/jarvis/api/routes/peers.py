@@ -64,6 +64,13 @@ async def licenses(context: Ctx) -> Response:
     return answer(await context.services.licenses(asked_by_peer=True))
 
 
+@leader.get("/holds/{node}")
+async def holds(context: Ctx, node: int) -> Response:
+    """What a node holds of what tasks need, as it told this server while that leads."""
+    authorise(context.principal, "peer")
+    return answer(await context.services.holds(node, asked_by_peer=True))
+
+
 @router.websocket("/stream/{node}")
 async def stream(socket: WebSocket, node: int) -> None:
     """One stream to a node whose session is here, carried for another server."""

@@ -268,6 +268,17 @@ class NodeOut(Answer):
     seen_at: Instant
 
 
+class HeldOut(Answer):
+    """An image, or files by the beginning of their manifest's digest, and its bytes."""
+
+    what: str
+    size: Count
+
+
+class NodeShown(NodeOut):
+    holds: list[HeldOut] | None
+
+
 class NodePage(Answer):
     items: list[NodeOut]
     next: None

@@ -50,6 +50,11 @@ class Backfill:
     def reserves(self) -> bool:
         return self.name in ("easy", "conservative")
 
+    @property
+    def looks(self) -> bool:
+        """Whether it matters, before anything is placed, if anything has room."""
+        return self.name == "skip" or not self.always
+
 
 class Horizon:
     """What is free on one node from now on, as steps that are made as far as somebody looks; a reservation takes its room out.

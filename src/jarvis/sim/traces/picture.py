@@ -62,6 +62,7 @@ def _table(found: Figures) -> list[tuple[str, str]]:
         ("turnaround: mean, median", f"{found.turnaround:,.0f}, {found.turnaround_p50:,.0f} s"),
         ("utilisation", f"{found.utilisation:.3f}"), ("preemptions", f"{found.preemptions:,}"),
         ("fairness between waiting projects", f"{found.fairness:.3f} over {found.contested:,.0f} s"),
+        ("node-hours", f"{found.node_hours:,.1f}"),
     ]  # fmt: skip
 
 

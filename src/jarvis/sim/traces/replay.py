@@ -62,7 +62,9 @@ class History:
     ran: list[Ran] = field(default_factory=list)
     never: list[Recorded] = field(default_factory=list)
     turns: int = 0
+    nodes: int = 0
     capacity: Resources = field(default_factory=dict)
+    """Of all nodes together."""
     tally: Tally = field(default_factory=lambda: Tally({}))
 
 
@@ -121,7 +123,7 @@ class Replay:
                               labels={ADDRESS_LABEL: name})  # fmt: skip
                 handle(turn, NodeConnected("replay", name, hello))
         self.cluster.look_at_nodes()
-        self.history.capacity = dict(self.cluster.capacity)
+        self.history.nodes, self.history.capacity = len(self.cluster.nodes), dict(self.cluster.capacity)
         self.history.tally = self.tally = Tally(self.history.capacity, turn.now)
 
     def run(self) -> History:

@@ -1,8 +1,9 @@
 """Figures of a replay: means, and always beside them the 99th percentile and the longest."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jarvis.sim.traces.cost import FREE, Prices, cost_of
 from jarvis.sim.traces.replay import History, Ran
 
 TAU_S = 10.0
@@ -31,15 +32,33 @@ class Figures:
     fairness: float
     """Jain's index of what waiting projects hold, 1 at best; ``contested``: seconds in which at least two waited."""
     contested: float
+    starved: int
+    """Tasks that waited longer than was asked about, and those that never began."""
+    node_hours: float
+    cost: float
+    cost_unused: float
+    """Share of the cost that was paid for what no task held."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def figures(history: History) -> Figures:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """``starved_s``: who waits longer than so many seconds, starves; ``prices``: of what nodes have."""
+
+    starved_s: float = 86_400.0
+    prices: Prices = field(default_factory=lambda: FREE)
+
+
+USUAL = Terms()
+
+
+def figures(history: History, terms: Terms = USUAL) -> Figures:
     ran = history.ran
+    never = len(history.never)
     if not ran:
-        return Figures(0, len(history.never), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0)
+        return Figures(0, never, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0, never, 0.0, 0.0, 0.0)
     waits = sorted(r.wait for r in ran)
     slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
@@ -48,11 +67,12 @@ def figures(history: History) -> Figures:
     name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in ran))
     work = sum(r.held * r.item.whole.get(name, 0) for r in ran)
     total = history.capacity[name]
+    cost = cost_of(history, end - begin, terms.prices)
     return Figures(
-        len(ran), len(history.never), _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
+        len(ran), never, _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
         _mean(times), _p(times, 0.5), _ratio(work, (end - begin) * total), _ratio(work, (last - begin) * total),
         end - begin, sum(r.preempted for r in ran), max(r.preempted for r in ran), history.tally.fairness,
-        history.tally.contested,
+        history.tally.contested, sum(wait > terms.starved_s for wait in waits) + never, cost.node_hours, cost.total, cost.unused,
     )  # fmt: skip
 
 
@@ -138,7 +158,7 @@ def mean_of(several: list[Figures]) -> Figures:
     """Of sequences: the mean of each figure."""
     rows = [one.as_dict() for one in several]
     mean = {name: _mean([row[name] for row in rows]) for name in rows[0]}
-    return Figures(**mean | {name: sum(r[name] for r in rows) for name in ("tasks", "never", "preemptions")})
+    return Figures(**mean | {name: sum(r[name] for r in rows) for name in ("tasks", "never", "preemptions", "starved")})
 
 
 def _mean(values: list[float]) -> float:

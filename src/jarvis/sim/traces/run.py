@@ -12,9 +12,10 @@ from jarvis.config.policies import PRESETS, SchedulerSettings, policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.core.resources import Resources, parse_resources
+from jarvis.sim.traces.cost import check
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.replay import CHECKPOINTING, History, Replay, Workers
-from jarvis.sim.traces.report import Figures, Foresight, figures, foresight, mean_of
+from jarvis.sim.traces.report import USUAL, Figures, Foresight, Terms, figures, foresight, mean_of
 from jarvis.sim.traces.workload import Recorded, Workload, cut, drawn_starts
 
 
@@ -32,6 +33,7 @@ class Question:
     seed: int = 1
     single: bool = False
     workers: Workers = CHECKPOINTING
+    terms: Terms = USUAL
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ def answer(question: Question, told: Callable[[int, int], None] = lambda done, t
     trace = question.trace
     workload = read(trace, question.kind) if isinstance(trace, Path) else trace
     nodes = list(question.nodes) or workload.nodes
+    check(question.terms.prices, nodes)
     sequences = _sequences(question, workload.items)
     policy = policy_of(question.policy)
     found: list[Figures] = []
@@ -58,7 +61,7 @@ def answer(question: Question, told: Callable[[int, int], None] = lambda done, t
     for done, items in enumerate(sequences):
         told(done, len(sequences))
         history = Replay(items, nodes, policy, question.single, question.workers).run()
-        found.append(figures(history))
+        found.append(figures(history, question.terms))
     return Answer(mean_of(found), found, workload.dropped, foresight(history), history)
 
 
