@@ -106,7 +106,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._failed:
                 self._mend(self._connection)
-            results = self._alone(batch[0]) if len(batch) == 1 and batch[0].early is None else self._units(batch)
+            results = self._units(batch)
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - as in ``_unit``
             self._roll_back()
@@ -117,13 +117,14 @@ class Writer:
         self._shrink()
         return results
 
-    def _alone(self, work: Work) -> list[Result]:
-        """One that nothing else waits with needs no savepoint: it is the transaction."""
-        return [(work.unit(self._connection), None)]
-
     def _units(self, batch: list[Work]) -> list[Result]:
-        """What came of each. After one that was told of early another follows, and what comes meanwhile goes along."""
-        results = [self._unit(work) for work in batch]
+        """What came of each. After one that was told of early another follows, and what comes meanwhile goes along. One that
+        nothing else waits with needs no savepoint: it is the transaction."""
+        results: list[Result] = []
+        if len(batch) == 1:
+            results.append((self._done(batch[0]), None))
+        else:
+            results += [self._unit(work) for work in batch]
         open_ = any(work.early for work in batch) and not any(work.follows for work in batch)
         until = time.monotonic() + FOLLOW_S
         while open_ and (work := self._next(until)) is not None:
@@ -144,7 +145,7 @@ class Writer:
     def _unit(self, work: Work) -> Result:
         self._connection.execute("SAVEPOINT unit")
         try:
-            result = work.unit(self._connection)
+            result = self._done(work)
         except sqlite3.Error as error:
             if not self._connection.in_transaction:
                 raise
@@ -156,9 +157,13 @@ class Writer:
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("RELEASE unit")
+        return result, None
+
+    def _done(self, work: Work) -> object:
+        result = work.unit(self._connection)
         if work.early is not None:
             _soon(work, work.early, result)
-        return result, None
+        return result
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
