@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,13 +41,13 @@ class Bed:
         return [task.id for item in inputs if isinstance(item, TasksTaken) for task in item.tasks]
 
     async def lose(self) -> None:
-        """Something follows, after which the transaction cannot be committed."""
+        """Something goes along, after which the transaction cannot be committed."""
 
         def unit(c: sqlite3.Connection) -> None:
             c.execute("ROLLBACK")
 
         with pytest.raises(StoreUnavailable):
-            await self.store._writer.do(unit, follows=True)
+            await self.store._writer.do(unit)
 
 
 @pytest.fixture
@@ -72,17 +73,34 @@ async def test_a_task_and_what_is_decided_about_it_take_one_sync(bed: Bed) -> No
     assert not bed.bus._inbox, "nobody is told twice"
 
 
-async def test_what_comes_meanwhile_goes_along(bed: Bed) -> None:
+async def test_what_comes_meanwhile_is_not_kept_waiting(bed: Bed) -> None:
     before = bed.store._writer.commits
-    first = bed.submit(new())
+    submitted = bed.submit(new())
     while not bed.bus._inbox:  # noqa: ASYNC110 - it is told from another thread
         await asyncio.sleep(0.001)
-    reserved = asyncio.create_task(bed.store.task_ids_reserve(3))
-    await asyncio.sleep(0)
-    assert await bed.turn() == [1]
-    assert await first == [Accepted(range(1, 2), 1000.0)]
-    assert list(await reserved) == [2, 3, 4]
+    assert list(await bed.store.task_ids_reserve(3)) == [2, 3, 4]
+    assert await submitted == [Accepted(range(1, 2), 1000.0)]
     assert bed.store._writer.commits == before + 1
+    assert await bed.turn() == [1]
+    assert bed.store._writer.commits == before + 2
+
+
+async def test_among_others_nobody_is_told_early(bed: Bed) -> None:
+    begun, held = threading.Event(), threading.Event()
+
+    def unit(c: sqlite3.Connection) -> bool:
+        begun.set()
+        return held.wait(60)
+
+    first = asyncio.create_task(bed.store._writer.do(unit))
+    assert await asyncio.to_thread(begun.wait, 60)
+    both = [bed.submit(new()), bed.submit(new())]
+    while bed.store._writer._queue.qsize() < 2:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.001)
+    held.set()
+    assert await first
+    assert [a.ids[0] for (a,) in await asyncio.gather(*both) if isinstance(a, Accepted)] == [1, 2]
+    assert await bed.turn() == [1, 2]
 
 
 @pytest.mark.parametrize("tasks", [[new()] * (FEW + 1), [new(after=(Dependency("afterany", 1),))]])

@@ -150,8 +150,8 @@ class Store(Coordination, WorkflowStore, Protocol):
         A repeat of an idempotency key gets the first answer for a week; what cannot be kept gets :class:`InvalidValue`.
 
         ``early`` lets what a leader in this process decides about them be written with them, in one sync
-        (docs/decisions/0030). A store that others write to as well does not call it. Where they were not stored after
-        all, no other task gets their ids, and a commit about them is refused (:class:`StoreUnavailable`).
+        (docs/decisions/0030). A store that others write to does not call it, nor one that has other things to write. Where they
+        were not stored after all, no other task gets their ids, and a commit about them is refused (:class:`StoreUnavailable`).
         """
         ...
 

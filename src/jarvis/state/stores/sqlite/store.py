@@ -92,7 +92,7 @@ class SqliteStore(SqliteWorkflows):
                 self._told_to = max([self._told_to, *(a.ids[-1] for a in answers if isinstance(a, Accepted) and a.ids)])
             return answers
 
-        return await self._writer.do(unit, early=early)
+        return await self._writer.do(unit, early)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         return await self._read(lambda c: answered(c, key))
@@ -120,7 +120,7 @@ class SqliteStore(SqliteWorkflows):
                 _refuse_vain(c, changes, self._vain_to)
             _commit(c, leadership, changes)
 
-        await self._writer.do(unit, follows=True)
+        await self._writer.do(unit)
         self._recent.note(changes)
 
     async def task_list_submitted(self, limit: int) -> list[Task]:

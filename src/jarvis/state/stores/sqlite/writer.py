@@ -8,7 +8,6 @@ import asyncio
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +21,7 @@ BUSY_MS = 10_000
 QUEUE_LIMIT = 10_000
 """Units that may wait; beyond, submissions are refused rather than kept in memory."""
 FOLLOW_S = 0.002
-"""How long a commit waits for the unit that follows one that was told of early: a turn of an idle leader takes a tenth of that."""
+"""How long a commit waits for what is done about a unit that was told of early: a turn of an idle leader takes a tenth of that."""
 CHECKPOINT_PAGES = 1000
 """Pages in the WAL after which a commit of the writer, once synced, copies them back into the database: few, as what comes next
 waits meanwhile."""
@@ -33,10 +32,8 @@ class Work(NamedTuple):
 
     unit: Unit
     future: asyncio.Future[Any]
-    early: Callable[[Any], None] | None = None
+    early: Callable[[Any], None] | None
     """Told what came of it before that is durable."""
-    follows: bool = False
-    """Whether it may be what somebody does who was told early."""
 
 
 Result = tuple[Any, BaseException | None]
@@ -64,21 +61,15 @@ class Writer:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def do(
-        self,
-        unit: Callable[[sqlite3.Connection], T],
-        *,
-        early: Callable[[T], None] | None = None,
-        follows: bool = False,
-    ) -> T:
-        """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it. ``early``, on
-        this loop, is told what came of it before, and the commit waits a moment for a unit that ``follows``."""
+    async def do(self, unit: Callable[[sqlite3.Connection], T], early: Callable[[T], None] | None = None) -> T:
+        """Run a unit; durable when it returns. Its error is its own; a failed commit fails all that shared it. Where nothing else
+        waits with it ``early`` is told, on this loop, what came of it, and the commit waits a moment for what is done about it."""
         if self._stopped:
             raise StoreUnavailable("the store is closed")
         if self._queue.qsize() >= QUEUE_LIMIT:
             raise StoreUnavailable("too many writes are waiting")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(Work(unit, future, early, follows))
+        self._queue.put(Work(unit, future, early))
         return await future
 
     # ------------------------------------------------------------ in the thread
@@ -106,7 +97,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._failed:
                 self._mend(self._connection)
-            results = self._units(batch)
+            results = self._alone(batch) if len(batch) == 1 else [self._unit(work) for work in batch]
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - as in ``_unit``
             self._roll_back()
@@ -117,26 +108,21 @@ class Writer:
         self._shrink()
         return results
 
-    def _units(self, batch: list[Work]) -> list[Result]:
-        """What came of each. After one that was told of early another follows, and what comes meanwhile goes along. One that
-        nothing else waits with needs no savepoint: it is the transaction."""
-        results: list[Result] = []
-        if len(batch) == 1:
-            results.append((self._done(batch[0]), None))
-        else:
-            results += [self._unit(work) for work in batch]
-        open_ = any(work.early for work in batch) and not any(work.follows for work in batch)
-        until = time.monotonic() + FOLLOW_S
-        while open_ and (work := self._next(until)) is not None:
-            batch.append(work)
-            results.append(self._unit(work))
-            open_ = not work.follows
+    def _alone(self, batch: list[Work]) -> list[Result]:
+        """One that nothing else waits with needs no savepoint: it is the transaction. After one that was told of early the next
+        one goes along, which is what is done about it unless there is something else to do."""
+        (work,) = batch
+        results: list[Result] = [(work.unit(self._connection), None)]
+        if work.early is not None:
+            _soon(work, work.early, results[0][0])
+            if (following := self._next()) is not None:
+                batch.append(following)
+                results.append(self._unit(following))
         return results
 
-    def _next(self, until: float) -> Work | None:
-        """What comes before that instant; nothing comes after the end."""
+    def _next(self) -> Work | None:
         try:
-            work = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
+            work = self._queue.get(timeout=FOLLOW_S)
         except queue.Empty:
             return None
         self._over = work is None
@@ -145,7 +131,7 @@ class Writer:
     def _unit(self, work: Work) -> Result:
         self._connection.execute("SAVEPOINT unit")
         try:
-            result = self._done(work)
+            result = work.unit(self._connection)
         except sqlite3.Error as error:
             if not self._connection.in_transaction:
                 raise
@@ -158,12 +144,6 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("RELEASE unit")
         return result, None
-
-    def _done(self, work: Work) -> object:
-        result = work.unit(self._connection)
-        if work.early is not None:
-            _soon(work, work.early, result)
-        return result
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
