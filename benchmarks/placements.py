@@ -7,6 +7,9 @@ store below it. Nodes are freed between rounds, untimed.
 ``--curve``: instead, how that grows with the number of placement classes, 100 to 100,000 of them, on 1,000 nodes, and the exponent
 e of seconds ~ classes^e, fitted by least squares to the logarithms (0: classes cost nothing; 1: as much as they are many).
 
+``--held``: instead, what it costs that tasks name files: none, some that nobody holds, some that every second node holds, and
+beside these some of their own that three nodes hold.
+
 ``--openb FOLDER``: instead, how fast the 1,213 nodes of openb are filled with GPU requests, 130 % of what there is, all of them
 queued at once and placed until nothing fits; from openb_node_list_gpu_node.csv.gz and openb_pod_list_default.csv.gz in that folder.
 """
@@ -15,8 +18,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.growth import exponent
+from msgspec import structs
 
 from jarvis.core.inputs import TasksTaken
 from jarvis.core.node import Node
@@ -44,6 +49,22 @@ def cluster_of(nodes: int) -> Cluster:
     return cluster
 
 
+def hold(cluster: Cluster, files: str) -> None:
+    """Nodes hold what :func:`pushed` names."""
+    nodes = len(cluster.nodes)
+    for node in cluster.nodes if files in ("half", "own") else ():
+        own = {f"own{1 + (node + more) % nodes}": GIB for more in range(3)} if files == "own" else {}
+        cluster.holders.tell(node, {**own, **({"all": GIB} if node % 2 else {})})
+
+
+def pushed(tasks: list[Task], files: str, nodes: int) -> list[Task]:
+    """The same, naming files; ``files``: "nobody", "half" or "own", and none if it is empty."""
+    for task in tasks if files else ():
+        push = {"nobody": ("none",), "half": ("all",), "own": ("all", f"own{1 + task.id % nodes}")}[files]
+        task.spec = structs.replace(task.spec, push=push)
+    return tasks
+
+
 def tasks_of(count: int, classes: int, projects: int, first: int = 1) -> list[Task]:
     out = []
     for ident in range(first, first + count):
@@ -63,11 +84,20 @@ def free(cluster: Cluster, now: float, every: int) -> None:
         turn.move(cluster.tasks[key.task], cluster.elements[key], State.SUCCEEDED)
 
 
-def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -> tuple[float, float, float]:
-    """(decisions a second, placements a second, longest cycle in seconds)."""
+class Figures(NamedTuple):
+    """Decisions and placements a second, the longest cycle in seconds, and the share that went where their files are."""
+
+    decided: float
+    placed: float
+    longest: float
+    near: float
+
+
+def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int, *, files: str = "") -> Figures:
     cluster = cluster_of(nodes)
+    hold(cluster, files)
     submitted = Turn(cluster, 1.0, "bench")
-    handle(submitted, TasksTaken("bench", tasks_of(queued, classes, projects)))
+    handle(submitted, TasksTaken("bench", pushed(tasks_of(queued, classes, projects), files, nodes)))
 
     policy = Policy()
     planning = placing = longest = 0.0
@@ -88,18 +118,17 @@ def measure(nodes: int, queued: int, classes: int, projects: int, wanted: int) -
         turn.finish()
         if not plan.exhausted:
             free(cluster, 1.5 + rounds, 2)
-        handle(
-            Turn(cluster, 1.0, "bench"), TasksTaken("bench", tasks_of(len(plan.decisions), classes, projects, ident))
-        )
+        more = pushed(tasks_of(len(plan.decisions), classes, projects, ident), files, nodes)
+        handle(Turn(cluster, 1.0, "bench"), TasksTaken("bench", more))
         ident += len(plan.decisions)
-    return done / planning, done / placing, longest
+    return Figures(done / planning, done / placing, longest, cluster.holders.placed / done)
 
 
 def curve(options: argparse.Namespace) -> None:
     """A line for each number of classes, and how the seconds that a placement takes grow with it."""
     decided, placed = [], []
     for classes in (classes for classes in CLASSES if classes <= options.queued):
-        a, b, longest = measure(options.nodes[0], options.queued, classes, options.projects, options.placements)
+        a, b, longest, _ = measure(options.nodes[0], options.queued, classes, options.projects, options.placements)
         sys.stdout.write(
             f"{classes:>7} classes: {a:,.0f} decided/s, {b:,.0f} placed/s, longest cycle {longest * 1000:.1f} ms\n"
         )
@@ -107,6 +136,17 @@ def curve(options: argparse.Namespace) -> None:
         decided.append((classes, 1 / a))
         placed.append((classes, 1 / b))
     sys.stdout.write(f"seconds ~ classes^{exponent(decided):.2f} decided, classes^{exponent(placed):.2f} placed\n")
+
+
+def held(asked: tuple[int, int, int, int, int]) -> None:
+    """A line for each way in which files are named."""
+    for files in ("", "nobody", "half", "own"):
+        found = measure(*asked, files=files)
+        sys.stdout.write(
+            f"{asked[0]:>6} nodes, files {files or 'none':>6}: {1e6 / found.decided:.1f} µs to decide, {1e6 / found.placed:.1f} µs "
+            f"to place, longest cycle {found.longest * 1000:.0f} ms, {100 * found.near:.0f} % near\n"
+        )
+        sys.stdout.flush()
 
 
 def measure_gpus(folder: Path) -> tuple[int, float, float, float]:
@@ -142,6 +182,7 @@ def main() -> None:
     parser.add_argument("--projects", type=int, default=50)
     parser.add_argument("--placements", type=int, default=40_000)
     parser.add_argument("--curve", action="store_true", help="100 to 100,000 classes instead of --classes")
+    parser.add_argument("--held", action="store_true", help="tasks name files, which nodes hold")
     parser.add_argument("--openb", type=Path, help="the folder of Alibaba's cluster-trace-gpu-v2023")
     options = parser.parse_args()
     if options.openb is not None:
@@ -156,7 +197,11 @@ def main() -> None:
         curve(options)
         return
     for nodes in options.nodes:
-        decided, placed, longest = measure(nodes, options.queued, options.classes, options.projects, options.placements)
+        asked = (nodes, options.queued, options.classes, options.projects, options.placements)
+        if options.held:
+            held(asked)
+            continue
+        decided, placed, longest, _ = measure(*asked)
         sys.stdout.write(
             f"{nodes:>6} nodes, {options.queued:,} queued, {options.classes} classes, {options.projects} projects: "
             f"{decided:,.0f} decided/s, {placed:,.0f} placed/s, longest cycle {longest * 1000:.1f} ms\n"

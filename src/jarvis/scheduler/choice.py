@@ -20,7 +20,6 @@ from jarvis.scheduler.policy.backfill import NEVER, Horizon
 from jarvis.scheduler.policy.bookings import MARGIN_S, booked, in_the_way
 from jarvis.scheduler.policy.fragmentation import GPU_TYPE, Standing
 from jarvis.scheduler.policy.gangs import best_nodes, earliest_together
-from jarvis.scheduler.policy.locality import worth
 from jarvis.scheduler.pools import ANYTHING, Limits, Pool, Search
 from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
@@ -82,13 +81,15 @@ class Choice:
         """Whether some node has room for the class, or may be given work ahead."""
         if not pool.is_open:
             return False
-        return pool.balancer == "spread" or self._best(pool, ANYTHING) is not None
+        return pool.balancer == "spread" or self.best(pool, ANYTHING) is not None
 
     def _spread_pool(self, pool: Pool, task: int) -> Pool:
         at = (pool.placement_class, task)
         own = self.spread.get(at)
         if own is None:
-            own = self.spread[at] = self.pools.part(pool, pool.group, None, lambda p, n: self.score(p, n, task))
+            own = self.spread[at] = Pool(pool.placement_class, pool.balancer, pool.group, self.pools.log)
+            own.order = sorted((self.score(own, node, task, 0), node) for node in pool.group.members)
+            own.cursor = len(self.pools.log)
         return own
 
     # ------------------------------------------------------------ the best node
@@ -104,7 +105,7 @@ class Choice:
         if pool.balancer == "spread":
             pool = self._spread_pool(pool, task.id)
         search = Search(task.id, until, False, [], (task.project, task.user), latest)
-        found = self._best(pool, search)
+        found = self.best(pool, search)
         if found is not None and self.near.any_holds:
             found = self.near.better(self, pool, task, found, search)
         if self.too_long and not self.booked:  # bookings depend on who asks
@@ -121,8 +122,7 @@ class Choice:
         owner = task.project, task.user
         room = [node for node in pool.group.members if self._fits_now(self.nodes[node], pool)]
         free = [node for node in room if not self._is_spoken_for(node, pool.need, until, latest, owner)]
-        near = self.near.bonus(pool, task)
-        nodes = best_nodes(free, pool.nodes, lambda node: self.score(pool, node, task.id) - near(node))
+        nodes = best_nodes(free, pool.nodes, self.near.score_of(self, pool, task))
         self.too_long = nodes is None and len(room) >= pool.nodes
         if self.too_long and not self.booked:
             self._refused[pool.placement_class] = min(until, self._refused.get(pool.placement_class, NEVER))
@@ -151,7 +151,8 @@ class Choice:
             return True
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
-    def _best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+    def best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
+        """The best node, and whether it is assigned ahead of room there."""
         if self._full.cover(pool):
             pool.close()
             return None
@@ -172,19 +173,12 @@ class Choice:
         self.too_long = found is None and bool(search.aside)
         return found
 
-    def first_now(self, part: Pool, search: Search) -> int | None:
-        """The best node of a part of a pool that has room now."""
-        self._catch_up(part, search.task, EVERYTHING)
-        found = self._first(part, search, EVERYTHING)
-        for entry in search.aside:
-            heappush(part.heap, entry)
-        return None if found is None or found[1] else found[0]
-
     def _at_once(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
         """The best node with room for now, if it is among the first of all that suit."""
-        members = pool.group.members
-        pool.group.ranking.catch_up(self.moved, self.pools.log, members, self._use)
-        for node in pool.group.ranking.first(AT_ONCE, members, self._use):
+        members, near = pool.group.members, pool.group.near
+        use = self._use if near is None else lambda node: self._use(node) - near[node]
+        pool.group.ranking.catch_up(self.moved, self.pools.log, members, use)
+        for node in pool.group.ranking.first(AT_ONCE, members, use):
             if self._room(self.nodes[node], pool) is False and not self._is_kept(pool, search, node, ahead=False):
                 return node, False
         return None
@@ -325,7 +319,7 @@ class Choice:
         return allowed
 
     def score(self, pool: Pool, node: int, task: int = 0, ahead: int = 0) -> float:
-        wish = self._wish(pool, node) if pool.wishes and not ahead else 0.0
+        wish = self._wish(pool, node) if pool.is_led and not ahead else 0.0
         balancer = pool.balancer
         if balancer in OF_STATE and not ahead:
             return self._score_of_state(pool, node) - wish
@@ -349,8 +343,10 @@ class Choice:
 
     def _wish(self, pool: Pool, node: int) -> float:
         """Wishes choose among nodes with room, and let nothing wait behind others."""
+        near = 0.0 if pool.group.near is None else pool.group.near[node]
+        if not pool.wishes:
+            return near
         step = STEP_OF_RANDOM if pool.balancer == "random" else STEP
-        near = 0.0 if pool.near is None else worth(pool.near.by_node.get(node, 0), pool.near.least)
         return step * self.around.wished(self.nodes[node], pool.placement_class) + near
 
     def _candidate(self, pool: Pool, node: int, task: int, ahead: int) -> Candidate:

@@ -1,11 +1,11 @@
 """PURE: of the nodes that a task may start on now, one that holds what it needs.
 
 What may start, and when, is as it would be without this: a node that was found is left for another only where that one has room
-now that is nobody else's, meets the user's wishes as well and holds more. Those that hold a thing are a part of the pool of a
-class, kept with it, so that a choice costs what changed and not how many hold it.
+now that is nobody else's, meets the user's wishes as well and holds more. The nodes that hold a thing which many do are a group of
+their own, with pools as any other, so that a choice costs what changed and not how many hold it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,15 @@ from jarvis.core.holdings import needs, shown
 from jarvis.core.resources import format_amount
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.policy.locality import BALANCERS, Holders, Locality, level, worth
-from jarvis.scheduler.pools import Group, Held, Pool, Search
+from jarvis.scheduler.pools import Group, PartKey, Pool, Search
 
 if TYPE_CHECKING:
     from jarvis.scheduler.choice import Choice
 
 PARTS_MOST = 64
-"""Parts of a pool that are kept."""
+"""Parts of a group that are kept: of those that it was asked for last."""
+FEW = 8
+"""Nodes that are looked at one by one."""
 TOLD_MOST = 3
 
 
@@ -59,12 +61,13 @@ class Near:
         every = [self._holders.bytes_on(node, names) for node in nodes] if names else ()
         return sum(held for held in every if held >= least)
 
-    def bonus(self, pool: Pool, task: Task) -> Callable[[int], float]:
-        """By how much the score of a node is better for what it holds."""
+    def score_of(self, choice: "Choice", pool: Pool, task: Task) -> Callable[[int], float]:
+        """How nodes stand for a rank of a gang."""
+        holders = self._holders
         names, least = self._counts(pool, task) if self.any_holds else ([], 0)
         if not names:
-            return lambda node: 0.0
-        return lambda node: worth(self._holders.bytes_on(node, names), least)
+            return lambda node: choice.score(pool, node, task.id)
+        return lambda node: choice.score(pool, node, task.id) - worth(holders.bytes_on(node, names), least)
 
     def better(
         self, choice: "Choice", pool: Pool, task: Task, found: tuple[int, bool], search: Search
@@ -73,32 +76,49 @@ class Near:
         names, least = self._counts(pool, task)
         if not names:
             return found
+        holders = self._holders
 
         def standing(node: int, *, ahead: bool = False) -> tuple[int, int, float, int]:
             wished = choice.around.wished(choice.nodes[node], pool.placement_class) if pool.wishes else 0
-            held = 0 if ahead else level(self._holders.bytes_on(node, names), least)
+            held = 0 if ahead else level(holders.bytes_on(node, names), least)
             return -wished, -held, choice.score(pool, node, task.id), node
 
+        most = level(sum(holders.of[name].most for name in names), least)
+        if not found[1] and level(holders.bytes_on(found[0], names), least) == most:
+            return found
         best = standing(found[0], ahead=found[1])
-        most = level(sum(self._holders.of[name].most for name in names), least)
         names.sort(key=lambda name: (len(self._holders.of[name].nodes), name))
-        for at in range(len(names)) if -best[1] < most else ():
-            node = choice.first_now(self._part(choice, pool, tuple(names[at:]), least), search._replace(aside=[]))
-            if node is not None:
+        for at in range(len(names)):
+            for node in self._best_of(choice, pool, task, (tuple(names[at:]), least), search):
                 best = min(best, standing(node))
         return found if best[3] == found[0] else (best[3], False)
 
-    def _part(self, choice: "Choice", pool: Pool, names: tuple[str, ...], least: int) -> Pool:
-        """The nodes of a pool that hold the first thing, which the fewest have, by what they hold of all. So what has no other like
-        it makes a small part, and what many tasks need one that they share."""
-        holders, group = self._holders, pool.group
-        versions, known = (group.version, *(holders.of[name].version for name in names)), pool.parts.get((names, least))
+    def _best_of(self, choice: "Choice", pool: Pool, task: Task, wanted: PartKey, search: Search) -> Iterator[int]:
+        """Of the nodes that hold the first thing, which the fewest do, those that have room now, or the best of them."""
+        (first, *_), _ = wanted
+        nodes = self._holders.of[first].nodes
+        if len(nodes) <= FEW:
+            able = (node for node in nodes if choice.takes(pool, task, (node,), search.until, search.latest))
+            yield from able
+        else:
+            part = choice.pools.part(pool, wanted, self._group(pool.group, wanted), choice.score)
+            best = choice.best(part, search._replace(aside=[]))
+            choice.too_long = False  # one was found already
+            if best is not None and not best[1]:
+                yield best[0]
+
+    def _group(self, group: Group, wanted: PartKey) -> Group:
+        """Of a group, the nodes that hold the first thing, and what they hold of all."""
+        holders, (names, least) = self._holders, wanted
+        versions = (group.version, *(holders.of[name].version for name in names))
+        known = group.parts.pop(wanted, None)
         if known is not None and known[0] == versions:
+            group.parts[wanted] = known  # the last one that was asked comes last
             return known[1]
-        if len(pool.parts) >= PARTS_MOST:
-            pool.parts.clear()
+        if len(group.parts) >= PARTS_MOST:
+            del group.parts[next(iter(group.parts))]
         held = {node: holders.bytes_on(node, names) for node in holders.of[names[0]].nodes if node in group.members}
-        members = {node for node, size in held.items() if size >= least}
-        part = choice.pools.part(pool, Group(members), Held(held, least), choice.score)
-        pool.parts[names, least] = versions, part
+        part = Group({node for node, size in held.items() if size >= least})
+        part.near = {node: worth(held[node], least) for node in part.members}
+        group.parts[wanted] = versions, part
         return part

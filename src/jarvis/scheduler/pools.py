@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOG_SPARE = 10_000
 STALE = 8
 """An order is made anew when the nodes that changed since are so many, and this part of all."""
+PARTS_MOST = 8
+"""Parts of a pool that are kept: of those that it was asked for last."""
 POOLS_MOST = 20_000
 """Pools kept; beyond, all are made anew as they are needed."""
 
@@ -55,13 +57,6 @@ class Search(NamedTuple):
 ANYTHING = Search(0, NEVER, True, [], ("", ""), NEVER)
 
 
-class Held(NamedTuple):
-    """Bytes of some things by node, and from how many on they count."""
-
-    by_node: dict[int, int]
-    least: int
-
-
 class GroupKey(NamedTuple):
     """What decides whether a node suits, apart from the size of the request."""
 
@@ -71,6 +66,10 @@ class GroupKey(NamedTuple):
     asked: PlacementClass | None = None
     """The whole class, where filters of other packages look at it."""
     gang: bool = False
+
+
+PartKey = tuple[tuple[str, ...], int]
+"""What nodes hold, and from how many bytes on that counts."""
 
 
 class Known:
@@ -86,7 +85,7 @@ class Known:
 class Group:
     """The nodes that suit, and for each balancer their order at some position of the log."""
 
-    __slots__ = ("members", "orders", "ranking", "refused", "untouched", "version")
+    __slots__ = ("members", "near", "orders", "parts", "ranking", "refused", "untouched", "version")
 
     def __init__(
         self, members: set[int], untouched: dict[str, tuple[int, list[tuple[float, int]]]] | None = None,
@@ -100,6 +99,10 @@ class Group:
         self.ranking = Ranking()
         self.version = 0
         """Rises when other nodes may suit."""
+        self.near: dict[int, float] | None = None
+        """Of a part, by how much the score of each node is better for what it holds."""
+        self.parts: dict[PartKey, tuple[tuple[int, ...], Group]] = {}
+        """Nodes that hold something, as long as these versions are those of today (``scheduler.near``)."""
 
 
 class Pool:
@@ -117,10 +120,10 @@ class Pool:
         "group",
         "has_own_order",
         "heap",
+        "is_led",
         "is_plain",
         "licenses",
         "log",
-        "near",
         "need",
         "nodes",
         "order",
@@ -144,11 +147,11 @@ class Pool:
         self.has_own_order = balancer in EXACT or self.wishes
         """Whether its class matters to the score of a node."""
         self.is_plain = balancer == "least_loaded" and not (self.wishes or self.affine)
-        """Whether what a node has in use is all of its score."""
-        self.near: Held | None = None
-        """Of a part: what its nodes hold."""
-        self.parts: dict[tuple[tuple[str, ...], int], tuple[tuple[int, ...], Pool]] = {}
-        """By what nodes hold, and from how many bytes on that counts: those that do (``scheduler.near``), for these versions."""
+        """Whether what a node has in use is all of its score, but for what it holds."""
+        self.is_led = self.wishes or group.near is not None
+        """Whether some nodes are better than their balancer says."""
+        self.parts: dict[PartKey, Pool] = {}
+        """As those of the group."""
         self.version = 0
         """Of the carriers that it was made with."""
         self.balancer, self.group, self.log = balancer, group, log
@@ -237,6 +240,7 @@ class Pools:
         self.last.clear()
         for group in self.groups.values():
             group.orders.clear()
+            group.parts.clear()
             group.ranking = Ranking()
 
     def forget_exact(self) -> None:
@@ -273,14 +277,16 @@ class Pools:
             pool.cursor, pool.order = self._order(pool, score)
         return pool
 
-    def part(self, pool: Pool, group: Group, near: Held | None, score: "Callable[[Pool, int], float]") -> Pool:
-        """Of a pool, a group of its nodes that is asked for something of its own."""
-        own = Pool(pool.placement_class, pool.balancer, group, self.log)
-        if near is not None:
-            own.near, own.wishes, own.is_plain = near, True, False
-        own.order = sorted((score(own, node), node) for node in group.members)
-        own.cursor = len(self.log)
-        return own
+    def part(self, pool: Pool, key: PartKey, group: Group, score: "Callable[[Pool, int], float]") -> Pool:
+        """Of a pool, what is in a group of its nodes."""
+        part = pool.parts.pop(key, None)
+        if part is None or part.group is not group or self._is_behind(part):
+            part = Pool(pool.placement_class, pool.balancer, group, self.log)
+            part.cursor, part.order = self._order(part, score)
+        pool.parts[key] = part  # the last one that was asked comes last
+        if len(pool.parts) > PARTS_MOST:
+            del pool.parts[next(iter(pool.parts))]
+        return part
 
     def _is_behind(self, pool: Pool) -> bool:
         """Whether so much changed since it last looked that the order which others share as well costs less than to catch up."""

@@ -52,6 +52,9 @@ KNOBS = (
     Knob("jarvis.worker.machine", "LOOK_PAST", (1,)),
     Knob("jarvis.worker.machine", "MAY_PASS", (0, 1)),
     Knob("jarvis.scheduler.cluster", "PARKED_FROM", (0, 5)),
+    Knob("jarvis.scheduler.near", "FEW", (0, 1)),
+    Knob("jarvis.scheduler.near", "PARTS_MOST", (1,)),
+    Knob("jarvis.scheduler.pools", "PARTS_MOST", (1,)),
 )
 
 

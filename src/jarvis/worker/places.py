@@ -30,7 +30,7 @@ class Places:
         self._free: dict[int, list[str]] = {}
         self._count = 0
         self._seen: dict[str, tuple[int, ...]] = {}
-        """When the inner directories of a place changed last, where they were seen to be empty since."""
+        """When the directories of a place changed last, where they were seen since to be as they were given."""
         self._names = itertools.count(1)
         folder.mkdir(mode=0o711, exist_ok=True)
 
@@ -73,19 +73,17 @@ class Places:
         """The owner of a directory that is as it was given; None where it is not. Raises OSError where it is not there."""
         path = f"{self._folder}/{name}.d"
         inner = [f"{path}/{one}" for one in INNER]
-        if sorted(os.listdir(path)) != _INNER_SORTED:
-            return None
-        outer, *found = map(os.lstat, (path, *inner))
-        for status in (outer, *found):
-            if status.st_mode != _DIRECTORY_MODE or status.st_uid != outer.st_uid:
-                return None
+        found = [os.lstat(one) for one in (path, *inner)]
+        owner = found[0].st_uid
         changed = tuple([status.st_ctime_ns for status in found])
         if self._seen.get(name) != changed:
-            if any(map(os.listdir, inner)):
+            if any(status.st_mode != _DIRECTORY_MODE or status.st_uid != owner for status in found):
+                return None
+            if sorted(os.listdir(path)) != _INNER_SORTED or any(map(os.listdir, inner)):
                 return None
             if time.time_ns() - max(changed) > SETTLED_NS:
                 self._seen[name] = changed
-        return outer.st_uid
+        return owner
 
 
 def _emptied(path: str, owner: int) -> bool:

@@ -14,6 +14,7 @@ from jarvis.core.holdings import HELD_MOST, whole_name
 from jarvis.core.inputs import Ended, Hello, NodeConnected, NodesSeen
 from jarvis.core.states import Cause
 from jarvis.core.task import Affinity, Container, Preference, TaskSpec
+from jarvis.scheduler import near
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
@@ -299,6 +300,13 @@ def test_what_is_no_size_is_refused(said: object) -> None:
 # ---------------------------------------------------------------- random clusters
 
 
+@pytest.fixture(params=[0, near.FEW])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Up to how many holders are looked at one by one; others are a part of the pool."""
+    monkeypatch.setattr(near, "FEW", request.param)
+    return int(request.param)
+
+
 def _world(seed: int, policy: Policy, alike: bool) -> list[tuple[frozenset[int], dict[int, int]]]:
     """After each step: the tasks that have been placed so far, and where they are."""
     random, case = Random(seed), Case(policy)
@@ -327,16 +335,16 @@ def _world(seed: int, policy: Policy, alike: bool) -> list[tuple[frozenset[int],
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_on_nodes_that_are_alike_the_same_tasks_start_at_the_same_time(seed: int) -> None:
+def test_on_nodes_that_are_alike_the_same_tasks_start_at_the_same_time(seed: int, few: int) -> None:
     policy = Policy(balancer=("least_loaded", "bin_pack", "best_fit")[seed % 3], ahead_seconds=0.0)
-    near = _world(seed, policy, alike=True)
+    drawn = _world(seed, policy, alike=True)
     plain = _world(seed, replace(policy, locality=Locality(0)), alike=True)
-    assert [placed for placed, _ in near] == [placed for placed, _ in plain]
-    assert near == _world(seed, policy, alike=True), "nothing hangs on chance"
+    assert [placed for placed, _ in drawn] == [placed for placed, _ in plain]
+    assert drawn == _world(seed, policy, alike=True), "nothing hangs on chance"
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_switched_off_it_is_as_if_nobody_held_anything(seed: int) -> None:
+def test_switched_off_it_is_as_if_nobody_held_anything(seed: int, few: int) -> None:
     """And while it is on, all that must hold does (the harness looks at each step)."""
     backfill = ("skip", "easy", "none", "conservative")[seed % 4]
     policy = Policy(balancer=sorted(BALANCERS)[seed % 5], backfill=Backfill(backfill))
@@ -346,7 +354,7 @@ def test_switched_off_it_is_as_if_nobody_held_anything(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_the_best_of_all_that_have_room(seed: int) -> None:
+def test_it_is_the_best_of_all_that_have_room(seed: int, few: int) -> None:
     """Most levels, then least in use, then the first: as if every node were looked at each time."""
     random, case = Random(seed), Case(Policy(balancer=("least_loaded", "bin_pack")[seed % 2], ahead_seconds=0.0))
     for _ in range(random.randint(3, 12)):

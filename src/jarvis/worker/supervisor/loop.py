@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from .system import log, now
+from .system import child_ends, log, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Loop:
         for signum in signals:
             signal.signal(signum, lambda _signum, _frame: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        self._ends = child_ends()
+        self.watch(self._ends, READ, self._on_end)
 
     def watch(self, fd: int, mask: int, callback: Callable[[int], None]) -> None:
         """Call `callback(mask)` on events of `fd`; a second watch of the same fd changes the first."""
@@ -90,6 +92,13 @@ class Loop:
     def _until_due(self) -> float:
         due = min((part.due for part in self.parts), default=NEVER)
         return max(0.0, min(due - now(), LONGEST_SLEEP))
+
+    def _on_end(self, mask: int) -> None:
+        try:
+            os.read(self._ends, 4096)
+        except BlockingIOError:
+            return
+        self.signals(set())
 
     def _on_wakeup(self, mask: int) -> None:
         received: set[int] = set()

@@ -33,6 +33,7 @@ CONNECTION_LIMIT = 256
 FIRST_FRAME_PATIENCE = 10.0
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_decode = json.JSONDecoder().raw_decode
 _length = struct.Struct(">I")
 
 
@@ -70,7 +71,7 @@ class FrameReader:
             raise ProtocolError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
         if len(self.data) < 4 + size:
             return None
-        message = _parse(bytes(self.data[4 : 4 + size]))
+        message = _parse(self.data[4 : 4 + size])
         del self.data[: 4 + size]
         return message
 
@@ -79,11 +80,12 @@ class FrameReader:
             yield message
 
 
-def _parse(body: bytes) -> Message:
+def _parse(body: bytearray) -> Message:
     try:
-        message = json.loads(body)
+        text = body.decode(errors="surrogatepass")
+        message, end = _decode(text)
     except ValueError as error:
         raise ProtocolError(f"not JSON: {error}") from None
-    if not isinstance(message, dict):
+    if end != len(text) or not isinstance(message, dict):
         raise ProtocolError("a frame holds one JSON object")
     return message

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Tasks share the CPU with us: while they run, reports gather for GATHER seconds, or until it is quiet for QUIET seconds and
 # nothing waits in a lane. What is in the lanes is begun meanwhile, so nobody waits for such a report to begin anything.
-GATHER = 0.020
+GATHER = 0.040
 QUIET = 0.002
 # Messages handled in one turn, so that reaping and reporting go on under a flood of starts.
 PER_TURN = 8
@@ -195,6 +195,8 @@ class Server:
 
     def handle_some(self) -> None:
         """Handle a few messages; the rest come next turn, without sleeping."""
+        if not self.inbox:
+            return
         agent = self.agent
         for _ in range(min(PER_TURN, len(self.inbox))):
             self._handle(self.inbox.popleft())

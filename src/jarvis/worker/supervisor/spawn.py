@@ -32,11 +32,21 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # their defaults before they are unblocked, or a kill that came early would be swallowed.
 DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
-_NOTHING = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 OWN_UMASK = os.umask(0o077)
 os.umask(OWN_UMASK)
 SPARE_FILES = 16
+
+
+def _open_nothing() -> int:
+    """Never one of the standard descriptors, which may have been closed when we were started."""
+    low = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(low)
+    return fd
+
+
+_NOTHING = _open_nothing()
 
 
 class SpawnError(Exception):
@@ -62,7 +72,8 @@ class Files:
 
     def close_child_ends(self) -> None:
         for fd in set(self.child):
-            close(fd)
+            if fd != _NOTHING:
+                close(fd)
 
     def close_all(self) -> None:
         self.close_child_ends()
@@ -174,7 +185,7 @@ def _open_stdin(order: Order, files: Files) -> None:
 
 
 def _open_input(path: str | None) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else os.dup(_NOTHING)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else _NOTHING
 
 
 def _open_outputs(order: Order, files: Files) -> None:
@@ -193,7 +204,9 @@ def _open_output(order: Order, path: str) -> int:
     if order.output_as_user:
         return os.open(path, _output_flags(order), 0o666 & ~order.umask)
     links = os.O_NOFOLLOW if order.user is not None else 0
-    fd = os.open(path, _output_flags(order) | links, 0o600)
+    fd = os.open(path, (_output_flags(order) & ~os.O_TRUNC) | links, 0o600)
+    if not order.append and os.fstat(fd).st_size:  # to truncate what is empty already takes longer than to open it
+        os.ftruncate(fd, 0)
     if order.user is not None and os.geteuid() == 0:
         os.fchown(fd, order.user["uid"], order.user["gid"])
     return fd
@@ -211,8 +224,11 @@ def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *,
     if order.needs_trampoline or (slot is not None and (crowded or not _may_step_inside(order, slot))):
         return _spawn_by_fork(order, env, files, slot)
     try:
-        with _Surroundings(order), _Inside(slot):
-            return Spawned(_posix_spawn(order, env, files))
+        with _Surroundings(order):
+            if slot is None:
+                return Spawned(_posix_spawn(order, env, files))
+            with _Inside(slot):
+                return Spawned(_posix_spawn(order, env, files))
     except OSError as error:
         raise SpawnError(125, _explain(error)) from None
 
@@ -256,23 +272,21 @@ class _Surroundings:
 class _Inside:
     """Us as a member of a group, so that the child is born in it."""
 
-    def __init__(self, slot: Slot | None) -> None:
+    def __init__(self, slot: Slot) -> None:
         self.slot = slot
 
     def __enter__(self) -> None:
-        if self.slot is not None:
-            try:
-                self.slot.enter()
-            except OSError:
-                self.__exit__()
-                raise
+        try:
+            self.slot.enter()
+        except OSError:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
-        if self.slot is not None:
-            try:
-                self.slot.leave()
-            except OSError as error:  # the child runs: too late to refuse it
-                log(f"could not leave {self.slot.name}: {error}")
+        try:
+            self.slot.leave()
+        except OSError as error:  # the child runs: too late to refuse it
+            log(f"could not leave {self.slot.name}: {error}")
 
 
 def _posix_spawn(order: Order, env: dict[str, str], files: Files) -> int:

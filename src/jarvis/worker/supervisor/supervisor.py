@@ -115,7 +115,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Until told to stop."""
-        self.loop.listen_to_signals([signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+        self.loop.listen_to_signals([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
         self.children.reap()
         self.loop.run()
 

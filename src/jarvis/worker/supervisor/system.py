@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import sys
 import time
 
@@ -28,6 +29,18 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl {option}: {os.strerror(error)}")
+
+
+def child_ends() -> int:
+    """A descriptor that is readable when a child has ended. Nothing else is done with that signal: a handler of ours
+    would run for each of them."""
+    mask = (1 << signal.SIGCHLD - 1).to_bytes(8, sys.byteorder) + bytes(120)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    fd: int = _libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"signalfd: {os.strerror(error)}")
+    return fd
 
 
 def become_subreaper() -> None:

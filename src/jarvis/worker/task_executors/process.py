@@ -235,20 +235,21 @@ class ProcessExecutor:
         return environment(work, place, entry)
 
     def _message(self, work: Work, script: str | None, entry: str | None) -> dict[str, Any]:
-        """The order for the supervisor; makes the attempt's directory."""
+        """The order for the supervisor, short, because it has to read it; makes the attempt's directory."""
         spec, account = work.spec, self._accounts.of(work.assignment.user)
         env = self.environment(work, account, self.scratch(work, account), entry)
         stdout, stderr = self.output_paths(work)
         tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares, work.place))).decode()
+        rarely = {
+            "stdin": _stdin(work), "pty": [24, 80] if spec.pty else None, "stderr": stderr, "user": account.switch,
+            "no_new_privs": account.switch is not None, "memory_bytes": spec.resources.get("memory") or None,
+            "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "fence": spec.on_lost == "fence",
+        }  # fmt: skip
         return {
             "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
-            "cwd": self.directory_of(work, account), "env": env,
-            "stdin": _stdin(work), "pty": [24, 80] if spec.pty else None,
-            "stdout": stdout, "stderr": stderr, "output_limit": spec.output_limit,
-            "memory_bytes": spec.resources.get("memory") or None, "user": account.switch,
-            "no_new_privs": account.switch is not None,
-            "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "grace_s": spec.grace,
-            "output_as_user": spec.stdout is not None, "fence": spec.on_lost == "fence",
+            "cwd": self.directory_of(work, account), "env": env, "stdout": stdout, "output_limit": spec.output_limit,
+            "grace_s": spec.grace, "output_as_user": spec.stdout is not None,
+            **{name: value for name, value in rarely.items() if value is not None and value is not False},
         }  # fmt: skip
 
     def scratch(self, work: Work, account: Account) -> str:

@@ -1,0 +1,48 @@
+"""What is prepared for a spawn: where its program is, and the file of its output."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jarvis.worker.supervisor.orders import Order
+from jarvis.worker.supervisor.spawn import _candidates, open_files
+
+
+def program(folder: Path, name: str = "it") -> str:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.touch(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"PATH": f"{tmp_path}/a:{tmp_path}/b:{tmp_path}/c"}
+
+
+def test_a_program_is_looked_for_in_the_order_of_its_path(tmp_path: Path, env: dict[str, str]) -> None:
+    b, c = program(tmp_path / "b"), program(tmp_path / "c")
+    assert list(_candidates("it", env)) == [b, c]
+    a = program(tmp_path / "a")
+    assert list(_candidates("it", env)) == [a, b, c], "whatever was found before"
+    assert list(_candidates("other", env)) == ["/nonexistent/other"]
+
+
+@pytest.mark.parametrize(("append", "left"), [(False, ""), (True, "said before")])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_output_starts_empty_unless_it_is_appended_to(tmp_path: Path, append: bool, left: str, chosen: bool) -> None:
+    out = tmp_path / "out"
+    out.write_text("said before")
+    fields = {"argv": ["it"], "env": {}, "stdout": str(out), "append": append, "output_as_user": chosen}
+    files = open_files(Order(fields))
+    os.write(files.child[1], b"!")
+    files.close_child_ends()
+    assert out.read_text() == f"{left}!"
+
+
+def test_who_reads_nothing_shares_what_stays_open() -> None:
+    for _ in range(2):
+        files = open_files(Order({"argv": ["it"], "env": {}}))
+        assert os.read(files.child[0], 1) == b""
+        files.close_child_ends()
