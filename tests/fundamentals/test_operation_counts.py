@@ -129,13 +129,13 @@ def within(costs: dict[str, Cost], bounds: dict[str, Cost]) -> None:
 async def test_tasks(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
     tasks = [NewTask(uuid=f"u{n}", project="p", user="u", spec=spec) for n in range(TASKS)]
-    bounds = {"submitted": Cost(0.1, 1.1, 7, 1), "assigned": Cost(6.3, 2.2, 18, 1), "ended": Cost(4.6, 2.2, 14, 1)}
+    bounds = {"submitted": Cost(0.1, 1.1, 7, 1), "assigned": Cost(6.3, 2.2, 12, 1), "ended": Cost(4.6, 2.2, 9, 1)}
     within(await measured(tmp_path, tasks), bounds)
 
 
 async def test_elements_of_an_array(tmp_path: Path) -> None:
     spec = TaskSpec(name="t", command=("true",), resources={"cpu": 1000}, array=ArraySpec(((0, TASKS - 1, 1),)))
-    bounds = {"submitted": Cost(0.1, 0.1, 7, 1), "assigned": Cost(3.7, 2.2, 22, 1), "ended": Cost(7.8, 2.2, 18, 1)}
+    bounds = {"submitted": Cost(0.1, 0.1, 7, 1), "assigned": Cost(3.7, 2.2, 13, 1), "ended": Cost(7.8, 2.2, 10, 1)}
     within(await measured(tmp_path, [NewTask(uuid="u", project="p", user="u", spec=spec)]), bounds)
 
 
@@ -159,7 +159,7 @@ async def test_held_tasks_with_commands_of_their_own(tmp_path: Path) -> None:
         "submitted": await meter.of(lambda: store.task_insert_many([Submission(tasks)])),
         "held": await meter.of(lambda: scheduler.run_once([])),
     }
-    within(costs, {"submitted": Cost(0.1, 1.1, 7, 1), "held": Cost(0.2, 1.1, 9, 1)})
+    within(costs, {"submitted": Cost(0.1, 1.1, 7, 1), "held": Cost(0.2, 1.1, 8, 1)})
     assert {task.state for task in await store.task_get_many([1, TASKS])} == {State.HELD}
     await store.close()
 

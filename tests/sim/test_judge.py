@@ -15,7 +15,7 @@ from jarvis.sim.run import simulate
 from jarvis.sim.server import CheckedScheduler
 from jarvis.sim.world import Parts
 from jarvis.state.coordination import Leadership
-from jarvis.state.store import Submission
+from jarvis.state.store import Early, Submission
 from jarvis.state.stores.memory import MemoryStore
 from jarvis.worker.machine import Instruction, Kill, Machine, Say, Start
 
@@ -89,15 +89,15 @@ class ServesOldLeaders(MemoryStore):
 class ForgetsKeys(MemoryStore):
     """A repeated submission is a new one."""
 
-    async def task_insert_many(self, submissions: Sequence[Submission]):  # type: ignore[no-untyped-def]
+    async def task_insert_many(self, submissions: Sequence[Submission], early: Early | None = None):  # type: ignore[no-untyped-def]
         self._keys.clear()
-        return await super().task_insert_many(submissions)
+        return await super().task_insert_many(submissions, early)
 
 
 class LosesSubmissions(MemoryStore):
     """Now and then a task is acknowledged and not written."""
 
-    async def task_insert_many(self, submissions: Sequence[Submission]):  # type: ignore[no-untyped-def]
+    async def task_insert_many(self, submissions: Sequence[Submission], early: Early | None = None):  # type: ignore[no-untyped-def]
         answers = await super().task_insert_many(submissions)
         for ident in [i for i in self._tasks if i % 9 == 0 and self._tasks[i].state is State.SUBMITTED]:
             del self._tasks[ident]

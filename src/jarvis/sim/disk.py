@@ -16,10 +16,13 @@ WRITES = frozenset(
 
 
 class Disk:
-    """Stands before any store. ``committed`` hears of each turn of a leader at the instant at which it is durable."""
+    """Stands before any store. ``committed`` hears of each turn of a leader at the instant at which it is durable; ``shared``:
+    others write to it, so that nobody is told early."""
 
-    def __init__(self, store: Store, random: Random, committed: Callable[[Changes], None]) -> None:
-        self._store, self._random, self._committed = store, random, committed
+    def __init__(
+        self, store: Store, random: Random, committed: Callable[[Changes], None], *, shared: bool = False
+    ) -> None:
+        self._store, self._random, self._committed, self._shared = store, random, committed, shared
         self.slowness = 1.0
         self.away = False
         self.dead = False
@@ -38,6 +41,8 @@ class Disk:
 
         async def through(*args: Any, **kwargs: Any) -> Any:
             await self._reach()
+            if self._shared:
+                kwargs.pop("early", None)
             result = await verb(*args, **kwargs)
             if name == "leader_commit":
                 self._committed(args[1])

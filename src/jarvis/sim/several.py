@@ -98,7 +98,7 @@ class Member:
         self.name, self._life = f"s{seat}.{life}", life
         self._context = of_process(self.name)
         loop = asyncio.get_running_loop()
-        self.disk = Disk(world.store, world.random(f"disk-{self.name}"), world.judge.committed)
+        self.disk = Disk(world.store, world.random(f"disk-{self.name}"), world.judge.committed, shared=True)
         rate = world.random(f"clock-{self.name}").uniform(0.8, 1.25)
         store, self.clock = self.disk.port, Clock(lambda: loop.time() * rate, world.database_now)
         self._others: list[str] = []

@@ -8,6 +8,7 @@ from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import InvalidValue, JarvisError, NotFound, StoreUnavailable
 from jarvis.core.inputs import CommandsTaken, LookAgain, TasksTaken, WorkflowsTaken
 from jarvis.core.schedule import Schedule
+from jarvis.core.states import State
 from jarvis.core.task import Task
 from jarvis.core.workflow import NewWorkflow, Workflow, WorkflowSpec, walk
 from jarvis.state.blob_store import BlobStore
@@ -17,6 +18,8 @@ from jarvis.state.store import Accepted, IdempotencyKey, Store, Submission
 TOUCH_AGAIN_S = 600.0
 """A body that was used so lately is far from the age at which retention looks at it."""
 TOUCHED_MOST = 10_000
+FEW = 16
+"""Tasks that are told of early: of more, each takes the leader longer than its share of the sync that is spared."""
 
 
 class StateManager:
@@ -35,14 +38,20 @@ class StateManager:
         answers = await self._with_known_dependencies(submissions)
         await self._refuse_missing_bodies(submissions, answers)
         open_ones = [i for i, answer in enumerate(answers) if not isinstance(answer, JarvisError)]
-        inserted = await self.store.task_insert_many([submissions[i] for i in open_ones])
-        fresh: list[Task] = []
+        asked = [submissions[i] for i in open_ones]
+        hinted: list[Task] = []
+
+        def early(inserted: Sequence[Accepted | JarvisError]) -> None:
+            hinted.extend(_fresh(asked, inserted))
+            self._offer(hinted, {})
+
+        inserted = await self.store.task_insert_many(asked, early=early if _is_small(asked) else None)
         for i, answer in zip(open_ones, inserted, strict=True):
             answers[i] = answer
-            if isinstance(answer, Accepted) and not answer.replayed:
-                fresh.extend(_rows(submissions[i], answer))
+        fresh = hinted or _fresh(asked, inserted)
         if fresh:
             self._accepted(len(fresh))
+        if fresh and not hinted:
             await self._hint(fresh)
         return answers
 
@@ -115,7 +124,11 @@ class StateManager:
         """Dependencies that ended before are looked up here, so that the leader need not read."""
         named = {d.task for task in tasks for d in task.spec.after}
         ended = {t.id: t.state for t in await self.store.task_get_many(sorted(named))} if named else {}
-        self.bus.offer(TasksTaken(f"submit-{tasks[0].id}", tasks, ended))
+        self._offer(tasks, ended)
+
+    def _offer(self, tasks: list[Task], ended: dict[int, State]) -> None:
+        if tasks:
+            self.bus.offer(TasksTaken(f"submit-{tasks[0].id}", tasks, ended))
 
     async def submit_workflow(self, new: NewWorkflow, key: IdempotencyKey | None = None) -> Accepted:
         """Insert a workflow; its bodies are there already, and young again from now on."""
@@ -158,6 +171,23 @@ class StateManager:
             stored = Command(id=accepted.ids[0], at=accepted.submitted_at, body=command)
             self.bus.offer(CommandsTaken(f"command-{stored.id}", [stored]))
         return accepted
+
+
+def _is_small(submissions: Sequence[Submission]) -> bool:
+    """Whether the leader decides at once, so that it is worth to wait for that with the sync; of what they depend on it would
+    have to be told."""
+    count = sum(len(submission.tasks) for submission in submissions)
+    return count <= FEW and not any(task.spec.after for submission in submissions for task in submission.tasks)
+
+
+def _fresh(submissions: Sequence[Submission], answers: Sequence[Accepted | JarvisError]) -> list[Task]:
+    """What was inserted now."""
+    return [
+        row
+        for submission, answer in zip(submissions, answers, strict=True)
+        if isinstance(answer, Accepted) and not answer.replayed
+        for row in _rows(submission, answer)
+    ]
 
 
 def _rows(submission: Submission, accepted: Accepted) -> list[Task]:

@@ -4,7 +4,7 @@ Who writes what: anyone inserts wishes (``task_insert_many``, ``command_insert_m
 ``report_insert_many``); only the leader calls ``leader_commit``, under its epoch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -121,6 +121,10 @@ class Counts:
     blob_bytes: int = 0
 
 
+Early = Callable[[Sequence[Accepted | JarvisError]], None]
+"""Told what was inserted before that is durable."""
+
+
 class Store(Coordination, WorkflowStore, Protocol):
     """Errors: :class:`StoreUnavailable` (nothing was written), :class:`StoreCorrupt`, :class:`StaleEpoch`."""
 
@@ -138,10 +142,16 @@ class Store(Coordination, WorkflowStore, Protocol):
         ...
 
     # wishes and facts
-    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+    async def task_insert_many(
+        self, submissions: Sequence[Submission], early: Early | None = None
+    ) -> list[Accepted | JarvisError]:
         """Insert in state ``submitted``; one answer per submission, one bad one never fails its neighbours.
 
         A repeat of an idempotency key gets the first answer for a week; what cannot be kept gets :class:`InvalidValue`.
+
+        ``early`` lets what a leader in this process decides about them be written with them, in one sync
+        (docs/decisions/0030). A store that others write to does not call it, nor one that has other things to write. Where they
+        were not stored after all, no other task gets their ids, and a commit about them is refused (:class:`StoreUnavailable`).
         """
         ...
 

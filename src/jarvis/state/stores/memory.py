@@ -40,7 +40,18 @@ from jarvis.state.persistence import (
     outcome_of,
     specs_of,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import (
+    Accepted,
+    Bodies,
+    Counts,
+    Early,
+    IdempotencyKey,
+    Live,
+    Outcome,
+    Report,
+    Submission,
+    TaskFilter,
+)
 from jarvis.state.stores.memory_workflows import MemoryWorkflows, copy_of
 
 
@@ -159,8 +170,13 @@ class MemoryStore(MemoryWorkflows):
 
     # ------------------------------------------------------------ wishes and facts
 
-    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
-        return [self._insert(submission) for submission in submissions]
+    async def task_insert_many(
+        self, submissions: Sequence[Submission], early: Early | None = None
+    ) -> list[Accepted | JarvisError]:
+        answers = [self._insert(submission) for submission in submissions]
+        if early is not None:
+            early(answers)
+        return answers
 
     def _insert(self, submission: Submission) -> Accepted | JarvisError:
         specs = specs_of(submission)

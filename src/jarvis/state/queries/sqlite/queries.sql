@@ -28,19 +28,25 @@ DELETE FROM takeover WHERE epoch <= ?;
 -- name: takeover_list
 -- The last ones.
 SELECT epoch, holder, at, cause, silent_s FROM takeover ORDER BY epoch DESC LIMIT ?;
+-- name: leader_says
+-- The newest number of an event and the next id of a node, from who leads: nothing changes if this epoch does not.
+UPDATE cluster SET last_seq = max(last_seq, ?), next_node = max(next_node, ?) WHERE incarnation = ? AND epoch = ?;
 -- name: incarnation_bump
 -- A new life of the database.
 UPDATE cluster SET incarnation = max(incarnation + 1, ?);
 -- name: task_id_jump
 -- No id is given twice, whatever a lost part of history had given.
 UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'task';
+-- name: task_id_least
+-- The next id is above this one.
+UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'task';
 -- name: task_id_begin
 -- A counter that can jump, in a database that never had a task.
 INSERT INTO sqlite_sequence (name, seq) SELECT 'task', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'task');
 -- name: task_insert
--- A wish, in state submitted. What is numbered is the same for all rows of a statement.
+-- A wish, in state submitted. What is numbered is the same for all rows of a statement, and comes before them.
 INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, spec)
-VALUES (?, ?1, ?2, ?3, ?4, 'submitted', 'submitted', 0, '', ?5, ?6, ?);
+SELECT column1, ?1, ?2, ?3, ?4, 'submitted', 'submitted', 0, '', ?5, ?6, column2 FROM (VALUES (?, ?));
 -- name: task_last_id
 -- The newest id given.
 SELECT seq FROM sqlite_sequence WHERE name = 'task';
@@ -70,6 +76,9 @@ FROM task WHERE id > ? AND ended_at IS NULL ORDER BY id LIMIT ?;
 -- One task.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
 FROM task WHERE id = ?;
+-- name: task_count_of
+-- How many of the tasks in a json list there are.
+SELECT count(*) FROM task WHERE id IN (SELECT value FROM json_each(?));
 -- name: task_list
 -- Newest first; null parameters mean any.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
@@ -116,11 +125,11 @@ SELECT id, state, reason, element FROM task
 WHERE id IN (SELECT value FROM json_each(?)) AND element IS NOT NULL AND state NOT IN
 ('succeeded', 'failed', 'cancelled', 'timeout', 'expired', 'lost', 'skipped', 'upstream_failed') ORDER BY id;
 -- name: element_put
--- An element as it stands. What is numbered is the same for all rows of a statement.
+-- An element as it stands. Numbered as above.
 INSERT OR REPLACE INTO element
 (task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
  preemptions)
-VALUES (?1, ?, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15);
+SELECT ?1, column1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15 FROM (VALUES (?));
 -- name: element_list_live
 -- Of the tasks in a json list, those not at their end. One with index -1 is older than what its task says of it.
 SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, eligible_at, reason, exit_code, signal, cause, wish,
@@ -140,16 +149,15 @@ SELECT task, idx, state, attempt, token, node, failures, infra_losses, lost_on, 
 FROM element WHERE task = :task AND idx > :after AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
 ORDER BY idx LIMIT :limit;
 -- name: attempt_insert
--- The fence of an assignment: committed before the node hears of it. What is numbered is the same for all rows of a statement.
+-- The fence of an assignment: committed before the node hears of it. Numbered as above.
 INSERT INTO attempt
 (task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result)
-VALUES (?, ?, ?1, ?2, ?3, ?, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12);
+SELECT column1, column2, ?1, ?2, ?3, column3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM (VALUES (?, ?, ?));
 -- name: attempt_update
 -- Only under the token it was made with; written anew, because that takes one statement for many. Numbered as above.
 REPLACE INTO attempt
 (task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result)
-SELECT a.task, a.idx, a.attempt, a.token, a.node, a.number, ?1, ?2, ?3, ?4, a.assigned_at, new.column3, ?5, new.column4,
-       new.column5
+SELECT a.task, a.idx, ?6, ?7, a.node, a.number, ?1, ?2, ?3, ?4, a.assigned_at, new.column3, ?5, new.column4, new.column5
 FROM (VALUES (?, ?, ?, ?, ?)) new CROSS JOIN attempt a
   ON a.task = new.column1 AND a.idx = new.column2 AND a.attempt = ?6 AND a.token = ?7;
 -- name: attempt_list
@@ -189,9 +197,6 @@ INSERT OR REPLACE INTO node (id, name, seen_at, health, body) VALUES (?, ?, ?, ?
 -- name: node_delete
 -- A removed node; its id is never used again.
 DELETE FROM node WHERE id = ?;
--- name: node_next
--- The next id to give.
-UPDATE cluster SET next_node = max(next_node, ?);
 -- name: node_list
 -- All nodes.
 SELECT seen_at, health, body FROM node ORDER BY id;
@@ -222,9 +227,6 @@ DELETE FROM report WHERE id = ?;
 -- name: event_insert
 -- What one commit recorded.
 INSERT INTO event_pack (last_seq, at, task_min, task_max, body) VALUES (?, ?, ?, ?, ?);
--- name: event_seq
--- The newest number given.
-UPDATE cluster SET last_seq = ?;
 -- name: event_list
 -- Packs that may hold events after a number.
 SELECT body FROM event_pack WHERE last_seq > ? ORDER BY last_seq;

@@ -32,7 +32,7 @@ from jarvis.state.persistence import (
     task_from_row,
 )
 from jarvis.state.postgres import Connection
-from jarvis.state.store import Accepted, Bodies, Counts, Live, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import Accepted, Bodies, Counts, Early, Live, Outcome, Report, Submission, TaskFilter
 from jarvis.state.stores.postgres import rows
 from jarvis.state.stores.postgres.coordination import check_epoch
 from jarvis.state.stores.postgres.live import LIVE, current_attempts, live_elements
@@ -69,7 +69,9 @@ class PostgresStore(PostgresWorkflows):
 
     # ------------------------------------------------------------ wishes and facts
 
-    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+    async def task_insert_many(
+        self, submissions: Sequence[Submission], early: Early | None = None
+    ) -> list[Accepted | JarvisError]:
         return await self._submissions.insert(submissions)
 
     async def command_insert_many(self, commands: Sequence[NewCommand]) -> list[Command]:

@@ -16,44 +16,40 @@ import msgspec
 from jarvis.core.attempt import Attempt
 from jarvis.core.task import Element, Task
 from jarvis.state.persistence import attempt_detail, element_to_row, encode, solo_column
+from jarvis.state.stores.sqlite.database import run
 from jarvis.state.stores.sqlite.file import Q
 
 AT_ONCE = (1000, 500, 250, 100, 50, 10, 5, 1)
 """Rows of a statement. Each size is one that the driver keeps prepared, so there are few of them, and they are such as people's
 batches have: beside a loop that never rests each statement waits for the interpreter as long as the commit takes."""
-FEW = 250
-"""Of what the leader writes no more at once: to prepare a statement takes time with the square of its rows, 29 ms for a thousand
-attempts, which pays only where there are hundreds of thousands of them."""
-_VALUES = re.compile(r"VALUES\s*(\((?:[^()]|\([^()]*\))*\))")
-_PARAMETER = re.compile(r"\?(?!\d)")
+_ROW = re.compile(r"\(VALUES (\([?, ]*\))\)")
+"""Its parameters have no numbers: the library looks each number up among all that a statement names, so that a thousand rows would
+take the square of that."""
 
 
 def write_alike(
-    c: sqlite3.Connection, name: str, shared: tuple[object, ...], own: Sequence[object], width: int,
-    *, at_once: int = AT_ONCE[0],
-) -> None:  # fmt: skip
+    c: sqlite3.Connection, name: str, shared: tuple[object, ...], own: Sequence[object], width: int
+) -> None:
     """Rows in order. ``shared`` are the numbered parameters of the query, the same for all rows; ``own`` the others, ``width`` of
-    them for each row after another; no more than ``at_once`` rows in a statement."""
+    them for each row after another."""
     at, end = 0, len(own)
     most = c.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(shared)
     for rows in AT_ONCE:
         step = rows * width
-        if rows > at_once or step > most:  # 999 in libraries before 2020
+        if step > most:  # 999 in libraries before 2020
             continue
         while end - at >= step:
-            c.execute(statement(name, rows, len(shared)), (*shared, *own[at : at + step]))
+            c.execute(statement(name, rows), (*shared, *own[at : at + step]))
             at += step
 
 
 @cache
-def statement(name: str, rows: int, shared: int) -> str:
-    """The query with so many rows; parameters without a number are numbered on from the shared ones."""
+def statement(name: str, rows: int) -> str:
+    """The query with so many rows."""
     sql = Q[name]
-    found = _VALUES.search(sql)
+    found = _ROW.search(sql)
     assert found is not None, f"{name} names the values of a row"
-    number = iter(range(shared + 1, 1 << 15))
-    each = ", ".join(_PARAMETER.sub(lambda _: f"?{next(number)}", found[1]) for _ in range(rows))
-    return f"{sql[: found.start()]}VALUES {each}{sql[found.end() :]}"
+    return f"{sql[: found.end(1)]}{f', {found[1]}' * (rows - 1)}{sql[found.end(1) :]}"
 
 
 # ---------------------------------------------------------------- rows of the leader
@@ -71,15 +67,13 @@ _same_element = attrgetter(
 def insert_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
     """Raises IntegrityError where one is there already."""
     for _, group in groupby(attempts, _same_attempt):
-        run = list(group)
-        a = run[0]
+        same = list(group)
+        a = same[0]
         shared = (
             a.attempt, a.token, a.node, str(a.state), None if a.cause is None else str(a.cause), a.exit_code, a.signal,
             a.assigned_at, a.started_at, a.ended_at, attempt_detail(a), a.result,
         )  # fmt: skip
-        write_alike(
-            c, "attempt_insert", shared, [value for a in run for value in (a.task, a.index, a.number)], 3, at_once=FEW
-        )
+        write_alike(c, "attempt_insert", shared, [value for a in same for value in (a.task, a.index, a.number)], 3)
 
 
 def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
@@ -91,16 +85,16 @@ def update_attempts(c: sqlite3.Connection, attempts: Iterable[Attempt]) -> int:
         for a in group:
             result = None if a.result is None else bytearray(a.result)
             own += (a.task, a.index, a.started_at, bytearray(attempt_detail(a)), result)
-        write_alike(c, "attempt_update", shared, own, 5, at_once=FEW)
+        write_alike(c, "attempt_update", shared, own, 5)
     return c.total_changes - before
 
 
 def put_elements(c: sqlite3.Connection, elements: Iterable[Element]) -> None:
     """Of arrays."""
     for _, group in groupby(elements, _same_row):
-        run = list(group)
-        task, _, *rest = element_to_row(run[0])
-        write_alike(c, "element_put", (task, *rest), [element.index for element in run], 1, at_once=FEW)
+        same = list(group)
+        task, _, *rest = element_to_row(same[0])
+        write_alike(c, "element_put", (task, *rest), [element.index for element in same], 1)
 
 
 def update_tasks(c: sqlite3.Connection, tasks: Sequence[Task], elements: dict[int, Element]) -> None:
@@ -110,12 +104,12 @@ def update_tasks(c: sqlite3.Connection, tasks: Sequence[Task], elements: dict[in
     said = [None if element is None else _same_element(element) for element in own]
     alike: dict[tuple[object, ...], list[int]] = {}
     for _, group in groupby(zip(map(_same_task, tasks), said, tasks, own, strict=True), itemgetter(0, 1)):
-        run = list(group)
-        _, _, first, element = run[0]
-        alike.setdefault(_task_row(first, element), []).extend(task.id for _, _, task, _ in run)
-    c.executemany(Q["task_update"], [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
+        same = list(group)
+        _, _, first, element = same[0]
+        alike.setdefault(_task_row(first, element), []).extend(task.id for _, _, task, _ in same)
+    run(c, "task_update", [(*row, ids[0]) for row, ids in alike.items() if len(ids) == 1])
     many = [(*row, msgspec.json.encode(ids).decode()) for row, ids in alike.items() if len(ids) > 1]
-    c.executemany(Q["task_update_alike"], many)
+    run(c, "task_update_alike", many)
 
 
 def _task_row(t: Task, solo: Element | None) -> tuple[object, ...]:

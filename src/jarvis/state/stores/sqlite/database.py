@@ -41,6 +41,8 @@ class SqliteDatabase:
         self._synchronous, self._clock, self._moving = synchronous, clock, moving
         self._lock: int | None = None
         self._recent = RecentOutcomes()
+        self._told_to = self._vain_to = 0
+        """The last id of tasks that were told of early, and how far these may never have been stored. The writer's own."""
 
     # ------------------------------------------------------------ life
 
@@ -58,7 +60,7 @@ class SqliteDatabase:
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(READERS):  # now: later there may be no descriptor left
             self._idle.put(connect(self.path, self._synchronous, read_only=True))
-        self._writer = Writer(self._connection)
+        self._writer = Writer(self._connection, self._pass_over)
         self._writer.start()
 
     async def close(self) -> None:
@@ -76,6 +78,13 @@ class SqliteDatabase:
         self._connection.close()
         os.close(self._lock)
         self._lock = None
+
+    def _pass_over(self, c: sqlite3.Connection) -> None:
+        """What was told of early may be lost with a transaction: its ids are not given again."""
+        if self._told_to:
+            run(c, "task_id_begin", [()])
+            run(c, "task_id_least", [(self._told_to,)])
+            self._vain_to = self._told_to
 
     async def now(self) -> float:
         return self._clock()
@@ -118,5 +127,6 @@ class SqliteDatabase:
 
 
 def run(c: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """A named query, once for each row."""
-    c.executemany(Q[name], rows)
+    """A named query, once for each row. For none the driver would still let go of the interpreter, and wait for it again."""
+    if rows:
+        c.executemany(Q[name], rows)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from jarvis.core.errors import (
     InvalidValue,
     JarvisError,
     StaleEpoch,
+    StoreUnavailable,
 )
 from jarvis.core.event import Event
 from jarvis.core.ids import SOLO, ElementKey
@@ -46,7 +47,18 @@ from jarvis.state.persistence import (
     split_elements,
     task_from_row,
 )
-from jarvis.state.store import Accepted, Bodies, Counts, IdempotencyKey, Live, Outcome, Report, Submission, TaskFilter
+from jarvis.state.store import (
+    Accepted,
+    Bodies,
+    Counts,
+    Early,
+    IdempotencyKey,
+    Live,
+    Outcome,
+    Report,
+    Submission,
+    TaskFilter,
+)
 from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.database import run
@@ -65,17 +77,22 @@ class SqliteStore(SqliteWorkflows):
 
     # ------------------------------------------------------------ wishes and facts
 
-    async def task_insert_many(self, submissions: Sequence[Submission]) -> list[Accepted | JarvisError]:
+    async def task_insert_many(
+        self, submissions: Sequence[Submission], early: Early | None = None
+    ) -> list[Accepted | JarvisError]:
         now = self._clock()
         encoded = [_new_rows(s, now) for s in submissions]
 
         def unit(c: sqlite3.Connection) -> list[Accepted | JarvisError]:
-            return [
+            answers = [
                 rows if isinstance(rows, InvalidValue) else _insert(c, s, rows, now)
                 for s, rows in zip(submissions, encoded, strict=True)
             ]
+            if early is not None:
+                self._told_to = max([self._told_to, *(a.ids[-1] for a in answers if isinstance(a, Accepted) and a.ids)])
+            return answers
 
-        return await self._writer.do(unit)
+        return await self._writer.do(unit, early)
 
     async def idempotency_get(self, key: IdempotencyKey) -> Accepted | None:
         return await self._read(lambda c: answered(c, key))
@@ -98,7 +115,12 @@ class SqliteStore(SqliteWorkflows):
     # ------------------------------------------------------------ the leader
 
     async def leader_commit(self, leadership: Leadership, changes: Changes) -> None:
-        await self._writer.do(lambda c: _commit(c, leadership, changes))
+        def unit(c: sqlite3.Connection) -> None:
+            if self._vain_to:
+                _refuse_vain(c, changes, self._vain_to)
+            _commit(c, leadership, changes)
+
+        await self._writer.do(unit)
         self._recent.note(changes)
 
     async def task_list_submitted(self, limit: int) -> list[Task]:
@@ -327,19 +349,27 @@ def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], no
     return Accepted(ids, now)
 
 
+def _refuse_vain(c: sqlite3.Connection, changes: Changes, last: int) -> None:
+    """Raise :class:`StoreUnavailable` where a task up to this id was told of early, and then not stored."""
+    ranges = [range(first, min(end, last) + 1) for first, end in (*changes.queued, *changes.held)]
+    named = {ident for ident in chain(changes.tasks, *ranges) if ident <= last} - changes.tasks_new.keys()
+    if named and c.execute(Q["task_count_of"], (json.dumps(sorted(named)),)).fetchone()[0] < len(named):
+        raise StoreUnavailable("a task of this turn could not be stored")
+
+
 def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
-    check_epoch(c, leadership)
+    _lead(c, leadership, changes)
     commit_workflows(c, changes)
     known, made = changes.tasks, changes.tasks_new
     queued = [(first, last) for first, last in changes.queued if any(i not in known for i in range(first, last + 1))]
-    c.executemany(Q["task_queue_range"], queued)
-    c.executemany(Q["task_hold_range"], changes.held)
+    run(c, "task_queue_range", queued)
+    run(c, "task_hold_range", changes.held)
     solo, of_arrays = split_elements(changes)
     update_tasks(c, [task for task in known.values() if task.id not in made], solo)
     alone = [
         (str(e.state), e.reason, solo_column(e), task) for task, e in solo.items() if task not in known or task in made
     ]
-    c.executemany(Q["solo_put"], alone)
+    run(c, "solo_put", alone)
     put_elements(c, of_arrays)
     try:
         insert_attempts(c, changes.attempts_new.values())
@@ -347,28 +377,33 @@ def _commit(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> 
         raise StaleEpoch("an attempt that is to be new is there already") from None
     if update_attempts(c, changes.attempts.values()) != len(changes.attempts):
         raise StaleEpoch("an attempt is not current under the token it was reported with")
-    for node in changes.nodes.values():
-        c.execute(Q["node_put"], (node.id, node.name, node.seen_at, encode(node.health), encode(node)))
-        c.execute(Q["node_next"], (node.id + 1,))
-    c.executemany(Q["node_delete"], [(n,) for n in changes.nodes_removed])
-    c.executemany(Q["node_replica_delete"], [(n,) for n in changes.nodes_removed])
+    nodes = [(node.id, node.name, node.seen_at, encode(node.health), encode(node)) for node in changes.nodes.values()]
+    run(c, "node_put", nodes)
+    for name in ("node_delete", "node_replica_delete"):
+        run(c, name, [(node,) for node in changes.nodes_removed])
     if changes.quotas or changes.used:
         _put_quotas(c, changes)
     if changes.bookings:
         _put_bookings(c, changes)
-    c.executemany(Q["command_done"], [(outcome, ident) for ident, outcome in changes.commands_done.items()])
-    c.executemany(Q["report_delete"], [(r,) for r in changes.reports_done])
+    run(c, "command_done", [(outcome, ident) for ident, outcome in changes.commands_done.items()])
+    run(c, "report_delete", [(r,) for r in changes.reports_done])
     if changes.events:
         tasks = [e.task for e in changes.events]
         last = changes.events[-1]
         c.execute(Q["event_insert"], (last.seq, last.at, min(tasks), max(tasks), encode(changes.events)))
-        c.execute(Q["event_seq"], (last.seq,))
+
+
+def _lead(c: sqlite3.Connection, leadership: Leadership, changes: Changes) -> None:
+    """The row of the cluster, which only who leads changes."""
+    seq, node = changes.events[-1].seq if changes.events else 0, max(changes.nodes, default=0) + 1
+    if not c.execute(Q["leader_says"], (seq, node, leadership.incarnation, leadership.epoch)).rowcount:
+        check_epoch(c, leadership)
 
 
 def _put_quotas(c: sqlite3.Connection, changes: Changes) -> None:
     for owner, quota in changes.quotas.items():
         c.execute(Q["quota_delete"], owner) if quota is None else c.execute(Q["quota_put"], (*owner, encode(quota)))
-    c.executemany(Q["used_put"], [(*owner, encode(used)) for owner, used in changes.used.items()])
+    run(c, "used_put", [(*owner, encode(used)) for owner, used in changes.used.items()])
 
 
 def _put_bookings(c: sqlite3.Connection, changes: Changes) -> None:
