@@ -117,7 +117,7 @@ def _least(value: object) -> object:
     try:
         return parse_bytes(value, "locality")
     except InvalidValue as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{error}, on or off") from None
 
 
 LocalityField = Annotated[int, BeforeValidator(_least)]

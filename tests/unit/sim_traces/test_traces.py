@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jarvis.cli.sim import sim
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
-from jarvis.sim.traces.cost import FREE, Cost, cost_of, prices_from
+from jarvis.sim.traces.cost import Cost, cost_of, prices_from
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.history import equal_nodes, lines, span_of
 from jarvis.sim.traces.picture import svg
@@ -181,12 +181,12 @@ def test_memory_is_priced_by_the_gib(tmp_path: Path) -> None:
     cost = cost_of(history, 3600.0, prices_from("memory=0.25, cpu=1"))
     assert (cost.node_hours, cost.total) == (1.0, 2.0)
     assert cost.unused == pytest.approx(1 - 1.25 / 2)
-    assert cost_of(history, 3600.0, FREE) == Cost(1.0, 0.0, 0.0)
+    assert cost_of(history, 3600.0, {}) == Cost(1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("gpu=1", "node, cpu"), ("cpu", "an hour"), ("cpu=-1", "an hour"), ("=1", "an hour"), ("cpu=nan", "an hour")],
+    [("gpu=1", "node, cpu"), *((bad, "an hour") for bad in ("cpu", "cpu=-1", "=1", "cpu=nan", "cpu=1,cpu=2"))],
 )  # fmt: skip
 def test_what_is_no_price(tmp_path: Path, given: str, expected: str) -> None:
     with pytest.raises(InvalidValue, match=expected):

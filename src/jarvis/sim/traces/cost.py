@@ -13,7 +13,6 @@ HOUR_S = 3600.0
 _GIB, _ONE = 1 << 30, 1000
 Prices = Mapping[str, float]
 """By resource, for an hour of one cpu, GPU, node or whatever it is, or of a GiB."""
-FREE: Prices = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,12 @@ def prices_from(given: str) -> dict[str, float]:
     for part in filter(None, given.replace(" ", "").split(",")):
         name, _, amount = part.partition("=")
         try:
-            prices[name] = float(amount)
+            price = float(amount)
         except ValueError:
-            prices[name] = -1.0
-        if not name or not 0.0 <= prices[name] < 1e9:
+            price = -1.0
+        if not name or name in prices or not 0.0 <= price < 1e9:
             raise InvalidValue("price", given, "prices an hour like node=1.5 or gpu=2,cpu=0.04,memory=0.005 (of a GiB)")
+        prices[name] = price
     return prices
 
 
@@ -70,10 +70,6 @@ def _priced(amounts: Resources, prices: Prices) -> float:
 def _in_use(history: History, seconds: float) -> float:
     """Mean share of the nodes that tasks held, of that resource of which they held most."""
     return max(
-        (_held(history, name) / (has * seconds) for name, has in history.capacity.items() if has and seconds),
+        (history.work(name) / (has * seconds) for name, has in history.capacity.items() if has and seconds),
         default=0.0,
     )
-
-
-def _held(history: History, name: str) -> float:
-    return sum(ran.held * ran.item.whole.get(name, 0) for ran in history.ran)

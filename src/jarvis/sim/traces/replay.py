@@ -67,6 +67,10 @@ class History:
     """Of all nodes together."""
     tally: Tally = field(default_factory=lambda: Tally({}))
 
+    def work(self, name: str) -> float:
+        """Amount of a resource that tasks held, times seconds."""
+        return sum(ran.held * ran.item.whole.get(name, 0) for ran in self.ran)
+
 
 @dataclass(frozen=True, slots=True)
 class Workers:

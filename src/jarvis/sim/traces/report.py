@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jarvis.sim.traces.cost import FREE, Prices, cost_of
+from jarvis.sim.traces.cost import Prices, cost_of
 from jarvis.sim.traces.replay import History, Ran
 
 TAU_S = 10.0
@@ -48,7 +48,7 @@ class Terms:
     """``starved_s``: who waits longer than so many seconds, starves; ``prices``: of what nodes have."""
 
     starved_s: float = 86_400.0
-    prices: Prices = field(default_factory=lambda: FREE)
+    prices: Prices = field(default_factory=dict)
 
 
 USUAL = Terms()
@@ -65,7 +65,7 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     begin = min(r.item.submitted for r in ran)
     end, last = max(r.ended for r in ran), max(r.started for r in ran)
     name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in ran))
-    work = sum(r.held * r.item.whole.get(name, 0) for r in ran)
+    work = history.work(name)
     total = history.capacity[name]
     cost = cost_of(history, end - begin, terms.prices)
     return Figures(
