@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.harness import end, insert, new
@@ -25,7 +26,7 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-def calls(count: int, **spec: object) -> list[NewTask]:
+def calls(count: int, **spec: Any) -> list[NewTask]:
     """Tasks that differ in the arguments of their calls alone, in which any byte may be."""
     return [
         new(function=FunctionCall(code="c", args=bytes(range(256)) * at, python="3.11"), env=ENV, **spec)
@@ -33,7 +34,7 @@ def calls(count: int, **spec: object) -> list[NewTask]:
     ]
 
 
-def named(count: int, **spec: object) -> list[NewTask]:
+def named(count: int, **spec: Any) -> list[NewTask]:
     return [new(f"t{at}", env=ENV, **spec) for at in range(count)]
 
 
