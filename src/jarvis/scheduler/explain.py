@@ -261,6 +261,14 @@ def _largest(node: Node, name: str) -> int:
     return node.resources.get(name, 0)
 
 
+def _could_be_made_to_fit(view: NodeView, placement_class: PlacementClass) -> bool:
+    """Whether it is large enough; where a label is missing, another node that has it may come."""
+    if static_reason(view, placement_class) is None:
+        return True
+    words = {reason.word for reason in every_reason(view, placement_class)}
+    return "NeverFits" not in words or "NoMatchingLabel" in words
+
+
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
     are not; None when it can be met."""
@@ -271,8 +279,7 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     best: NeverFits | None = None
     able = 0
     for view in cluster.nodes.values():
-        reason = static_reason(view, placement_class)
-        if reason is None or reason.word != "NeverFits":
+        if _could_be_made_to_fit(view, placement_class):
             able += 1
             if able == spec.nodes:
                 return None

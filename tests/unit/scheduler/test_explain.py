@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.scheduler.harness import GIB, Case
 
-from jarvis.core.errors import NeverFits
+from jarvis.core.errors import NeverFits, TooFewNodes
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
 from jarvis.core.retry import RetryPolicy
@@ -149,6 +149,16 @@ def test_what_no_node_will_ever_have_is_refused_by_its_dimension() -> None:
     assert never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 16_000})) is None
     labelled = TaskSpec(name="t", resources={"cpu": 64_000}, constraints=(Constraint("x", "exists"),))
     assert never_fits(case.cluster, labelled) is None, "a node with that label may come"
+
+
+def test_a_node_that_is_too_small_is_so_whatever_else_keeps_it_away() -> None:
+    case = Case()
+    case.node("a", cpus=4)
+    case.node("b", cpus=2, taints=("special",))
+    assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})), NeverFits)
+    assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 4000}, nodes=2)), TooFewNodes)
+    case.node("c", cpus=8, taints=("special",))
+    assert never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})) is None, "the taint may be taken away"
 
 
 def test_static_reasons_of_containers_and_labels() -> None:
