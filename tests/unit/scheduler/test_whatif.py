@@ -111,7 +111,7 @@ def test_the_memory_that_is_said_starts_when_it_is_typed(free: int) -> None:
     case = Case(EASY)
     case.node("n1", cpus=4, mem=free)
     case.node("huge", cpus=4, mem=64 * GIB, taints=("a", "b"))
-    (change,) = [c for c in changes(case.cluster, case.policy, waiting_for(case, 32 * GIB), case.now)]
+    (change,) = changes(case.cluster, case.policy, waiting_for(case, 32 * GIB), case.now)
     typed = {"cpu": 1000, "memory": parse_bytes(change.text.split()[0])}
     assert starts(case.cluster, case.policy, waiting_for(case, typed["memory"]), case.now) is not None, change.text
 
