@@ -111,7 +111,7 @@ def _print(found: "Answer", had: "list[Share] | None", terms: "Terms") -> None:
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
     )
     if mean.preemptions:
-        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,}")
+        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,g}")
     if mean.contested:
         click.echo(
             f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"

@@ -143,6 +143,20 @@ def test_cancel_ends_what_ignores_the_soft_signal(up: Home) -> None:
     assert json.loads(up.jarvis("show", ident, "-o", "json").stdout)["state"] == "cancelled"
 
 
+def test_nodes_are_told_by_their_names(up: Home) -> None:
+    name = up.jarvis("node", "ls", "-o", "name").stdout.strip()
+    ident = submit(up, "--", "sleep", "60")
+
+    def lines(*words: str) -> list[list[str]]:
+        return [line.split() for line in up.jarvis(*words).stdout.splitlines()]
+
+    wait_for(lambda: any(line[0] == ident and line[-1] == name for line in lines("ls")), "it runs there")
+    shown = lines("show", ident)
+    assert ["node", name] in shown
+    assert shown[-1][:2] == ["1", name], "of its attempt"
+    up.jarvis("cancel", ident)
+
+
 def test_drain_and_resume_the_node(up: Home) -> None:
     name = up.jarvis("node", "ls", "-o", "name").stdout.strip()
     up.jarvis("node", "drain", name, "--reason", "new fan")

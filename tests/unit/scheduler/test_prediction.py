@@ -74,7 +74,7 @@ def test_a_specific_group_speaks_before_a_wider_one() -> None:
     assert unknown.like == "tasks of its user"
     assert unknown.runs == 40
     assert predicted(predictor, task("short", cpu=2000)).like == "runs of its command"
-    assert predicted(predictor, task("short", user="bob", project="q")).like == "all tasks"
+    assert predicted(predictor, task("short", user="bob", project="q")).like == "tasks of anybody"
 
 
 def test_a_point_may_come_from_fewer_ends_than_an_interval() -> None:

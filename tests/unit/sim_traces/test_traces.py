@@ -327,7 +327,7 @@ def test_the_command_tells_of_preemptions_and_projects(tmp_path: Path) -> None:
     path = swf(tmp_path, row(1, 0, 1000, 4), row(2, 200, 100, 4))
     command = ["--trace", str(path), "--policy", turns(tmp_path), "--projects", "--restart", "60"]
     told = CliRunner().invoke(sim, command)
-    assert "1 preemptions, of one task at most 1" in told.output, told.output
+    assert "1 preemptions, of one task at most 1\n" in told.output, told.output
     assert "PROJECT  TASKS  OF ALL WORK" in told.output
     data = json.loads(CliRunner().invoke(sim, [*command, "-o", "json"]).output)
     assert data["mean"]["preemptions"] == 1
