@@ -248,7 +248,9 @@ def test_an_order_by_predictions_has_one_history() -> None:
     )
 
 
-@pytest.mark.skipif(not (TRACES / "hpc2n").is_dir(), reason=f"no traces in {TRACES} (JARVIS_TRACES says where they are)")
+@pytest.mark.skipif(
+    not (TRACES / "hpc2n").is_dir(), reason=f"no traces in {TRACES} (JARVIS_TRACES says where they are)"
+)
 @pytest.mark.parametrize("log", ["hpc2n/hpc2n", pytest.param("ricc/RICC-2010-2", marks=pytest.mark.soak)])
 def test_intervals_hold_on_a_recorded_workload(log: str) -> None:
     workload = read(TRACES / f"{log}.swf.gz")

@@ -62,6 +62,9 @@ def test_waits_counted_by_hand(tmp_path: Path) -> None:
     assert (found.tasks, found.never, found.wait_longest, found.makespan) == (3, 0, 100.0, 210.0)
     assert found.wait == pytest.approx((0 + 95 + 100) / 3)
     assert found.slowdown == pytest.approx((1 + 105 / 10 + 200 / 100) / 3)
+    assert (found.slowdown_p99, found.slowdown_longest) == (10.5, 10.5)
+    assert found.turnaround == pytest.approx((100 + 200 + 105) / 3)
+    assert (found.turnaround_p50, found.turnaround_p99, found.turnaround_longest) == (105.0, 200.0, 200.0)
     assert found.utilisation == pytest.approx((400 + 40 + 300) / (4 * 210))
 
 
@@ -191,6 +194,15 @@ def test_memory_is_priced_by_the_gib(tmp_path: Path) -> None:
 def test_what_is_no_price(tmp_path: Path, given: str, expected: str) -> None:
     with pytest.raises(InvalidValue, match=expected):
         answer(question(swf(tmp_path, row(1, 0, 10, 1)), terms=Terms(prices=prices_from(given))))
+
+
+def test_a_format_that_no_name_tells_and_rows_that_are_none(tmp_path: Path) -> None:
+    path = swf(tmp_path, row(1, 0, 100, 4), row(2, 0, 0, 4))
+    other = path.rename(tmp_path / "small.txt")
+    told = CliRunner().invoke(sim, ["--trace", str(other)])
+    assert told.exception is not None and "--kind" in str(told.exception)
+    told = CliRunner().invoke(sim, ["--trace", str(other), "--kind", "swf"])
+    assert "left out: 1 of the rows" in told.output, told.output
 
 
 def test_who_starves(tmp_path: Path) -> None:

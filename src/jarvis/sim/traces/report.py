@@ -18,11 +18,14 @@ class Figures:
     never: int
     slowdown: float
     slowdown_p99: float
+    slowdown_longest: float
     wait: float
     wait_p99: float
     wait_longest: float
     turnaround: float
     turnaround_p50: float
+    turnaround_p99: float
+    turnaround_longest: float
     utilisation: float
     utilisation_to_last_start: float
     makespan: float
@@ -58,7 +61,7 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     ran = history.ran
     never = len(history.never)
     if not ran:
-        return Figures(0, never, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0, never, 0.0, 0.0, 0.0)
+        return Figures(0, never, *(0.0,) * 12, 0, 0, 1.0, 0.0, never, 0.0, 0.0, 0.0)
     waits = sorted(r.wait for r in ran)
     slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
@@ -69,8 +72,9 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     total = history.capacity[name]
     cost = cost_of(history, end - begin, terms.prices)
     return Figures(
-        len(ran), never, _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
-        _mean(times), _p(times, 0.5), _ratio(work, (end - begin) * total), _ratio(work, (last - begin) * total),
+        len(ran), never, _mean(slowdowns), _p(slowdowns, 0.99), slowdowns[-1], _mean(waits), _p(waits, 0.99), waits[-1],
+        _mean(times), _p(times, 0.5), _p(times, 0.99), times[-1], _ratio(work, (end - begin) * total),
+        _ratio(work, (last - begin) * total),
         end - begin, sum(r.preempted for r in ran), max(r.preempted for r in ran), history.tally.fairness,
         history.tally.contested, sum(wait > terms.starved_s for wait in waits) + never, cost.node_hours, cost.total, cost.unused,
     )  # fmt: skip
