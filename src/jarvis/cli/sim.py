@@ -194,9 +194,10 @@ def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range,
     if output in ("json", "yaml"):
         print_data({"mean": mean, "each": [one.as_dict() for one in found]}, output)
         return
+    orders = f"{len(found)} order{'s' if len(found) > 1 else ''}"
     click.echo(
         f"{mean['allocated']:.2f} % of all GPUs given away when {100 * arrive:.0f} % were asked for, "
-        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {len(found)} order{'s' if len(found) > 1 else ''} of arrival"
+        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {orders} of arrival"
     )
 
 
