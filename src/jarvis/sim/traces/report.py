@@ -1,6 +1,6 @@
 """Figures of a replay: means, and always beside them the 99th percentile and the longest."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jarvis.sim.traces.cost import Prices, cost_of
@@ -46,6 +46,14 @@ class Figures:
         return asdict(self)
 
 
+NOTHING_RAN = Figures(
+    tasks=0, never=0, slowdown=0.0, slowdown_p99=0.0, slowdown_longest=0.0, wait=0.0, wait_p99=0.0, wait_longest=0.0,
+    turnaround=0.0, turnaround_p50=0.0, turnaround_p99=0.0, turnaround_longest=0.0, utilisation=0.0,
+    utilisation_to_last_start=0.0, makespan=0.0, preemptions=0, preempted_most=0, fairness=1.0, contested=0.0, starved=0,
+    node_hours=0.0, cost=0.0, cost_unused=0.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``starved_s``: who waits longer than so many seconds, starves; ``prices``: of what nodes have."""
@@ -61,7 +69,7 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     ran = history.ran
     never = len(history.never)
     if not ran:
-        return Figures(0, never, *(0.0,) * 12, 0, 0, 1.0, 0.0, never, 0.0, 0.0, 0.0)
+        return replace(NOTHING_RAN, never=never, starved=never)
     waits = sorted(r.wait for r in ran)
     slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
