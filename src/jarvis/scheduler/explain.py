@@ -51,12 +51,14 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: Policy | None = N
     if policy is not None and state is State.QUEUED:
         asked = whatif.to_ask(cluster, now)
         one = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
-        if reasons and key not in cluster.claims:
+        might_preempt = key in cluster.claims
+        if reasons and not might_preempt:
             none = preempted.barred(cluster, policy, task, now), preempted.held_back(asked, policy, one, now)
             reasons += [reason for reason in none if reason is not None]
-        told = {"ahead": [other.id for other in ahead[:NAMED_MOST]]} | (
-            UNFORESEEN if is_throttled(cluster, task) else _expectations(asked, policy, one, ahead, now)
-        )
+            might_preempt = none != (None, None)
+        told = UNFORESEEN if is_throttled(cluster, task) else _expectations(asked, policy, one, ahead, now)
+        told = told | (_or_sooner(told) if might_preempt else {})
+        told |= {"ahead": [other.id for other in ahead[:NAMED_MOST]]}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {
@@ -82,6 +84,14 @@ def _expectations(cluster: Cluster, policy: Policy, asked: Task, ahead: list[Tas
             "latest_s": None if latest is None else round(latest - now, 3),
         },
     }  # fmt: skip
+
+
+def _or_sooner(told: dict[str, Any]) -> dict[str, Any]:
+    """Of who may have others stopped, now or soon: it need not wait for any end that is known. None stays None."""
+    bounds = {
+        name: told[name] for name in ("expected", "predicted") if told[name] and told[name]["earliest_s"] is not None
+    }
+    return {name: bound | {"earliest_s": 0.0} for name, bound in bounds.items()}
 
 
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
