@@ -99,7 +99,7 @@ def test_why_names_what_is_short(up: Home) -> None:
     blocker = submit(up, "-c", "4", "--", "sleep", "60")
     waiting = submit(up, "-c", "3", "--", "true")
     text = wait_for(lambda: (t := up.jarvis("why", waiting).stdout) and "cpu free" in t and t, "the reason")
-    assert "of 3 cpu free" in text
+    assert "cpu free, wanted 3" in text
     up.jarvis("cancel", blocker)
     up.jarvis("wait", waiting)
 

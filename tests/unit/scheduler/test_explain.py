@@ -57,7 +57,7 @@ def test_each_node_says_its_own_and_they_are_summed_up() -> None:
     answer = told(case, task)
     rows = {row["node"]: (row["reason"], row["text"]) for row in answer["nodes"]}
     assert rows["small"] == ("NeverFits", "has 1 cpu in all, wanted 3")
-    assert rows["busy"] == ("Resources", "1 of 3 cpu free")
+    assert rows["busy"] == ("Resources", "1 cpu free, wanted 3")
     assert rows["labelled"] == ("NoMatchingLabel", "label arch is arm, wanted arch!=arm")
     assert rows["tainted"] == ("ReqNodeNotAvail", "has taint gpu-only, which is not tolerated")
     assert rows["cordoned"] == ("ReqNodeNotAvail", "is cordoned (disk)")
@@ -66,7 +66,7 @@ def test_each_node_says_its_own_and_they_are_summed_up() -> None:
     assert rows["lost"] == ("ReqNodeNotAvail", "is suspect")
     assert words(case, task)[:4] == ["Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits"]
     assert "busy" not in answer["summary"]
-    assert "1 of 3 cpu free" in answer["summary"]
+    assert "1 cpu free, wanted 3" in answer["summary"]
 
 
 def test_who_goes_first() -> None:
@@ -175,6 +175,8 @@ def test_static_reasons_of_containers_and_labels() -> None:
     exists = class_of(TaskSpec(name="c", constraints=(Constraint("zone", "exists"), Constraint("zone", "=", "a"))))
     assert static_reason(view, exists) is None
     assert room_reason({"cpu": 1}, {"cpu": 1}) is None
+    short = room_reason({"cpu": 2000, "memory": GIB}, {"memory": GIB // 2})
+    assert short is not None and short.text == "0 cpu and 512Mi memory free, wanted 2 and 1Gi"
     assert class_of(TaskSpec(name="f", function=FunctionCall(code="c", python="3.12"))).kind == "function"
 
 
