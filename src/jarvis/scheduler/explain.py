@@ -283,28 +283,24 @@ def _largest(node: Node, name: str) -> int:
     return node.resources.get(name, 0)
 
 
-def _could_be_made_to_fit(view: NodeView, placement_class: PlacementClass) -> bool:
-    """Whether it is large enough; where a label is missing, another node that has it may come."""
-    if static_reason(view, placement_class) is None:
-        return True
-    words = {reason.word for reason in every_reason(view, placement_class)}
-    return "NeverFits" not in words or "NoMatchingLabel" in words
-
-
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
-    are not; None when it can be met."""
+    are not; None when it can be met, or asks for labels that no node has: one that has them may come."""
     refused = licenses.refused(cluster, spec)
     if refused is not None or not cluster.nodes:
         return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
-    able = 0
+    able, has_labels = 0, False
     for view in cluster.nodes.values():
-        if _could_be_made_to_fit(view, placement_class):
-            able += 1
-            if able == spec.nodes:
-                return None
+        suits = static_reason(view, placement_class) is None  # of most, and found at once
+        words = set[str]() if suits else {reason.word for reason in every_reason(view, placement_class)}
+        has_labels = has_labels or "NoMatchingLabel" not in words
+        able += "NeverFits" not in words
+        if able == spec.nodes:
+            return None
+    if not has_labels and spec.nodes <= len(cluster.nodes):
+        return None
     if able or spec.nodes > len(cluster.nodes):
         return TooFewNodes(spec.nodes, able, len(cluster.nodes))
     for name, wanted in placement_class.resources:

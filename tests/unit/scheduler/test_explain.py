@@ -159,6 +159,13 @@ def test_a_node_that_is_too_small_is_so_whatever_else_keeps_it_away() -> None:
     case.node("b", cpus=2, taints=("special",))
     assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})), NeverFits)
     assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 4000}, nodes=2)), TooFewNodes)
+    case.node("labelled", cpus=1, labels={"zone": "a"})
+    zone = (Constraint("zone", "=", "a"),)
+    assert isinstance(
+        never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000}, constraints=zone)), NeverFits
+    )
+    another = TaskSpec(name="t", resources={"cpu": 4000}, constraints=zone)
+    assert never_fits(case.cluster, another) is None, "another node may get the label"
     case.node("c", cpus=8, taints=("special",))
     assert never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})) is None, "the taint may be taken away"
 
