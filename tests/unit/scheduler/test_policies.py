@@ -298,8 +298,8 @@ def test_shares_are_even_by_weight_and_within_a_project_by_user(projects: list[t
         owners[task.project, task.user] += 1
     has = {project: sum(n for (of, _), n in owners.items() if of == project) for project in weights}
     assert sum(has.values()) == cpu
-    for one in weights:
-        assert all((has[other] - 1) / weights[other] <= has[one] / weights[one] + 1e-9 for other in weights), has
+    for one, weight in weights.items():
+        assert all((has[other] - 1) / theirs <= has[one] / weight + 1e-9 for other, theirs in weights.items()), has
         users = [count for (project, _), count in owners.items() if project == one]
         assert max(users) - min(users) <= 1, owners
 
