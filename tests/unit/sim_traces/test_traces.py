@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from jarvis.cli.sim import sim
+from jarvis.config.policies import policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.cost import Cost, cost_of, prices_from
@@ -304,6 +305,18 @@ def test_what_each_project_had(tmp_path: Path) -> None:
     assert (had["b"].share, had["b"].wait, had["b"].turnaround) == (0.6, 100.0, 400.0)
     assert (had["c"].share, had["c"].wait_longest, had["c"].slowdown) == (0.2, 0.0, 1.0)
     assert (found.mean.fairness, found.mean.contested) == (1.0, 0.0), "never did two of them wait"
+
+
+def test_bytes_do_not_outweigh_what_is_scarce() -> None:
+    """Three of four cpus with a hundredth of the memory, beside one with twice that memory."""
+    gib = 1 << 30
+    items = [
+        Recorded(1, 0.0, 100.0, None, {"cpu": 3000, "memory": gib}, project="a"),
+        Recorded(2, 0.0, 100.0, None, {"cpu": 1000, "memory": 2 * gib}, project="b"),
+    ]
+    history = Replay(items, [(1, {"cpu": 4000, "memory": 100 * gib})], policy_of(policy_from("fifo"))).run()
+    assert figures(history).utilisation == 1.0
+    assert [(one.project, one.share) for one in shares(history)] == [("a", 0.75), ("b", 0.25)]
 
 
 def test_fairness_counts_while_two_wait() -> None:

@@ -75,7 +75,7 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     times = sorted(r.ended - r.item.submitted for r in ran)
     begin = min(r.item.submitted for r in ran)
     end, last = max(r.ended for r in ran), max(r.started for r in ran)
-    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in ran))
+    name = _busiest(history)
     work = history.work(name)
     total = history.capacity[name]
     cost = cost_of(history, end - begin, terms.prices)
@@ -88,13 +88,18 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     )  # fmt: skip
 
 
+def _busiest(history: History) -> str:
+    """The resource of which the largest part was held: bytes and cpus compare in no other way."""
+    return max(history.capacity, key=lambda name: _ratio(history.work(name), history.capacity[name]))
+
+
 def _slowdown(ran: Ran) -> float:
     return max(1.0, (ran.wait + ran.item.run) / max(ran.item.run, TAU_S))
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a project had. ``share`` is of all work that was done, by the resource that most was asked of."""
+    """What a project had. ``share`` is of all work that was done, by the resource of which the largest part was held."""
 
     project: str
     tasks: int
@@ -114,7 +119,7 @@ def shares(history: History) -> list[Share]:
     by_project: dict[str, list[Ran]] = {}
     for one in history.ran:
         by_project.setdefault(one.item.project, []).append(one)
-    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in history.ran))
+    name = _busiest(history)
     work = {p: sum(r.held * r.item.whole.get(name, 0) for r in ran) for p, ran in by_project.items()}
     found = []
     for project, ran in by_project.items():
