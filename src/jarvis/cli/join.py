@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from jarvis.cli.options import binary
 from jarvis.cli.output import format_option, local_time, print_data, print_table
 from jarvis.config.sources import state_dir
 from jarvis.sdk.client import Client
@@ -39,9 +40,9 @@ def join_line(client: Client, options: dict[str, Any]) -> str:
 @click.option("--ca-pin", "pin", help="sha256:… of the cluster's authority, as printed with the token.")
 @click.option("--name", help="Name of this node; default: the host's.")
 @click.option("--cpus", type=float, help="CPUs that tasks may use; default: all.")
-@click.option("--memory", help="Memory that tasks may use, like 16G; default: all.")
+@click.option("--memory", help="Memory that tasks may use, like 16G; a bare number is MiB; default: all.")
 @click.option("--gpus", type=float, help="GPUs that tasks may use; default: all.")
-@click.option("--gpu-memory", metavar="SIZE,…", help="Of each GPU, or one size for all, like 24Gi; default: all.")
+@click.option("--gpu-memory", metavar="SIZE,…", help="Of each GPU, or one size for all, like 24G; default: all.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label that tasks may ask for.")
 @click.option("--taint", "taints", multiple=True, help="Only tasks that tolerate it come here.")
 @click.option("--watch", multiple=True, metavar="DIR", help="Directory below which schedules may wait for files.")
@@ -76,7 +77,8 @@ def join(
         raise click.UsageError("a first time needs URL, --token and --ca-pin, as the server prints them")
     name = name or socket.gethostname()
     given = {
-        "name": name, "cpus": cpus, "memory": memory, "gpus": gpus, "gpu_memory": gpu_memory, "taints": list(taints),
+        "name": name, "cpus": cpus, "memory": memory and binary(memory), "gpus": gpus,
+        "gpu_memory": gpu_memory and ",".join(map(binary, gpu_memory.split(","))), "taints": list(taints),
         "watch": list(watch),
         "labels": dict(_pair(label) for label in labels),
     }  # fmt: skip

@@ -22,7 +22,7 @@ def node() -> None:
 @node.command("ls")
 @format_option
 def list_nodes(output: str) -> None:
-    """List nodes with what is used of what they have."""
+    """List nodes with what they have for tasks."""
     with Client() as client:
         nodes = client.connection.get("/nodes")["items"]
     if output in ("json", "yaml"):

@@ -57,6 +57,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-p", "--queue", help="Queue."),
         click.option("-A", "--project", help="Project that it counts for."),
         click.option("--priority", help="critical, high, normal, low or a number."),
+        click.option("--nice", type=int, metavar="N", help="So much less priority; of a negative number, more."),
         click.option("-a", "--array", help="Array like 0-99:2%10.", metavar="RANGES"),
         click.option("-d", "--after", help="Dependencies like afterok:42,afterany:43.", metavar="LIST"),
         *_where(),
@@ -153,9 +154,7 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
     for name in ("time_limit", "soft_limit"):
         if given.get(name) is not None:
             fields[name] = slurm_time(given[name])
-    if given.get("priority") is not None:
-        text = given["priority"]
-        fields["priority"] = int(text) if text.lstrip("+-").isdigit() else text
+    fields |= _priority(given)
     if given.get("after"):
         fields["after"] = [part.strip() for part in given["after"].split(",")]
     lists = {**given, "constraints": [*(given.get("constraints") or ()), *_gpu_type(given)]}
@@ -175,6 +174,18 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields |= _directory(given, directory)
         return fields
     return fields | _in_container(given, export, environ, directory)
+
+
+def _priority(given: dict[str, Any]) -> dict[str, Any]:
+    """A word or a number, less what is nice to others."""
+    from jarvis.core.task import PRIORITIES
+
+    text, nice = given.get("priority"), given.get("nice")
+    if text is None and nice is None:
+        return {}
+    text = "normal" if text is None else text
+    number = int(text) if text.lstrip("+-").isdigit() else PRIORITIES.get(text)
+    return {"priority": text if number is None else number - (nice or 0)}
 
 
 def _pulls(given: dict[str, Any]) -> dict[str, Any]:
@@ -220,13 +231,13 @@ def _in_container(given: dict[str, Any], export: str, environ: dict[str, str], d
 def _resources(given: dict[str, Any]) -> dict[str, Any]:
     resources: dict[str, Any] = {"cpu": 1 if given.get("cpus") is None else given["cpus"]}
     if given.get("mem"):
-        resources["memory"] = _binary(given["mem"])
+        resources["memory"] = binary(given["mem"])
     if given.get("gpus"):
         resources["gpu"] = given["gpus"].rpartition(":")[2]
     elif given.get("gres"):
         resources["gpu"] = _gres(given["gres"])[1]
     if given.get("gpu_mem"):
-        resources["gpu_memory"] = _binary(given["gpu_mem"])
+        resources["gpu_memory"] = binary(given["gpu_mem"])
     return resources
 
 
@@ -262,7 +273,7 @@ def _licenses(given: str) -> dict[str, int]:
     return found
 
 
-def _binary(text: str) -> str:
+def binary(text: str) -> str:
     """Slurm's 4G means 4 GiB, and its 4 is MiB."""
     if text.isdigit():
         return f"{text}Mi"

@@ -27,8 +27,9 @@ def plan(command: tuple[str, ...], as_json: bool, **options: Any) -> int:
     if as_json:
         print_data(answers if len(answers) > 1 else answers[0], "json")
     else:
-        for answer in answers:
-            click.echo(clean(answer["summary"]))
+        for number, answer in enumerate(answers, start=1):
+            which = f"{number}: " if len(answers) > 1 else ""
+            click.echo(which + clean(answer["summary"]))
             if answer["verdict"] == "wait" and answer["earliest"]:
                 click.echo(f"  not before {local_time(answer['earliest'])}, by the limits of what runs")
             for change in answer["changes"]:

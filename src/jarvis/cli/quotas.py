@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from jarvis.cli.options import binary
 from jarvis.cli.output import duration, format_option, print_data, print_table
 from jarvis.cli.taken import until_taken
 from jarvis.sdk.client import Client
@@ -21,7 +22,7 @@ def quota() -> None:
 @click.argument("project")
 @click.option("-u", "--user", default="", help="Of this user in the project, instead of the whole project.")
 @click.option("-c", "--cpus", help="Cpus on nodes at once.")
-@click.option("--mem", help="Memory on nodes at once, like 64G.")
+@click.option("--mem", help="Memory on nodes at once, like 64G; a bare number is MiB.")
 @click.option("--gpus", help="GPUs on nodes at once.")
 @click.option("--gpu-mem", help="GPU memory that is asked for by size, on nodes at once.")
 @click.option("--resource", multiple=True, metavar="NAME=AMOUNT", help="Of any other resource.")
@@ -35,9 +36,10 @@ def set_(project: str, user: str, cpus: str | None, mem: str | None, gpus: str |
          resource: tuple[str, ...], running: int | None, tasks: int | None, weight: float | None,
          **guaranteed: str | None) -> None:  # fmt: skip
     """Set the quota as a whole: what is not named has no limit. What runs goes on."""
-    named = {"cpu": cpus, "memory": mem, "gpu": gpus, "gpu_memory": gpu_mem}
+    named = {"cpu": cpus, "memory": mem and binary(mem), "gpu": gpus, "gpu_memory": gpu_mem and binary(gpu_mem)}
     named |= {name: amount for name, _, amount in map(_pair, resource)}
     sure = {name: guaranteed[f"guaranteed_{option}"] for name, option in GUARANTEES.items()}
+    sure["memory"] = sure["memory"] and binary(sure["memory"])
     body: dict[str, Any] = {"resources": {name: amount for name, amount in named.items() if amount is not None}}
     body |= {"guaranteed": {name: amount for name, amount in sure.items() if amount is not None}}
     body |= {n: v for n, v in (("running", running), ("tasks", tasks), ("weight", weight)) if v is not None}

@@ -100,9 +100,9 @@ def _data(found: "Answer", had: "list[Share] | None") -> dict[str, Any]:
 def _print(found: "Answer", had: "list[Share] | None", terms: "Terms") -> None:
     mean = found.mean
     rows = [
-        ("bounded slowdown", f"{mean.slowdown:.2f}", f"{mean.slowdown_p99:.0f}", ""),
+        ("bounded slowdown", f"{mean.slowdown:.2f}", f"{mean.slowdown_p99:,.0f}", f"{mean.slowdown_longest:,.0f}"),
         ("wait", duration(mean.wait), duration(mean.wait_p99), duration(mean.wait_longest)),
-        ("turnaround", duration(mean.turnaround), "", ""),
+        ("turnaround", *map(duration, (mean.turnaround, mean.turnaround_p99, mean.turnaround_longest))),
     ]
     print_table(("FIGURE", "MEAN", "P99", "LONGEST"), rows)
     click.echo(
@@ -110,8 +110,10 @@ def _print(found: "Answer", had: "list[Share] | None", terms: "Terms") -> None:
         f"makespan {duration(mean.makespan)}"
         + (f"; mean of {len(found.each)} sequences" if len(found.each) > 1 else "")
     )
+    if found.dropped:
+        click.echo(f"left out: {found.dropped:,} of the rows, which ask for nothing or ran for no time")
     if mean.preemptions:
-        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,}")
+        click.echo(f"{mean.preemptions:,} preemptions, of one task at most {mean.preempted_most:,g}")
     if mean.contested:
         click.echo(
             f"fairness between waiting projects {mean.fairness:.3f} (1 at best), over {duration(mean.contested)}"
@@ -192,9 +194,10 @@ def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range,
     if output in ("json", "yaml"):
         print_data({"mean": mean, "each": [one.as_dict() for one in found]}, output)
         return
+    orders = f"{len(found)} order{'s' if len(found) > 1 else ''}"
     click.echo(
         f"{mean['allocated']:.2f} % of all GPUs given away when {100 * arrive:.0f} % were asked for, "
-        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {len(found)} orders of arrival"
+        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {orders} of arrival"
     )
 
 

@@ -27,9 +27,16 @@ def _elapsed(task: dict[str, Any]) -> str:
     return duration(max((stop - start).total_seconds(), 0.0))
 
 
-def _row(task: dict[str, Any]) -> list[object]:
-    resources = task["spec"].get("resources", {})
-    where = task.get("node") or (f"({task['reason']})" if task.get("reason") else "")
+def _names(client: Client, rows: Iterable[dict[str, Any]]) -> dict[int, str]:
+    """Of nodes; they are asked for where any are to be told."""
+    if not any(row.get("node") for row in rows):
+        return {}
+    return {node["id"]: node["name"] for node in client.connection.get("/nodes")["items"]}
+
+
+def _row(task: dict[str, Any], names: dict[int, str]) -> list[object]:
+    resources, node = task["spec"].get("resources", {}), task.get("node")
+    where = names.get(node, node) if node else f"({task['reason']})" if task.get("reason") else ""
     ident = f"{task['id']}_[{task['size']}]" if task.get("size", 1) > 1 else task["id"]
     return [
         ident, task["name"], task["user"], task["queue"], CODES[State(task["state"])], _elapsed(task),
@@ -37,7 +44,7 @@ def _row(task: dict[str, Any]) -> list[object]:
     ]  # fmt: skip
 
 
-def _print_tasks(tasks: list[dict[str, Any]], output: str, header: bool = True) -> None:
+def _print_tasks(client: Client, tasks: list[dict[str, Any]], output: str, header: bool = True) -> None:
     if output in ("json", "yaml"):
         print_data(tasks, output)
     elif output == "name":
@@ -46,7 +53,8 @@ def _print_tasks(tasks: list[dict[str, Any]], output: str, header: bool = True) 
     else:
         wide = output == "wide"
         columns = (*_COLUMNS, "STATE", "SUBMITTED", "COUNTS") if wide else _COLUMNS
-        rows = [_row(task) + (_wide(task) if wide else []) for task in tasks]
+        names = _names(client, tasks)
+        rows = [_row(task, names) + (_wide(task) if wide else []) for task in tasks]
         print_table(columns, rows, header)
 
 
@@ -83,7 +91,7 @@ def ls(
             found = list(client.tasks(limit, state=",".join(chosen) or None, user=user, queue=queue, name=name))
             if watch:
                 click.clear()
-            _print_tasks(found, output, not no_header)
+            _print_tasks(client, found, output, not no_header)
             if not watch:
                 return
             time.sleep(2)
@@ -98,7 +106,7 @@ def history(start: str | None, states: tuple[str, ...], limit: int, output: str)
     """List ended tasks, newest first."""
     chosen = [s for part in states for s in part.split(",")] or sorted(TERMINAL)
     with Client() as client:
-        _print_tasks(list(client.tasks(limit, state=",".join(chosen), submitted_after=start)), output)
+        _print_tasks(client, list(client.tasks(limit, state=",".join(chosen), submitted_after=start)), output)
 
 
 @click.command()
@@ -113,9 +121,11 @@ def show(ident: str, output: str) -> None:
             if task.get("size", 1) == 1 or "_" in ident
             else []
         )
+        names = _names(client, [task, *attempts]) if output not in ("json", "yaml") else {}
     if output in ("json", "yaml"):
         print_data({**task, "attempts": attempts}, output)
         return
+    task["node"] = names.get(task["node"], task["node"])
     for name, value in task.items():
         if name == "spec" or value in (None, "", {}, []):
             continue
@@ -128,20 +138,21 @@ def show(ident: str, output: str) -> None:
             ("TRY", "NODE", "STATE", "CAUSE", "EXIT", "STARTED", "ELAPSED", "MAXRSS"),
             [
                 (
-                    a["attempt"], _nodes(a), a["state"], a.get("cause") or "", _exit(a), local_time(a.get("started_at")),
+                    a["attempt"], _nodes(a, names), a["state"], a.get("cause") or "", _exit(a), local_time(a.get("started_at")),
                     duration((a.get("usage") or {}).get("wall_s")), (a.get("usage") or {}).get("max_rss", ""),
                 )
                 for a in attempts
             ],
         )  # fmt: skip
-        _print_ranks(attempts[-1])
+        _print_ranks(attempts[-1], names)
 
 
-def _nodes(attempt: dict[str, Any]) -> str:
-    return ",".join(str(place["node"]) for place in attempt["placements"]) or str(attempt["node"])
+def _nodes(attempt: dict[str, Any], names: dict[int, str]) -> str:
+    nodes = [place["node"] for place in attempt["placements"]] or [attempt["node"]]
+    return ",".join(names.get(node, str(node)) for node in nodes)
 
 
-def _print_ranks(attempt: dict[str, Any]) -> None:
+def _print_ranks(attempt: dict[str, Any], names: dict[int, str]) -> None:
     """Of a task on several nodes, how each rank of its last attempt goes."""
     places = attempt["placements"]
     if len(places) > 1:
@@ -150,7 +161,7 @@ def _print_ranks(attempt: dict[str, Any]) -> None:
             ("RANK", "NODE", "CAUSE", "EXIT", "STARTED", "ENDED", "MESSAGE"),
             [
                 (
-                    p["rank"], p["node"], p.get("cause") or "", _exit(p), local_time(p.get("started_at")),
+                    p["rank"], names.get(p["node"], p["node"]), p.get("cause") or "", _exit(p), local_time(p.get("started_at")),
                     local_time(p.get("ended_at")), clean(p.get("message") or ""),
                 )
                 for p in places

@@ -17,6 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}\Z")
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\Z", re.IGNORECASE)
 _THOUSANDTHS = re.compile(r"(\d+)m\Z")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_UNITS = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 
 
 def parse_bytes(value: object, field: str = "memory") -> int:
@@ -78,10 +79,19 @@ def format_amount(name: str, amount: int) -> str:
     """An amount as people write it: ``512Mi``, ``1.5``."""
     if name not in BYTE_NAMES:
         return f"{amount / 1000:g}"
-    for unit, size in (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
+    for unit, size in _UNITS:
         if amount >= size:
             return f"{amount / size:.4g}{unit}"
     return str(amount)
+
+
+def written(name: str, amount: int) -> int:
+    """The largest amount, at most this one, that is read again as it is written: what people are told to ask for, they type."""
+    if name not in BYTE_NAMES:
+        return amount
+    size = max((size for _, size in _UNITS if size <= amount), default=1)
+    scale: int = 10 ** max(4 - len(str(amount // size)), 0)
+    return round(amount * scale // size / scale * size)
 
 
 def add(left: Resources, right: Resources) -> Resources:

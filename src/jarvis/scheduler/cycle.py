@@ -6,7 +6,6 @@ its start and fill the time until then; 5 what the queue can forget. Before them
 what still waits may preempt.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from jarvis.scheduler.choice import Choice
 from jarvis.scheduler.claimed import place_claimed, place_covered
 from jarvis.scheduler.cluster import Cluster
 from jarvis.scheduler.following import place_following
-from jarvis.scheduler.heads import Head, Line, RankLine, fair_line
+from jarvis.scheduler.heads import Head, Line, RankLine, by_tier, fair_line
 from jarvis.scheduler.load_balancer import SCORES
 from jarvis.scheduler.policy.backfill import NEVER, Backfill
 from jarvis.scheduler.policy.fairness import Fairness
@@ -147,7 +146,7 @@ class Cycle:
             place_covered(self, heads)
         if heads and self.policy.backfill.keep and not self._kept_first():
             heads = []
-        for tier in self._tiers(heads):
+        for tier in by_tier(heads, self.policy.queue_tiers):
             if not self._go_through(self._line(tier)):
                 break
         self.plan.consumed = [(head.lane, head.consumed) for head in self.heads if head.consumed]
@@ -182,14 +181,6 @@ class Cycle:
         return self.policy.queue_balancers.get(placement_class.queue, default)
 
     # ------------------------------------------------------------ 2. who is next
-
-    def _tiers(self, heads: list[Head]) -> Iterator[list[Head]]:
-        tiers = self.policy.queue_tiers
-        sorted_in: dict[int, list[Head]] = {}
-        for head in heads:
-            sorted_in.setdefault(tiers.get(head.lane.placement_class.queue, 0) if tiers else 0, []).append(head)
-        for tier in sorted(sorted_in, reverse=True):
-            yield sorted_in[tier]
 
     def _line(self, heads: list[Head]) -> Line:
         if self.policy.fairness.by == "nobody":

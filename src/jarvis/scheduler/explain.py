@@ -1,9 +1,8 @@
 """PURE: why an element waits: all blockers at once, from the very filters that place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import merge
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
 from jarvis.core.gpus import ask_of, room_of
@@ -14,23 +13,23 @@ from jarvis.core.states import HELD_BY_USER, ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import bookings, foresight, licenses, near, preempted, whatif
 from jarvis.scheduler.cluster import Cluster, NodeView
+from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.filters import Reason, eligible_reason, every_reason, room_reason, static_reason
 from jarvis.scheduler.gangs import alive
+from jarvis.scheduler.line import before, is_throttled
 from jarvis.scheduler.policy.affinity import Around
 from jarvis.scheduler.policy.plugged import WORD, refusal
 from jarvis.scheduler.policy.quotas import Headroom
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 
-if TYPE_CHECKING:
-    from jarvis.scheduler.cycle import Policy
-
 NAMED_MOST = 10
-LOOK_MOST = 2000
 COUNT_MOST = 1000
 """Tasks that go first and are counted one by one."""
+UNFORESEEN: dict[str, Any] = {"changes": [], "predicted": None, "expected": {"earliest_s": None, "latest_s": None}}
+"""Of what waits for elements of its own array: neither another request nor the ends of others would let it start."""
 
 
-def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" = None) -> dict[str, Any] | None:
+def why(cluster: Cluster, key: ElementKey, now: float, policy: Policy | None = None) -> dict[str, Any] | None:
     """Reasons of an element that the leader holds; None when it does not (it has ended, or never was). With the policy that it is
     placed by, also what would let it start at once, who goes first, and between which instants it is expected to start, by limits
     and by predictions."""
@@ -43,15 +42,23 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     state = cluster.state_at(task, position)
     if state is None:
         return None
+    asks = policy or Policy()
+    ahead = before(cluster, asks, task, now, whatif.AHEAD_MOST + 1) if state is State.QUEUED else []
     reasons, nodes = _reasons(cluster, task, position, state, now)
+    if reasons and ahead:
+        reasons += _first_of_its_shape(cluster, asks, task, position, ahead)
     told = dict[str, Any]()
     if policy is not None and state is State.QUEUED:
         asked = whatif.to_ask(cluster, now)
         one = whatif.as_task(task.spec, task.project, task.user, task.submitted_at, task.id)
-        if reasons and key not in cluster.claims:
+        might_preempt = key in cluster.claims
+        if reasons and not might_preempt:
             none = preempted.barred(cluster, policy, task, now), preempted.held_back(asked, policy, one, now)
             reasons += [reason for reason in none if reason is not None]
-        told = _expectations(asked, policy, one, _first_of(cluster, task, position), now)
+            might_preempt = none != (None, None)
+        told = UNFORESEEN if is_throttled(cluster, task) else _expectations(asked, policy, one, ahead, now)
+        told = told | (_or_sooner(told) if might_preempt else {})
+        told |= {"ahead": [other.id for other in ahead[:NAMED_MOST]]}
     told |= {"run": foresight.run_of(cluster, task, position, now)}
     summary = "; ".join(r.text for r in reasons) if reasons else _where(cluster, task, position, state)
     return {
@@ -67,11 +74,10 @@ def why(cluster: Cluster, key: ElementKey, now: float, policy: "Policy | None" =
     } | told  # fmt: skip
 
 
-def _expectations(cluster: Cluster, policy: "Policy", asked: Task, ahead: list[Task], now: float) -> dict[str, Any]:
+def _expectations(cluster: Cluster, policy: Policy, asked: Task, ahead: list[Task], now: float) -> dict[str, Any]:
     earliest, latest = whatif.expected(cluster, policy, asked, ahead, now)
     return {
         "changes": [change.text for change in whatif.changes(cluster, policy, asked, now)],
-        "ahead": [other.id for other in ahead[:NAMED_MOST]],
         "predicted": foresight.start_of(cluster, policy, asked, ahead, now),
         "expected": {
             "earliest_s": None if earliest is None else round(earliest - now, 3),
@@ -80,18 +86,12 @@ def _expectations(cluster: Cluster, policy: "Policy", asked: Task, ahead: list[T
     }  # fmt: skip
 
 
-def _first_of(cluster: Cluster, task: Task, position: int) -> list[Task]:
-    """What is queued with a lower rank, of any shape, best first; more than can be planned with are as good as all."""
-    mine = cluster.entry_of(task, position)
-    waiting = merge(*(cluster.queue.entries(c) for c in cluster.queue.classes()))
-    found: dict[int, Task] = {}
-    for entry in islice(waiting, LOOK_MOST):
-        if entry >= mine or len(found) > whatif.AHEAD_MOST:
-            break
-        other = cluster.tasks.get(entry.task)
-        if other is not None and other.id != task.id and State.QUEUED in (other.state, other.base):
-            found[other.id] = whatif.as_task(other.spec, other.project, other.user, other.submitted_at, other.id)
-    return list(found.values())
+def _or_sooner(told: dict[str, Any]) -> dict[str, Any]:
+    """Of who may have others stopped, now or soon: it need not wait for any end that is known. None stays None."""
+    bounds = {
+        name: told[name] for name in ("expected", "predicted") if told[name] and told[name]["earliest_s"] is not None
+    }
+    return {name: bound | {"earliest_s": 0.0} for name, bound in bounds.items()}
 
 
 def _where(cluster: Cluster, task: Task, position: int, state: State) -> str:
@@ -127,11 +127,8 @@ def _reasons(
     reasons, nodes = _queued(cluster, class_of(spec), bookings.refuser(cluster, task, now))
     reasons = [*queued_reasons(cluster, task, now, reasons)]
     array = spec.array
-    if array is not None and array.throttle is not None and cluster.on_nodes.get(task.id, 0) >= array.throttle:
+    if array is not None and is_throttled(cluster, task):
         reasons.insert(0, Reason("JobArrayTaskLimit", f"{array.throttle} of its elements are on nodes, its limit"))
-    if reasons and (ahead := _ahead(cluster, task, position)):
-        many = f"more than {COUNT_MOST:,}" if ahead > COUNT_MOST else ahead
-        reasons.append(Reason("Priority", f"{many} task{'s' if ahead > 1 else ''} of its shape go first"))
     return [*preempted.waiting_for(cluster, task.key_at(position)), *reasons], nodes
 
 
@@ -146,12 +143,18 @@ def queued_reasons(cluster: Cluster, task: Task, now: float, found: list[Reason]
             reasons.insert(0, over)
     if spec.licenses:
         reasons[:0] = licenses.reasons(cluster, task)
-    if not reasons and cluster.reservations:
-        key, (node, _) = next(iter(cluster.reservations.items()))
-        if key.task != task.id and node in cluster.nodes:
-            name = cluster.nodes[node].node.name
-            reasons.append(Reason("Priority", f"room on {name} is kept for task {key}, which goes first"))
-    return reasons
+    return reasons or [*_kept_for_others(cluster, task, OnNode(cluster, class_of(spec), refused))]
+
+
+def _kept_for_others(cluster: Cluster, task: Task, on_node: "OnNode") -> Iterator[Reason]:
+    """The first reservation on a node that could take it."""
+    for key, (node, _) in cluster.reservations.items():
+        for ident in (node, *cluster.reserved_others.get(key, ())):
+            view = cluster.nodes.get(ident)
+            if key.task != task.id and view is not None and not on_node(view):
+                text = f"room on {view.node.name} is kept for task {key}, which goes first"
+                yield Reason("Priority", text)
+                return
 
 
 def _waiting(cluster: Cluster, task: Task, now: float) -> list[Reason]:
@@ -241,11 +244,30 @@ def _incomplete(able: int, wanted: int) -> Reason:
     return Reason("GangIncomplete", f"{have} room for a rank, {wanted} are wanted at once")
 
 
-def _ahead(cluster: Cluster, task: Task, position: int) -> int:
-    """Entries of its class that come first (an array counts as one)."""
-    mine = cluster.entry_of(task, position)
-    count = 0
-    for entry in cluster.queue.entries(class_of(task.spec)):
+def _first_of_its_shape(
+    cluster: Cluster, policy: Policy, task: Task, position: int, ahead: list[Task]
+) -> Iterator[Reason]:  # fmt: skip
+    """How many go first: what stands in its own lane surely does, of other owners what is known to."""
+    kind = class_of(task.spec)
+    count = sum(class_of(other.spec) == kind for other in ahead)
+    many, known = f"{count:,}", len(ahead) <= whatif.AHEAD_MOST
+    if not known:
+        alone = policy.fairness.by == "nobody" or len(cluster.queue.lanes(kind)) == 1
+        count = max(count, _in_lanes(cluster, kind, None if alone else (task.project, task.user), task, position))
+        many = f"more than {COUNT_MOST:,}" if count > COUNT_MOST else f"{'' if alone else 'at least '}{count:,}"
+    if count:
+        yield Reason(
+            "Priority", f"{many} task{'s' if count > 1 else ''} of its shape go{'es' if count == 1 else ''} first"
+        )
+
+
+def _in_lanes(
+    cluster: Cluster, kind: PlacementClass, owner: tuple[str, str] | None, task: Task, position: int
+) -> int:  # fmt: skip
+    """Entries of a class that come first by rank, of one owner or of all (an array counts as one)."""
+    mine, count = cluster.entry_of(task, position), 0
+    lanes = (lane for lane in cluster.queue.lanes(kind) if owner in (None, (lane.project, lane.user)))
+    for entry in merge(*(lane.waiting() for lane in lanes)):
         if entry >= mine or count > COUNT_MOST:
             break
         other = cluster.tasks.get(entry.task)
@@ -263,19 +285,22 @@ def _largest(node: Node, name: str) -> int:
 
 def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     """The refusal of a request that no registered node type can meet, lost ones included, or that asks for licences that there
-    are not; None when it can be met."""
+    are not; None when it can be met, or asks for labels that no node has: one that has them may come."""
     refused = licenses.refused(cluster, spec)
     if refused is not None or not cluster.nodes:
         return refused
     placement_class = class_of(spec)
     best: NeverFits | None = None
-    able = 0
+    able, has_labels = 0, False
     for view in cluster.nodes.values():
-        reason = static_reason(view, placement_class)
-        if reason is None or reason.word != "NeverFits":
-            able += 1
-            if able == spec.nodes:
-                return None
+        suits = static_reason(view, placement_class) is None  # of most, and found at once
+        words = set[str]() if suits else {reason.word for reason in every_reason(view, placement_class)}
+        has_labels = has_labels or "NoMatchingLabel" not in words
+        able += "NeverFits" not in words
+        if able == spec.nodes:
+            return None
+    if not has_labels and spec.nodes <= len(cluster.nodes):
+        return None
     if able or spec.nodes > len(cluster.nodes):
         return TooFewNodes(spec.nodes, able, len(cluster.nodes))
     for name, wanted in placement_class.resources:

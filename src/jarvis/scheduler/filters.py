@@ -142,10 +142,10 @@ def room_reason(need: Resources, free: Resources, gpus: Room = NO_ROOM) -> Reaso
     lacking = ask is not None and pick(gpus, ask) is None
     if not (short or lacking):
         return None
-    parts = [
-        f"{format_amount(name, max(0, free.get(name, 0)))} of {format_amount(name, need[name])} {name} free"
-        for name in sorted(short) if name != "gpu_memory"
-    ]  # fmt: skip
+    names = [name for name in sorted(short) if name != "gpu_memory"]
+    has = " and ".join(f"{format_amount(name, max(0, free.get(name, 0)))} {name}" for name in names)
+    wanted = " and ".join(format_amount(name, need[name]) for name in names)
+    parts = [f"{has} free, wanted {wanted}"] if names else []
     if lacking and ask is not None and (ask.memory or "gpu" not in short):
         parts.append(_gpu_by_gpu(ask, gpus))
     return Reason("Resources", ", ".join(parts))

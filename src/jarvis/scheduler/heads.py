@@ -1,6 +1,6 @@
 """PURE: what is next: the heads of the lanes, and the line that they stand in, by fairness between owners and rank within."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
 from typing import Protocol
 
@@ -278,6 +278,15 @@ def line_need(line: Line) -> Resources:
         line = line._order[0][3]  # noqa: SLF001 - its own kind
     assert isinstance(line, RankLine)
     return line._order[0][2].lane.placement_class.whole  # noqa: SLF001 - of the same file
+
+
+def by_tier(heads: list[Head], tiers: Mapping[str, int]) -> Iterator[list[Head]]:
+    """The highest first."""
+    sorted_in: dict[int, list[Head]] = {}
+    for head in heads:
+        sorted_in.setdefault(tiers.get(head.lane.placement_class.queue, 0) if tiers else 0, []).append(head)
+    for tier in sorted(sorted_in, reverse=True):
+        yield sorted_in[tier]
 
 
 def fair_line(cluster: Cluster, heads: list[Head], now: float, given: Mapping[str, Resources]) -> Line:

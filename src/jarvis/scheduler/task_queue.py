@@ -6,7 +6,7 @@ owner has a lane of its own, so that fairness between owners costs no search eit
 """
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from heapq import merge
 from itertools import islice
@@ -160,7 +160,7 @@ class TaskQueue:
     def has(self, placement_class: PlacementClass) -> bool:
         return placement_class in self._classes
 
-    def lanes(self, placement_class: PlacementClass) -> Iterable[Lane]:
+    def lanes(self, placement_class: PlacementClass) -> Collection[Lane]:
         return self._classes.get(placement_class, {}).values()
 
     def entries(self, placement_class: PlacementClass) -> Iterator[Entry]:

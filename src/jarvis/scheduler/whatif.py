@@ -18,7 +18,7 @@ import msgspec
 
 from jarvis.core.gpus import Room, ask_of, pick
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount
+from jarvis.core.resources import BYTE_NAMES, Resources, fits, format_amount, written
 from jarvis.core.states import State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler.cluster import Cluster
@@ -167,7 +167,7 @@ def _smaller(cluster: Cluster, spec: TaskSpec, start_with: StartWith) -> Iterato
         low, high, best = 0, -(-most // unit), None
         while low < high:
             steps = (low + high + 1) // 2 if best is not None or high * unit < most else high
-            amount = min(steps * unit, most)
+            amount = written(name, min(steps * unit, most))
             less = msgspec.structs.replace(spec, resources={**spec.resources, name: amount})
             node = start_with(less)
             if node is None:

@@ -99,7 +99,7 @@ def test_why_names_what_is_short(up: Home) -> None:
     blocker = submit(up, "-c", "4", "--", "sleep", "60")
     waiting = submit(up, "-c", "3", "--", "true")
     text = wait_for(lambda: (t := up.jarvis("why", waiting).stdout) and "cpu free" in t and t, "the reason")
-    assert "of 3 cpu free" in text
+    assert "cpu free, wanted 3" in text
     up.jarvis("cancel", blocker)
     up.jarvis("wait", waiting)
 
@@ -141,6 +141,20 @@ def test_cancel_ends_what_ignores_the_soft_signal(up: Home) -> None:
     up.jarvis("cancel", "--grace", "0.2", ident)
     up.jarvis("wait", ident, "--timeout", "20", code=1)
     assert json.loads(up.jarvis("show", ident, "-o", "json").stdout)["state"] == "cancelled"
+
+
+def test_nodes_are_told_by_their_names(up: Home) -> None:
+    name = up.jarvis("node", "ls", "-o", "name").stdout.strip()
+    ident = submit(up, "--", "sleep", "60")
+
+    def lines(*words: str) -> list[list[str]]:
+        return [line.split() for line in up.jarvis(*words).stdout.splitlines()]
+
+    wait_for(lambda: any(line[0] == ident and line[-1] == name for line in lines("ls")), "it runs there")
+    shown = lines("show", ident)
+    assert ["node", name] in shown
+    assert shown[-1][:2] == ["1", name], "of its attempt"
+    up.jarvis("cancel", ident)
 
 
 def test_drain_and_resume_the_node(up: Home) -> None:

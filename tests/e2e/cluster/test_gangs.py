@@ -130,7 +130,8 @@ def test_each_rank_is_looked_into_while_it_runs_and_a_cancel_reaches_all(three: 
     assert home.jarvis("exec", "--rank", "1", ident, "--", "sh", "-c", "echo $JARVIS_RANK").stdout == "1\n"
     assert "no rank 3" in home.jarvis("exec", "--rank", "3", ident, "--", "true", code=None).stderr
     table = home.jarvis("show", ident).stdout
-    assert "RANK" in table and ",".join(str(p["node"]) for p in attempts(client, task.id)[0]["placements"]) in table
+    (attempt,) = attempts(client, task.id)
+    assert "RANK" in table and ",".join(name_of(client, attempt, rank) for rank in range(3)) in table
     assert "nodes node-" in home.jarvis("why", ident).stdout
     wait_for(lambda: len(pids(directory, "613")) == 3, "all of them live")
     client.act(task.id, "cancel", grace=1)

@@ -117,7 +117,10 @@ def test_what_is_wrong_on_this_side_leaves_the_token_unused(cluster: Cluster, ma
     words = ("join", cluster.url, "--token", token, "--ca-pin", cluster.pin, "--name", "pinned")
     assert "NAME=VALUE" in machine.jarvis(*words, "--label", "wrong", code=2).stderr
     assert "memory" in machine.jarvis(*words, "--memory", "much", code=None).stderr
-    machine.jarvis(*words)
+    machine.jarvis(*words, "--memory", "4G", "--gpus", "2", "--gpu-memory", "8G,24Gi")
+    wait_for(lambda: cluster.nodes().get("pinned", {}).get("state") == "ready", "it is there")
+    told = cluster.nodes()["pinned"]
+    assert (told["resources"]["memory"], told["gpu_memory"]) == ("4Gi", ["8Gi", "24Gi"]), "as in submit --mem 4G"
 
 
 def test_a_token_lets_one_in_once(cluster: Cluster, machine: Home) -> None:

@@ -29,7 +29,9 @@ def test_a_file_of_several_ends_with_the_worst(up: Home) -> None:
     specs.write_text(
         json.dumps([{"command": ["true"]}, {"command": ["true"], "resources": {"cpu": 100}}]), encoding="utf-8"
     )
-    up.jarvis("plan", str(specs), code=2)
+    first, second = up.jarvis("plan", str(specs), code=2).stdout.splitlines()
+    assert first.startswith("1: it") and "starts now on" in first
+    assert second.startswith("2: ") and "no node has 100" in second
 
 
 def test_what_cannot_be_meant_is_refused_as_at_submission(up: Home) -> None:

@@ -8,11 +8,11 @@ from tests.e2e.cluster.harness import Home
 def test_the_life_of_a_quota(fresh: Home) -> None:
     fresh.jarvis("up", "--cpus", "4")
     fresh.jarvis("quota", "set", "default", "--cpus", "2", "--running", "10", "--tasks", "4", "--weight", "2",
-                 "--guaranteed-cpus", "1.5")  # fmt: skip
+                 "--guaranteed-cpus", "1.5", "--mem", "4G", "--guaranteed-mem", "512")  # fmt: skip
     (quota,) = json.loads(fresh.jarvis("quota", "ls", "-o", "json").stdout)
     assert quota == {
-        "project": "default", "user": "", "weight": 2.0, "running": 10, "tasks": 4, "resources": {"cpu": "2"},
-        "guaranteed": {"cpu": "1.5"},
+        "project": "default", "user": "", "weight": 2.0, "running": 10, "tasks": 4, "resources": {"cpu": "2", "memory": "4Gi"},
+        "guaranteed": {"cpu": "1.5", "memory": "512Mi"},
     }  # fmt: skip
     ids = [fresh.jarvis("submit", "-q", "-c", "1", "sleep", "60").stdout.strip() for _ in range(3)]
     told = json.loads(fresh.jarvis("why", ids[2], "-o", "json").stdout)

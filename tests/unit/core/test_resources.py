@@ -59,6 +59,15 @@ def test_as_people_write_it(name: str, amount: int, text: str) -> None:
     assert vector.format_amount(name, amount) == text
 
 
+@given(st.sampled_from(["memory", "cpu"]), st.integers(0, vector.parse_bytes("8000Ti")))
+def test_what_is_written_is_read_as_that_and_is_hardly_less(name: str, amount: int) -> None:
+    told = vector.written(name, amount)
+    assert amount - amount / 1000 <= told <= amount
+    if name == "memory":
+        text = vector.format_amount(name, told)
+        assert vector.parse_bytes(int(text) if text.isdigit() else text) == told
+
+
 @given(VECTORS, VECTORS)
 def test_what_is_taken_and_given_back_is_as_before(left: dict[str, int], right: dict[str, int]) -> None:
     back = vector.subtract(vector.add(left, right), right)

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from tests.unit.scheduler.harness import GIB, Case
 
-from jarvis.core.errors import NeverFits
+from jarvis.core.errors import NeverFits, TooFewNodes
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
+from jarvis.core.quota import Quota
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Constraint, Container, FunctionCall, TaskSpec
@@ -15,6 +16,7 @@ from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import never_fits, why
 from jarvis.scheduler.filters import room_reason, static_reason
 from jarvis.scheduler.load_balancer import SCORES, Candidate
+from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.task_queue import Entry, TaskQueue, class_of
 
 
@@ -55,7 +57,7 @@ def test_each_node_says_its_own_and_they_are_summed_up() -> None:
     answer = told(case, task)
     rows = {row["node"]: (row["reason"], row["text"]) for row in answer["nodes"]}
     assert rows["small"] == ("NeverFits", "has 1 cpu in all, wanted 3")
-    assert rows["busy"] == ("Resources", "1 of 3 cpu free")
+    assert rows["busy"] == ("Resources", "1 cpu free, wanted 3")
     assert rows["labelled"] == ("NoMatchingLabel", "label arch is arm, wanted arch!=arm")
     assert rows["tainted"] == ("ReqNodeNotAvail", "has taint gpu-only, which is not tolerated")
     assert rows["cordoned"] == ("ReqNodeNotAvail", "is cordoned (disk)")
@@ -64,7 +66,7 @@ def test_each_node_says_its_own_and_they_are_summed_up() -> None:
     assert rows["lost"] == ("ReqNodeNotAvail", "is suspect")
     assert words(case, task)[:4] == ["Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits"]
     assert "busy" not in answer["summary"]
-    assert "1 of 3 cpu free" in answer["summary"]
+    assert "1 cpu free, wanted 3" in answer["summary"]
 
 
 def test_who_goes_first() -> None:
@@ -151,6 +153,23 @@ def test_what_no_node_will_ever_have_is_refused_by_its_dimension() -> None:
     assert never_fits(case.cluster, labelled) is None, "a node with that label may come"
 
 
+def test_a_node_that_is_too_small_is_so_whatever_else_keeps_it_away() -> None:
+    case = Case()
+    case.node("a", cpus=4)
+    case.node("b", cpus=2, taints=("special",))
+    assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})), NeverFits)
+    assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 4000}, nodes=2)), TooFewNodes)
+    case.node("labelled", cpus=1, labels={"zone": "a"})
+    zone = (Constraint("zone", "=", "a"),)
+    assert isinstance(
+        never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000}, constraints=zone)), NeverFits
+    )
+    another = TaskSpec(name="t", resources={"cpu": 4000}, constraints=zone)
+    assert never_fits(case.cluster, another) is None, "another node may get the label"
+    case.node("c", cpus=8, taints=("special",))
+    assert never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})) is None, "the taint may be taken away"
+
+
 def test_static_reasons_of_containers_and_labels() -> None:
     case = Case()
     view = case.cluster.nodes[case.node(labels={"zone": "a"})]
@@ -163,6 +182,8 @@ def test_static_reasons_of_containers_and_labels() -> None:
     exists = class_of(TaskSpec(name="c", constraints=(Constraint("zone", "exists"), Constraint("zone", "=", "a"))))
     assert static_reason(view, exists) is None
     assert room_reason({"cpu": 1}, {"cpu": 1}) is None
+    short = room_reason({"cpu": 2000, "memory": GIB}, {"memory": GIB // 2})
+    assert short is not None and short.text == "0 cpu and 512Mi memory free, wanted 2 and 1Gi"
     assert class_of(TaskSpec(name="f", function=FunctionCall(code="c", python="3.12"))).kind == "function"
 
 
@@ -235,3 +256,67 @@ def test_labels_taints_and_the_end_of_a_node() -> None:
     case.cluster.nodes[node].session = None
     assert case.command("node_remove", node=node) == ""
     assert case.cluster.nodes == {}
+
+
+def first_of(case: Case, task: int) -> tuple[list[int], list[str]]:
+    answer = why(case.cluster, ElementKey(task), case.now, case.policy)
+    assert answer is not None
+    return answer["ahead"], [r["text"] for r in answer["reasons"] if r["reason"] == "Priority"]
+
+
+def test_who_goes_first_is_told_by_tiers() -> None:
+    case = Case(Policy(queue_tiers={"urgent": 1}))
+    case.node(cpus=1)
+    case.submit()
+    late, soon = case.submit(), case.submit(queue="urgent")
+    assert first_of(case, soon) == ([], [])
+    assert first_of(case, late) == ([soon], [])
+
+
+def test_who_goes_first_is_told_by_shares() -> None:
+    case = Case()
+    case.node(cpus=2)
+    for owner, count in (("heavy", 4), ("light", 1)):
+        case.submit_as(owner, "u", count, {"cpu": 1000})
+    *_, third, fourth, light = case.tasks
+    assert first_of(case, light) == ([], [])
+    assert first_of(case, third) == ([light], ["1 task of its shape goes first"])
+    assert first_of(case, fourth) == ([light, third], ["2 tasks of its shape go first"])
+    case.ends(1)
+    assert case.state(light) is State.ASSIGNED, "as was said"
+
+
+def test_what_its_own_limits_keep_back_does_not_go_first() -> None:
+    case = Case()
+    case.node(cpus=2)
+    array = case.submit(array="0-3%1")
+    case.submit()
+    case.submit_as("limited", "u", 1, {"cpu": 1000})
+    case.cluster.quotas["limited", ""] = Quota(project="limited", resources={"cpu": 500})
+    last = case.submit(priority=-1)
+    assert case.state(ElementKey(array, 1)) is State.QUEUED
+    assert first_of(case, last) == ([], [])
+
+
+def test_many_that_go_first_are_counted() -> None:
+    case = Case()
+    case.node(cpus=1)
+    case.submit_as("heavy", "u", 200, {"cpu": 1000})
+    assert first_of(case, 200)[1] == ["198 tasks of its shape go first"]
+    case.submit_as("other", "u", 1, {"cpu": 1000})
+    assert first_of(case, 200)[1] == ["at least 198 tasks of its shape go first"]
+
+
+def test_an_element_that_its_array_keeps_back_is_promised_nothing() -> None:
+    case = Case(Policy(backfill=Backfill("easy")))
+    case.node("n1", cpus=1)
+    case.node("n2", cpus=4, labels={"zone": "a"})
+    case.submit(time_limit=100.0)
+    kept_for = case.submit(cpus=4, constraints=(Constraint("zone", "!=", "a"),), time_limit=10.0)
+    task = case.submit(array="0-9%2", constraints=(Constraint("zone", "=", "a"),))
+    case.expect(kept_for, "queued")
+    answer = why(case.cluster, ElementKey(task, 7), case.now, case.policy)
+    assert answer is not None
+    assert [r["reason"] for r in answer["reasons"]] == ["JobArrayTaskLimit"]
+    assert (answer["changes"], answer["predicted"]) == ([], None)
+    assert answer["expected"] == {"earliest_s": None, "latest_s": None}

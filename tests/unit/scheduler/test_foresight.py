@@ -1,6 +1,7 @@
 """When what waits is predicted to start: counted by hand where that is possible, and as often right as the interval says."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.order import Order
+from jarvis.scheduler.policy.preemption import Preemption
 
 EASY = Policy(order=Order("fifo"), backfill=Backfill("easy"))
 SKIP = Policy(order=Order("fifo"))
@@ -122,3 +124,19 @@ def test_it_starts_within_the_interval_nine_times_in_ten() -> None:
             case.ends(first, wall=ends[first] - begun)
     assert len(right) > 200
     assert sum(right) / len(right) >= 0.85, f"{sum(right)} of {len(right)}"
+
+
+def test_who_may_soon_preempt_is_not_expected_at_the_next_end_alone() -> None:
+    case = Case(replace(EASY, preemption=Preemption(by=500, protect=60.0)))
+    case.node(cpus=4)
+    protected = case.submit(cpus=4, time_limit=1000.0)
+    case.started(protected)
+    urgent, patient = case.submit(cpus=4, priority=500), case.submit(cpus=4)
+    case.wait(50.0)
+    answers = [told(case, task) for task in (urgent, patient)]
+    bounds = [(a["expected"]["earliest_s"], a["predicted"]["earliest_s"]) for a in answers]
+    assert bounds == [(0.0, 0.0), (950.0, 950.0)]
+    assert all(a["expected"]["latest_s"] >= 950.0 for a in answers)
+    case.wait(12.0)
+    assert ElementKey(urgent) in case.cluster.claims, "what runs is protected no more"
+    assert told(case, urgent)["expected"]["earliest_s"] == 0.0

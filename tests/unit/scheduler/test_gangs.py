@@ -284,7 +284,7 @@ def test_why_says_how_many_nodes_have_room() -> None:
     assert told is not None
     assert told["reason"] == "GangIncomplete"
     assert told["reasons"][0]["text"] == "2 nodes have room for a rank, 3 are wanted at once"
-    assert told["reasons"][1]["text"] == "1 of 3 nodes: 1 of 2 cpu free"
+    assert told["reasons"][1]["text"] == "1 of 3 nodes: 1 cpu free, wanted 2"
     assert told["changes"] == ["1 cpu instead of 2 starts now on n1", "on 2 nodes instead of 3 it starts now"]
     running = case.submit(cpus=1, nodes=2)
     told = explain.why(case.cluster, next(iter(_keys(running))), case.now)

@@ -281,6 +281,29 @@ def test_users_share_what_their_project_gets() -> None:
     assert (users.count("many"), users.count("few"), users.count("b")) == (2, 2, 4)
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([0.5, 1.0, 2.0, 3.0]), st.integers(1, 3)), min_size=2, max_size=4),
+    st.integers(12, 40),
+)
+def test_shares_are_even_by_weight_and_within_a_project_by_user(projects: list[tuple[float, int]], cpu: int) -> None:
+    """All ask for more than there is: when the last one of somebody began, nobody else was below."""
+    weights = {f"P{at}": weight for at, (weight, _) in enumerate(projects)}
+    owners = {(f"P{at}", f"u{user}"): 0 for at, (_, users) in enumerate(projects) for user in range(users)}
+    case = Case(fair(**weights))
+    for project, user in owners:
+        case.submit_as(project, user, cpu, {"cpu": 1000})
+    case.node(cpus=cpu)
+    for key in case.cluster.attempts:
+        task = case.cluster.tasks[key.task]
+        owners[task.project, task.user] += 1
+    has = {project: sum(n for (of, _), n in owners.items() if of == project) for project in weights}
+    assert sum(has.values()) == cpu
+    for one, weight in weights.items():
+        assert all((has[other] - 1) / theirs <= has[one] / weight + 1e-9 for other, theirs in weights.items()), has
+        users = [count for (project, _), count in owners.items() if project == one]
+        assert max(users) - min(users) <= 1, owners
+
+
 def test_past_use_counts_and_fades() -> None:
     holding = Holding({"cpu": 100}, at=0.0)
     holding.settle(100.0, 100.0)

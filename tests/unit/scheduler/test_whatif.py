@@ -11,6 +11,7 @@ from jarvis.core.command import Command, NewCommand
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken, TasksTaken
 from jarvis.core.quota import Quota
+from jarvis.core.resources import parse_bytes
 from jarvis.core.states import State
 from jarvis.core.task import Constraint, Task, TaskSpec
 from jarvis.scheduler.cycle import Policy
@@ -103,6 +104,21 @@ def test_why_says_what_would_start_who_is_first_and_when() -> None:
     assert told["ahead"] == [first]
     assert told["expected"] == {"earliest_s": 100.0, "latest_s": 150.0}
     assert told["changes"] == ["1 cpu instead of 2 starts now on n1"]
+
+
+@pytest.mark.parametrize("free", [8_000_450_331, 23 * GIB - 1, 1_500_000])
+def test_the_memory_that_is_said_starts_when_it_is_typed(free: int) -> None:
+    case = Case(EASY)
+    case.node("n1", cpus=4, mem=free)
+    case.node("huge", cpus=4, mem=64 * GIB, taints=("a", "b"))
+    (change,) = changes(case.cluster, case.policy, waiting_for(case, 32 * GIB), case.now)
+    typed = {"cpu": 1000, "memory": parse_bytes(change.text.split()[0])}
+    assert starts(case.cluster, case.policy, waiting_for(case, typed["memory"]), case.now) is not None, change.text
+
+
+def waiting_for(case: Case, memory: int) -> Task:
+    spec = TaskSpec(name="t", resources={"cpu": 1000, "memory": memory})
+    return as_task(spec, "p", "u", case.now, 999)
 
 
 def test_a_constraint_a_taint_and_a_limit() -> None:

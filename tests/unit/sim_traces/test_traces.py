@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from jarvis.cli.sim import sim
+from jarvis.config.policies import policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
 from jarvis.sim.traces.cost import Cost, cost_of, prices_from
@@ -62,6 +63,9 @@ def test_waits_counted_by_hand(tmp_path: Path) -> None:
     assert (found.tasks, found.never, found.wait_longest, found.makespan) == (3, 0, 100.0, 210.0)
     assert found.wait == pytest.approx((0 + 95 + 100) / 3)
     assert found.slowdown == pytest.approx((1 + 105 / 10 + 200 / 100) / 3)
+    assert (found.slowdown_p99, found.slowdown_longest) == (10.5, 10.5)
+    assert found.turnaround == pytest.approx((100 + 200 + 105) / 3)
+    assert (found.turnaround_p50, found.turnaround_p99, found.turnaround_longest) == (105.0, 200.0, 200.0)
     assert found.utilisation == pytest.approx((400 + 40 + 300) / (4 * 210))
 
 
@@ -193,6 +197,15 @@ def test_what_is_no_price(tmp_path: Path, given: str, expected: str) -> None:
         answer(question(swf(tmp_path, row(1, 0, 10, 1)), terms=Terms(prices=prices_from(given))))
 
 
+def test_a_format_that_no_name_tells_and_rows_that_are_none(tmp_path: Path) -> None:
+    path = swf(tmp_path, row(1, 0, 100, 4), row(2, 0, 0, 4))
+    other = path.rename(tmp_path / "small.txt")
+    told = CliRunner().invoke(sim, ["--trace", str(other)])
+    assert told.exception is not None and "--kind" in str(told.exception)
+    told = CliRunner().invoke(sim, ["--trace", str(other), "--kind", "swf"])
+    assert "left out: 1 of the rows" in told.output, told.output
+
+
 def test_who_starves(tmp_path: Path) -> None:
     path = swf(tmp_path, row(1, 0, 7200, 4), row(2, 0, 10, 4), row(3, 0, 10, 9))
     told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--starved", "1"])
@@ -294,6 +307,18 @@ def test_what_each_project_had(tmp_path: Path) -> None:
     assert (found.mean.fairness, found.mean.contested) == (1.0, 0.0), "never did two of them wait"
 
 
+def test_bytes_do_not_outweigh_what_is_scarce() -> None:
+    """Three of four cpus with a hundredth of the memory, beside one with twice that memory."""
+    gib = 1 << 30
+    items = [
+        Recorded(1, 0.0, 100.0, None, {"cpu": 3000, "memory": gib}, project="a"),
+        Recorded(2, 0.0, 100.0, None, {"cpu": 1000, "memory": 2 * gib}, project="b"),
+    ]
+    history = Replay(items, [(1, {"cpu": 4000, "memory": 100 * gib})], policy_of(policy_from("fifo"))).run()
+    assert figures(history).utilisation == 1.0
+    assert [(one.project, one.share) for one in shares(history)] == [("a", 0.75), ("b", 0.25)]
+
+
 def test_fairness_counts_while_two_wait() -> None:
     """One of two holds everything for ten seconds, then each half for another ten; then nobody waits any more."""
     tally = Tally({"cpu": 4000})
@@ -327,7 +352,7 @@ def test_the_command_tells_of_preemptions_and_projects(tmp_path: Path) -> None:
     path = swf(tmp_path, row(1, 0, 1000, 4), row(2, 200, 100, 4))
     command = ["--trace", str(path), "--policy", turns(tmp_path), "--projects", "--restart", "60"]
     told = CliRunner().invoke(sim, command)
-    assert "1 preemptions, of one task at most 1" in told.output, told.output
+    assert "1 preemptions, of one task at most 1\n" in told.output, told.output
     assert "PROJECT  TASKS  OF ALL WORK" in told.output
     data = json.loads(CliRunner().invoke(sim, [*command, "-o", "json"]).output)
     assert data["mean"]["preemptions"] == 1

@@ -45,7 +45,7 @@ OWN_END = frozenset({Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TIMEOUT, C
 Group = tuple[object, ...]
 
 LIKE = (
-    "all tasks", "tasks of its project", "tasks of its user", "tasks of its name", "runs of its command",
+    "tasks of anybody", "tasks of its project", "tasks of its user", "tasks of its name", "runs of its command",
     "runs of its command with the same request",
 )  # fmt: skip
 """What a group has in common, from the widest."""

@@ -19,7 +19,10 @@ def read(path: Path, kind: str = "") -> Workload:
     name = path.name.removesuffix(".gz")
     kind = kind or name.rpartition(".")[2]
     if kind not in _READERS:
-        raise InvalidValue("trace", path.name, f"a file in one of the formats {', '.join(sorted(_READERS))}")
+        known = ", ".join(sorted(_READERS))
+        raise InvalidValue(
+            "trace", path.name, f"a file that is named by one of the formats {known}, or --kind with one"
+        )
     try:
         raw = path.read_bytes()
         text = gzip.decompress(raw) if path.suffix == ".gz" else raw

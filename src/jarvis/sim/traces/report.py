@@ -1,6 +1,6 @@
 """Figures of a replay: means, and always beside them the 99th percentile and the longest."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jarvis.sim.traces.cost import Prices, cost_of
@@ -18,11 +18,14 @@ class Figures:
     never: int
     slowdown: float
     slowdown_p99: float
+    slowdown_longest: float
     wait: float
     wait_p99: float
     wait_longest: float
     turnaround: float
     turnaround_p50: float
+    turnaround_p99: float
+    turnaround_longest: float
     utilisation: float
     utilisation_to_last_start: float
     makespan: float
@@ -43,6 +46,14 @@ class Figures:
         return asdict(self)
 
 
+NOTHING_RAN = Figures(
+    tasks=0, never=0, slowdown=0.0, slowdown_p99=0.0, slowdown_longest=0.0, wait=0.0, wait_p99=0.0, wait_longest=0.0,
+    turnaround=0.0, turnaround_p50=0.0, turnaround_p99=0.0, turnaround_longest=0.0, utilisation=0.0,
+    utilisation_to_last_start=0.0, makespan=0.0, preemptions=0, preempted_most=0, fairness=1.0, contested=0.0, starved=0,
+    node_hours=0.0, cost=0.0, cost_unused=0.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``starved_s``: who waits longer than so many seconds, starves; ``prices``: of what nodes have."""
@@ -58,22 +69,28 @@ def figures(history: History, terms: Terms = USUAL) -> Figures:
     ran = history.ran
     never = len(history.never)
     if not ran:
-        return Figures(0, never, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0, 0.0, never, 0.0, 0.0, 0.0)
+        return replace(NOTHING_RAN, never=never, starved=never)
     waits = sorted(r.wait for r in ran)
     slowdowns = sorted(_slowdown(r) for r in ran)
     times = sorted(r.ended - r.item.submitted for r in ran)
     begin = min(r.item.submitted for r in ran)
     end, last = max(r.ended for r in ran), max(r.started for r in ran)
-    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in ran))
+    name = _busiest(history)
     work = history.work(name)
     total = history.capacity[name]
     cost = cost_of(history, end - begin, terms.prices)
     return Figures(
-        len(ran), never, _mean(slowdowns), _p(slowdowns, 0.99), _mean(waits), _p(waits, 0.99), waits[-1],
-        _mean(times), _p(times, 0.5), _ratio(work, (end - begin) * total), _ratio(work, (last - begin) * total),
+        len(ran), never, _mean(slowdowns), _p(slowdowns, 0.99), slowdowns[-1], _mean(waits), _p(waits, 0.99), waits[-1],
+        _mean(times), _p(times, 0.5), _p(times, 0.99), times[-1], _ratio(work, (end - begin) * total),
+        _ratio(work, (last - begin) * total),
         end - begin, sum(r.preempted for r in ran), max(r.preempted for r in ran), history.tally.fairness,
         history.tally.contested, sum(wait > terms.starved_s for wait in waits) + never, cost.node_hours, cost.total, cost.unused,
     )  # fmt: skip
+
+
+def _busiest(history: History) -> str:
+    """The resource of which the largest part was held: bytes and cpus compare in no other way."""
+    return max(history.capacity, key=lambda name: _ratio(history.work(name), history.capacity[name]))
 
 
 def _slowdown(ran: Ran) -> float:
@@ -82,7 +99,7 @@ def _slowdown(ran: Ran) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a project had. ``share`` is of all work that was done, by the resource that most was asked of."""
+    """What a project had. ``share`` is of all work that was done, by the resource of which the largest part was held."""
 
     project: str
     tasks: int
@@ -102,7 +119,7 @@ def shares(history: History) -> list[Share]:
     by_project: dict[str, list[Ran]] = {}
     for one in history.ran:
         by_project.setdefault(one.item.project, []).append(one)
-    name = max(history.capacity, key=lambda n: sum(r.item.whole.get(n, 0) for r in history.ran))
+    name = _busiest(history)
     work = {p: sum(r.held * r.item.whole.get(name, 0) for r in ran) for p, ran in by_project.items()}
     found = []
     for project, ran in by_project.items():
