@@ -15,12 +15,14 @@ queued at once and placed until nothing fits; from openb_node_list_gpu_node.csv.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.growth import exponent
+from benchmarks.quality import traces
 from msgspec import structs
 
 from jarvis.core.inputs import TasksTaken
@@ -37,6 +39,7 @@ from jarvis.sim.traces.filling import Filling, arrivals, read_machines, read_req
 
 GIB = 1 << 30
 CPUS = 64
+NODES = [100, 1000, 10_000]
 CLASSES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
@@ -174,6 +177,16 @@ def measure_gpus(folder: Path) -> tuple[int, float, float, float]:
         gpus += sum(decision.placement_class.need.get("gpu", 0) for decision in plan.decisions)
 
 
+def decisions(options: argparse.Namespace) -> dict[str, float]:
+    """Nodes, or ``openb`` → decisions a second."""
+    asked = (options.queued, options.classes, options.projects, options.placements)
+    found = {str(nodes): measure(nodes, *asked).decided for nodes in options.nodes or NODES}
+    folder = traces() / "openb"
+    if folder.is_dir():
+        found["openb"] = measure_gpus(folder)[1]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("nodes", nargs="*", type=int)
@@ -184,7 +197,13 @@ def main() -> None:
     parser.add_argument("--curve", action="store_true", help="100 to 100,000 classes instead of --classes")
     parser.add_argument("--held", action="store_true", help="tasks name files, which nodes hold")
     parser.add_argument("--openb", type=Path, help="the folder of Alibaba's cluster-trace-gpu-v2023")
+    parser.add_argument(
+        "--json", action="store_true", help="S6 in one line: decisions a second by nodes, and on openb if it is there"
+    )
     options = parser.parse_args()
+    if options.json:
+        sys.stdout.write(json.dumps(decisions(options)) + "\n")
+        return
     if options.openb is not None:
         count, decided, placed, given = measure_gpus(options.openb)
         sys.stdout.write(
@@ -192,7 +211,7 @@ def main() -> None:
             "GPUs given away\n"
         )
         return
-    options.nodes = options.nodes or ([1000] if options.curve else [100, 1000, 10_000])
+    options.nodes = options.nodes or ([1000] if options.curve else NODES)
     if options.curve:
         curve(options)
         return

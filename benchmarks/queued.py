@@ -10,6 +10,7 @@ the machine do to it.
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +168,41 @@ def _queued(client: Any) -> int:
     return int(client.connection.get("/stats")["tasks"].get("queued", 0))
 
 
-def measure(count: int, kind: str) -> str:
+@dataclass(slots=True)
+class Found:
+    """Bytes, seconds and pauses of one kind of tasks; ``peak`` is VmHWM, ``until`` begins at the kill."""
+
+    kind: str
+    count: int
+    took: float
+    empty: int
+    submitted: int
+    again: int
+    peak: int
+    disk: int
+    reading: float
+    until: float
+    used: float
+    before: Probe
+    probe: Probe
+
+    @property
+    def longest_ms(self) -> float:
+        """Of all pauses while it read."""
+        return 1000 * max(self.probe.longest.values())
+
+    def __str__(self) -> str:
+        return (
+            f"S7: {self.kind}, queued={self.count} submitted in {self.took:.0f} s; server {self.submitted / MEGA:.0f} MiB after "
+            f"submission, {self.again / MEGA:.0f} MiB after it was read again ({self.peak / MEGA:.0f} at most, "
+            f"{self.empty / MEGA:.0f} empty; {(self.again - self.empty) / self.count:.0f} bytes a task; "
+            f"{self.disk / MEGA:.0f} MiB on disk); read in {self.reading:.1f} s, {self.until:.1f} s after the kill, with "
+            f"{self.used:.1f} s of processor; longest pause GET {_told(self.probe, 'GET')} ({_told(self.before, 'GET')} before), "
+            f"agent {_told(self.probe, 'ping')} ({_told(self.before, 'ping')} before)"
+        )
+
+
+def measure(count: int, kind: str) -> Found:
     with home() as made:
         made.up_with = ["--cpus", "16"]
         made.jarvis("up", *made.up_with)
@@ -180,15 +216,8 @@ def measure(count: int, kind: str) -> str:
         until, reading, probe = read_again(made, 1 if kind == "array" else count)
         used = processor_s(made.server.pid)
         again, peak = anonymous_bytes(made.server.pid), _status(made.server.pid, "VmHWM")
-        size = sum(path.stat().st_size for path in Path(made.directory).glob("*.db*"))
-    return (
-        f"S7: {kind}, queued={count} submitted in {took:.0f} s; server {submitted / MEGA:.0f} MiB after submission, "
-        f"{again / MEGA:.0f} MiB after it was read again ({peak / MEGA:.0f} at most, "
-        f"{empty / MEGA:.0f} empty; {(again - empty) / count:.0f} bytes a task; "
-        f"{size / MEGA:.0f} MiB on disk); read in {reading:.1f} s, {until:.1f} s after the kill, with {used:.1f} s of "
-        f"processor; longest pause GET {_told(probe, 'GET')} ({_told(before, 'GET')} before), "
-        f"agent {_told(probe, 'ping')} ({_told(before, 'ping')} before)"
-    )
+        disk = sum(path.stat().st_size for path in Path(made.directory).glob("*.db*"))
+    return Found(kind, count, took, empty, submitted, again, peak, disk, reading, until, used, before, probe)
 
 
 def _told(probe: Probe, what: str) -> str:
@@ -199,9 +228,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", nargs="?", type=int, default=1_000_000)
     parser.add_argument("--kind", choices=("own", "alike", "array"), action="append")
+    parser.add_argument("--json", action="store_true", help="one line for all kinds: megabytes, seconds, longest pause")
     options = parser.parse_args()
-    for kind in options.kind or ("own", "alike", "array"):
-        sys.stdout.write(measure(options.count, kind) + "\n")
+    kinds = options.kind or ("own", "alike", "array")
+    if options.json:
+        found = {kind: measure(options.count, kind) for kind in kinds}
+        told = {kind: (one.again / MEGA, one.until, one.longest_ms) for kind, one in found.items()}
+        sys.stdout.write(json.dumps({"count": options.count} | told) + "\n")
+        return
+    for kind in kinds:
+        sys.stdout.write(f"{measure(options.count, kind)}\n")
         sys.stdout.flush()
 
 
