@@ -144,7 +144,7 @@ async def _copy_keys(source: SqliteStore, c: Any) -> None:
 
 async def _copy_tasks(source: SqliteStore, c: Any) -> None:
     after = 0
-    while page := await source.rows(f"SELECT {_TASK} FROM task WHERE id > ? ORDER BY id LIMIT {PAGE}", (after,)):
+    while page := await source.rows(f"SELECT {_TASK} FROM whole_task WHERE id > ? ORDER BY id LIMIT {PAGE}", (after,)):
         span = (after, page[-1][0])
         await _put(c, "task", _TASK, page)
         now = await source.rows(f"SELECT {_NOW} FROM task WHERE id > ? AND id <= ?", span)

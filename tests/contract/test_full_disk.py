@@ -9,12 +9,17 @@ from tests.contract.harness import commit, event, insert, new
 from tests.disks import SmallDisk, small_disk
 
 from jarvis.core.errors import StoreUnavailable
+from jarvis.core.task import NewTask
 from jarvis.state.blob_stores.directory import DirectoryBlobStore
 from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.state.stores.sqlite.file import restore
 
 pytestmark = pytest.mark.root
-BIG = new(env={"pad": "x" * 60_000})
+
+
+def big(at: int = 0) -> NewTask:
+    """Unlike any other, so that each takes its room."""
+    return new(env={"pad": f"{at:060000}"})
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ async def all_ids(store: SqliteStore) -> set[int]:
 
 async def insert_until_refused(store: SqliteStore, accepted: set[int]) -> None:
     for _ in range(100):
-        accepted.update(await insert(store, BIG))
+        accepted.update(await insert(store, big()))
 
 
 async def put_until_refused(blobs: DirectoryBlobStore, kept: dict[str, bytes]) -> None:
@@ -46,7 +51,7 @@ async def test_the_database_refuses_and_recovers_by_itself(disk: SmallDisk, time
     accepted: set[int] = set(await insert(store, new()))
     for number in range(1, times + 1):
         disk.fill(leave=500_000)
-        outcomes = await asyncio.gather(*(insert(store, BIG) for _ in range(40)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(insert(store, big()) for _ in range(40)), return_exceptions=True)
         with pytest.raises(StoreUnavailable, match="full"):
             await insert_until_refused(store, accepted)
         assert {type(o) for o in outcomes} <= {list, StoreUnavailable}
@@ -56,7 +61,7 @@ async def test_the_database_refuses_and_recovers_by_itself(disk: SmallDisk, time
             await commit(store, lead, events=[event(1000 * number, kind="x" * 300_000)])
         assert await all_ids(store) == accepted, "what was acknowledged can be read, and nothing else is there"
         disk.drain()
-        accepted.update(await insert(store, BIG))
+        accepted.update(await insert(store, big()))
         await commit(store, lead, events=[event(1000 * number + 1)])
         assert await store.check() > 0
     await store.close()
@@ -68,7 +73,7 @@ async def test_the_database_refuses_and_recovers_by_itself(disk: SmallDisk, time
 async def test_a_database_closed_on_a_full_disk_opens_when_there_is_room(disk: SmallDisk) -> None:
     store = SqliteStore(disk.path / "state")
     await store.open()
-    accepted = set(await insert(store, *[BIG] * 10))
+    accepted = set(await insert(store, *map(big, range(10))))
     disk.fill()
     await store.close()
     with pytest.raises(StoreUnavailable, match=str(store.path)):
@@ -82,7 +87,7 @@ async def test_a_database_closed_on_a_full_disk_opens_when_there_is_room(disk: S
 async def test_a_backup_or_restore_without_room_leaves_nothing_behind(disk: SmallDisk, tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state")
     await store.open()
-    ids = set(await insert(store, *[BIG] * 20))
+    ids = set(await insert(store, *map(big, range(20))))
     await store.backup(tmp_path / "copy")
     disk.fill(leave=400_000)
     with pytest.raises(StoreUnavailable, match=str(disk.path)):

@@ -47,6 +47,7 @@ async def directory(tmp_path: Path) -> Path:
     array, waits = await insert(
         store, new("c", array=ArraySpec(((0, 9, 1),))), new(after=(Dependency("afterok", 2),), push=(pushed,))
     )
+    await insert(store, *(new(f"alike-{n}", env={"PATH": "/bin:" * 20}) for n in range(8)))
     await commit(store, lead, nodes={n: Node(id=n, name=f"n{n}", labels={"zone": "a"}) for n in (1, 2, 3)})
     await store.node_seen_many([(1, 7.0, {"load1": 0.5})], "one")
     running, ended = attempt(array, index=3), attempt(keyed.ids[1], number=2)
@@ -92,7 +93,7 @@ async def content(store: Store) -> dict[str, Any]:
         "reports": await store.report_list_open(9), "tokens": await store.token_list(),
         "secret": await store.secret_keep("ca", b""), "counts": (await store.counts()).tasks_by_state,
         "answered": answered and (list(answered.ids), answered.submitted_at),
-        "blobs": await store.blob_list_referenced(1e12, 0, 99), "submitted": await store.task_list_submitted(9),
+        "blobs": await store.blob_list_referenced(1e12, 0, 99), "submitted": await store.task_list_submitted(99),
     }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ async def content_of(directory: Path) -> tuple[dict[str, Any], int]:
 async def test_everything_is_there_as_it_was(directory: Path, target: PostgresStore, url: str) -> None:
     before, incarnation = await content_of(directory)
     done = await promote(directory, url)
-    assert (done.tasks, done.bodies, done.running) == (4, 4, {"n1": ["3_3"]})
+    assert (done.tasks, done.bodies, done.running) == (12, 4, {"n1": ["3_3"]})
     assert await content(target) == before
     (ended,) = await target.attempt_list(ElementKey(2))
     assert ended.stdout is not None
@@ -120,7 +121,7 @@ async def test_everything_is_there_as_it_was(directory: Path, target: PostgresSt
     lead = await target.leadership_acquire("b")
     assert lead.incarnation == done.incarnation > incarnation
     assert lead.epoch == 2
-    assert (await insert(target, new()))[0] == 5
+    assert (await insert(target, new()))[0] == 13
     (command,) = await target.command_insert_many([NewCommand(verb="cancel", user="ann", task=1)])
     assert command.id == 3
     assert await target.report_insert_many([(1, b"")]) == [3]

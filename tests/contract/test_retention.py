@@ -45,7 +45,7 @@ def blobs(tmp_path: Path) -> DirectoryBlobStore:
 async def ended(store: SqliteStore, blobs: DirectoryBlobStore, count: int, size: int) -> list[int]:
     """Tasks that have ended now, each with a body of its own of about ``size`` bytes."""
     lead = await store.leadership_acquire("a")
-    ids = await insert(store, *(new(env={"pad": "x" * 1000}) for _ in range(count)))
+    ids = await insert(store, *(new(env={"pad": f"{at:01000}"}) for at in range(count)))
     for ident in ids:
         digest = await blobs.put("p", f"{ident}".encode() * (size // len(str(ident))))
         made = attempt(ident)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import sysconfig
 import threading
 import uuid
 from collections import deque
@@ -73,9 +74,22 @@ def function_spec(options: dict[str, Any], name: str) -> dict[str, Any]:
             f"unknown option {min(unknown)!r}; there are cpus, mem, gpus, gpu_mem, retries, retry_on, push, pull, "
             f"{', '.join(_FIELDS)}"
         )
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    spec["env"] = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": path}
+    spec["env"] = environment()
     return spec | {"resources": resources} | given
+
+
+_OWN = (
+    f"{sys.base_prefix}/{sys.platlibdir}/python{sys.version_info.major}{sys.version_info.minor}.zip",
+    sysconfig.get_config_var("DESTSHARED"),
+)
+"""Where every interpreter looks of itself, behind its standard library: a node's has its own."""
+
+
+def environment() -> dict[str, str]:
+    """Where programs and modules are found, as here. Each task keeps it in its row, so nothing is said twice."""
+    programs = dict.fromkeys(os.environ.get("PATH", "").split(os.pathsep))
+    modules = dict.fromkeys(entry or os.getcwd() for entry in sys.path if entry not in _OWN)
+    return {"PATH": os.pathsep.join(programs), "PYTHONPATH": os.pathsep.join(modules)}
 
 
 class Executor(BaseExecutor):

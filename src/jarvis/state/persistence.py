@@ -68,6 +68,12 @@ def specs_of(submission: Submission) -> list[bytes] | InvalidValue:
         return InvalidValue("task", "a number", "within 64 bits")
 
 
+def spec_tail(spec: TaskSpec) -> bytes:
+    """What its encoding ends with, behind what is a task's own: its name and what it runs. Tasks of a submission often share it."""
+    bare = msgspec.structs.replace(spec, name="", command=None, script=None, function=None, container=None)
+    return encode(bare).partition(b"\xa4name\xa0")[2]
+
+
 async def live_page(store: Store, after_id: int, limit: int) -> Live:
     """A page of a rebuild where nobody else writes, so that there is nothing to read ahead."""
     tasks = await store.task_list_live(after_id, limit)

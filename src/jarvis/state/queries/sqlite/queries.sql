@@ -45,8 +45,17 @@ UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'task';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'task', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'task');
 -- name: task_insert
 -- A wish, in state submitted. What is numbered is the same for all rows of a statement, and comes before them.
-INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, spec)
-SELECT column1, ?1, ?2, ?3, ?4, 'submitted', 'submitted', 0, '', ?5, ?6, column2 FROM (VALUES (?, ?));
+INSERT INTO task (uuid, project, user, name, queue, state, base, next_position, reason, retry_of, submitted_at, tail, spec)
+SELECT column1, ?1, ?2, ?3, ?4, 'submitted', 'submitted', 0, '', ?5, ?6, ?7, column2 FROM (VALUES (?, ?));
+-- name: spec_tail_insert
+-- Unless it is known already.
+INSERT INTO spec_tail (body) VALUES (?) ON CONFLICT (body) DO NOTHING;
+-- name: spec_tail_get
+-- The number of one.
+SELECT id FROM spec_tail WHERE body = ?;
+-- name: spec_tail_delete
+-- Those that no task has any more.
+DELETE FROM spec_tail WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.tail = spec_tail.id);
 -- name: task_last_id
 -- The newest id given.
 SELECT seq FROM sqlite_sequence WHERE name = 'task';
@@ -67,22 +76,22 @@ UPDATE task SET state = ?, base = ?, counts = ?, next_position = ?, reason = ?, 
 -- name: task_list_submitted
 -- By state, never by an id above a mark: allocation order is not commit order.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
-FROM task WHERE state = 'submitted' AND ended_at IS NULL ORDER BY id LIMIT ?;
+FROM whole_task WHERE state = 'submitted' AND ended_at IS NULL ORDER BY id LIMIT ?;
 -- name: task_list_live
 -- A page of a rebuild.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
-FROM task WHERE id > ? AND ended_at IS NULL ORDER BY id LIMIT ?;
+FROM whole_task WHERE id > ? AND ended_at IS NULL ORDER BY id LIMIT ?;
 -- name: task_get
 -- One task.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
-FROM task WHERE id = ?;
+FROM whole_task WHERE id = ?;
 -- name: task_count_of
 -- How many of the tasks in a json list there are.
 SELECT count(*) FROM task WHERE id IN (SELECT value FROM json_each(?));
 -- name: task_list
 -- Newest first; null parameters mean any.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
-FROM task
+FROM whole_task
 WHERE id < :before
   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
   AND (:project IS NULL OR project = :project)
@@ -97,7 +106,8 @@ WHERE id < :before
 ORDER BY id DESC LIMIT :limit;
 -- name: task_list_live_states
 -- As task_list, through the index of live tasks: the question that people ask most.
-SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at, spec
+SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at,
+    CASE WHEN tail IS NULL THEN spec ELSE CAST(spec || coalesce((SELECT body FROM spec_tail WHERE spec_tail.id = tail), x'') AS BLOB) END
 FROM task INDEXED BY task_live
 WHERE ended_at IS NULL AND id < :before
   AND state IN (SELECT value FROM json_each(:states))
@@ -298,11 +308,11 @@ SELECT id FROM task WHERE ended_at < ? AND id NOT IN (SELECT value FROM json_eac
 SELECT 1 FROM task WHERE ended_at < ? LIMIT 1;
 -- name: task_list_awaiting
 -- Specs of tasks with a higher id that may still ask how others ended: those that have the name of that field in them.
-SELECT spec FROM task
+SELECT spec FROM whole_task
 WHERE ended_at IS NULL AND id > ? AND state IN (SELECT value FROM json_each(?)) AND instr(spec, CAST('after' AS BLOB));
 -- name: task_list_before
 -- A page of tasks submitted before an instant, to see which bodies they refer to.
-SELECT id, project, spec FROM task WHERE submitted_at < ? AND id > ? ORDER BY id LIMIT ?;
+SELECT id, project, spec FROM whole_task WHERE submitted_at < ? AND id > ? ORDER BY id LIMIT ?;
 -- name: attempt_list_of_tasks
 -- All attempts of the tasks in a json list.
 SELECT task, idx, attempt, token, node, number, state, cause, exit_code, signal, assigned_at, started_at, ended_at, detail, result

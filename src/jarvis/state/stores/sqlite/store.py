@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain, groupby
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from jarvis.core.command import Command, NewCommand
 from jarvis.core.errors import (
     Conflict,
     CursorTooOld,
-    IdempotencyConflict,
     InvalidValue,
     JarvisError,
     StaleEpoch,
@@ -43,7 +42,6 @@ from jarvis.state.persistence import (
     live_page,
     solo_column,
     solo_from_row,
-    specs_of,
     split_elements,
     task_from_row,
 )
@@ -59,10 +57,11 @@ from jarvis.state.store import (
     Submission,
     TaskFilter,
 )
-from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks, write_alike
+from jarvis.state.stores.sqlite.alike import insert_attempts, put_elements, update_attempts, update_tasks
 from jarvis.state.stores.sqlite.coordination import check_epoch
 from jarvis.state.stores.sqlite.database import run
 from jarvis.state.stores.sqlite.file import DATABASE, Q, back_up, connect, vacuum_step
+from jarvis.state.stores.sqlite.submissions import insert, runs_of
 from jarvis.state.stores.sqlite.workflows import SqliteWorkflows, answered, commit_workflows
 
 T = TypeVar("T")
@@ -81,12 +80,12 @@ class SqliteStore(SqliteWorkflows):
         self, submissions: Sequence[Submission], early: Early | None = None
     ) -> list[Accepted | JarvisError]:
         now = self._clock()
-        encoded = [_new_rows(s, now) for s in submissions]
+        encoded = [runs_of(s) for s in submissions]
 
         def unit(c: sqlite3.Connection) -> list[Accepted | JarvisError]:
             answers = [
-                rows if isinstance(rows, InvalidValue) else _insert(c, s, rows, now)
-                for s, rows in zip(submissions, encoded, strict=True)
+                runs if isinstance(runs, InvalidValue) else insert(c, s, runs, now)
+                for s, runs in zip(submissions, encoded, strict=True)
             ]
             if early is not None:
                 self._told_to = max([self._told_to, *(a.ids[-1] for a in answers if isinstance(a, Accepted) and a.ids)])
@@ -259,6 +258,7 @@ class SqliteStore(SqliteWorkflows):
             rows = c.execute(Q["task_list_expired"], (before, json.dumps(sorted(needed)), limit)).fetchall()
             for name in ("attempt_delete", "element_delete", "task_delete"):
                 run(c, name, rows)
+            c.execute(Q["spec_tail_delete"])
             return sorted(r[0] for r in rows)
 
         gone = await self._writer.do(unit)
@@ -306,47 +306,6 @@ class SqliteStore(SqliteWorkflows):
 
 
 # ---------------------------------------------------------------- units of the writer
-
-
-Head = tuple[str, str, str, str, int | None]
-Group = tuple[Head, list[object]]
-_head, _uuid = attrgetter("project", "user", "spec.name", "spec.queue", "retry_of"), attrgetter("uuid")
-
-
-def _new_rows(submission: Submission, now: float) -> list[Group] | InvalidValue:
-    """In runs of tasks that differ in uuid and spec alone; most submissions are one."""
-    specs = specs_of(submission)
-    if isinstance(specs, InvalidValue):
-        return specs
-    runs: list[Group] = []
-    tasks, at = submission.tasks, 0
-    for head, alike in groupby(map(_head, tasks)):
-        end = at + len(list(alike))
-        own: list[object] = [None] * (2 * (end - at))
-        own[::2], own[1::2] = map(_uuid, tasks[at:end]), specs[at:end]
-        runs.append((head, own))
-        at = end
-    return runs
-
-
-def _insert(c: sqlite3.Connection, submission: Submission, runs: list[Group], now: float) -> Accepted | JarvisError:
-    key = submission.idempotency
-    if key is not None:
-        try:
-            before = answered(c, key)
-        except IdempotencyConflict as error:
-            return error
-        if before is not None:
-            return before
-    for head, own in runs:
-        write_alike(c, "task_insert", (*head, now), own, 2)
-    count = len(submission.tasks)
-    last = c.execute(Q["task_last_id"]).fetchone()
-    ids = range(last[0] - count + 1, last[0] + 1) if count else range(0)
-    if key is not None:
-        row = (key.principal, key.project, key.route, key.key, key.body_hash, now, encode((ids.start, ids.stop)))
-        c.execute(Q["idempotency_insert"], row)
-    return Accepted(ids, now)
 
 
 def _refuse_vain(c: sqlite3.Connection, changes: Changes, last: int) -> None:
