@@ -77,6 +77,7 @@ class Web:
             node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
             quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
             queues=lambda: queues_out(server.settings.scheduler),
+            weights=lambda: server.settings.scheduler.fairness.weights,
             look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
             health_checks=checks, more_metrics=self._of_the_scheduler,

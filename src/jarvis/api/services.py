@@ -139,6 +139,8 @@ class Services:
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
     queues: Callable[[], list[dict[str, Any]]] = list
+    weights: Callable[[], dict[str, float]] = dict
+    """Of projects, as the settings have them: a quota may say otherwise."""
     look_for_nodes: Callable[[], Awaitable[None]] = _all_known
     incarnation: Callable[[], int] = lambda: 1
     more_metrics: Callable[[], Awaitable[str]] = _no_more

@@ -225,18 +225,24 @@ class OnNode:
 
 
 def _summed_up(every: list[list[Reason]], nodes: int) -> list[Reason]:
-    """A sentence for each word: on how many nodes, and what is said where the least else is in the way. What is nearest to being
-    met comes first; of one node, what would keep it away even if it were empty."""
+    """A sentence for each word: on how many nodes, and what is said where the least else is in the way, as an example where others
+    say otherwise. What is nearest to being met comes first; of one node, what would keep it away even if it were empty."""
     order = ("Resources", WORD, "AntiAffinity", "Affinity", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits")
     nearest: dict[str, tuple[int, int, str]] = {}
     count: dict[str, int] = {}
+    mixed = set[str]()
     for reasons in every:
         for word, (at, text) in {r.word: (at, r.text) for at, r in reversed([*enumerate(reasons)])}.items():
             count[word] = count.get(word, 0) + 1
+            if word in nearest and text != nearest[word][2]:
+                mixed.add(word)
             if word not in nearest or (len(reasons), at) < nearest[word][:2]:
                 nearest[word] = len(reasons), at, text
     words = sorted(nearest, key=lambda word: (*nearest[word][:2], order.index(word)))
-    return [Reason(word, f"{count[word]} of {nodes} nodes: {nearest[word][2]}") for word in words]
+    return [
+        Reason(word, f"{count[word]} of {nodes} nodes{', for example' if word in mixed else ''}: {nearest[word][2]}")
+        for word in words
+    ]
 
 
 def _incomplete(able: int, wanted: int) -> Reason:

@@ -6,9 +6,18 @@ from tests.e2e.cluster.harness import Home
 
 
 def test_the_life_of_a_quota(fresh: Home) -> None:
+    settings = fresh.directory.parent / "weights.yaml"
+    settings.write_text("scheduler: {fairness: {weights: {default: 5, other: 3}}}\n")
+    fresh.env["JARVIS_CONFIG"] = str(settings)
     fresh.jarvis("up", "--cpus", "4")
+    fresh.jarvis("quota", "set", "other", "--cpus", "1")
     fresh.jarvis("quota", "set", "default", "--cpus", "2", "--running", "10", "--tasks", "4", "--weight", "2",
                  "--guaranteed-cpus", "1.5", "--mem", "4G", "--guaranteed-mem", "512")  # fmt: skip
+    projects = json.loads(fresh.jarvis("project", "ls", "-o", "json").stdout)
+    assert {one["project"]: one["weight"] for one in projects} == {"default": 2.0, "other": 3.0}, (
+        "a quota's before the settings'"
+    )
+    fresh.jarvis("quota", "rm", "other")
     (quota,) = json.loads(fresh.jarvis("quota", "ls", "-o", "json").stdout)
     assert quota == {
         "project": "default", "user": "", "weight": 2.0, "running": 10, "tasks": 4, "resources": {"cpu": "2", "memory": "4Gi"},

@@ -74,7 +74,7 @@ def test_near_waits_for_the_key_and_follows_it() -> None:
     case = racks("a", "b", "b")
     case.submit(affinities=(Affinity("near", "db", "rack"),))
     told = words(why(case.cluster, ElementKey(1), case.now))
-    assert told[0] == ("Affinity", "3 of 3 nodes: nothing with the key db is with rack=a")
+    assert told[0] == ("Affinity", "3 of 3 nodes, for example: nothing with the key db is with rack=a")
     case.submit(cpus=3, keys=("db",))
     case.submit(keys=("other",))
     case.step()

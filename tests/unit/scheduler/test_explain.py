@@ -66,6 +66,10 @@ def test_each_node_says_its_own_and_they_are_summed_up() -> None:
     assert rows["lost"] == ("ReqNodeNotAvail", "is suspect")
     assert words(case, task)[:4] == ["Resources", "ReqNodeNotAvail", "NoMatchingLabel", "NeverFits"]
     assert "busy" not in answer["summary"]
+    assert (
+        "; 5 of 8 nodes, for example: has taint gpu-only, which is not tolerated; 1 of 8 nodes: label arch is arm"
+        in answer["summary"]
+    )
     assert "1 cpu free, wanted 3" in answer["summary"]
 
 

@@ -125,13 +125,14 @@ async def list_projects(context: Ctx) -> Response:
     """Every project that used anything or has a quota."""
     context.allow("see")
     quotas = {q.project: q for q in await _quotas(context) if not q.user}
+    weights = context.services.weights() | {p: q.weight for p, q in quotas.items() if q.weight is not None}
     used = {
         u.project: u for u in await context.services.store.used_list() if not u.user and _visible(context, u.project)
     }
     items = [
         {
             "project": name,
-            "weight": 1.0 if name not in quotas or quotas[name].weight is None else quotas[name].weight,
+            "weight": weights.get(name, 1.0),
             "attempts": used[name].elements if name in used else 0,
             "total": _seconds(used[name].total) if name in used else {},
             "quota": quota_out(quotas[name]) if name in quotas else None,
