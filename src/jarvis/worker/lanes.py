@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from jarvis.core.resources import Resources
 from jarvis.worker.machine import Work
 
-DEPTH = 64
+DEPTH = 128
 """Most that wait in one lane."""
 REFILL = DEPTH // 2
 """A lane is filled when no more than this are left in it: a few large pieces cost less than many small ones."""
-AHEAD_S = 0.09
+AHEAD_S = 0.2
 """Work that may wait in a lane."""
 OVERHEAD_S = 1e-3
 """What starting and reaping a process costs around the time that it runs."""
