@@ -9,11 +9,12 @@ from jarvis.worker.machine import Work
 
 DEPTH = 128
 """Most that wait in one lane."""
-REFILL = DEPTH // 2
-"""A lane is filled when no more than this are left in it: a few large pieces cost less than many small ones."""
-AHEAD_S = 0.2
-"""Work that may wait in a lane."""
-OVERHEAD_S = 1e-3
+REFILL = DEPTH * 3 // 4
+"""A lane is filled when no more than this are left in it: a few large pieces cost less than many small ones. It is more
+than what ends of the shortest until the next report."""
+AHEAD_S = 0.1
+"""Work that may wait in a lane: for twice the 40 ms that ends may be told late, so that no lane runs dry."""
+OVERHEAD_S = 0.5e-3
 """What starting and reaping a process costs around the time that it runs."""
 STALLED_S = 0.12
 """What waited this long behind another process is started elsewhere. Of this, ends may be told 40 ms late."""
