@@ -9,7 +9,7 @@ from itertools import islice
 
 from jarvis.core.gpus import Room, pick, without
 from jarvis.core.ids import ElementKey
-from jarvis.core.resources import Resources, subtract
+from jarvis.core.resources import Resources
 from jarvis.core.task import Task
 from jarvis.scheduler.cluster import Cluster, NodeView
 from jarvis.scheduler.load_balancer import EXACT, IMPROVES, OF_STATE, OF_USE, SCORES, Candidate, share_of
@@ -24,6 +24,8 @@ from jarvis.scheduler.pools import ANYTHING, Limits, Pool, Search
 from jarvis.scheduler.refusals import Refusals
 from jarvis.scheduler.task_queue import PlacementClass
 
+Owner = tuple[str, str]
+"""Project and user."""
 LOOK = 4
 """Nodes whose score is found to have changed, before the best of them is taken."""
 AT_ONCE = 8
@@ -146,16 +148,16 @@ class Choice:
             return False
         return not pool.gpu or pick(self.gpus_of(view.node.id), pool.gpu) is not None
 
-    def _is_spoken_for(self, node: int, need: Resources, until: float, latest: float, owner: tuple[str, str]) -> bool:
+    def _is_spoken_for(self, node: int, need: Resources, until: float, latest: float, owner: Owner) -> bool:
         if node in self.booked and self._runs_into(node, owner, latest):
             return True
         return node in self.horizons and not self._leaves_reserved(node, need, until)
 
     def best(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
         """The best node, and whether it is assigned ahead of room there."""
-        if self._full.cover(pool):
-            pool.close()
-            return None
+        where = self._full.where(pool)
+        if where is not None:
+            return self._among(where, pool, search)
         if pool.is_plain:
             found = self._at_once(pool, search)
             if found is not None:
@@ -168,10 +170,19 @@ class Choice:
                 break
         for entry in search.aside:
             heappush(pool.heap, entry)
-        if found is None and not search.aside:
-            self._full.note(pool, is_first=not self.moved)
+        if found is None:
+            self._full.note(pool, is_first=not self.moved, kept=[node for _, node in search.aside])
         self.too_long = found is None and bool(search.aside)
         return found
+
+    def _among(self, nodes: tuple[int, ...], pool: Pool, search: Search) -> tuple[int, bool] | None:
+        """The best of these; there is room nowhere else."""
+        room = [node for node in nodes if self._room(self.nodes[node], pool) is False]
+        free = [node for node in room if search.peek or not self._is_kept(pool, search, node, ahead=False)]
+        self.too_long = bool(room) and not free
+        if not room:
+            pool.close()
+        return (min(free, key=lambda node: (self.score(pool, node, search.task), node)), False) if free else None
 
     def _at_once(self, pool: Pool, search: Search) -> tuple[int, bool] | None:
         """The best node with room for now, if it is among the first of all that suit."""
@@ -211,7 +222,7 @@ class Choice:
                 continue
             if search.peek:
                 return node, room
-            if self._is_kept(pool, search, node, room):
+            if self._is_kept(pool, search, node, ahead=room):
                 search.aside.append(heappop(heap))
                 continue
             current = self.score(pool, node, search.task, self.ahead_count(node, pool.placement_class))
@@ -225,12 +236,12 @@ class Choice:
             if not look:
                 return seen[1:]
 
-    def _is_kept(self, pool: Pool, search: Search, node: int, ahead: bool) -> bool:
+    def _is_kept(self, pool: Pool, search: Search, node: int, *, ahead: bool) -> bool:
         """Whether its room is spoken for, as far as this search goes."""
-        latest = search.latest + MARGIN_S if ahead else search.latest
-        if node in self.booked and self._runs_into(node, search.owner, latest):
+        if ahead and node in self.horizons:
             return True
-        return node in self.horizons and (ahead or not self._leaves_reserved(node, pool.need, search.until))
+        latest = search.latest + MARGIN_S if ahead else search.latest
+        return self._is_spoken_for(node, pool.need, search.until, latest, search.owner)
 
     def _leaves_reserved(self, node: int, need: Resources, until: float) -> bool:
         horizon = self.horizons[node]
@@ -238,7 +249,7 @@ class Choice:
             return False
         return horizon.fits(need, self.now, until)
 
-    def _runs_into(self, node: int, owner: tuple[str, str], latest: float) -> bool:
+    def _runs_into(self, node: int, owner: Owner, latest: float) -> bool:
         return in_the_way(self.booked[node], owner, self.now, latest) is not None
 
     def books_out(self, node: int, task: Task, seconds: float) -> bool:
@@ -290,7 +301,7 @@ class Choice:
             else:
                 if not pool.gpu or pick(self.gpus_of(node), pool.gpu) is not None:
                     return False
-        if not self.ahead_seconds or view.stuck or pool.placement_class not in self.cluster.estimates:
+        if not self.ahead_seconds or view.stuck or not self._full.may_go_ahead(pool.placement_class):
             return None
         allowed = self.ahead_allowed(view, pool.placement_class)
         return True if self.ahead_count(node, pool.placement_class) < allowed else None
@@ -415,7 +426,7 @@ class Choice:
         return sum(islice(filter(None, large), pool.nodes)) == pool.nodes
 
     def reserve(
-        self, pool: Pool, key: ElementKey, seconds: float, owner: tuple[str, str] = ("", "")
+        self, pool: Pool, key: ElementKey, seconds: float, owner: Owner = ("", "")
     ) -> tuple[int, float, tuple[int, ...]] | None:
         """The node and instant of the earliest start that the expected ends and bookings allow, and the nodes of a gang's other
         ranks; from then on that room is spoken for."""
@@ -441,9 +452,7 @@ class Choice:
             return self.outlook.starts(pool.need, self._reservable(pool, key))
         return self.outlook.starts_of(pool.placement_class, lambda: self._reservable(pool, key))
 
-    def _earliest(
-        self, node: int, need: Resources, seconds: float, owner: tuple[str, str], after: float = 0.0
-    ) -> float:  # fmt: skip
+    def _earliest(self, node: int, need: Resources, seconds: float, owner: Owner, after: float = 0.0) -> float:
         if node not in self.booked and not self.changed.is_it(node):
             return max(self.outlook.first(node, need), after)
         horizon, bookings = self.changed.look(node), self.booked.get(node, ())
@@ -468,13 +477,6 @@ class Choice:
         self._refused.clear()
         for need in rest:
             self.keep(node, need, seconds)
-
-    def free(self, node: int) -> Resources:
-        """What nobody has and nothing is kept for, as the cycle stands; below 0 where what is kept is still taken."""
-        free = subtract(self.nodes[node].node.resources, self.used.get(node) or self.nodes[node].used)
-        for need in self.kept.get(node, ()):
-            free = subtract(free, need)
-        return free
 
     def _reservable(self, pool: Pool, key: ElementKey) -> list[int]:
         """The nodes that it had before, else those that are large enough."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jarvis.core.attempt import Attempt
 from jarvis.core.gpus import NO_ROOM, pick, with_back
 from jarvis.core.ids import ElementKey
+from jarvis.core.resources import Resources, subtract
 from jarvis.core.states import State
 from jarvis.core.task import Element, Task, TaskSpec
 from jarvis.scheduler.claimed import keep_room
@@ -37,7 +38,7 @@ from jarvis.scheduler.pools import Pool
 from jarvis.scheduler.task_queue import Entry
 
 if TYPE_CHECKING:
-    from jarvis.core.resources import Resources
+    from jarvis.scheduler.choice import Choice
     from jarvis.scheduler.cycle import Cycle
 
 LOOK_S = 1.0
@@ -277,7 +278,7 @@ class Look:
 
     def short(self, pool: Pool, node: int) -> list[tuple[str, int]]:
         """How much of what is missing there."""
-        free = self.choice.free(node)
+        free = _free(self.choice, node)
         return [(name, less) for name, amount in pool.need.items() if (less := amount - free.get(name, 0)) > 0]
 
     def on(self, node: int) -> "OnNode":
@@ -470,3 +471,11 @@ def may_all_stop(look: Look, kind: Kind, victims: Sequence[Candidate]) -> bool:
         return True
     others = {victim.project for victim in new} - {kind.project}
     return all(look.guarantees.spares(p, (v.whole for v in new if v.project == p)) for p in others)
+
+
+def _free(choice: "Choice", node: int) -> Resources:
+    """What nobody has and nothing is kept for, as the cycle stands; below 0 where what is kept is still taken."""
+    free = subtract(choice.nodes[node].node.resources, choice.used.get(node) or choice.nodes[node].used)
+    for need in choice.kept.get(node, ()):
+        free = subtract(free, need)
+    return free
