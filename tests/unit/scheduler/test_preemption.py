@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from tests.unit.scheduler.harness import Case
 
 from jarvis.core.booking import Booking
@@ -325,22 +324,6 @@ def test_a_quota_that_is_lowered_meanwhile_is_kept_to() -> None:
     case.ends(low, cause=Cause.PREEMPTED)
     case.expect(urgent, "queued")
     assert not case.cluster.claims
-
-
-@pytest.mark.parametrize("backfill", ["none", "easy", "conservative"])
-def test_what_is_kept_first_may_have_others_stopped(backfill: str) -> None:
-    """That its start is reserved, and nobody comes before it, does not make it wait for a start that it could have earlier."""
-    case = case_of(backfill=Backfill(backfill, keep=True))
-    case.node(cpus=4)
-    low = case.submit(cpus=4, time_limit=1000.0)
-    case.started(low)
-    case.now += 10
-    urgent = case.submit(cpus=4, priority=500, time_limit=1000.0)
-    case.expect(low, "running")
-    case.wait(51)
-    case.expect(low, "cancelling")
-    case.ends(low, cause=Cause.PREEMPTED)
-    case.expect(urgent, "assigned")
 
 
 def test_what_waits_for_something_else_than_room_stops_nobody() -> None:
