@@ -175,10 +175,10 @@ FILLINGS = ("--draws", "10", "--seed", "42", "--arrive", "1.3")
 
 
 def show_gpus(folder: Path) -> None:
-    """Q2: Alibaba's openb, 1,213 nodes with 6,212 GPUs, filled by lists of requests in ten orders of arrival each."""
+    """Q2: Alibaba's openb, 1,213 nodes with 6,212 GPUs, filled by lists of requests in ten orders of nodes and arrival each."""
     nodes = folder / "openb" / "openb_node_list_gpu_node.csv.gz"
     _say(
-        "\nQ2: share of all GPUs given away at 130 % asked, openb, mean of 10 orders of arrival (FGD, ATC'23)\n"
+        "\nQ2: share of all GPUs given away at 130 % asked, openb, mean of 10 orders of nodes and arrival (FGD, ATC'23)\n"
         f"  jarvis sim --trace PODS.csv.gz --machines NODES.csv.gz {' '.join(FILLINGS)} --policy POLICY.yaml\n"
     )
     for name, published in PUBLISHED_GPUS.items():

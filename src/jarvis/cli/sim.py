@@ -61,8 +61,8 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     """Replay a recorded workload with the scheduler's own code, on a clock that is set and workers that only count.
 
     Means stand beside the 99th percentile and the longest. Times are seconds of the trace. A wait is all that a task took longer
-    than it ran: before its start, and while it was preempted. With --machines, requests for GPUs arrive in --draws orders, and the
-    share of all GPUs given away is told.
+    than it ran: before its start, and while it was preempted. With --machines, nodes and requests for GPUs come in --draws orders,
+    and the share of all GPUs given away is told.
     """
     from jarvis.sim.traces.history import span_of
 
@@ -215,7 +215,7 @@ def _fill(trace: Path, machines: Path, policy: str, arrive: float, seeds: range,
     orders = f"{len(found)} order{'s' if len(found) > 1 else ''}"
     click.echo(
         f"{mean['allocated']:.2f} % of all GPUs given away when {100 * arrive:.0f} % were asked for, "
-        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {orders} of arrival"
+        f"{mean['allocated_at_100']:.2f} % at 100 %; {mean['left']:.0f} left; mean of {orders} of nodes and arrival"
     )
 
 

@@ -148,7 +148,7 @@ def preemptors(cycle: "Cycle") -> list[Preemptor]:
                 if task is None:
                     break
                 key = task.key_at(head.position)
-                if task.id not in claimed and key not in cycle.taken and head.entry is not None:
+                if task.id not in claimed and head.entry is not None:
                     standing = standing_in(cycle, task, key)
                     one = Preemptor(cycle.covers(task), standing, head.entry, key, task, head.position, pool)
                     found.setdefault(task.id, one)

@@ -179,6 +179,8 @@ def test_what_is_lost_to_the_usual_tasks() -> None:
 def test_only_what_is_usual_counts() -> None:
     usual = Fragmentation({Shape(1000, 1000): 96, Shape(1000, 100): 4})
     assert [shape for _, shape in usual.usual] == [Shape(1000, 1000)]
+    equal = Fragmentation({Shape(1000, 1000): 94, Shape(1000, 100): 3, Shape(2000, 100): 3})
+    assert [shape for _, shape in equal.usual] == [Shape(1000, 1000), Shape(2000, 100)]
 
 
 def test_gpus_for_which_there_is_no_cpu_are_hungry() -> None:

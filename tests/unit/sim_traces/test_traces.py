@@ -13,7 +13,9 @@ from jarvis.cli.sim import sim
 from jarvis.config.policies import policy_of
 from jarvis.config.sources import SettingsError
 from jarvis.core.errors import InvalidValue
+from jarvis.scheduler.cycle import Policy
 from jarvis.sim.traces.cost import Cost, cost_of, prices_from
+from jarvis.sim.traces.filling import arrivals, fill, read_requests
 from jarvis.sim.traces.formats import read
 from jarvis.sim.traces.history import equal_nodes, lines, span_of
 from jarvis.sim.traces.picture import svg
@@ -211,6 +213,21 @@ def test_who_starves(tmp_path: Path) -> None:
     told = CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--starved", "1"])
     assert "2 tasks waited for more than 01:00:00, or for ever" in told.output, told.output
     assert "starve" not in CliRunner().invoke(sim, ["--trace", str(path), "--policy", "fifo", "--count", "2"]).output
+
+
+def test_filling_draws_the_order_of_nodes_as_well(tmp_path: Path) -> None:
+    """Who takes any type is now and then first, and then leaves the other what that needs only if the right node came first."""
+    pods, nodes = tmp_path / "pods.csv", tmp_path / "nodes.csv"
+    pods.write_text("cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\n1,0,1,1000,\n1,0,1,1000,A\n", encoding="utf-8")
+    nodes.write_text("sn,cpu_milli,memory_mib,gpu,model\na,9,9,1,A\nb,9,9,1,B\n", encoding="utf-8")
+    seeds = [seed for seed in range(20) if not arrivals(read_requests(pods), 2000, 1.0, seed)[0].types]
+
+    def allocated(seed: int) -> float:
+        return fill(pods, nodes, Policy(gpu_balancer="best_fit"), 1.0, range(seed, seed + 1))[0].allocated
+
+    found = [allocated(seed) for seed in seeds]
+    assert set(found) == {50.0, 100.0}
+    assert found == [allocated(seed) for seed in seeds]
 
 
 @pytest.mark.skipif(

@@ -1,8 +1,9 @@
 """PURE: how much of a node's free GPUs the usual tasks could not use (FGD; Weng et al., USENIX ATC'23).
 
-The usual tasks are the most frequent shapes that make up 95 % of what is submitted. For each of them, what it could not use of a
-node's free GPUs is lost: all of it if it does not fit there or asks for none, else the GPUs with less free than it asks of each.
-Only which of the usual tasks still have enough cpu matters of a node's free cpu, so states are few and are remembered.
+The usual tasks are the most frequent shapes that make up 95 % of what is submitted, of equally frequent ones the larger. For each
+of them, what it could not use of a node's free GPUs is lost: all of it if it does not fit there or asks for none, else the GPUs
+with less free than it asks of each. Only which of the usual tasks still have enough cpu matters of a node's free cpu, so states
+are few and are remembered.
 
 That looks one task ahead. Where many are to follow, GPUs are lost as well if the free cpu is not enough for all of them at
 what a GPU usually comes with: those are hungry.
@@ -54,7 +55,7 @@ class Fragmentation:
         total = sum(counts.values()) or 1
         self.usual: list[tuple[float, Shape]] = []
         covered = 0
-        for shape, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        for count, shape in sorted(((count, shape) for shape, count in counts.items()), reverse=True):
             if covered >= COVER * total:
                 break
             covered += count

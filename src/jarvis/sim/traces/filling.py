@@ -1,7 +1,8 @@
 """Fills a cluster until it is full: how much of its GPUs can be given away? The protocol of FGD (Weng et al., ATC'23).
 
 Requests arrive one after another in a shuffled order until they ask for a multiple of all GPUs; each is tried once by the real
-engine, and dropped if it fits nowhere. Nothing ends. What is usual is learned from the list beforehand, as from a history.
+engine, and dropped if it fits nowhere. Nothing ends. What is usual is learned from the list beforehand, as from a history. Nodes
+are shuffled as well: of equal ones the one that came first is taken, which would always be the same where they stand sorted.
 """
 
 import csv
@@ -185,9 +186,16 @@ def _constraints(request: Request) -> tuple[Constraint, ...]:
 
 
 def fill(trace: Path, machines: Path, policy: Policy, factor: float, seeds: range) -> list[Filled]:
-    """One filling for each seed of the order of arrival."""
+    """One filling for each seed of the orders of nodes and of arrival."""
     nodes, requests = read_machines(machines), read_requests(trace)
     total = sum(machine.resources.get("gpu", 0) for machine in nodes)
     if not total or not any(request.resources.get("gpu") for request in requests):
         raise InvalidValue("trace", str(trace), "requests for GPUs, and machines that have some")
-    return [Filling(nodes, requests, policy).fill(arrivals(requests, total, factor, seed)) for seed in seeds]
+    return [
+        Filling(shuffled(nodes, seed), requests, policy).fill(arrivals(requests, total, factor, seed)) for seed in seeds
+    ]
+
+
+def shuffled(machines: list[Machine], seed: int) -> list[Machine]:
+    """By chance of their own: else few nodes and as few requests would always be shuffled alike."""
+    return random.Random(f"nodes {seed}").sample(machines, len(machines))  # noqa: S311 - an experiment that can be repeated
