@@ -62,6 +62,7 @@ class SchedulerProcess:
         watch = list(self._settings.server.watch)
         server = {"role": "scheduler", "name": self.name, "port": 0, "listen": "", "host": "127.0.0.1", "watch": watch}
         flags = {"state_dir": str(self.directory), "server": server}
+        self._let_go()  # of one that could not be started
         read_end, self._pipe = os.pipe()
         command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
         command += ["--owner-fd", str(read_end), "--parent", str(self._settings.state_dir)]
@@ -124,7 +125,10 @@ class SchedulerProcess:
         answer = await self._ask("/health")
         if answer is None:
             return {"status": "degraded", "detail": f"the process {self.name} does not answer; tasks wait"}
-        found: dict[str, Any] = answer.json()["checks"]["scheduler_queue"]
+        checks: dict[str, dict[str, Any]] = answer.json()["checks"]
+        found = checks["scheduler_queue"]
+        if found["status"] == "ok" and checks["api"]["status"] == "degraded":  # a loop of it ended on a defect
+            found = checks["api"]
         if found["status"] == "down":  # this server is not: it takes tasks, and another scheduler may lead
             found["status"] = "degraded"
         return {name: found[name] for name in ("status", "detail")}

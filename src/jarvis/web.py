@@ -62,10 +62,12 @@ class Web:
         self.gateway: Gateway = self._app.state.gateway
         self._uvicorn = _Uvicorn(uvicorn.Config(self._app, **uvicorn_options()), server.hand_over)
         self._tls: Tls | None = None
+        self._beyond: socket.socket | None = None
 
     def _services(self) -> Services:
         server = self._server
-        checks = health.checks(server.store, server.scheduler, server.election, lambda: server.address, server.redis)
+        api = health.api_check(lambda: server.address, server.keeper.defects)
+        checks = health.checks(server.store, server.scheduler, server.election, api, server.redis)
         if server.apart is not None:
             checks["scheduler_queue"] = server.apart.check
         return Services(
@@ -82,7 +84,7 @@ class Web:
             look_for_nodes=server.election.look,
             incarnation=lambda: server.scheduler.cluster.incarnation,
             health_checks=checks, more_metrics=self._of_the_scheduler,
-            registry=self._registry, replica=server.name if server.shared else "",
+            registry=self._registry, replica=server.name if server.shared else "", keeper=server.keeper,
             settings=ApiSettings(
                 allowed_hosts=server.settings.server.allowed_hosts, watch=server.settings.server.watch,
                 default_user=self._user,
@@ -164,8 +166,8 @@ class Web:
         await store.token_put(Token(token_hash(server.token), self._user, "admin", ("*",), "owner"))
         await server.look_round()
 
-    async def listen_beyond(self, address: str) -> Coroutine[Any, Any, None]:
-        """Listen to other machines, by TLS, and let nodes join; what it gives runs until the server ends."""
+    async def listen_beyond(self, address: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Listen to other machines, by TLS, and let nodes join; what it gives serves until the server ends."""
         from jarvis.api.membership import Membership, authority_of  # their library comes with an extra
         from jarvis.api.tls import Tls, TlsServer, names_of
 
@@ -173,7 +175,7 @@ class Web:
         host, port = host_and_port(address)
         authority = await authority_of(server.store, server.clock.now())
         names = names_of(host, server.settings.server.advertise)
-        listener = listen(host, port)
+        self._beyond = listener = listen(host, port)
         name = f"[{names[0]}]" if ":" in names[0] else names[0]
         server.public_url = f"https://{name}:{listener.getsockname()[1]}"
         self.services.membership = Membership(server.store, authority, server.public_url, server.clock.now)
@@ -181,13 +183,17 @@ class Web:
         known = tuple(f"[{name}]" if ":" in name else name for name in names)
         hosts = (*self.services.settings.allowed_hosts, *known)
         self.services.settings = dataclasses.replace(self.services.settings, allowed_hosts=hosts)
-        beyond = TlsServer(tls.config(self._app, uvicorn_options()))
+        config = tls.config(self._app, uvicorn_options())
         log.info("nodes join at %s, pin %s", server.public_url, self.services.membership.pin)
-        return _serve_beyond(beyond, listener, tls)
+        return lambda: _serve_beyond(TlsServer(config), listener.dup(), tls)
 
     async def serve(self, listener: socket.socket) -> None:
         """Until it is stopped, by a signal, too."""
-        await self._uvicorn.serve(sockets=[listener])
+        try:
+            await self._uvicorn.serve(sockets=[listener])
+        finally:
+            if self._beyond is not None:
+                self._beyond.close()
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True
@@ -206,7 +212,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls") -> None:
-    """Until cancelled, with certificates that are made anew before they end."""
+    """Until cancelled, with certificates that are made anew before they end. The listener is closed with it."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not serving.done():
@@ -216,8 +222,7 @@ async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls"
                     log.info("the server's certificate is a new one")
             except OSError as error:  # a full disk: the certificate that is there is good for days
                 log.warning("the server's certificate could not be made anew: %s", error)
-        if (failed := serving.exception()) is not None:
-            log.error("the listener for other machines ended", exc_info=failed)
+        serving.result()
     finally:
         server.should_exit = True
         await asyncio.wait([serving], timeout=CLOSE_S)

@@ -7,8 +7,9 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from jarvis.state.stores.memory import MemoryStore
 from jarvis.state.stores.sqlite import SqliteStore
 from jarvis.utils import server_file
 from jarvis.utils.clock import Clock
+from jarvis.utils.keeper import Keeper
 from jarvis.utils.listener import listen
 from jarvis.utils.record_file import RECORD, RecordFiles
 
@@ -92,7 +94,7 @@ class Server:
         self.policy = policy_of(settings.scheduler)
         self.role = settings.server.role
         self.store, self.blobs = open_store(settings)
-        self.clock = Clock()
+        self.clock, self.keeper = Clock(), Keeper()
         self.name = settings.server.name or f"{socket.gethostname()}:{os.getpid()}"
         self.shared = settings.store.kind == "postgres"
         """Whether other servers may work on the same store."""
@@ -166,7 +168,7 @@ class Server:
             self.token, node_token = self._kept_token("token"), self._kept_token("node.token")
             for node in self.nodes:
                 node.start(self.url)
-            self._spawn(self._retention().run(), "retention")
+            self._spawn(self._retention().run, "retention")
             await self._serve(listener, node_token)
         finally:
             await self._stop()
@@ -178,13 +180,13 @@ class Server:
         if self.settings.server.listen:
             self._spawn(await web.listen_beyond(self.settings.server.listen), "tls")
         self.leader_changed, self.seen_seq = web.gateway.begin_anew, web.seen_seq
-        self._spawn(web.observe(), "metrics")
+        self._spawn(web.observe, "metrics")
         self._announce()
         if self.shared:
             await web.join_the_others()
-            self._spawn(self._be_seen(), "be seen")
+            self._spawn(self._be_seen, "be seen")
         if self.owner_fd is not None:
-            self._spawn(self._watch_owner(web), "owner")
+            self._spawn(partial(self._watch_owner, web), "owner")
         # uvicorn raises again what stopped it, to end the process: there is still a store to close.
         signal.signal(signal.SIGTERM, lambda *_: None)
         await web.serve(listener)
@@ -194,24 +196,21 @@ class Server:
         if not isinstance(self.bus, MemoryBus):
             cluster = await self.store.secret_keep("cluster", secrets.token_hex(8).encode())
             key = await self.store.secret_keep("bus", secrets.token_bytes(32))
-            self.bus.start(cluster.decode(), key, time.time_ns())
+            self.bus.start(cluster.decode(), key, time.time_ns(), self.keeper)
         if self.apart is not None:
-            self._spawn(self.apart.run(), "scheduler")
-        self._spawn(self.election.run(), "election")
+            self._spawn(self.apart.run, "scheduler")
+        self._spawn(self.election.run, "election")
         if self.decides:
             scheduler, watch = self.scheduler, self.settings.server.watch
             arrivals = Arrivals(
                 scheduler.schedules, self.bus, watch, lambda: self.election.leads, lambda: scheduler.cluster
             )
-            self._spawn(arrivals.run(), "arrivals")
+            self._spawn(arrivals.run, "arrivals")
         if self.decides and self.shared:
-            self._spawn(self._read_ahead(), "read ahead")
+            self._spawn(self._read_ahead, "read ahead")
         known = asyncio.create_task(self.election.known.wait())
         await asyncio.wait([known, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         known.cancel()
-        for task in self._tasks:
-            if task.done():
-                task.result()
 
     async def _be_seen(self) -> None:
         while True:
@@ -267,8 +266,8 @@ class Server:
                     await self.store.ahead.read()
             await asyncio.sleep(max(AHEAD_S, AHEAD_SHARE * (now() - begun)))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+    def _spawn(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+        self._tasks.append(asyncio.create_task(self.keeper.keep(name, run), name=name))
 
     def _retention(self) -> Retention:
         s = self.settings.store

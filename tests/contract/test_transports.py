@@ -29,6 +29,7 @@ from jarvis.core.inputs import (
 )
 from jarvis.core.states import Cause
 from jarvis.state.stores.postgres import PostgresStore
+from jarvis.utils.keeper import Keeper
 
 KEY = b"k" * 32
 PATIENCE_S = 15.0
@@ -229,7 +230,7 @@ class Cluster:
 
     async def start(self) -> None:
         for name, bus in self.buses.items():
-            bus.start("cluster", KEY, 1)
+            bus.start("cluster", KEY, 1, Keeper())
             bus.lead((1, 1), leading=name == "a")
 
     async def stop(self) -> None:

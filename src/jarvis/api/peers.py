@@ -134,9 +134,11 @@ class Relay:
 
     async def _carry(self, handle: StreamHandle) -> None:
         error = "the server that holds the node's session is gone"
-        async with self._socket:
-            await first_of(self._send(handle), self._receive(handle), quiet=CONNECTION_ENDS)
-        handle.arrived(StreamData(stream=handle.stream, end=True, error=error))
+        try:
+            async with self._socket:
+                await first_of(self._send(handle), self._receive(handle), quiet=CONNECTION_ENDS)
+        finally:
+            handle.arrived(StreamData(stream=handle.stream, end=True, error=error))
 
     async def _send(self, handle: StreamHandle) -> None:
         while handle.stream in self.streams or not self._out.empty():

@@ -1,7 +1,6 @@
 """The application: all routes at the root and under /api/v1, behind one guard."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,7 +39,6 @@ with absent("pydantic.v1"):  # FastAPI asks of each route's parameters whether t
         workflows,
     )
 
-log = logging.getLogger(__name__)
 ROUTERS = (
     results.router,
     tasks.router,
@@ -67,7 +65,8 @@ HOT = {
 }
 """What clients ask most."""
 POLL_S = 2.0
-AGAIN_S = 0.5
+BEGIN_ANEW_S = 2.0
+"""At most, after a defect in what everybody depends on."""
 agents = APIRouter(include_in_schema=False)
 
 
@@ -117,35 +116,26 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with _kept({"event hub": app.state.hub.run, "gateway": app.state.gateway.run}):
+    async with _kept(app, {"event hub": app.state.hub.run, "gateway": app.state.gateway.run}):
         yield
 
 
 @asynccontextmanager
 async def _deliver_alone(app: FastAPI) -> AsyncIterator[None]:
-    async with _kept({"gateway": app.state.gateway.run}):
+    async with _kept(app, {"gateway": app.state.gateway.run}):
         yield
 
 
 @asynccontextmanager
-async def _kept(work: dict[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
-    running = [asyncio.create_task(kept_running(run, name), name=name) for name, run in work.items()]
+async def _kept(app: FastAPI, loops: dict[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
+    keep = app.state.services.keeper.keep
+    running = [asyncio.create_task(keep(name, run, BEGIN_ANEW_S), name=name) for name, run in loops.items()]
     try:
         yield
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-async def kept_running(run: Callable[[], Awaitable[None]], name: str) -> None:
-    """Until cancelled: what ends on a defect is told in the log and begins anew, because everybody depends on it."""
-    while True:
-        try:
-            await run()
-        except Exception:
-            log.exception("%s ended on a defect and begins anew", name)
-        await asyncio.sleep(AGAIN_S)
 
 
 def uvicorn_options() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jarvis.state.manifests import RecentManifests
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Store
 from jarvis.utils.clock import Clock
+from jarvis.utils.keeper import Keeper
 
 if TYPE_CHECKING:
     from jarvis.api.membership import Membership
@@ -126,8 +127,8 @@ class Services:
     or has too many of; ``licenses`` lists those of the cluster, ``holds`` what a node holds of what tasks need; ``more_metrics``
     are those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
-    server among several, empty where there is one, and ``peers`` the others; ``membership`` lets nodes in, where this server
-    listens beyond its machine.
+    server among several, empty where there is one, and ``peers`` the others; ``keeper`` keeps the loops of this process
+    running; ``membership`` lets nodes in, where this server listens beyond its machine.
     """
 
     store: Store
@@ -155,6 +156,7 @@ class Services:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     version: str = __version__
     replica: str = ""
+    keeper: Keeper = field(default_factory=Keeper)
     peers: "Peers | None" = None
     membership: "Membership | None" = None
     manifests: RecentManifests = field(init=False)

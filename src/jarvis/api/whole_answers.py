@@ -1,18 +1,26 @@
 """Answers leave in one piece: uvicorn sends the head of an answer by itself, which wakes the client twice, and the first time it
 takes the processor from the server that would send the rest.
+
+This looks into uvicorn. Where a version of it has not what is looked at, answers leave as that version sends them.
 """
 
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+NEEDED = ("transport", "response_started", "expected_content_length", "scope")
+"""Of uvicorn's answer under way."""
 
 
 class WholeAnswers(HttpToolsProtocol):
     """HTTP, with the head of an answer in one piece with the first of its body where the length was told before."""
 
     def on_headers_complete(self) -> None:
-        before = self.cycle
+        before = getattr(self, "cycle", None)
         super().on_headers_complete()
-        if self.cycle is not before:
-            self.cycle.transport = _Whole(self.cycle)  # type: ignore[assignment]  # it uses no more of one
+        cycle: Any = getattr(self, "cycle", None)
+        if cycle is not before and all(hasattr(cycle, name) for name in NEEDED):
+            cycle.transport = _Whole(cycle)
 
 
 class _Whole:
@@ -31,6 +39,13 @@ class _Whole:
         else:
             self._held = b""
             self._transport.write(held + data)
+
+    def __getattr__(self, name: str) -> Any:
+        """What uvicorn uses else of a transport, and may write by: after what is held."""
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
+        return getattr(self._transport, name)
 
     def close(self) -> None:
         self._transport.close()

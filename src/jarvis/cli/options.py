@@ -170,6 +170,8 @@ def task_fields(given: dict[str, Any], environ: dict[str, str], directory: str) 
         fields["retry"] = retry
     export = given.get("export") or "DEFAULT"
     if given.get("image") is None:
+        if given.get("entrypoint"):
+            raise click.UsageError("--entrypoint goes with --container")
         fields["env"] = exported(export, given.get("env") or (), environ)
         fields |= _directory(given, directory)
         return fields
@@ -229,6 +231,8 @@ def _in_container(given: dict[str, Any], export: str, environ: dict[str, str], d
 
 
 def _resources(given: dict[str, Any]) -> dict[str, Any]:
+    if given.get("gpus") and given.get("gres"):
+        raise click.UsageError("--gpus and --gres say the same: give one of them")
     resources: dict[str, Any] = {"cpu": 1 if given.get("cpus") is None else given["cpus"]}
     if given.get("mem"):
         resources["memory"] = binary(given["mem"])

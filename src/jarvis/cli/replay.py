@@ -11,7 +11,7 @@ from jarvis.cli.output import local_time
 from jarvis.config.sources import state_dir
 from jarvis.core.errors import InvalidValue, JarvisError
 from jarvis.core.ids import parse_element
-from jarvis.scheduler.replay.replaying import Diverged, NoRecord, check, why_at
+from jarvis.scheduler.replay.replaying import Diverged, NoRecord, OtherCode, check, why_at
 from jarvis.scheduler_process import DIRECTORY
 from jarvis.utils.record_file import RECORD
 
@@ -32,6 +32,8 @@ def replay(record: Path | None) -> int:
         done = check(record or _of_this_machine())
     except Diverged as error:
         raise click.ClickException(f"decided otherwise than recorded: {error}") from None
+    except OtherCode as error:
+        raise click.ClickException(str(error)) from None
     except NoRecord as error:
         raise click.ClickException(f"{error}. The server that leads keeps it, unless record.what is off") from None
     for segment in done:

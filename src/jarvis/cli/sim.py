@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jarvis.cli.output import duration, format_option, print_data, print_table
+from jarvis.cli.said import refuse, said
 
 if TYPE_CHECKING:
     from jarvis.sim.traces.replay import History
     from jarvis.sim.traces.report import Share, Terms
     from jarvis.sim.traces.run import Answer
     from jarvis.sim.traces.workload import Workload
+
+OF_FILLING = ("trace", "machines", "policy", "arrive", "draws", "seed", "output")
 
 
 @click.command()
@@ -64,10 +67,9 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
     from jarvis.sim.traces.history import span_of
 
     span = None if trace.exists() else span_of(str(trace))
-    if save is not None and span is None:
-        raise click.UsageError("--save goes with --trace last-week and the like.")
     if picture is not None and picture.suffix not in (".svg", ".html"):
         raise click.UsageError("--picture takes a file that ends in .svg or .html.")
+    _refuse_idle(span is not None, machines is not None, draws > 0)
     if machines is not None:
         _fill(trace, machines, policy, arrive, range(seed, seed + max(draws, 1)), output)
         return
@@ -89,6 +91,22 @@ def sim(trace: Path, kind: str, save: Path | None, policy: str, nodes: tuple[str
         print_data(_data(found, had), output)
     else:
         _print(found, had, terms)
+
+
+def _refuse_idle(ran_here: bool, fills: bool, draws: bool) -> None:
+    """Options that would change nothing."""
+    if fills:
+        refuse(said(but=OF_FILLING), "without effect beside --machines, which fills nodes and runs nothing")
+        return
+    refuse(said(of=("arrive",)), "goes with --machines")
+    if ran_here:
+        refuse(said(of=("kind",)), "for files, not for what ran here")
+    else:
+        refuse(said(of=("save",)), "goes with --trace last-week and the like")
+    if draws:
+        refuse(said(of=("start",)), "without effect beside --draws, which begin where --seed says")
+    else:
+        refuse(said(of=("seed",)), "goes with --draws")
 
 
 def _data(found: "Answer", had: "list[Share] | None") -> dict[str, Any]:

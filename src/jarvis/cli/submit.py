@@ -11,6 +11,7 @@ import click
 
 from jarvis.cli.files import bring_all_back, pushed, with_files
 from jarvis.cli.options import task_fields, task_options
+from jarvis.cli.said import refuse, said
 from jarvis.sdk.client import Client
 
 DIRECTIVES = ("#JARVIS", "#SBATCH")
@@ -35,6 +36,8 @@ def submit(
     """Submit a COMMAND, a script (a file that starts with #!) or a .yaml or .json FILE; prints the id."""
     with Client() as client:
         specs = specs_of(client, command, each_line, options)
+        if len(specs) > 1:
+            refuse(said(of=("idempotency_key",)), f"for one task; {command[0]} has {len(specs)}")
         if len(specs) == 1:
             ids = [_submit_one(client, specs[0], idempotency_key)]
         else:
@@ -76,8 +79,10 @@ def specs_of(
     if len(command) == 1 and first.suffix in (".yaml", ".yml", ".json"):
         if not first.is_file():
             raise click.UsageError(f"there is no file {first}")
-        if options.get("pushes") or options.get("pulls"):
-            raise click.UsageError(f"--push and --pull are for commands and scripts, not for the tasks of {first}")
+        refuse(
+            said(of={*options, "each_line"}),
+            f"for commands and scripts, not for the tasks of {first}, which say it themselves",
+        )
         return [
             with_files(client, spec, f"{first}: entry {number}") for number, spec in enumerate(read_specs(first), 1)
         ]

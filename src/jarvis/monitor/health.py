@@ -84,8 +84,9 @@ def workers_check(scheduler: Scheduler, election: Election) -> Check:
     return check
 
 
-def api_check(address: Callable[[], tuple[str, int]]) -> Check:
-    """A new connection is taken and answered; who asks on an old one would not notice that nobody else gets in."""
+def api_check(address: Callable[[], tuple[str, int]], defects: Callable[[], str]) -> Check:
+    """A new connection is taken and answered; who asks on an old one would not notice that nobody else gets in. And none of the
+    loops of this process ended on a defect lately."""
 
     async def check() -> Mapping[str, Any]:
         host, port = address()
@@ -101,7 +102,9 @@ def api_check(address: Callable[[], tuple[str, int]]) -> Check:
             return {"status": "down", "detail": f"no answer to a new connection in {CHECK_S:g} s"}
         except OSError as error:
             return {"status": "down", "detail": f"no new connection: {error}"}
-        return _ok("answers") if " 200 " in status else {"status": "down", "detail": f"answered {status!r}"}
+        if " 200 " not in status:
+            return {"status": "down", "detail": f"answered {status!r}"}
+        return {"status": "degraded", "detail": told} if (told := defects()) else _ok("answers")
 
     return check
 
@@ -128,12 +131,12 @@ def checks(
     store: Store,
     scheduler: Scheduler,
     election: Election,
-    address: Callable[[], tuple[str, int]],
+    api: Check,
     redis: Transport | None = None,
 ) -> dict[str, Check]:
     """By the names that the brief gives them."""
     return {
-        "api": api_check(address),
+        "api": api,
         "scheduler_queue": scheduler_check(scheduler, election),
         "workers": workers_check(scheduler, election),
         "database": database_check(store),

@@ -106,6 +106,7 @@ class Scheduler:
         self.leadership = await self.store.leadership_acquire(self.holder, self.lease_s)
         acquired(self.leadership)
         self.finished = False
+        self._beats.clear()  # of an earlier lead
         self._renew_at = self.clock.now() + RENEW_S
         await self.rebuild()
 

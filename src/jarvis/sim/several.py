@@ -19,6 +19,7 @@ from jarvis.state.blob_stores.memory import MemoryBlobStore
 from jarvis.state.coordination import Leader, Replica
 from jarvis.state.state_manager import StateManager
 from jarvis.utils.clock import Clock
+from jarvis.utils.keeper import Keeper
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
@@ -143,7 +144,7 @@ class Member:
             self._spawn(work)
 
     async def _until_crash(self) -> None:
-        self.bus.start("sim", KEY, self._life)
+        self.bus.start("sim", KEY, self._life, Keeper())
         try:
             await self.election.run()
         finally:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from jarvis.core.inputs import Ended, Hello
 from jarvis.core.states import Cause
 from jarvis.core.task import ADDRESS_LABEL, CONTAINER_LABEL
 from jarvis.utils.collector import keep_what_is_here, look_seldom
+from jarvis.utils.keeper import Keeper
 from jarvis.worker import identity
 from jarvis.worker.account import Accounts
 from jarvis.worker.agent_options import container_mounts, parse
@@ -49,7 +50,7 @@ from jarvis.worker.fence import Fence
 from jarvis.worker.gpu_devices import sizes as gpu_sizes
 from jarvis.worker.holding import Holding
 from jarvis.worker.hooks import HookRunner, Hooks
-from jarvis.worker.logs import EXHAUSTED, Shipper, exhausted
+from jarvis.worker.logs import Shipper, exhausted, is_lack
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
 from jarvis.worker.remover import Remover
@@ -141,24 +142,15 @@ class Agent:
     async def run(self) -> None:
         """Until the supervisor is gone (its end is the end of everything here) or says with a SIGTERM that it goes."""
         welcome = await self.supervisor.connect()
-        loops = [self._listen(), self.remover.run()]
-        tasks = [asyncio.create_task(loop) for loop in loops]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._listen())]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._over.set)
-        tasks.append(asyncio.create_task(_until(self._over)))
+        tasks.append(asyncio.create_task(self._over.wait()))
         self.fence.since = float(welcome.get("fence_until") or 0.0) - self.fence.fence_s
         urls = self.options.url if self.credentials is None else self.credentials.urls
         self.labels.setdefault(ADDRESS_LABEL, await find_address(urls))
         await self._look_for_engine()
         await self._adopt(welcome["attempts"])
-        loops = [
-            self.session.run(),
-            self._beat(),
-            self.hooks.keep_checking(),
-            self.holding.keep_looking(self.sets, images),
-        ]
-        if self.credentials is not None:
-            loops.append(self.credentials.keep_fresh())
-        tasks += [asyncio.create_task(loop) for loop in loops]
+        tasks += self._loops()
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
@@ -169,6 +161,19 @@ class Agent:
         await self.containers.close()
         for task in done:
             task.result()
+
+    def _loops(self) -> list[asyncio.Task[None]]:
+        """What ends the agent when it ends, and what begins anew when it ends on a defect: a node goes on without it."""
+        kept: dict[str, Callable[[], Awaitable[None]]] = {
+            "removing": self.remover.run,
+            "the health check": self.hooks.keep_checking,
+            "looking at what is here": lambda: self.holding.keep_looking(self.sets, images),
+        }
+        if self.credentials is not None:
+            kept["renewing the certificate"] = self.credentials.keep_fresh
+        keeper = Keeper(is_lack)
+        loops = [self.session.run(), self._beat(), *(keeper.keep(name, run) for name, run in kept.items())]
+        return [asyncio.create_task(loop) for loop in loops]
 
     async def _look_for_engine(self) -> None:
         """The label that container tasks look for. A node whose engine came or went tells so in a new Hello."""
@@ -280,7 +285,7 @@ class Agent:
         except (asyncio.IncompleteReadError, ConnectionError):
             log.warning("the supervisor is gone")
         except OSError as error:
-            if error.errno not in EXHAUSTED:
+            if not is_lack(error):
                 raise
             self._start_anew(error)
 
@@ -475,10 +480,6 @@ class Agent:
 def boottime() -> float:
     """Seconds of the clock that goes on while the machine sleeps, as the supervisor counts."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-async def _until(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def main() -> None:

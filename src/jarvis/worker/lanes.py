@@ -4,16 +4,16 @@ is over. Without them each start would wait for the report of an end to go up an
 
 from dataclasses import dataclass, field
 
-from jarvis.core.resources import Resources
 from jarvis.worker.machine import Work
 
-DEPTH = 64
+DEPTH = 128
 """Most that wait in one lane."""
-REFILL = DEPTH // 2
-"""A lane is filled when no more than this are left in it: a few large pieces cost less than many small ones."""
-AHEAD_S = 0.09
-"""Work that may wait in a lane."""
-OVERHEAD_S = 1e-3
+REFILL = 0.75
+"""A lane is filled when no more than this part of it is left: a few large pieces cost less than many small ones, and what is
+left must last until the next report is answered."""
+AHEAD_S = 0.1
+"""Work that may wait in a lane: for twice the 40 ms that ends may be told late, so that no lane runs dry."""
+OVERHEAD_S = 0.5e-3
 """What starting and reaping a process costs around the time that it runs."""
 STALLED_S = 0.12
 """What waited this long behind another process is started elsewhere. Of this, ends may be told 40 ms late."""
@@ -22,11 +22,12 @@ PACES_MOST = 1000
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """``work`` runs; ``queue`` follows it in order, with its resources."""
+    """``work`` runs; ``queue`` follows it in order, with its resources, which all that are ever in the lane share."""
 
     ident: int
     work: Work
     heard: float
+    shape: tuple[tuple[str, int], ...]
     queue: dict[int, Work] = field(default_factory=dict)
 
 
@@ -41,22 +42,21 @@ class Lanes:
 
     def open(self, work: Work, now: float) -> Lane:
         """A lane of its own for something that starts now."""
-        lane = self._lanes[work.number] = Lane(work.number, work, now)
+        lane = self._lanes[work.number] = Lane(work.number, work, now, _shape(work))
         return lane
 
     def adopt(self, ident: int, running: Work, queued: list[Work], now: float) -> None:
         """A lane as the supervisor has it, for an agent that starts anew."""
-        lane = Lane(ident, running, now)
+        lane = Lane(ident, running, now, _shape(running))
         for work in (running, *queued):
             self._lanes[work.number] = lane
         self._follow(lane, queued)
 
     def room(self, lane: Lane) -> int:
         """How many may be added to it now; none while it is not known how long they take."""
-        pace = self._paces.get(_shape(lane.work.spec.resources))
-        if pace is None or len(lane.queue) > REFILL:
-            return 0
-        return max(min(DEPTH, int(AHEAD_S / pace)) - len(lane.queue), 0)
+        pace = self._paces.get(lane.shape)
+        most = min(DEPTH, int(AHEAD_S / pace)) if pace else 0
+        return most - len(lane.queue) if len(lane.queue) <= REFILL * most else 0
 
     def add(self, lane: Lane, work: Work) -> None:
         """It is to follow whatever is in the lane already."""
@@ -84,7 +84,7 @@ class Lanes:
             return None
         lane.heard = now
         if took_s is not None:
-            self._learn(_shape(lane.work.spec.resources), took_s + OVERHEAD_S)
+            self._learn(lane.shape, took_s + OVERHEAD_S)
         if not lane.queue:
             return None
         lane.work = lane.queue.pop(next(iter(lane.queue)))
@@ -109,8 +109,7 @@ class Lanes:
         """Numbers that wait behind something that takes long; their like are not handed ahead any more for a while."""
         late = [lane for lane in self._queued if now - lane.heard > STALLED_S]
         for lane in late:
-            shape = _shape(lane.work.spec.resources)
-            self._paces[shape] = max(self._paces.get(shape, 0.0), STALLED_S)
+            self._paces[lane.shape] = max(self._paces.get(lane.shape, 0.0), STALLED_S)
         return [number for lane in late for number in lane.queue]
 
     @property
@@ -124,5 +123,5 @@ class Lanes:
         self._paces[shape] = 0.8 * before + 0.2 * seconds
 
 
-def _shape(resources: Resources) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(resources.items()))
+def _shape(work: Work) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(work.spec.resources.items()))

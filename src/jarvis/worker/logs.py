@@ -26,7 +26,12 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 def exhausted(task: asyncio.Task[None]) -> OSError | None:
     """What ended it, if that is a lack of descriptors."""
     error = None if task.cancelled() else task.exception()
-    return error if isinstance(error, OSError) and error.errno in EXHAUSTED else None
+    return error if isinstance(error, OSError) and is_lack(error) else None
+
+
+def is_lack(error: Exception) -> bool:
+    """Of descriptors."""
+    return isinstance(error, OSError) and error.errno in EXHAUSTED
 
 
 def read_range(path: str, offset: int, length: int, owner: int | None = None) -> bytes:

@@ -12,7 +12,6 @@ from tests.e2e.api.test_gateway import agent, running_task, taken, welcomed
 
 from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.peers import Peers
-from jarvis.api.server import kept_running
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.bus.messages import Heartbeat, StreamData, StreamOpen, StreamTaken
 from jarvis.core.changes import Changes
@@ -346,21 +345,3 @@ async def test_events_that_no_message_brought_are_found() -> None:
         state.state, state.ended_at = state.state.SUCCEEDED, 5.0
         await first.commit(Changes(tasks={task: state}), kind="succeeded", task=task)
         assert (await asyncio.wait_for(asked, 10)).json()["state"] == "succeeded"
-
-
-async def test_what_ends_on_a_defect_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
-    begun: list[int] = []
-    again = asyncio.Event()
-
-    async def run() -> None:
-        begun.append(1)
-        if len(begun) > 1:
-            again.set()
-            await asyncio.Event().wait()
-        raise ValueError("a defect")
-
-    running = asyncio.create_task(kept_running(run, "the part"))
-    async with asyncio.timeout(10):
-        await again.wait()
-    running.cancel()
-    assert "the part ended on a defect" in caplog.text

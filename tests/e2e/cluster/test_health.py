@@ -25,9 +25,9 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
-    """A server in this process with a real node beside it; both end when our end of the pipe is closed."""
-    settings, _ = load({"state_dir": str(directory)}, environ={})
+async def running(directory: Path, **more: dict[str, str]) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
+    """A server in this process with a real node beside it; both end when our end of the pipe is closed. ``more``: settings."""
+    settings, _ = load({"state_dir": str(directory), **more}, environ={})
     read_end, write_end = os.pipe()
     server = Server(settings, owner_fd=read_end)
     serving = asyncio.create_task(server.run())

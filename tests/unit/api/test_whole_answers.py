@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from jarvis.api import whole_answers
 from jarvis.api.whole_answers import WholeAnswers
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -104,3 +107,27 @@ def test_an_interim_answer_leaves_by_itself() -> None:
 
 def test_an_answer_that_breaks_off_ends_its_connection() -> None:
     assert asked([(length(2), [])], GET).closed
+
+
+def test_where_uvicorn_has_not_what_is_looked_at_answers_leave_as_it_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(whole_answers, "NEEDED", (*whole_answers.NEEDED, "what_it_was_called"))
+    assert asked([(length(4), [b"body"])], GET).pieces == [HEAD % 4, b"body"]
+
+
+class Lines(RequestResponseCycle):
+    """Writes bodies by another method of its transport."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            await super().send(message)
+        else:
+            self.transport.writelines([message["body"]])
+            self.response_complete = True
+            self.on_response()
+
+
+def test_what_uvicorn_writes_otherwise_comes_after_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httptools_impl, "RequestResponseCycle", Lines)
+    assert asked([(length(4), [b"body"])], GET).pieces == [HEAD % 4, b"body"]

@@ -8,8 +8,8 @@ from tests.unit.scheduler.harness import Case
 
 from jarvis.bus.buses.memory import MemoryBus
 from jarvis.core.command import NewCommand
-from jarvis.core.effects import Refused, Seen, ToNode, ToSession, Welcome
-from jarvis.core.errors import StoreUnavailable
+from jarvis.core.effects import AckFrame, Refused, Seen, ToNode, ToSession, Welcome
+from jarvis.core.errors import StaleEpoch, StoreUnavailable
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import (
     CommandsTaken,
@@ -433,6 +433,33 @@ async def test_a_heartbeat_is_answered_only_after_the_lease_was_renewed() -> Non
     item = await waiting
     assert isinstance(item, ToNode)
     assert item.message == Seen(beat=77)
+
+
+async def test_a_heartbeat_that_a_lead_left_unanswered_is_not_answered_in_the_next() -> None:
+    """The node has asked others since, and asks again."""
+    clock = [1000.0]
+    store = MemoryStore(lambda: clock[0])
+    leader = Leader(store)
+    leader.scheduler.lease_s = 10.0
+    await leader.scheduler.start()
+    await leader.connect()
+    await leader.scheduler.run_once([NodesSeen("seen", {1: {}}, {}, {1: 77})])
+    leader.now = clock[0] = 1020.0
+    await store.leadership_acquire("another", 10.0)
+    with pytest.raises(StaleEpoch):
+        await leader.scheduler.run_once([NodesSeen("seen", {1: {}}, {}, {1: 78})])
+    leader.now = clock[0] = 1040.0
+    await leader.scheduler.start()
+    leader.now = clock[0] = 1042.0
+    await leader.scheduler.run_once([])
+    leader.bus.dispatch([AckFrame("s-1", 1, 99, "the last")])
+    said = []
+    async for item in leader.bus.sessions():
+        if isinstance(item, AckFrame):
+            break
+        said.append(item.message)
+    assert said
+    assert not any(isinstance(message, Seen) for message in said)
 
 
 async def test_a_node_that_is_not_fit_takes_nothing_until_it_is() -> None:

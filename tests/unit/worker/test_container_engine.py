@@ -15,7 +15,7 @@ from jarvis.core.resources import Resources
 from jarvis.core.task import Container, TaskSpec
 from jarvis.worker import container_engine
 from jarvis.worker.container_config import Box, container_env, create_config
-from jarvis.worker.container_engine import Frames, images
+from jarvis.worker.container_engine import Frames, images, probe
 from jarvis.worker.machine import Work
 
 
@@ -58,11 +58,41 @@ async def test_an_engine_that_does_not_answer_well_has_no_images(
         writer.write(head + body)
         writer.close()
 
-    monkeypatch.setattr(container_engine, "IMAGES_MOST", 4096)
+    monkeypatch.setattr(container_engine, "ANSWER_MOST", 4096)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/socket")
     async with await asyncio.start_unix_server(engine, tmp_path / "socket"):
         names = ("docker.io/library/alpine:3.20", "own:5000/x:v1", f"docker.io/library/alpine@sha256:{'a' * 64}")
         assert await images() == (dict.fromkeys(names, 9) if found else {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.0 500 Internal\r\n\r\n", "the engine at {} is not well: HTTP/1.0 500 Internal"),
+        (b"HTTP/1.0 200", "no engine answers at {}: it answers with something else"),
+        (b"", "no engine answers at {}: it answers with something else"),
+        (None, "no engine answers at {}: it takes too long"),
+    ],
+    ids=["not well", "no head", "nothing", "silence"],
+)
+async def test_what_is_wrong_with_an_engine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, told: str
+) -> None:
+    over = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if answer is None:
+            await over.wait()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    monkeypatch.setattr(container_engine, "PROBE_S", 0.1 if answer is None else 10.0)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/socket")
+    async with await asyncio.start_unix_server(engine, tmp_path / "socket"):
+        assert await probe() == told.format(tmp_path / "socket")
+        over.set()
 
 
 def made(container: Container, resources: Resources, gpus: tuple[int, ...] = ()) -> Work:

@@ -5,6 +5,7 @@ from tests.unit.worker.test_machine import make
 from jarvis.core.task import TaskSpec
 from jarvis.worker.lanes import AHEAD_S, DEPTH, OVERHEAD_S, STALLED_S, Lanes
 from jarvis.worker.machine import Work
+from jarvis.worker.supervisor.server import GATHER
 
 SPEC = TaskSpec(name="t", command=("true",), resources={"cpu": 1000})
 
@@ -20,6 +21,18 @@ def test_nothing_is_handed_ahead_until_it_is_known_how_long_such_work_takes() ->
     assert lanes.room(lanes.open(work(2), 0.1)) == min(DEPTH, int(AHEAD_S / OVERHEAD_S))
     lanes.advance(2, 9.0, 9.0)
     assert lanes.room(lanes.open(work(3), 9.0)) == 0, "and what takes long has nobody behind it"
+
+
+def test_a_lane_that_is_not_filled_lasts_until_the_next_report_and_its_answer() -> None:
+    lanes = Lanes()
+    ran_s, each_s, answer_s = 0.0004, 0.0006, 0.01
+    lanes.advance(lanes.open(work(1), 0.0).ident, 0.01, ran_s)
+    lane = lanes.open(work(2), 0.01)
+    for number in range(3, 3 + lanes.room(lane)):
+        lanes.add(lane, work(number))
+        if not lanes.room(lane):
+            assert len(lane.queue) * each_s > GATHER + answer_s
+            break
 
 
 def test_the_next_follows_and_the_last_closes_the_lane() -> None:

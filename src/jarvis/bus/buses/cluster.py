@@ -1,9 +1,9 @@
 """The bus of several servers: what is for this one stays in the process, the rest travels packed over a transport."""
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,13 +25,12 @@ from jarvis.core.inputs import (
     TasksTaken,
     WorkflowsTaken,
 )
-
-log = logging.getLogger("jarvis.bus")
+from jarvis.utils.keeper import Keeper
 
 SEND_S = 1.0
 """A transport that takes longer is given up for this entry."""
-RECEIVE_AGAIN_S = 1.0
-"""After a defect that ended the receiving: a server that hears nothing must not stay so."""
+BEGIN_ANEW_S = 2.0
+"""At most, after a defect: a server that hears nothing, or is not heard, must not stay so."""
 ENTRY_ITEMS = 1000
 ENTRY_BYTES = 256 * 1024
 EARLY_S = 5.0
@@ -78,15 +77,18 @@ class ClusterBus:
         """Called when another server says that who leads may have changed, while this one does not lead."""
         self._gathered = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._sending: dict[str, asyncio.Task[None]] = {}
         self.sent = self.received = self.lost = 0
 
     # ------------------------------------------------------------ life
 
-    def start(self, cluster: str, key: bytes, life: int) -> None:
-        """``key`` is what all servers of the ``cluster`` share; ``life`` is higher than in any life of this name before."""
+    def start(self, cluster: str, key: bytes, life: int, keeper: Keeper) -> None:
+        """``key`` is what all servers of the ``cluster`` share; ``life`` is higher than in any life of this name before;
+        ``keeper`` keeps it running."""
         self._sealer, self.opener = Sealer(key, cluster, self.name, life), Opener(key, cluster)
-        work: list[Coroutine[Any, Any, None]] = [self._send_all(), *(self._receive(t) for t in self._transports)]
-        self._tasks = [asyncio.create_task(w) for w in work]
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"sending": self._send_all}
+        loops |= {f"receiving over {way.name}": partial(self._receive, way) for way in self._transports}
+        self._tasks = [asyncio.create_task(keeper.keep(name, run, BEGIN_ANEW_S)) for name, run in loops.items()]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -174,15 +176,20 @@ class ClusterBus:
 
     async def _send_all(self) -> None:
         """Everything that gathered in a turn of the loop, for each server by itself: one that is away holds up nobody."""
-        sending: dict[str, asyncio.Task[None]] = {}
         while True:
             await self._gathered.wait()
             await asyncio.sleep(0)
+            self._look_at_ended()
             self._gathered.clear()
             for server in list(self._out):
-                if server not in sending or sending[server].done():
-                    sending[server] = asyncio.create_task(self._send_to(server))
-            sending = {server: task for server, task in sending.items() if not task.done()}
+                if server not in self._sending:
+                    task = self._sending[server] = asyncio.create_task(self._send_to(server))
+                    task.add_done_callback(lambda _: self._gathered.set())
+
+    def _look_at_ended(self) -> None:
+        """Raises what one of them ended on."""
+        for server in [server for server, task in self._sending.items() if task.done()]:
+            self._sending.pop(server).result()
 
     async def _send_to(self, server: str) -> None:
         while waiting := self._out.pop(server, None):
@@ -204,16 +211,11 @@ class ClusterBus:
     # ------------------------------------------------------------ in
 
     async def _receive(self, transport: Transport) -> None:
-        while True:
-            try:
-                async for entry in transport.receive(self.name):
-                    envelope = self.opener.open(entry)
-                    if envelope is not None:
-                        self.received += 1
-                        self._accept(envelope)
-            except Exception:
-                log.exception("receiving over %s failed", transport.name)
-            await asyncio.sleep(RECEIVE_AGAIN_S)
+        async for entry in transport.receive(self.name):
+            envelope = self.opener.open(entry)
+            if envelope is not None:
+                self.received += 1
+                self._accept(envelope)
 
     def _accept(self, envelope: Envelope) -> None:
         for kind, raw in envelope.items:

@@ -12,10 +12,13 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+import jarvis
 from jarvis import __version__
 from jarvis.bus.bus import Bus
 from jarvis.core.attempt import Attempt
@@ -92,13 +95,25 @@ def packed(value: object) -> bytes:
     return file.getvalue()
 
 
+CODE = ("core", "dag", "policies", "scheduler")
+"""The packages that decide."""
+
+
+@cache
+def build() -> str:
+    """What tells this code from another of the same version; 730 kB are read in 2 ms."""
+    sources = sorted(path for package in CODE for path in (Path(jarvis.__file__).parent / package).rglob("*.py"))
+    return hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=6).hexdigest()
+
+
 class Opening(msgspec.Struct):
-    """The first frame of a segment: whose it is, and the leader's memory as it was."""
+    """The first frame of a segment: by which code, whose it is, and the leader's memory as it was."""
 
     software: str
     holder: str
     digest: str
     memory: bytes
+    build: str = ""
 
 
 def digest_of_decisions(changes: Changes) -> bytes:
@@ -270,7 +285,7 @@ class RecordedScheduler(Scheduler):
         self._record.files.end()
 
     def _open(self) -> None:
-        self._record.open(Opening(__version__, self.holder, self._record.digest, memory_of(self)))
+        self._record.open(Opening(__version__, self.holder, self._record.digest, memory_of(self), build()))
 
 
 # ---------------------------------------------------------------- memory

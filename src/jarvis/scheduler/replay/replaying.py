@@ -5,6 +5,7 @@ import logging
 import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.policies import need
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
-from jarvis.scheduler.replay.recording import DIGESTS, PART, Deed, Opening, remember
+from jarvis.scheduler.replay.recording import DIGESTS, PART, Deed, Opening, build, remember
 from jarvis.scheduler.scheduler import Scheduler
 from jarvis.state.coordination import Leadership
 from jarvis.utils.clock import Clock
@@ -33,6 +34,10 @@ class Diverged(JarvisError):
 
 class NoRecord(JarvisError):
     """Nothing is recorded of that time."""
+
+
+class OtherCode(JarvisError):
+    """Other code recorded it, and this one cannot decide it again."""
 
 
 class Told:
@@ -136,6 +141,7 @@ class Replay:
     now: float = 0.0
     turns: int = 0
     policy: Policy = field(default_factory=Policy)
+    _build: str = field(init=False)
     _told: Told = field(init=False)
     scheduler: Scheduler = field(init=False)
     _deeds: Iterator[Deed] = field(init=False)
@@ -146,12 +152,14 @@ class Replay:
         if opening is None:
             raise NoRecord(f"{self.path}: nothing is recorded in it")
         if opening.software != __version__:
-            raise NoRecord(f"{self.path} was recorded by version {opening.software}; this one is {__version__}")
+            raise OtherCode(f"{self.path} was recorded by version {opening.software}; this one is {__version__}")
+        self._build = opening.build
         self._told = Told(opening.digest)
         store: Any = ToldStore(self._told)
         bus: Any = Nobody()
         self.scheduler = Scheduler(store, bus, ToldClock(self._told), lambda: self.policy, opening.holder)
-        remember(self.scheduler, opening.memory)
+        with self._by_whom():
+            remember(self.scheduler, opening.memory)
         need(self.scheduler.cluster.plugged)
         self._deeds = whole(msgspec.msgpack.decode(frame, type=Deed) for frame in content)
 
@@ -161,12 +169,27 @@ class Replay:
         return self._told.committed
 
     async def run(self, until: float | None = None) -> None:
-        """To its end, or to the last turn that began before an instant. Raises :class:`Diverged`."""
-        for deed in self._deeds:
-            began = deed.times[0] if deed.times else self.now
-            if until is not None and began > until:
-                return
-            await self._repeat(deed, began)
+        """To its end, or to the last turn that began before an instant. Raises :class:`Diverged`, :class:`OtherCode`."""
+        with self._by_whom():
+            for deed in self._deeds:
+                began = deed.times[0] if deed.times else self.now
+                if until is not None and began > until:
+                    return
+                await self._repeat(deed, began)
+
+    @contextmanager
+    def _by_whom(self) -> Iterator[None]:
+        """What goes wrong with a record of other code is told as that; there is no telling beforehand, as most changes of code
+        change no decision."""
+        try:
+            yield
+        except Exception as error:
+            if self._build == build():
+                raise
+            by = (
+                f"{self.path} was recorded by another build of version {__version__}, {self._build or 'an earlier one'}"
+            )
+            raise OtherCode(f"{by}; this one is {build()}, and does not repeat it: {error}") from error
 
     async def _repeat(self, deed: Deed, began: float) -> None:
         self.turns, self.now = self.turns + 1, began
@@ -189,7 +212,8 @@ class Replay:
 
 
 def check(directory: Path) -> list[Replay]:
-    """Decide everything again that is recorded below a directory, oldest first. Raises :class:`Diverged`, :class:`NoRecord`."""
+    """Decide everything again that is recorded below a directory, oldest first. Raises :class:`Diverged`, :class:`OtherCode`,
+    :class:`NoRecord`."""
     done = []
     for path in _some(directory):
         replay = Replay(path)

@@ -98,6 +98,8 @@ class Submissions:
             for waiting in group:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error if isinstance(error, Exception) else StoreUnavailable("closed"))
+            if isinstance(error, Exception):  # a defect: who asked is told, and what gathered behind it goes next
+                return
             raise
         for waiting, answer in zip(group, found, strict=True):
             if not waiting.answer.done():
