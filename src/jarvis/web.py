@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from jarvis.api.auth import StoreAuthenticator, token_hash
 from jarvis.api.server import create_app, uvicorn_options
 from jarvis.api.services import ApiSettings, Services
-from jarvis.config.policies import queues_out
+from jarvis.config.policies import queue_refused, queues_out
 from jarvis.config.sources import SettingsError
 from jarvis.core.ids import ElementKey
 from jarvis.core.permissions import Principal
@@ -77,6 +77,7 @@ class Web:
             why=self._why, plan=self._plan, recommend=self._recommend, licenses=self._licenses,
             holds=self._holds,
             node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
+            queue_refused=lambda queue: queue_refused(server.settings.scheduler, queue),
             quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
             queues=lambda: queues_out(server.settings.scheduler),
             weights=lambda: server.settings.scheduler.fairness.weights,

@@ -18,6 +18,7 @@ from jarvis.core.errors import (
     JarvisError,
     NeverFits,
     NoLicense,
+    NoNodeHasAll,
     NotAllowed,
     NotFound,
     OverQuota,
@@ -30,6 +31,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[JarvisError], int], ...] = (
     (InvalidValue, 422),
     (NeverFits, 422),
+    (NoNodeHasAll, 422),
     (TooFewNodes, 422),
     (NoLicense, 422),
     (OverQuota, 429),
@@ -76,6 +78,8 @@ def problem_of(error: JarvisError) -> dict[str, Any]:
         errors = [{"path": error.field, "message": str(error)}]
     elif isinstance(error, NeverFits):
         errors = [{"path": f"resources.{error.dimension}", "message": str(error)}]
+    elif isinstance(error, NoNodeHasAll):
+        errors = [{"path": "resources", "message": str(error)}]
     elif isinstance(error, TooFewNodes):
         errors = [{"path": "nodes", "message": str(error)}]
     return problem(status, error.code, str(error), error.hint, errors)

@@ -101,6 +101,10 @@ def _fits(spec: TaskSpec) -> JarvisError | None:
     return None
 
 
+def _known(queue: str) -> JarvisError | None:
+    return None
+
+
 def _within(project: str, user: str, spec: TaskSpec, more: int) -> JarvisError | None:
     return None
 
@@ -118,7 +122,8 @@ class Services:
     """One per server process.
 
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
-    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``quota_allows`` what its owner may never have,
+    on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``queue_refused`` a
+    queue that there is not; ``quota_allows`` what its owner may never have,
     or has too many of; ``licenses`` lists those of the cluster, ``holds`` what a node holds of what tasks need; ``more_metrics``
     are those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
@@ -138,6 +143,7 @@ class Services:
     licenses: Ask = _no_answer
     holds: AskOfNode = _nothing_known
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
+    queue_refused: Callable[[str], JarvisError | None] = _known
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within
     queues: Callable[[], list[dict[str, Any]]] = list
     weights: Callable[[], dict[str, float]] = dict
@@ -154,6 +160,10 @@ class Services:
     peers: "Peers | None" = None
     membership: "Membership | None" = None
     manifests: RecentManifests = field(init=False)
+
+    def refused(self, spec: TaskSpec) -> JarvisError | None:
+        """Why nothing like this may be submitted, whoever asks."""
+        return self.queue_refused(spec.queue) or self.node_fits(spec)
 
     def __post_init__(self) -> None:
         self.manifests = RecentManifests(self.blobs)

@@ -126,18 +126,21 @@ class Submitter:
         task = TaskIn.model_validate_json(data or b"{}")
         project = self._default if task.project is None else task.project
         authorise(self.principal, "submit", word(project, "project", 100))
-        return project, to_spec(task, self._now)
+        spec = to_spec(task, self._now)
+        if (error := self.services.queue_refused(spec.queue)) is not None:
+            raise error
+        return project, spec
 
     async def _check_fits(self, spec: TaskSpec) -> None:
-        """Raises for what never fits; asked once a request for each placement class."""
+        """Raises for what never fits or names no queue; asked once a request for each placement class."""
         shape = class_of(spec)
         if shape in self._fit:
             return
-        error = self.services.node_fits(spec)
+        error = self.services.refused(spec)
         if error is not None and not self._looked:  # once a request: a standby may not know who has just joined
             self._looked = True
             await self.services.look_for_nodes()
-            error = self.services.node_fits(spec)
+            error = self.services.refused(spec)
         if error is not None:
             raise error
         self._fit.add(shape)

@@ -22,7 +22,7 @@ def reservation() -> None:
 
 
 _nodes = click.option("--nodes", required=True, metavar="NAME,…", help="Names of nodes.")
-_start = click.option("--start", metavar="TIME", help="RFC 3339, epoch seconds or +2h; default: now.")
+_start = click.option("--start", metavar="TIME", help="now (the default), RFC 3339, epoch seconds or +2h.")
 _span = click.option("--for", "span", required=True, metavar="TIME", help="How long: 2h, 90m, minutes or D-HH.")
 _reason = click.option("--reason", default="", help="Told to those who wait.")
 

@@ -245,6 +245,14 @@ def _named_policies(settings: SchedulerSettings) -> Iterator[tuple[Kind, str]]:
         yield "filter", name
 
 
+def queue_refused(settings: SchedulerSettings, queue: str) -> InvalidValue | None:
+    """Where queues are named, there are no others; where none is, a task may name any."""
+    known = {"default", *settings.queues}
+    if not settings.queues or queue in known:
+        return None
+    return InvalidValue("queue", queue, f"one of {', '.join(sorted(known))}")
+
+
 def queues_out(settings: SchedulerSettings) -> list[dict[str, object]]:
     """The queues that are named, the highest tier first."""
     named = {"default": QueueSettings(), **settings.queues}

@@ -79,6 +79,16 @@ class NeverFits(JarvisError):
         )
 
 
+class NoNodeHasAll(JarvisError):
+    """Each dimension of the request is met somewhere, and all of them together nowhere; ``nearest``: the node that lacks least."""
+
+    code = "never_fits"
+
+    def __init__(self, wanted: str, nearest: str, lacks: str) -> None:
+        super().__init__(f"resources: no node has {wanted} together; {nearest} comes nearest: {lacks}")
+        self.hint = f"ask for no more than {nearest} has, or add a larger node"
+
+
 class TooFewNodes(JarvisError):
     """There are not so many registered nodes that could ever hold a rank."""
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from heapq import merge
 from typing import Any
 
-from jarvis.core.errors import JarvisError, NeverFits, TooFewNodes
+from jarvis.core.errors import JarvisError, NeverFits, NoNodeHasAll, TooFewNodes
 from jarvis.core.gpus import ask_of, room_of
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.node import Node
-from jarvis.core.resources import format_amount
+from jarvis.core.resources import format_amount, shortages
 from jarvis.core.states import HELD_BY_USER, ON_NODE, State
 from jarvis.core.task import Task, TaskSpec
 from jarvis.scheduler import bookings, foresight, licenses, near, preempted, whatif
@@ -296,7 +296,6 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     if refused is not None or not cluster.nodes:
         return refused
     placement_class = class_of(spec)
-    best: NeverFits | None = None
     able, has_labels = 0, False
     for view in cluster.nodes.values():
         suits = static_reason(view, placement_class) is None  # of most, and found at once
@@ -312,5 +311,19 @@ def never_fits(cluster: Cluster, spec: TaskSpec) -> JarvisError | None:
     for name, wanted in placement_class.resources:
         largest = max(_largest(view.node, name) for view in cluster.nodes.values())
         if wanted > largest:
-            best = best or NeverFits(name, format_amount(name, wanted), format_amount(name, largest))
-    return best
+            return NeverFits(name, format_amount(name, wanted), format_amount(name, largest))
+    return _nowhere_together(cluster, placement_class)
+
+
+def _nowhere_together(cluster: Cluster, placement_class: PlacementClass) -> NoNodeHasAll:
+    """The refusal of what no node has together, with the node on which the fewest dimensions are short, and of the least part."""
+    need = placement_class.need
+
+    def lacks(view: NodeView) -> tuple[int, float, str]:
+        short = shortages(need, view.node.resources)
+        return len(short), max((amount / need[name] for name, amount in short.items()), default=0.0), view.node.name
+
+    nearest = min(cluster.nodes.values(), key=lacks)
+    text = next(reason.text for reason in every_reason(nearest, placement_class) if reason.word == "NeverFits")
+    wanted = " and ".join(f"{format_amount(name, amount)} {name}" for name, amount in placement_class.resources)
+    return NoNodeHasAll(wanted, nearest.node.name, text)

@@ -81,9 +81,9 @@ def _capacity(view: "NodeView", need: Resources) -> Reason | None:
     short = vector.shortages(need, view.node.resources)
     if not short:
         return _gpu_capacity(view, need)
-    name = min(short)
-    wanted, have = format_amount(name, need[name]), format_amount(name, view.node.resources.get(name, 0))
-    return Reason("NeverFits", f"has {have} {name} in all, wanted {wanted}")
+    have = " and ".join(f"{format_amount(name, view.node.resources.get(name, 0))} {name}" for name in sorted(short))
+    wanted = " and ".join(format_amount(name, need[name]) for name in sorted(short))
+    return Reason("NeverFits", f"has {have} in all, wanted {wanted}")
 
 
 def _gpu_capacity(view: "NodeView", need: Resources) -> Reason | None:

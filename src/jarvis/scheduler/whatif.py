@@ -356,12 +356,11 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
         }  # fmt: skip
     reasons = queued_reasons(cluster, task, now)
     preempts = would_preempt(cluster, policy, task, now)
-    if preempts is not None:
-        reasons.insert(0, preempts)
-    else:
-        none = barred(cluster, policy, task, now), held_back(cluster, policy, task, now)
-        reasons += [reason for reason in none if reason is not None]
+    none = (barred(cluster, policy, task, now), held_back(cluster, policy, task, now)) if preempts is None else ()
+    reasons = [reason for reason in (preempts, *reasons, *none) if reason is not None]
     earliest, _ = expected(cluster, policy, task, [], now)
+    if earliest is not None and (preempts or any(none)):
+        earliest = now  # it need not wait for any end that is known
     return {
         "verdict": "wait", "node": None,
         "summary": "it waits: " + ("; ".join(r.text for r in reasons) or "others go first"),

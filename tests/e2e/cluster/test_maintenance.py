@@ -38,7 +38,7 @@ def test_the_life_of_a_maintenance(fresh: Home) -> None:
         assert fresh.jarvis("reservation", "rm", planned, code=None).returncode == 3
         fresh.jarvis("maintenance", "rm", planned)
         client.wait(long, 60)
-        now = fresh.jarvis("maintenance", *add).stdout.strip()
+        now = fresh.jarvis("maintenance", *add, "--start", "now").stdout.strip()
         (shown,) = client.connection.get("/nodes")["items"]
         assert not shown["schedulable"] and "(new disks)" in shown["maintenance"]
         client.connection.request("DELETE", f"/maintenance/{now}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.e2e.cluster.harness import Home, wait_for
 
-CONFIG = "scheduler: {preemption: {by: 500, grace: 20, protect: 0}}\n"
+CONFIG = "scheduler: {preemption: {by: 500, grace: 20, protect: 0}, queues: {calm: {preemptible: false}}}\n"
 LONG = """
 echo "$JARVIS_ATTEMPT reason=$JARVIS_RESTART_REASON from=$(cat checkpoint 2>/dev/null || echo nothing)" >> story
 test -f checkpoint && exit 0
@@ -39,6 +39,12 @@ def test_a_long_one_makes_room_and_goes_on_from_its_checkpoint(fresh: Home, tmp_
     low = fresh.jarvis("submit", "-q", "-c", "1", "--", "sh", "-c", LONG, cwd=tmp_path).stdout.strip()
     stubborn = fresh.jarvis("submit", "-q", "-c", "1", "--no-preemptible", "sleep", "60", cwd=tmp_path).stdout.strip()
     wait_for((tmp_path / "begun").exists, "the long one begins")
+    ask = ("plan", "-c", "1", "--priority", "high")
+    planned = fresh.jarvis(*ask, "true", code=None).stdout
+    assert "would stop for it" in planned and "not before" not in planned, planned
+    for words in (("submit",), ask):
+        refused = fresh.jarvis(*words, "-p", "clam", "true", code=None).stderr
+        assert "'clam' is not one of calm, default" in refused, refused
     urgent = fresh.jarvis("submit", "-q", "-c", "1", "--priority", "high", "sh", "-c", "read x < gate", cwd=tmp_path)
     urgent_id = urgent.stdout.strip()
     wait_for(lambda: shown(fresh, urgent_id)["state"] == "running", "the urgent one runs")

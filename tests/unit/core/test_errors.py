@@ -1,6 +1,6 @@
 """What an error tells beyond its name."""
 
-from jarvis.core.errors import LeadershipHeld, NeverFits, NoLicense, OverQuota, TooFewNodes
+from jarvis.core.errors import LeadershipHeld, NeverFits, NoLicense, NoNodeHasAll, OverQuota, TooFewNodes
 
 
 def test_who_leads_and_for_how_long() -> None:
@@ -15,6 +15,9 @@ def test_what_is_too_large_says_what_would_do() -> None:
     assert "at most 16 of cpu" in one.hint
     none = NeverFits("gpu", "2", "0")
     assert (str(none), none.hint) == ("resources.gpu: no node has any", "add a node that has some")
+    together = NoNodeHasAll("8 cpu and 8Gi memory", "n1", "has 4 cpu in all, wanted 8")
+    assert str(together).endswith("memory together; n1 comes nearest: has 4 cpu in all, wanted 8")
+    assert together.hint == "ask for no more than n1 has, or add a larger node"
     assert "at most 1 node," in TooFewNodes(3, 1, 5).hint
     assert "at most 2 nodes," in TooFewNodes(3, 2, 5).hint
     assert TooFewNodes(3, 0, 5).hint == "ask for less, or add nodes"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.scheduler.harness import GIB, Case
 
-from jarvis.core.errors import NeverFits, TooFewNodes
+from jarvis.core.errors import NeverFits, NoNodeHasAll, TooFewNodes
 from jarvis.core.ids import ElementKey
 from jarvis.core.node import NodeState
 from jarvis.core.quota import Quota
@@ -172,6 +172,29 @@ def test_a_node_that_is_too_small_is_so_whatever_else_keeps_it_away() -> None:
     assert never_fits(case.cluster, another) is None, "another node may get the label"
     case.node("c", cpus=8, taints=("special",))
     assert never_fits(case.cluster, TaskSpec(name="t", resources={"cpu": 8000})) is None, "the taint may be taken away"
+
+
+def test_what_no_node_has_together_is_refused() -> None:
+    case = Case()
+    case.node("many-cpus", cpus=16, mem=4 * GIB)
+    case.node("much-memory", cpus=4, mem=64 * GIB)
+    case.node("neither", cpus=6, mem=6 * GIB)
+    both = {"cpu": 8000, "memory": 8 * GIB}
+    for nodes in (1, 2):
+        refused = never_fits(case.cluster, TaskSpec(name="t", resources=both, nodes=nodes))
+        assert isinstance(refused, NoNodeHasAll)
+        assert str(refused) == (
+            "resources: no node has 8 cpu and 8Gi memory together; many-cpus comes nearest: "
+            "has 4Gi memory in all, wanted 8Gi"
+        )
+        assert "no more than many-cpus has" in refused.hint
+    labelled = TaskSpec(name="t", resources=both, constraints=(Constraint("x", "exists"),))
+    assert never_fits(case.cluster, labelled) is None, "a node with that label may come"
+    large = case.node("large", cpus=8, mem=8 * GIB, taints=("special",))
+    assert never_fits(case.cluster, TaskSpec(name="t", resources=both)) is None, "the taint may be taken away"
+    assert isinstance(never_fits(case.cluster, TaskSpec(name="t", resources=both, nodes=2)), TooFewNodes)
+    case.cluster.nodes[large].node.state = NodeState.LOST
+    assert never_fits(case.cluster, TaskSpec(name="t", resources=both)) is None, "a lost one may come back"
 
 
 def test_static_reasons_of_containers_and_labels() -> None:

@@ -17,6 +17,7 @@ from jarvis.scheduler.explain import why
 from jarvis.scheduler.policy.backfill import Backfill
 from jarvis.scheduler.policy.order import Order
 from jarvis.scheduler.policy.preemption import Preemption
+from jarvis.scheduler.whatif import plan_task
 
 EASY = Policy(order=Order("fifo"), backfill=Backfill("easy"))
 SKIP = Policy(order=Order("fifo"))
@@ -137,6 +138,9 @@ def test_who_may_soon_preempt_is_not_expected_at_the_next_end_alone() -> None:
     bounds = [(a["expected"]["earliest_s"], a["predicted"]["earliest_s"]) for a in answers]
     assert bounds == [(0.0, 0.0), (950.0, 950.0)]
     assert all(a["expected"]["latest_s"] >= 950.0 for a in answers)
+    asked = [TaskSpec(name="t", resources={"cpu": 4000}, priority=priority) for priority in (500, 0)]
+    plans = [plan_task(case.cluster, case.policy, spec, ("p", "u"), case.now)["earliest"] for spec in asked]
+    assert plans == [case.now, case.now + 950.0]
     case.wait(12.0)
     assert ElementKey(urgent) in case.cluster.claims, "what runs is protected no more"
     assert told(case, urgent)["expected"]["earliest_s"] == 0.0

@@ -181,6 +181,6 @@ async def list_licenses(context: Ctx) -> Response:
 
 @router.get("/queues")
 async def list_queues(context: Ctx) -> Response:
-    """Those that the settings name; a task may name any."""
+    """Those that the settings name: others are refused, unless none is named."""
     context.allow("see")
     return answer({"items": context.services.queues(), "next": None})

@@ -125,7 +125,7 @@ async def _what(context: Context, body: ScheduleIn, rule: Rule, now: float) -> d
     """The task or the workflow, checked as a submission is."""
     if (body.task is None) == (body.workflow is None):
         raise InvalidValue("task", "both or neither", "a task or a workflow")
-    rules = Rules(now, context.services.node_fits)
+    rules = Rules(now, context.services.refused)
     if body.task is not None:
         task = rules.task(body.task)
         refuse_templates(task)

@@ -86,7 +86,7 @@ async def _fits(context: Context) -> Any:
     def fits(spec: TaskSpec) -> JarvisError | None:
         shape = class_of(spec)
         if shape not in known:
-            known[shape] = context.services.node_fits(spec)
+            known[shape] = context.services.refused(spec)
         return known[shape]
 
     return fits

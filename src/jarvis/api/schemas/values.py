@@ -34,11 +34,13 @@ def duration(value: object, field: str) -> float:
 
 
 def instant(value: object, field: str, now: float) -> float:
-    """Seconds since 1970 from RFC 3339, from epoch seconds, or from ``+10m`` counted from now."""
-    expected = "an instant: RFC 3339 with its offset, seconds since 1970, or +10m"
+    """Seconds since 1970 from RFC 3339, from epoch seconds, or from ``+10m`` counted from ``now``."""
+    expected = "an instant: now, RFC 3339 with its offset, seconds since 1970, or +10m"
     at = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         at = float(value) if abs(value) <= MAX_INSTANT else math.nan
+    elif value == "now":
+        at = now
     elif isinstance(value, str) and value.startswith("+"):
         at = now + duration(value[1:], field)
     elif isinstance(value, str) and _NUMBER.match(value):
