@@ -464,4 +464,4 @@ def test_which_time_is_meant() -> None:
         with pytest.raises(InvalidValue, match="last-12h"):
             span_of(wrong)
     told = CliRunner().invoke(sim, ["--trace", "x.swf", "--save", "y"])
-    assert (told.exit_code, "--save goes with" in told.output) == (2, True)
+    assert (told.exit_code, "--save: goes with" in told.output) == (2, True)
