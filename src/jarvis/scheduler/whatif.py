@@ -282,9 +282,19 @@ def expected(
     everything that does. None where what is known does not tell."""
     if task.spec.licenses:
         return _with_licenses(cluster, policy, task, ahead, now)
+    cluster = _reopening(cluster, now)
     alone = _reservation(cluster, policy, [task], task, now)
     behind = _reservation(cluster, policy, [*ahead[:AHEAD_MOST], task], task, now) if len(ahead) <= AHEAD_MOST else None
     return alone, behind
+
+
+def _reopening(cluster: Cluster, now: float) -> Cluster:
+    """The same, in which nodes under maintenance are some that take tasks: their bookings say from when on."""
+    closed = {ident: view for ident, view in cluster.nodes.items() if view.closed} if cluster.bookings else {}
+    if not closed:
+        return cluster
+    nodes = cluster.nodes | {ident: replace(view, closed="") for ident, view in closed.items()}
+    return to_ask(replace(cluster, nodes=nodes), now)
 
 
 def _with_licenses(

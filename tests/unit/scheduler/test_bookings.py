@@ -14,7 +14,7 @@ from jarvis.core.command import Command, NewCommand
 from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import CommandsTaken
 from jarvis.core.states import State
-from jarvis.core.task import TaskSpec
+from jarvis.core.task import ADDRESS_LABEL, TaskSpec
 from jarvis.scheduler.bookings import booking_args, load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
@@ -63,6 +63,30 @@ def test_what_may_run_into_it_does_not_start_and_what_is_shorter_does(backfill: 
     case.wait(50)
     assert nodes_of(case) == {"n1": [1, 2, 3]}
     assert events(case) == ["maintenance.set", "maintenance.begun", "maintenance.ended"]
+
+
+def test_a_start_after_a_maintenance_is_expected_at_its_end() -> None:
+    case = Case(Policy(backfill=Backfill("easy")))
+    for name, cpus in (("n1", 8), ("small", 1), ("n3", 8)):
+        case.node(name, cpus=cpus, labels={ADDRESS_LABEL: name})
+    task = TaskSpec(name="t", resources={"cpu": 8000}, time_limit=10.0)
+
+    def starts(spec: TaskSpec) -> float | None:
+        told = plan_task(case.cluster, case.policy, spec, ("p", "u"), case.now)
+        return None if told["earliest"] is None else told["earliest"] - case.now
+
+    book(case, "small", 0, 20, ident=900)
+    book(case, "n1", 0, 50, ident=901)
+    book(case, "n3", 0, 90, ident=902)
+    book(case, "n1", 55, 40, ident=903)
+    waiting = case.submit(cpus=8, time_limit=4.0)
+    expected = why(case.cluster, ElementKey(waiting), case.now, case.policy)
+    assert expected is not None and expected["expected"] == {"earliest_s": 50.0, "latest_s": 50.0}
+    assert starts(TaskSpec(name="t", resources={"cpu": 1000}, time_limit=10.0)) == 20.0
+    assert starts(TaskSpec(name="t", resources={"cpu": 8000}, time_limit=10.0, nodes=2)) == 95.0
+    assert starts(task) == 90.0, "n1 is booked again too soon for it"
+    case.wait(50)
+    case.expect(waiting, "assigned")
 
 
 def test_other_nodes_take_it_and_what_had_not_started_leaves() -> None:
