@@ -49,7 +49,7 @@ coverage: $(VENV)/.dev.stamp ## All tests with branch coverage: the core whole, 
 	@$(PY) -m coverage report --include='*/jarvis/core/*' --fail-under=100
 	@$(PY) -m coverage report --fail-under=85
 
-bench: $(VENV)/.dev.stamp ## Measure, side by side with peers (15 minutes; ARGS=--write puts the table into docs/benchmarks.md)
+bench: $(VENV)/.dev.stamp ## Measure, side by side with peers (12 minutes; ARGS=--write puts the table into docs/benchmarks.md)
 	@$(PY) -m benchmarks.run $(ARGS)
 
 bench-quick: $(VENV)/.dev.stamp ## The same with a tenth of the volume, one round

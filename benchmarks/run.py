@@ -1,6 +1,6 @@
 """The speed table: Jarvis and its peers on this machine, in turns, each in a fresh directory.
 
-``make bench`` (about 15 minutes, quiet machine wanted), ``make bench ARGS=--quick`` (about 2). Peers are installed into
+``make bench`` (about 12 minutes, quiet machine wanted), ``make bench ARGS=--quick`` (about 2). Peers are installed into
 ``.benchmarks/peers``, pinned. Jarvis is durable in every run: synced to disk before it acknowledges; what peers promise stands
 beside their figures. ``--write`` puts the table into docs/benchmarks.md.
 """

@@ -6,6 +6,7 @@ from tests.contract.harness import STORES, Ticking
 
 from jarvis.state.coordination import Leadership
 from jarvis.state.store import Store
+from jarvis.state.stores.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -17,6 +18,15 @@ def clock() -> Ticking:
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticking) -> AsyncIterator[Store]:
     """Each store in turn, open."""
     opened = STORES[request.param](tmp_path, clock)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """For what only a file has."""
+    opened = SqliteStore(tmp_path / "state")
     await opened.open()
     yield opened
     await opened.close()

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +23,15 @@ from jarvis.state.retention import YOUNG_S, Keep, Retention
 from jarvis.state.state_manager import StateManager
 from jarvis.state.store import Submission
 from jarvis.state.stores.sqlite import SqliteStore
+from jarvis.state.stores.sqlite.submissions import TAIL_TASKS
 
 DAY = 86400.0
 FOREVER = 10_000 * DAY
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(tmp_path / "state")
-    await made.open()
-    yield made
-    await made.close()
+def store(sqlite: SqliteStore) -> SqliteStore:
+    return sqlite
 
 
 @pytest.fixture
@@ -112,6 +109,7 @@ async def test_nobody_waits_for_the_writer_while_it_is_seen_what_waits(store: Sq
     for ident in (old, older, awaited):
         await end(store, lead, ident, 1.0)
     await insert(store, *(new(hold=True) for _ in range(3000)), new(after=(Dependency("afterok", awaited),)))
+    await insert(store, *(new(hold=True, cwd=f"/{n:0100}") for n in range(300) for _ in range(TAIL_TASKS)))
     steps = [0]
 
     def step() -> None:

@@ -1,9 +1,7 @@
 """What the specs of a submission end with is kept once, and nobody who reads notices."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +14,6 @@ from jarvis.state.store import Store, TaskFilter
 from jarvis.state.stores.sqlite import SqliteStore
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": "/home/ann/work:/opt/python/site-packages"}
-
-
-@pytest.fixture
-async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "state")
-    await store.open()
-    yield store
-    await store.close()
 
 
 def calls(count: int, **spec: Any) -> list[NewTask]:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,11 +27,8 @@ LOG = f"{DATABASE}-wal"
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "state")
-    await opened.open()
-    yield opened
-    await opened.close()
+def store(sqlite: SqliteStore) -> SqliteStore:
+    return sqlite
 
 
 async def stored_ids(directory: Path) -> list[int]:

@@ -53,9 +53,12 @@ INSERT INTO spec_tail (body) VALUES (?) ON CONFLICT (body) DO NOTHING;
 -- name: spec_tail_get
 -- The number of one.
 SELECT id FROM spec_tail WHERE body = ?;
+-- name: spec_tail_list
+-- Those of the tasks in a json list.
+SELECT DISTINCT tail FROM task WHERE id IN (SELECT value FROM json_each(?)) AND tail IS NOT NULL;
 -- name: spec_tail_delete
--- Those that no task has any more.
-DELETE FROM spec_tail WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.tail = spec_tail.id);
+-- Unless a task has it still.
+DELETE FROM spec_tail WHERE id = ? AND NOT EXISTS (SELECT 1 FROM task WHERE task.tail = spec_tail.id);
 -- name: task_last_id
 -- The newest id given.
 SELECT seq FROM sqlite_sequence WHERE name = 'task';
@@ -105,7 +108,7 @@ WHERE id < :before
   AND (:ended_after IS NULL OR ended_at > :ended_after)
 ORDER BY id DESC LIMIT :limit;
 -- name: task_list_live_states
--- As task_list, through the index of live tasks: the question that people ask most.
+-- As task_list, through the index of live tasks: the question that people ask most. No index can be named of a view.
 SELECT id, uuid, project, user, state, base, counts, next_position, reason, retry_of, submitted_at, started_at, ended_at,
     CASE WHEN tail IS NULL THEN spec ELSE CAST(spec || coalesce((SELECT body FROM spec_tail WHERE spec_tail.id = tail), x'') AS BLOB) END
 FROM task INDEXED BY task_live

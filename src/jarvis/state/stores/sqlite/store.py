@@ -256,9 +256,10 @@ class SqliteStore(SqliteWorkflows):
                 return []
             needed = awaited | _awaited(c, seen)
             rows = c.execute(Q["task_list_expired"], (before, json.dumps(sorted(needed)), limit)).fetchall()
+            tails = c.execute(Q["spec_tail_list"], (json.dumps([ident for (ident,) in rows]),)).fetchall()
             for name in ("attempt_delete", "element_delete", "task_delete"):
                 run(c, name, rows)
-            c.execute(Q["spec_tail_delete"])
+            run(c, "spec_tail_delete", tails)
             return sorted(r[0] for r in rows)
 
         gone = await self._writer.do(unit)
