@@ -104,6 +104,20 @@ def test_exec_beside_a_task(up: Home) -> None:
     )
 
 
+def test_exec_waits_for_what_is_on_its_way_to_a_node(fresh: Home) -> None:
+    """As between two lines of a script; what waits for room is told to be queued."""
+    fresh.env["JARVIS_WORKER__PROLOG"] = "sleep 2"
+    fresh.jarvis("up", "--cpus", "1")
+    ident = fresh.jarvis("submit", "-q", "--", "sleep", "300").stdout.strip()
+    queued = fresh.jarvis("submit", "-q", "--", "sleep", "300").stdout.strip()
+    with fresh.client() as client:
+        wait_for(lambda: client.show(ident)["state"] != "queued", "it is on its way")
+        assert client.show(ident)["state"] == "assigned"
+        assert fresh.jarvis("exec", ident, "--", "echo", "beside").stdout == "beside\n"
+        assert f"task {queued} is queued, not running" in fresh.jarvis("exec", queued, "--", "true", code=5).stderr
+        client.act(ident, "cancel", grace=0)
+
+
 def test_a_command_beside_a_task_may_be_over_before_its_input_ends(up: Home) -> None:
     with up.client() as client:
         ident = client.submit(command=["sleep", "300"]).id

@@ -22,6 +22,8 @@ from jarvis.core.states import TERMINAL, State
 router = APIRouter(tags=["streams"])
 PIECE = 64 * 1024
 WAIT_S = 60.0
+BEFORE = frozenset(State) - TERMINAL - {State.RUNNING, State.SUSPENDED}
+ON_ITS_WAY = frozenset({State.SUBMITTED, State.ASSIGNED})
 
 
 async def _socket_context(socket: WebSocket) -> Context:
@@ -46,11 +48,13 @@ async def refuse(socket: WebSocket, error: JarvisError) -> None:
 
 @router.websocket("/tasks/{ident}/exec")
 async def exec_socket(socket: WebSocket, context: SocketCtx, ident: str) -> None:
-    """Run a command beside a running task: ``?argv=sh&argv=-c&argv=ls``, ``&rows=24&columns=80`` for a terminal."""
+    """Run a command beside a running task: ``?argv=sh&argv=-c&argv=ls``, ``&rows=24&columns=80`` for a terminal. What is on its way
+    to a node is waited for up to a minute."""
     argv = tuple(socket.query_params.getlist("argv"))
     try:
         if not argv or len(argv) > 1000 or any("\x00" in part for part in argv):
             raise InvalidValue("argv", argv, "a program and its arguments")
+        await _leaves(context, ident, ON_ITS_WAY)
         handle = await _open(socket, context, ident, "exec", argv)
     except JarvisError as error:
         await refuse(socket, error)
@@ -66,7 +70,7 @@ async def attach_socket(socket: WebSocket, context: SocketCtx, ident: str) -> No
     try:
         if kind not in ("stdin", "pty"):
             raise InvalidValue("kind", kind, "stdin or pty")
-        await _until_runs(context, ident)
+        await _leaves(context, ident, BEFORE)
         handle = await _open(socket, context, ident, kind, ())
     except JarvisError as error:
         await refuse(socket, error)
@@ -74,14 +78,14 @@ async def attach_socket(socket: WebSocket, context: SocketCtx, ident: str) -> No
     await _relay(socket, handle)
 
 
-async def _until_runs(context: Context, ident: str) -> None:
-    """Until it runs, has ended, or a minute is over: what comes then says which."""
+async def _leaves(context: Context, ident: str, states: frozenset[State]) -> None:
+    """Until it is in none of these states, or a minute is over: what comes then says which."""
     _, key, _ = await context.one_element(ident, "act")
     with context.hub.waiting(key.task) as changed, contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WAIT_S):
             while True:
                 task, _, element = await context.one_element(ident, "act")
-                if element_state(task, element) in {State.RUNNING, State.SUSPENDED} | TERMINAL:
+                if element_state(task, element) not in states:
                     return
                 await changed.wait()
                 changed.clear()
