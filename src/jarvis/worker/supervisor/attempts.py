@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from .loop import NEVER
 from .orders import Order
 from .processes import MARK
+from .protocol import encode
 from .system import now
 
 TYPE_CHECKING = False
@@ -47,9 +49,9 @@ class Attempt:
         self.kill_at = NEVER
         self.doom = ""  # why we are ending it, once we are
         self.kill_cause: str | None = None
-        self.end: Message | None = None
+        self.end: str | None = None  # its JSON, as the journal and the agent get it
         self.status: int | None = None
-        self.usage: Message | None = None
+        self.usage = "null"  # JSON as well
         self.sweep_until = NEVER
         self.stdout = ""
         self.stderr: str | None = None
@@ -112,12 +114,13 @@ class Attempt:
             "state": states.get(self.state, "running"),
             "lane": self.lane,
             "age_s": round(now() - self.began, 6),
-            "end": self.end,
+            "end": _decoded(self.end),
         }
 
     def to_state(self) -> dict[str, Any]:
         """Everything an upgraded supervisor needs; streams and slots travel by name."""
         state = {name: getattr(self, name) for name in PLAIN}
+        state["end"], state["usage"] = _decoded(self.end), json.loads(self.usage)
         state["slot"] = self.slot.name if self.slot else None
         state["order"] = self.order.message if self.order else None
         state["slot_joined"] = self.slot.joined if self.slot else []
@@ -133,6 +136,8 @@ def from_state(state: dict[str, Any]) -> Attempt:
     for name in PLAIN:
         if name in state:
             setattr(attempt, name, state[name])
+    attempt.end = None if state["end"] is None else encode(state["end"])
+    attempt.usage = encode(state["usage"])
     attempt.errors = state["errors"]
     attempt.order = Order(state["order"]) if state["order"] else None
     return attempt
@@ -153,47 +158,43 @@ def size_of(path: str | None) -> int:
         return 0
 
 
-def usage_of(used: resource.struct_rusage) -> Message:
-    """What the kernel counted for the process and those of its children that it waited for."""
-    return {
-        "cpu_user_s": round(used.ru_utime, 6),
-        "cpu_sys_s": round(used.ru_stime, 6),
-        "max_rss_bytes": used.ru_maxrss * 1024,
-        "read_bytes": used.ru_inblock * 512,
-        "write_bytes": used.ru_oublock * 512,
-    }
+def usage_of(used: resource.struct_rusage) -> str:
+    """What the kernel counted for the process and those of its children that it waited for: JSON, written by hand as all that
+    every attempt causes."""
+    return (
+        f'{{"cpu_user_s":{used.ru_utime:.6f},"cpu_sys_s":{used.ru_stime:.6f},"max_rss_bytes":{used.ru_maxrss * 1024},'
+        f'"read_bytes":{used.ru_inblock * 512},"write_bytes":{used.ru_oublock * 512}}}'
+    )
 
 
-def report_of(attempt: Attempt) -> Message:
-    """The `ended` body of an attempt whose main process has been reaped."""
+def report_of(attempt: Attempt) -> str:
+    """The `ended` body of an attempt whose main process has been reaped: JSON, by hand likewise."""
     status = attempt.status or 0
     signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = None if signum is not None else os.WEXITSTATUS(status)
     cause = attempt.doom or ("signal" if signum is not None else "exit")
     if not attempt.doom and (code != 0) and attempt.slot is not None and attempt.slot.oom_seen():
         cause = "oom"
+    kill_cause = "null" if attempt.kill_cause is None else encode(attempt.kill_cause)
     out = attempt.terminal_bytes
-    return {
-        "exit_code": code,
-        "signal": signum,
-        "cause": cause,
-        "kill_cause": attempt.kill_cause,
-        "wall_s": round(attempt.wall, 6),
-        "usage": attempt.usage,
-        "out_bytes": out if out is not None else max(0, size_of(attempt.stdout) - attempt.out_base),
-        "err_bytes": max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0,
-    }
+    if out is None:
+        out = max(0, size_of(attempt.stdout) - attempt.out_base)
+    err = max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0
+    return (
+        f'{{"exit_code":{_number(code)},"signal":{_number(signum)},"cause":"{cause}","kill_cause":{kill_cause},'
+        f'"wall_s":{attempt.wall:.6f},"usage":{attempt.usage},"out_bytes":{out},"err_bytes":{err}}}'
+    )
 
 
-def lost_report(wall: float | None, cause: str = "supervisor_lost") -> Message:
+def _number(value: int | None) -> int | str:
+    return "null" if value is None else value
+
+
+def lost_report(wall: float | None, cause: str = "supervisor_lost") -> str:
     """The `ended` body of an attempt whose supervisor, or node, is gone: what it did afterwards nobody saw."""
-    return {
-        "exit_code": None,
-        "signal": None,
-        "cause": cause,
-        "kill_cause": None,
-        "wall_s": wall,
-        "usage": None,
-        "out_bytes": 0,
-        "err_bytes": 0,
-    }
+    unknown = dict.fromkeys(("exit_code", "signal", "kill_cause", "usage"))
+    return encode({**unknown, "cause": cause, "wall_s": wall, "out_bytes": 0, "err_bytes": 0})
+
+
+def _decoded(body: str | None) -> Message | None:
+    return None if body is None else json.loads(body)

@@ -57,6 +57,13 @@ class SpawnError(Exception):
         self.code = code
 
 
+class NoDescriptors(SpawnError):
+    """None is left for what a child gets."""
+
+    def __init__(self) -> None:
+        super().__init__(125, "no descriptors are left")
+
+
 class Files:
     """Descriptors made for a child: its 0, 1, 2 and our ends of them."""
 
@@ -114,7 +121,7 @@ def lacks_descriptors() -> bool:
 
 def open_files(order: Order) -> Files:
     """Open what the child gets. With a user, outputs are opened after the change of user, so that no path of theirs
-    is followed with our rights."""
+    is followed with our rights. Raises SpawnError and NoDescriptors."""
     files = Files()
     try:
         if order.pty is not None:
@@ -124,6 +131,8 @@ def open_files(order: Order) -> Files:
             _open_outputs(order, files)
     except OSError as error:
         files.close_all()
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise NoDescriptors from None
         raise SpawnError(125, _explain(error)) from None
     return files
 
@@ -205,7 +214,7 @@ def _open_output(order: Order, path: str) -> int:
         return os.open(path, _output_flags(order), 0o666 & ~order.umask)
     links = os.O_NOFOLLOW if order.user is not None else 0
     fd = os.open(path, (_output_flags(order) & ~os.O_TRUNC) | links, 0o600)
-    if not order.append and os.fstat(fd).st_size:  # to truncate what is empty already takes longer than to open it
+    if not order.append and os.lseek(fd, 0, os.SEEK_END):  # to truncate what is empty takes longer than to open it
         os.ftruncate(fd, 0)
     if order.user is not None and os.geteuid() == 0:
         os.fchown(fd, order.user["uid"], order.user["gid"])
@@ -314,10 +323,11 @@ def _first_that_runs(name: str, env: dict[str, str], run: Callable[[str], int]) 
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise
+            if os.path.isdir(path) and "/" not in name:  # nobody looks for a program and means a directory of its name
+                continue
             if failure is None or error.errno != errno.ENOENT:
                 failure = error
-    assert failure is not None
-    if failure.errno in (errno.ENOENT, errno.ENOTDIR):
+    if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
         missing = "its interpreter was not found" if "/" in name and os.path.exists(name) else "not found"
         raise SpawnError(127, f"{name}: {missing}")
     raise SpawnError(126, f"{name}: {failure.strerror}")
@@ -327,14 +337,10 @@ def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
     if "/" in name:
         yield name
         return
-    found = False
     for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
-        if os.path.isfile(path):
-            found = True
+        if os.access(path, os.F_OK):  # to try one that is not there costs a process
             yield path
-    if not found:
-        yield f"/nonexistent/{name}"
 
 
 def _spawn_by_fork(order: Order, env: dict[str, str], files: Files, slot: Slot | None) -> Spawned:
