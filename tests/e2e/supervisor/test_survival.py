@@ -94,7 +94,7 @@ def test_what_is_no_frame_ends_the_connection(node: Node, agent: Agent) -> None:
     agent.sock.sendall(b"\xff\xff\xff\xff")
     with pytest.raises((EOFError, ConnectionError)):
         agent.receive()
-    assert node.agent().welcome["version"] == 1
+    assert node.agent().welcome["version"] == 2
 
 
 def test_unknown_and_broken_messages_are_answered(node: Node, agent: Agent) -> None:
@@ -102,6 +102,10 @@ def test_unknown_and_broken_messages_are_answered(node: Node, agent: Agent) -> N
     assert agent.expect("error", of="dance")
     agent.send(op="signal", number=5)
     assert "signum" in agent.expect("error", of="signal")["error"]
+    broken: list[dict[str, Any]] = [{}, {"common": {"env": {}}, "each": [1]}, {"common": {}, "each": []}]
+    for fields in (*broken, {"common": {"env": 1}, "each": [{"env": {}}]}):
+        agent.send(op="starts", **fields)
+        assert agent.expect("error", of="starts")
     assert node.run(agent, 1, "true")["exit_code"] == 0
 
 

@@ -15,6 +15,7 @@ from .protocol import (
     VERSION,
     FrameReader,
     ProtocolError,
+    each_start,
     pack,
 )
 from .system import boot_id, log, now
@@ -183,7 +184,8 @@ class Server:
 
     def _collect(self, connection: Connection) -> None:
         try:
-            self.inbox.extend(connection.reader)
+            for message in connection.reader:
+                self._take(message)
         except ProtocolError as error:
             log(f"agent connection closed: {error}")
             self.drop_agent()
@@ -192,6 +194,15 @@ class Server:
             self.loop.hurry = True
         if self.agent is connection:
             self._watch_agent(connection)
+
+    def _take(self, message: Message) -> None:
+        if message.get("op") != "starts":
+            self.inbox.append(message)
+            return
+        try:
+            self.inbox.extend(each_start(message))
+        except (KeyError, TypeError) as error:
+            self.report({"op": "error", "of": "starts", "error": f"{type(error).__name__}: {error}"})
 
     def handle_some(self) -> None:
         """Handle a few messages; the rest come next turn, without sleeping."""
