@@ -33,44 +33,42 @@ PLAIN = (
 class Attempt:
     """One number. States: queued → starting → running → sweeping → ended; only the last outlives its processes."""
 
-    number: int
-    tag: str
+    state = QUEUED
+    pid = 0
+    deadline = NEVER
+    soft_deadline = NEVER
+    soft_signal = 15
+    grace = 5.0
+    kill_at = NEVER
+    doom = ""  # why we are ending it, once we are
+    kill_cause: str | None = None
+    end: str | None = None  # its JSON, as the journal and the agent get it
+    status: int | None = None
+    usage = "null"  # JSON as well
+    sweep_until = NEVER
+    stdout = ""
+    stderr: str | None = None
+    out_base = 0
+    err_base = 0
+    output_limit: int | None = None
+    memory: int | None = None
+    service = False
+    fence = False
+    lane: str | int | None = None
+    user: Message | None = None
+    no_new_privs = False
+    terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
+    wall = 0.0
+    # Not handed over as they are:
+    order: Order | None = None  # kept only while queued
+    slot: Slot | None = None
+    errors = -1
+    stream: Stream | None = None
 
     def __init__(self, number: int, tag: str) -> None:
         self.number = number
         self.tag = tag
-        self.state = QUEUED
-        self.pid = 0
         self.began = now()
-        self.deadline = NEVER
-        self.soft_deadline = NEVER
-        self.soft_signal = 15
-        self.grace = 5.0
-        self.kill_at = NEVER
-        self.doom = ""  # why we are ending it, once we are
-        self.kill_cause: str | None = None
-        self.end: str | None = None  # its JSON, as the journal and the agent get it
-        self.status: int | None = None
-        self.usage = "null"  # JSON as well
-        self.sweep_until = NEVER
-        self.stdout = ""
-        self.stderr: str | None = None
-        self.out_base = 0
-        self.err_base = 0
-        self.output_limit: int | None = None
-        self.memory: int | None = None
-        self.service = False
-        self.fence = False
-        self.lane: str | int | None = None
-        self.user: Message | None = None
-        self.no_new_privs = False
-        self.terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
-        self.wall = 0.0
-        # Not handed over as they are:
-        self.order: Order | None = None  # kept only while queued
-        self.slot: Slot | None = None
-        self.errors = -1
-        self.stream: Stream | None = None
 
     def prepare(self, order: Order) -> None:
         """Take from the order what outlives the spawn."""
@@ -156,6 +154,12 @@ def size_of(path: str | None) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def start_message(attempt: Attempt) -> str:
+    """How a start is reported."""
+    age = now() - attempt.began
+    return f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}'
 
 
 def usage_of(used: resource.struct_rusage) -> str:

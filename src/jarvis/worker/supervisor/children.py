@@ -6,7 +6,7 @@ import os
 from collections import deque
 
 from . import attempts as records
-from .attempts import ENDED, QUEUED, RUNNING, STARTING, SWEEPING, Attempt
+from .attempts import ENDED, QUEUED, RUNNING, STARTING, SWEEPING, Attempt, start_message
 from .journal import end_record, life
 from .loop import NEVER, READ, guarded
 from .orders import Order
@@ -57,7 +57,7 @@ class Children:
         self.own = OwnChildren()
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
-        self.report_start: Callable[[int, str], None] = lambda number, message: None
+        self.report_start: Callable[[Attempt], None] = lambda attempt: None
         self.report_end: Callable[[int, str], None] = lambda number, message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
         self.fence_closed: Callable[[], bool] = lambda: False
@@ -195,7 +195,7 @@ class Children:
         self._connect(attempt, order, files)
         if errors < 0:
             attempt.state = RUNNING
-            self.report_start(attempt.number, start_message(attempt))
+            self.report_start(attempt)
         else:
             attempt.state = STARTING
             self.watch_errors(attempt)
@@ -244,7 +244,7 @@ class Children:
             attempt.end = start_failure(int(code), error)
         elif attempt.state == STARTING:
             attempt.state = RUNNING
-            self.report_start(attempt.number, start_message(attempt))
+            self.report_start(attempt)
 
     def _failed_to_start(self, attempt: Attempt, code: int, error: str) -> None:
         attempt.end = start_failure(code, error)
@@ -449,12 +449,6 @@ def start_failure(code: int, error: str) -> str:
 def start_record(attempt: Attempt, moment: float) -> str:
     """The journal's line before a spawn; written by hand, as all that every attempt causes."""
     return f'{{"t":"start","n":{attempt.number},"tag":{encode(attempt.tag)},"at":{moment:.3f}}}'
-
-
-def start_message(attempt: Attempt) -> str:
-    """How a start is reported."""
-    age = now() - attempt.began
-    return f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}'
 
 
 def end_message(number: int, end: str) -> str:

@@ -33,6 +33,8 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+LIMITED = SOFT_FILES[0] != SOFT_FILES[1]
+"""Whether children get a lower limit than ours."""
 OWN_UMASK = os.umask(0o077)
 os.umask(OWN_UMASK)
 SPARE_FILES = 16
@@ -98,9 +100,8 @@ class Spawned:
 
 def raise_own_file_limit() -> None:
     """We hold pipes and terminals for many; children get the soft limit that we were started with."""
-    soft, hard = SOFT_FILES
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if LIMITED:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
 
 
 def lacks_descriptors() -> bool:
@@ -233,6 +234,8 @@ def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *,
     if order.needs_trampoline or (slot is not None and (crowded or not _may_step_inside(order, slot))):
         return _spawn_by_fork(order, env, files, slot)
     try:
+        if slot is None and _fits(order):
+            return Spawned(_posix_spawn(order, env, files))
         with _Surroundings(order):
             if slot is None:
                 return Spawned(_posix_spawn(order, env, files))
@@ -250,12 +253,16 @@ def _may_step_inside(order: Order, slot: Slot) -> bool:
     return returns and "unified" not in slot.directories and roomy and (order.pids_max or 2) > 1
 
 
+def _fits(order: Order) -> bool:
+    """Whether a child gets the surroundings that we have."""
+    return order.cwd == "/" and order.umask == OWN_UMASK and not LIMITED
+
+
 class _Surroundings:
     """Working directory, umask and soft limits of the child, set on us for the moment of the spawn where they are others."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.limited = SOFT_FILES[0] != SOFT_FILES[1]
 
     def __enter__(self) -> None:
         order = self.order
@@ -266,11 +273,11 @@ class _Surroundings:
             raise SpawnError(125, f"working directory {order.cwd}: {error.strerror}") from None
         if order.umask != OWN_UMASK:
             os.umask(order.umask)
-        if self.limited:
+        if LIMITED:
             resource.setrlimit(resource.RLIMIT_NOFILE, SOFT_FILES)
 
     def __exit__(self, *_: object) -> None:
-        if self.limited:
+        if LIMITED:
             resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
         if self.order.umask != OWN_UMASK:
             os.umask(OWN_UMASK)
