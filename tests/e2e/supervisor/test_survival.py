@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -286,6 +287,16 @@ def test_an_upgrade_keeps_everything(node: Node, agent: Agent) -> None:
     agent.expect("upgraded")
     agent.close()
     assert sorted(states(node.agent())) == [1, 2, 3, 4, 5, 6]
+
+
+def test_after_an_upgrade_a_child_gets_the_same_limits(node: Node) -> None:
+    node.up(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 600)))
+    agent = node.agent()
+    for number in (1, 2):
+        node.run(agent, number, "sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)")
+        agent.send(op="upgrade")
+        agent.expect("upgraded")
+    assert [node.output(number) for number in (1, 2)] == ["300 600\n", "300 600\n"]
 
 
 def test_an_upgrade_that_cannot_start_is_refused(node: Node, agent: Agent) -> None:

@@ -132,8 +132,9 @@ class Children:
         except NoDescriptors as error:
             self._give_back(attempt, str(error))
             return
+        began = now()
         try:
-            self.journal.write(start_record(attempt, now()))
+            self.journal.write(start_record(attempt, began))
         except OSError as error:
             if isinstance(files, Files):
                 files.close_all()
@@ -145,7 +146,7 @@ class Children:
         try:
             if isinstance(files, SpawnError):
                 raise files
-            self._launch(attempt, order, files)
+            self._launch(attempt, order, files, began)
         except SpawnError as error:
             self._failed_to_start(attempt, error.code, str(error))
 
@@ -167,12 +168,11 @@ class Children:
         if attempt.lane is not None:
             self._next_in_lane(attempt.lane)
 
-    def _launch(self, attempt: Attempt, order: Order, files: Files) -> None:
+    def _launch(self, attempt: Attempt, order: Order, files: Files, began: float) -> None:
         attempt.out_base = self._base(files.child[1], order) if files.master < 0 else 0
         attempt.err_base = records.size_of(order.stderr) if order.append else 0
         try:
             self._take_slot(attempt, order)
-            began = now()
             env = records.environment(order, self.identity, attempt.number)
             spawned = spawn(order, env, files, attempt.slot)
         except SpawnError:
@@ -280,10 +280,11 @@ class Children:
     def _main_ended(self, attempt: Attempt, status: int, used: resource.struct_rusage) -> None:
         if attempt.errors >= 0:
             self._read_errors(attempt)
-        attempt.wall = now() - attempt.began
+        moment = now()
+        attempt.wall = moment - attempt.began
         attempt.status, attempt.usage = status, records.usage_of(used)
         attempt.state = SWEEPING
-        attempt.sweep_until = now() + SWEEP_FOR
+        attempt.sweep_until = moment + SWEEP_FOR
         attempt.kill_at = NEVER
         self.sweeping.add(attempt.number)
 
