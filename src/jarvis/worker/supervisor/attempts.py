@@ -173,11 +173,10 @@ def usage_of(used: resource.struct_rusage) -> str:
 
 def report_of(attempt: Attempt) -> str:
     """The `ended` body of an attempt whose main process has been reaped: JSON, by hand likewise."""
-    status = attempt.status or 0
-    signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-    code = None if signum is not None else os.WEXITSTATUS(status)
-    cause = attempt.doom or ("signal" if signum is not None else "exit")
-    if not attempt.doom and (code != 0) and attempt.slot is not None and attempt.slot.oom_seen():
+    status = os.waitstatus_to_exitcode(attempt.status or 0)
+    code, signum = (status, "null") if status >= 0 else ("null", -status)
+    cause = attempt.doom or ("exit" if status >= 0 else "signal")
+    if not attempt.doom and status != 0 and attempt.slot is not None and attempt.slot.oom_seen():
         cause = "oom"
     kill_cause = "null" if attempt.kill_cause is None else encode(attempt.kill_cause)
     out = attempt.terminal_bytes
@@ -185,13 +184,9 @@ def report_of(attempt: Attempt) -> str:
         out = max(0, size_of(attempt.stdout) - attempt.out_base)
     err = max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0
     return (
-        f'{{"exit_code":{_number(code)},"signal":{_number(signum)},"cause":"{cause}","kill_cause":{kill_cause},'
+        f'{{"exit_code":{code},"signal":{signum},"cause":"{cause}","kill_cause":{kill_cause},'
         f'"wall_s":{attempt.wall:.6f},"usage":{attempt.usage},"out_bytes":{out},"err_bytes":{err}}}'
     )
-
-
-def _number(value: int | None) -> int | str:
-    return "null" if value is None else value
 
 
 def lost_report(wall: float | None, cause: str = "supervisor_lost") -> str:
