@@ -1,6 +1,6 @@
 """Orders to the supervisor. What those of the elements of an array have in common is made once."""
 
-import base64
+from binascii import a2b_base64, b2a_base64
 from typing import Any
 
 import msgspec
@@ -24,12 +24,12 @@ class Tag(msgspec.Struct, gc=False, array_like=True):
 
 
 def tag_of(work: Work) -> str:
-    return base64.b64encode(_pack(Tag(work.assignment, work.shares, work.place))).decode()
+    return b2a_base64(_pack(Tag(work.assignment, work.shares, work.place)), newline=False).decode()
 
 
 def work_of(tag: str) -> Work:
     """The opposite of what an order says of it."""
-    read = msgspec.msgpack.decode(base64.b64decode(tag), type=Tag)
+    read = msgspec.msgpack.decode(a2b_base64(tag), type=Tag)
     spec = msgspec.msgpack.decode(read.assignment.spec, type=TaskSpec)
     return Work(read.assignment, spec, read.shares, place=read.place)
 

@@ -12,7 +12,7 @@ from jarvis.core.attempt import Output
 from jarvis.core.ids import SOLO
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
-from jarvis.core.task import INLINE_LIMIT
+from jarvis.core.task import INLINE_LIMIT, TaskSpec
 from jarvis.worker.account import Account, Accounts, NoSuchUser
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.ends import FENCE_TEXT, FENCED, cause_of, usage_of
@@ -358,6 +358,9 @@ class ProcessExecutor:
         if "code" in report:
             self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])), heir)
             return
+        if not (report.get("out_bytes") or _names_files(work.spec)):
+            self._reports.finished(self._end(work, report, Output(), None), heir)
+            return
         stdout_path, stderr_path = self.output_paths(work)
         owner = self.owner_of(work)
         chosen = work.spec.stdout is not None
@@ -405,6 +408,11 @@ class ProcessExecutor:
             usage=usage_of(report), message=FENCE_TEXT if kill == FENCED else kill if " " in kill else "",
             output=written,
         )  # fmt: skip
+
+
+def _names_files(spec: TaskSpec) -> bool:
+    """Whether what it leaves is found elsewhere than in its place."""
+    return bool(spec.stderr or spec.artifacts) or spec.stdout is not None
 
 
 def _write(path: str, text: str, account: Account) -> None:
