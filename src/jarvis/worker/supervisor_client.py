@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
-from jarvis.worker.supervisor.protocol import FRAME_LIMIT, FrameReader
+from jarvis.worker.supervisor.protocol import FRAME_LIMIT, ProtocolError
 
 _length = struct.Struct(">I")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 CONNECT_S = 10.0
 READ_MOST = 1 << 16
 STARTS_VERSION = 2
@@ -24,9 +26,18 @@ STARTS_MOST = 64
 def _encoded(message: dict[str, Any]) -> bytes:
     """Bytes of arguments and variables that are no text are surrogates, which JSON has as escapes alone."""
     try:
-        return msgspec.json.encode(message)
+        return _encode(message)
     except UnicodeEncodeError:
         return json.dumps(message).encode()
+
+
+def _decoded(body: bytearray) -> dict[str, Any]:
+    """The opposite: messages of errors have names of files."""
+    try:
+        return _decode(body)
+    except ValueError:
+        message: dict[str, Any] = json.loads(body)
+        return message
 
 
 def _frame(message: dict[str, Any]) -> bytes:
@@ -75,7 +86,8 @@ class SupervisorClient:
         self._path = path
         self._unsent: list[dict[str, Any]] = []
         self._version = 0
-        self._frames = FrameReader()
+        self._data = bytearray()
+        self._messages: list[dict[str, Any]] = []
 
     @property
     def _address(self) -> str:
@@ -109,21 +121,37 @@ class SupervisorClient:
         self._writer.write(b"".join(framed))
 
     async def receive(self) -> dict[str, Any]:
-        while (message := self._frames.next()) is None:
+        while not self._messages:
             await self._read()
-        return message
+        return self._messages.pop(0)
 
     async def receive_some(self) -> list[dict[str, Any]]:
         """All that has come, and at least one."""
-        while not (messages := list(self._frames)):
+        while not self._messages:
             await self._read()
+        messages, self._messages = self._messages, []
         return messages
 
     async def _read(self) -> None:
         data = await self._reader.read(READ_MOST)
         if not data:
             raise asyncio.IncompleteReadError(data, None)
-        self._frames.feed(data)
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Of the last message only a part may be there."""
+        self._data += data
+        come, at = self._data, 0
+        while at + 4 <= len(come):
+            (size,) = _length.unpack_from(come, at)
+            if size > FRAME_LIMIT:
+                raise ProtocolError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
+            end = at + 4 + size
+            if end > len(come):
+                break
+            self._messages.append(_decoded(come[at + 4 : end]))
+            at = end
+        del come[:at]
 
     async def attach(self, target: dict[str, Any]) -> "Attachment":
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""
