@@ -27,6 +27,8 @@ from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile,
 from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
 
 log = logging.getLogger("jarvis.processes")
+PORTION = 8
+"""Orders that are given ahead in one turn of the loop."""
 RETRY_S = 1.0
 """Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
@@ -152,10 +154,11 @@ class ProcessExecutor:
 
     def _fill(self, lane: Lane) -> None:
         """Hand short processes ahead, so that the supervisor never waits for the next. What cannot be ordered at once goes
-        back, and waits or fails when its turn comes."""
+        back, and waits or fails when its turn comes. In portions, so that the first begin while places of the others are made."""
         room = self._lanes.room(lane)
+        works = self._reports.ahead(lane.work, min(room, PORTION)) if room else []
         refused = []
-        for work in self._reports.ahead(lane.work, room) if room else ():
+        for work in works:
             work.shares = lane.work.shares
             inputs = self._inputs_at_hand(work)
             try:
@@ -170,8 +173,14 @@ class ProcessExecutor:
             self._supervisor.send(message)
         if refused:
             self._reports.withdrawn(refused)
+        if len(works) == PORTION:
+            asyncio.get_running_loop().call_soon(self._fill_further, lane)
         if self._stall_timer is None and self._lanes.some_wait:
             self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
+
+    def _fill_further(self, lane: Lane) -> None:
+        if self._lanes.of(lane.work.number) is lane:
+            self._fill(lane)
 
     def _check_stalls(self) -> None:
         self._stall_timer = None
