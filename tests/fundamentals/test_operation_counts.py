@@ -4,6 +4,7 @@ Calls of Jarvis's own functions in the leader's thread, rows changed, and synced
 plus a tenth: who needs more says so by raising one, and gives the reason.
 """
 
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -183,6 +184,15 @@ def test_calls_on_their_node() -> None:
     assert not machine.ended
     print(calls[0] / TASKS)  # noqa: T201 - the figure
     assert calls[0] / TASKS <= 14.5
+
+
+def test_processes_in_the_supervisor(tmp_path: Path) -> None:
+    """Of one lane, so that each ends in a turn of its own."""
+    script = Path(__file__).with_name("supervised.py")
+    counted = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert float(counted.stdout) <= 107
 
 
 async def test_processes_on_their_node(tmp_path: Path) -> None:
