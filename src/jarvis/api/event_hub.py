@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import chain
 
 from jarvis.bus.bus import Bus
 from jarvis.core.errors import StoreUnavailable
 from jarvis.core.event import Event
+from jarvis.core.ids import SOLO
 from jarvis.core.states import TERMINAL
 from jarvis.state.store import Store
 
@@ -15,7 +18,8 @@ LIVE_MOST = 100_000
 FEED_LIMIT = 200
 """Batches that may wait for a slow reader; beyond that it reads on from the store."""
 PAGE = 1000
-
+LOOK_S = 5.0
+"""An event may be lost: a look at the store now and then is what makes an end sure."""
 
 _ENDS = frozenset(str(state) for state in TERMINAL)
 
@@ -45,6 +49,35 @@ class Place:
         self.changed.set()
 
 
+class LastEnd:
+    """Where somebody waits for the end of a task: of the elements of an array, no end wakes them that cannot be the last."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self._ends, self._left = 0, math.inf
+
+    def look(self) -> None:
+        """The store is about to be asked how many have not ended."""
+        self.changed.clear()
+        self._ends, self._left = 0, math.inf
+
+    async def wait(self, left: int) -> None:
+        """Until so many may have ended since, as the store said ``left``, or something happened to the task itself."""
+        self._left = left
+        if self._ends < left:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self.changed.wait()
+
+    def heard(self, event: Event) -> None:
+        if event.index == SOLO:
+            self.changed.set()
+        elif event.kind in _ENDS:
+            self._ends += 1
+            if self._ends >= self._left:
+                self.changed.set()
+
+
 class EventHub:
     """Wakes who waits for a task, and copies events to feeds."""
 
@@ -54,6 +87,8 @@ class EventHub:
         self._seen = 0
         self._waiting: dict[int, dict[asyncio.Event, frozenset[str]]] = {}
         """Who waits for something to happen to it, and for which kinds of events; empty: for any."""
+        self._last: dict[int, set[LastEnd]] = {}
+        """Who waits for the end of a task."""
         self._readers: dict[tuple[str, str], Place] = {}
         self._live: set[int] = set()
         """Tasks that the store said had not ended, and of whose end nothing was heard since: it need not be asked again."""
@@ -97,19 +132,26 @@ class EventHub:
         for waiters in self._waiting.values():
             for waiter in waiters:
                 waiter.set()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        for last in chain.from_iterable(self._last.values()):
+            last.changed.set()
         for place in self._readers.values():
             place.look_again()
 
     def _spread(self, batch: list[Event]) -> None:
         if batch[0].seq != self._seen + 1:  # something did not come here
             self._live.clear()
-            for place in self._readers.values():
-                place.look_again()
+            self._look_again()
         self._seen = max(self._seen, batch[-1].seq)
         for event in batch if self._waiting else ():
             for waiter, kinds in self._waiting.get(event.task, {}).items():
                 if not kinds or event.kind in kinds:
                     waiter.set()
+        for event in batch if self._last else ():
+            for last in self._last.get(event.task, ()):
+                last.heard(event)
         if self._readers or self._live:
             ended = {event.task for event in batch if event.kind in _ENDS}
             self._live -= ended
@@ -163,6 +205,17 @@ class EventHub:
             del waiters[waiter]
             if not waiters:
                 del self._waiting[ident]
+
+    @contextlib.contextmanager
+    def waiting_for_end(self, ident: int) -> Iterator[LastEnd]:
+        last = LastEnd()
+        self._last.setdefault(ident, set()).add(last)
+        try:
+            yield last
+        finally:
+            self._last[ident].discard(last)
+            if not self._last[ident]:
+                del self._last[ident]
 
     async def follow(self, after: int, idle_s: float) -> AsyncIterator[list[Event]]:
         """All events above ``after``, without gap or repeat: the store's, then the bus's. Empty lists mark idling."""

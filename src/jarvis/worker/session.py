@@ -97,8 +97,9 @@ class Session:
         if len(self._outbox) >= self._outbox_most:
             self._overflow.set()
             return
+        if not self._outbox:
+            self._something.set()
         self._outbox.append(message)
-        self._something.set()
 
     def renew(self) -> None:
         """End this session at the next word of the server, so that another Hello tells what has changed here."""

@@ -69,6 +69,39 @@ async def test_who_waits_for_results_looks_again_after_events_that_did_not_come(
         assert place.ended is None
 
 
+async def test_who_waits_for_an_array_looks_when_the_last_may_have_ended(told: Told) -> None:
+    with told.hub.waiting_for_end(1) as last:
+        last.look()
+        await told.tell(1, "succeeded", 1, index=0)
+        waiting = asyncio.create_task(last.wait(3))
+        for seq, (kind, index) in enumerate([("failed", 1), ("assigned", 2), ("running", 2)], 2):
+            await told.tell(seq, kind, 1, index)
+        assert not last.changed.is_set(), "two of three at most, if the store did not know of the first"
+        await told.tell(5, "succeeded", 2, index=2)
+        assert not last.changed.is_set(), "that is another task's"
+        await told.tell(6, "succeeded", 1, index=2)
+        await asyncio.wait_for(waiting, 5.0)
+
+
+async def test_who_waits_for_an_array_hears_of_ends_while_the_store_is_asked(told: Told) -> None:
+    with told.hub.waiting_for_end(1) as last:
+        last.look()
+        await told.tell(1, "succeeded", 1, index=0)
+        await told.tell(2, "succeeded", 1, index=1)
+        await asyncio.wait_for(last.wait(2), 1.0)
+
+
+@pytest.mark.parametrize(("seq", "task"), [(2, 1), (5, 9)])
+async def test_who_waits_for_an_array_looks_when_it_is_cancelled_and_when_events_did_not_come(
+    told: Told, seq: int, task: int
+) -> None:
+    await told.tell(1, "queued", 1)
+    with told.hub.waiting_for_end(1) as last:
+        last.look()
+        await told.tell(seq, "cancelled", task)
+        await asyncio.wait_for(last.wait(1_000), 1.0)
+
+
 async def test_what_was_stored_a_moment_ago_is_known_to_live_where_no_other_server_is(told: Told) -> None:
     told.hub.fresh([1])
     assert told.hub.may_have_ended([1]) == [1], "nobody can know before events come"

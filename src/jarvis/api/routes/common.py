@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends
@@ -142,28 +143,25 @@ async def wait_ended(context: Context, ident: str, given: str) -> None:
     """Return when the task or element has ended, or after ``given`` (bounded): the caller reads the store again."""
     seconds = min(duration(given, "wait"), context.services.settings.max_wait_s)
     task, key = await context.task(ident)
-    with context.hub.waiting(task.id) as changed:
-        try:
-            async with asyncio.timeout(seconds):
-                while not await _has_ended(context, task, key):
-                    # An event may be lost; a look at the store now and then is what makes this sure.
-                    try:
-                        async with asyncio.timeout(5.0):
-                            await changed.wait()
-                    except TimeoutError:
-                        pass
-                    changed.clear()
-        except TimeoutError:
-            pass
+    with context.hub.waiting_for_end(task.id) as last, suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            last.look()
+            while left := await _alive(context, task, key):
+                await last.wait(left)
+                last.look()
 
 
-async def _has_ended(context: Context, task: Task, key: ElementKey) -> bool:
+async def _alive(context: Context, task: Task, key: ElementKey) -> int:
+    """How many of its elements have not ended; of one element, whether it has not."""
     if key.index != SOLO:
         element = await context.element(task, key)
         if element is not None:
-            return element.state in TERMINAL
+            return element.state not in TERMINAL
     found = await context.services.store.task_get_many([task.id])
-    return not found or found[0].state in TERMINAL
+    if not found or found[0].state in TERMINAL:
+        return 0
+    ended = sum(count for state, count in found[0].counts.items() if state in TERMINAL)
+    return 1 if key.index != SOLO else max(task.size - ended, 1)
 
 
 def idempotency(request: Request) -> str | None:
