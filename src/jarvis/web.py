@@ -66,7 +66,7 @@ class Web:
 
     def _services(self) -> Services:
         server = self._server
-        api = health.api_check(lambda: server.address, server.keeper.defects)
+        api = health.api_check(lambda: server.address, server.keeper.troubles)
         checks = health.checks(server.store, server.scheduler, server.election, api, server.redis)
         if server.apart is not None:
             checks["scheduler_queue"] = server.apart.check
@@ -185,7 +185,20 @@ class Web:
         self.services.settings = dataclasses.replace(self.services.settings, allowed_hosts=hosts)
         config = tls.config(self._app, uvicorn_options())
         log.info("nodes join at %s, pin %s", server.public_url, self.services.membership.pin)
-        return lambda: _serve_beyond(TlsServer(config), listener.dup(), tls)
+        return lambda: _serve_beyond(TlsServer(config), listener.dup(), self._renew)
+
+    def _renew(self) -> None:
+        """The certificate that other machines are shown, in time; that it cannot be is told for so long, days before it ends."""
+        tls, now, told = self._tls, self._server.clock.now(), ""
+        assert tls is not None
+        try:
+            if tls.renew_if_late():
+                log.info("the server's certificate is a new one")
+        except OSError as error:  # a full disk, a directory that is gone
+            left = max(tls.end - now, 0.0) / 86400
+            told = f"the certificate for other machines ends in {left:.1f} days and cannot be made anew: {error}"
+            log.warning("%s", told)
+        self._server.keeper.tell("the certificate", told)
 
     async def serve(self, listener: socket.socket) -> None:
         """Until it is stopped, by a signal, too."""
@@ -211,17 +224,13 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls") -> None:
+async def _serve_beyond(server: "TlsServer", listener: socket.socket, renew: Callable[[], None]) -> None:
     """Until cancelled, with certificates that are made anew before they end. The listener is closed with it."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not serving.done():
             await asyncio.wait([serving], timeout=LOOK_S)
-            try:
-                if tls.renew_if_late():
-                    log.info("the server's certificate is a new one")
-            except OSError as error:  # a full disk: the certificate that is there is good for days
-                log.warning("the server's certificate could not be made anew: %s", error)
+            renew()
         serving.result()
     finally:
         server.should_exit = True
