@@ -300,7 +300,9 @@ def test_what_is_no_size_is_refused(said: object) -> None:
 @pytest.mark.parametrize("said", ["15MiB", 5, (16 << 20) - 1])
 def test_less_than_nodes_tell_of_is_refused(said: object) -> None:
     for given in ({"locality": said}, {"queues": {"q": {"locality": said}}}):
-        with pytest.raises(ValidationError, match=r"too little: nodes tell only of what takes 16MiB or more \(off: 0\)"):
+        with pytest.raises(
+            ValidationError, match=r"too little: nodes tell only of what takes 16MiB or more \(off: 0\)"
+        ):
             SchedulerSettings.model_validate(given)
 
 
