@@ -32,7 +32,7 @@ class Server:
 def test_the_server_says_whether_it_waits(
     monkeypatch: pytest.MonkeyPatch, seconds: float | None, told: bool, instant: str
 ) -> None:
-    answer = {
+    answer: dict[str, Any] = {
         "verdict": "wait", "node": None, "summary": "it waits", "reasons": [], "changes": [],
         "earliest": None if seconds is None else instant, "earliest_s": seconds,
     }  # fmt: skip

@@ -454,13 +454,17 @@ def test_plan_says_who_would_stop() -> None:
 
 
 def test_plan_looks_for_victims_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, look = list[float](), preempted._look
-    monkeypatch.setattr(preempted, "_look", lambda *given: looks.append(given[-1]) or look(*given))
+    looks, look = list[Any](), preempted._look
+
+    def looked(*given: Any) -> Any:
+        looks.append(given[-1])
+        return look(*given)
+
+    monkeypatch.setattr(preempted, "_look", looked)
     case = case_of()
     case.node(cpus=4)
     running(case, 4)
-    for priority in (500, 0):
-        asked = TaskSpec(name="t", resources={"cpu": 4000}, priority=priority)
+    for asked in (TaskSpec(name="t", resources={"cpu": 4000}, priority=priority) for priority in (500, 0)):
         assert plan_task(case.cluster, case.policy, asked, ("p", "u"), case.now)["verdict"] == "wait"
     assert looks == [case.now, case.now], "whether it would stop anybody or not"
 
