@@ -56,6 +56,7 @@ RINGS = {
     "jarvis.worker.container_usage": "port",
     "jarvis.worker.container_config": "pure",
     "jarvis.worker.ends": "port",
+    "jarvis.worker.process_orders": "port",
     "jarvis.worker.warm": "port",  # the side of warm processes that their executor builds on
     "jarvis.worker.call_ends": "port",
     "jarvis.worker.function_bodies": "port",

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jarvis import __version__
 from jarvis.bus.messages import (
@@ -54,6 +54,7 @@ from jarvis.worker.hooks import HookRunner, Hooks
 from jarvis.worker.logs import Shipper, exhausted, is_lack
 from jarvis.worker.looking import Looking
 from jarvis.worker.machine import Deliver, Forget, Instruction, Kill, Machine, Say, Stage, Start, Withdraw, Work
+from jarvis.worker.process_orders import work_of
 from jarvis.worker.remover import Remover
 from jarvis.worker.resource_monitor import ResourceMonitor, boot_id, detect_labels, detect_resources, find_address
 from jarvis.worker.server_address import JoinedAddress, ServerAddress
@@ -63,11 +64,8 @@ from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_executor import DEFECT, TaskExecutor, cut
 from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
-from jarvis.worker.task_executors.process import ProcessExecutor, work_of
+from jarvis.worker.task_executors.process import ProcessExecutor
 from jarvis.worker.warm import SERVICE_NUMBERS, Launcher
-
-if TYPE_CHECKING:
-    from jarvis.core.resources import Resources
 
 log = logging.getLogger("jarvis.agent")
 
@@ -85,7 +83,7 @@ class Agent:
         self.directory = Path(options.dir).absolute()
         self.name = options.name or socket.gethostname()
         self.gpu_memory: tuple[int, ...] = options.gpu_memory or gpu_sizes()
-        self.resources: Resources = detect_resources(options.cpus, options.memory, options.gpus, self.gpu_memory)
+        self.resources = detect_resources(options.cpus, options.memory, options.gpus, self.gpu_memory)
         self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources, self.gpu_memory, fence_open=False)
         self.spawn = Background(self._start_anew, self._broke).spawn

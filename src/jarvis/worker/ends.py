@@ -19,11 +19,12 @@ FENCE_TEXT = "ended by its own node, which had no word of the leader: on_lost is
 
 
 def usage_of(report: dict[str, Any]) -> Usage:
-    usage = report.get("usage") or {}
+    wall, usage = float(report.get("wall_s") or 0.0), report.get("usage")
+    if not usage:
+        return Usage(wall)
     return Usage(
-        float(report.get("wall_s") or 0.0), float(usage.get("cpu_user_s") or 0.0),
-        float(usage.get("cpu_sys_s") or 0.0), int(usage.get("max_rss_bytes") or 0),
-        int(usage.get("read_bytes") or 0), int(usage.get("write_bytes") or 0),
+        wall, float(usage.get("cpu_user_s") or 0.0), float(usage.get("cpu_sys_s") or 0.0),
+        int(usage.get("max_rss_bytes") or 0), int(usage.get("read_bytes") or 0), int(usage.get("write_bytes") or 0),
     )  # fmt: skip
 
 

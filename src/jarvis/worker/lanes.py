@@ -48,9 +48,9 @@ class Lanes:
     def adopt(self, ident: int, running: Work, queued: list[Work], now: float) -> None:
         """A lane as the supervisor has it, for an agent that starts anew."""
         lane = Lane(ident, running, now, _shape(running))
-        for work in (running, *queued):
-            self._lanes[work.number] = lane
-        self._follow(lane, queued)
+        self._lanes[running.number] = lane
+        for work in queued:
+            self.add(lane, work)
 
     def room(self, lane: Lane) -> int:
         """How many may be added to it now; none while it is not known how long they take."""
@@ -61,12 +61,8 @@ class Lanes:
     def add(self, lane: Lane, work: Work) -> None:
         """It is to follow whatever is in the lane already."""
         self._lanes[work.number] = lane
-        self._follow(lane, [work])
-
-    def _follow(self, lane: Lane, works: list[Work]) -> None:
-        if works:
-            lane.queue.update({work.number: work for work in works})
-            self._queued.add(lane)
+        lane.queue[work.number] = work
+        self._queued.add(lane)
 
     def of(self, number: int) -> Lane | None:
         return self._lanes.get(number)

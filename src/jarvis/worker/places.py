@@ -10,11 +10,12 @@ from pathlib import Path
 
 MOST = 1000
 MODE = 0o700
-INNER = ("tmp", "outputs")
+INNER = TMP, OUTPUTS = "tmp", "outputs"
 """What an attempt finds in its directory."""
 _INNER_SORTED = sorted(INNER)
 _DIRECTORY_MODE = stat.S_IFDIR | MODE
 OUTPUT_MODE = 0o600
+_FILE_MODE = stat.S_IFREG | OUTPUT_MODE
 OUTPUT_MOST = 64 * 1024
 """Larger output is removed by whoever has the time for it."""
 SETTLED_NS = 1_000_000_000
@@ -26,7 +27,7 @@ class Places:
     has the file."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = str(folder)
         self._free: dict[int, list[str]] = {}
         self._count = 0
         self._seen: dict[str, tuple[int, ...]] = {}
@@ -72,18 +73,16 @@ class Places:
     def _untouched(self, name: str) -> int | None:
         """The owner of a directory that is as it was given; None where it is not. Raises OSError where it is not there."""
         path = f"{self._folder}/{name}.d"
-        inner = [f"{path}/{one}" for one in INNER]
-        found = [os.lstat(one) for one in (path, *inner)]
-        owner = found[0].st_uid
-        changed = tuple([status.st_ctime_ns for status in found])
+        found = outer, tmp, outputs = os.lstat(path), os.lstat(f"{path}/{TMP}"), os.lstat(f"{path}/{OUTPUTS}")
+        changed = (outer.st_ctime_ns, tmp.st_ctime_ns, outputs.st_ctime_ns)
         if self._seen.get(name) != changed:
-            if any(status.st_mode != _DIRECTORY_MODE or status.st_uid != owner for status in found):
+            if any(status.st_mode != _DIRECTORY_MODE or status.st_uid != outer.st_uid for status in found):
                 return None
-            if sorted(os.listdir(path)) != _INNER_SORTED or any(map(os.listdir, inner)):
+            if sorted(os.listdir(path)) != _INNER_SORTED or any(os.listdir(f"{path}/{one}") for one in INNER):
                 return None
             if time.time_ns() - max(changed) > SETTLED_NS:
                 self._seen[name] = changed
-        return owner
+        return outer.st_uid
 
 
 def _emptied(path: str, owner: int) -> bool:
@@ -92,8 +91,8 @@ def _emptied(path: str, owner: int) -> bool:
         status = os.lstat(path)
     except FileNotFoundError:
         return True
-    plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == owner
-    if not plain or stat.S_IMODE(status.st_mode) != OUTPUT_MODE or status.st_size > OUTPUT_MOST:
+    plain = status.st_mode == _FILE_MODE and status.st_nlink == 1 and status.st_uid == owner
+    if not plain or status.st_size > OUTPUT_MOST:
         return False
     if status.st_size:
         os.truncate(path, 0)

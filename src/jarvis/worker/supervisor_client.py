@@ -5,24 +5,78 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from jarvis.worker.supervisor.protocol import FrameReader
+from jarvis.worker.supervisor.protocol import FRAME_LIMIT, ProtocolError
 
 _length = struct.Struct(">I")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 CONNECT_S = 10.0
 READ_MOST = 1 << 16
+STARTS_VERSION = 2
+STARTS_MOST = 64
+"""Orders that are given together. One at a time is handled before the next is read, so that more would save little."""
 
 
 def _encoded(message: dict[str, Any]) -> bytes:
     """Bytes of arguments and variables that are no text are surrogates, which JSON has as escapes alone."""
     try:
-        return msgspec.json.encode(message)
+        return _encode(message)
     except UnicodeEncodeError:
         return json.dumps(message).encode()
+
+
+def _decoded(body: bytearray) -> dict[str, Any]:
+    """The opposite: messages of errors have names of files."""
+    try:
+        return _decode(body)
+    except ValueError:
+        message: dict[str, Any] = json.loads(body)
+        return message
+
+
+def _frame(message: dict[str, Any]) -> bytes:
+    body = _encoded(message)
+    return _length.pack(len(body)) + body
+
+
+def frames(messages: list[dict[str, Any]]) -> Iterator[bytes]:
+    """The same in the same order, where orders that follow each other are given together: most of what elements of an array are
+    told is the same, and the supervisor has less to read."""
+    run: list[dict[str, Any]] = []
+    for message in messages:
+        if run and (len(run) == STARTS_MOST or not _go_together(run[0], message)):
+            yield _frames_of(run)
+            run = []
+        run.append(message)
+    yield _frames_of(run)
+
+
+def _go_together(first: dict[str, Any], message: dict[str, Any]) -> bool:
+    """What has a field less than another would get it from that."""
+    both = first["op"] == message["op"] == "start"
+    return both and first.keys() == message.keys() and first["env"].keys() == message["env"].keys()
+
+
+def _frames_of(run: list[dict[str, Any]]) -> bytes:
+    if len(run) > 1:
+        first, env = run[0], run[0]["env"]
+        together = _frame({"op": "starts", "common": first, "each": [_beside(first, env, message) for message in run]})
+        if len(together) <= FRAME_LIMIT:
+            return together
+    return b"".join(map(_frame, run))
+
+
+def _beside(first: dict[str, Any], env: dict[str, str], message: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in message.items() if value != first[name]}
+    if "env" in own:
+        own["env"] = {name: value for name, value in message["env"].items() if value != env[name]}
+    return own
 
 
 class SupervisorClient:
@@ -30,8 +84,10 @@ class SupervisorClient:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._unsent: list[bytes] = []
-        self._frames = FrameReader()
+        self._unsent: list[dict[str, Any]] = []
+        self._version = 0
+        self._data = bytearray()
+        self._messages: list[dict[str, Any]] = []
 
     @property
     def _address(self) -> str:
@@ -45,6 +101,7 @@ class SupervisorClient:
             self._reader, self._writer = await asyncio.open_unix_connection(self._address, limit=8 << 20)
             self.send({"op": "hello", "version": 1})
             welcome = await self.receive()
+            self._version = welcome["version"]
             more = welcome.get("more")
             while more:
                 part = await self.receive()
@@ -53,39 +110,54 @@ class SupervisorClient:
         return welcome
 
     def send(self, message: dict[str, Any]) -> None:
-        """In order; what one turn of the loop says is written at once."""
-        body = _encoded(message)
+        """In order; what one turn of the loop says is written at once. The message must stay as it is until then."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent += (_length.pack(len(body)), body)
+        self._unsent.append(message)
 
     def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
-        self._writer.write(data)
+        messages, self._unsent = self._unsent, []
+        framed = frames(messages) if self._version >= STARTS_VERSION else map(_frame, messages)
+        self._writer.write(b"".join(framed))
 
     async def receive(self) -> dict[str, Any]:
-        while (message := self._frames.next()) is None:
+        while not self._messages:
             await self._read()
-        return message
+        return self._messages.pop(0)
 
     async def receive_some(self) -> list[dict[str, Any]]:
         """All that has come, and at least one."""
-        while not (messages := list(self._frames)):
+        while not self._messages:
             await self._read()
+        messages, self._messages = self._messages, []
         return messages
 
     async def _read(self) -> None:
         data = await self._reader.read(READ_MOST)
         if not data:
             raise asyncio.IncompleteReadError(data, None)
-        self._frames.feed(data)
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Of the last message only a part may be there."""
+        self._data += data
+        come, at = self._data, 0
+        while at + 4 <= len(come):
+            (size,) = _length.unpack_from(come, at)
+            if size > FRAME_LIMIT:
+                raise ProtocolError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
+            end = at + 4 + size
+            if end > len(come):
+                break
+            self._messages.append(_decoded(come[at + 4 : end]))
+            at = end
+        del come[:at]
 
     async def attach(self, target: dict[str, Any]) -> "Attachment":
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""
         async with asyncio.timeout(CONNECT_S):
             attached = await Attachment.open(self._address)
-            body = json.dumps({"op": "attach", **target}).encode()
-            attached.write(_length.pack(len(body)) + body)
+            attached.write(_frame({"op": "attach", **target}))
             await attached.drain()
         return attached
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from jarvis.core.ids import SOLO
+from jarvis.core.task import TaskSpec
 from jarvis.worker.machine import Work
 
 FOLDER = "work"
@@ -27,40 +28,54 @@ class Where:
 
 def environment(work: Work, place: Where, entry: str | None = None) -> dict[str, str]:
     """The client's exported variables, the owner's identity, and JARVIS_*; nothing of the agent's own."""
-    a, spec = work.assignment, work.spec
-    cpus = max(1, -(-spec.resources.get("cpu", 1000) // 1000))
+    return of_spec(work.spec, place) | of_attempt(work, place.scratch, place.now, entry)
+
+
+def of_spec(spec: TaskSpec, place: Where) -> dict[str, str]:
+    """What every attempt of it finds there whom an account is given; what :func:`of_attempt` says goes before it."""
+    cpus = str(max(1, -(-spec.resources.get("cpu", 1000) // 1000)))
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **spec.env}
-    env |= {"HOME": place.home, "USER": place.user, "SHELL": place.shell}
     env |= {
-        "JARVIS_TASK_ID": str(a.task),
-        "JARVIS_ATTEMPT": str(a.attempt),
-        "JARVIS_FENCING_TOKEN": str(a.token),
-        "JARVIS_NAME": spec.name,
-        "JARVIS_USER": a.user,
-        "JARVIS_PROJECT": a.project,
-        "JARVIS_QUEUE": spec.queue,
-        "JARVIS_NODE": place.node,
-        "JARVIS_CPUS": str(cpus),
-        "JARVIS_GPUS": str(len(work.gpus)),
-        "JARVIS_TMPDIR": f"{place.scratch}/tmp",  # noqa: S108 - a folder of its own
-        "JARVIS_OUTPUT": f"{place.scratch}/output.json",
-        "JARVIS_OUTPUT_DIR": f"{place.scratch}/outputs",
-        "OMP_NUM_THREADS": str(cpus),
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, work.gpus)),
-    }
-    if any(work.gpu_memory):
-        env["JARVIS_GPU_MEMORY"] = ",".join(map(str, work.gpu_memory))
+        "HOME": place.home, "USER": place.user, "SHELL": place.shell, "JARVIS_NAME": spec.name, "JARVIS_QUEUE": spec.queue,
+        "JARVIS_NODE": place.node, "JARVIS_CPUS": cpus, "OMP_NUM_THREADS": cpus, "JARVIS_GPUS": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
     if spec.resources.get("memory"):
         env["JARVIS_MEM_MB"] = str(spec.resources["memory"] >> 20)
     if place.api_url:
         env["JARVIS_API_URL"] = place.api_url
     if spec.cwd and not spec.own_directory:
         env["JARVIS_SUBMIT_DIR"] = spec.cwd
+    if (array := spec.array) is not None:
+        env["JARVIS_ARRAY_COUNT"] = str(array.count)
+        env["JARVIS_ARRAY_MIN"] = str(array.ranges[0][0])
+        env["JARVIS_ARRAY_MAX"] = str(array.index_at(array.count - 1))
+        env["JARVIS_ARRAY_STEP"] = str(array.ranges[0][2])
+    return env
+
+
+def of_attempt(work: Work, scratch: str, now: float, entry: str | None) -> dict[str, str]:
+    """What it has of its own."""
+    a, task = work.assignment, str(work.assignment.task)
+    env = {
+        "JARVIS_TASK_ID": task, "JARVIS_ATTEMPT": str(a.attempt), "JARVIS_FENCING_TOKEN": str(a.token),
+        "JARVIS_USER": a.user, "JARVIS_PROJECT": a.project, "JARVIS_OUTPUT": f"{scratch}/output.json",
+        "JARVIS_OUTPUT_DIR": f"{scratch}/outputs",
+        "JARVIS_TMPDIR": f"{scratch}/tmp",  # noqa: S108 - a folder of its own
+    }  # fmt: skip
+    if work.spec.array is not None:
+        env["JARVIS_ARRAY_ID"], env["JARVIS_ARRAY_INDEX"] = task, str(a.index)
+        if entry is not None:
+            env["JARVIS_ENTRY"] = entry
+    if work.shares:
+        env["JARVIS_GPUS"], env["CUDA_VISIBLE_DEVICES"] = str(len(work.shares)), ",".join(map(str, work.gpus))
+        if any(work.gpu_memory):
+            env["JARVIS_GPU_MEMORY"] = ",".join(map(str, work.gpu_memory))
     if a.deadline_s is not None:
-        env["JARVIS_DEADLINE"] = f"{place.now + a.deadline_s:.0f}"
+        env["JARVIS_DEADLINE"] = f"{now + a.deadline_s:.0f}"
     if a.restart:
         env["JARVIS_RESTART_REASON"] = a.restart
-    return env | _array(work, entry) | gang_environment(work, place.scratch)
+    return env if a.gang is None else env | gang_environment(work, scratch)
 
 
 def hostfile(work: Work) -> str:
@@ -79,23 +94,6 @@ def gang_environment(work: Work, scratch: str) -> dict[str, str]:
         "JARVIS_RANK": rank, "JARVIS_WORLD_SIZE": size, "JARVIS_HOSTFILE": f"{scratch}/hostfile", "RANK": rank,
         "WORLD_SIZE": size, "MASTER_ADDR": gang.hosts[0], "MASTER_PORT": str(gang.port),
     }  # fmt: skip
-
-
-def _array(work: Work, entry: str | None) -> dict[str, str]:
-    array = work.spec.array
-    if array is None:
-        return {}
-    env = {
-        "JARVIS_ARRAY_ID": str(work.assignment.task),
-        "JARVIS_ARRAY_INDEX": str(work.assignment.index),
-        "JARVIS_ARRAY_COUNT": str(array.count),
-        "JARVIS_ARRAY_MIN": str(array.ranges[0][0]),
-        "JARVIS_ARRAY_MAX": str(array.index_at(array.count - 1)),
-        "JARVIS_ARRAY_STEP": str(array.ranges[0][2]),
-    }
-    if entry is not None:
-        env["JARVIS_ENTRY"] = entry
-    return env
 
 
 _PATTERN = re.compile(r"%(%|[jAaxNut])")

@@ -21,6 +21,15 @@ def test_an_exit_code_is_reported(node: Node, agent: Agent, code: int) -> None:
     assert (end["exit_code"], end["signal"], end["cause"]) == (code, None, "exit")
 
 
+def test_orders_given_together_share_what_is_not_their_own(node: Node, agent: Agent) -> None:
+    common = node.order(1, "sh", "-c", "echo $SHARED$OWN", extra_env={"SHARED": "all", "OWN": "0"})
+    own = [{"number": n, "env": {"OWN": str(n)}, "stdout": f"{node.out}/{n}.out"} for n in (2, 3)]
+    agent.send(op="starts", common=common, each=[{}, *own])
+    for number in (1, 2, 3):
+        assert agent.expect("ended", number)["exit_code"] == 0
+    assert [(node.out / f"{n}.out").read_text() for n in (1, 2, 3)] == ["all0\n", "all2\n", "all3\n"]
+
+
 def test_started_comes_before_ended_and_usage_is_counted(node: Node, agent: Agent) -> None:
     node.start(agent, 1, PYTHON, "-I", "-c", "sum(range(3_000_000)); print('x' * 5000)")
     started = agent.expect("started", 1)

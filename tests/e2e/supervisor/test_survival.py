@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -94,7 +95,7 @@ def test_what_is_no_frame_ends_the_connection(node: Node, agent: Agent) -> None:
     agent.sock.sendall(b"\xff\xff\xff\xff")
     with pytest.raises((EOFError, ConnectionError)):
         agent.receive()
-    assert node.agent().welcome["version"] == 1
+    assert node.agent().welcome["version"] == 2
 
 
 def test_unknown_and_broken_messages_are_answered(node: Node, agent: Agent) -> None:
@@ -102,6 +103,10 @@ def test_unknown_and_broken_messages_are_answered(node: Node, agent: Agent) -> N
     assert agent.expect("error", of="dance")
     agent.send(op="signal", number=5)
     assert "signum" in agent.expect("error", of="signal")["error"]
+    broken: list[dict[str, Any]] = [{}, {"common": {"env": {}}, "each": [1]}, {"common": {}, "each": []}]
+    for fields in (*broken, {"common": {"env": 1}, "each": [{"env": {}}]}):
+        agent.send(op="starts", **fields)
+        assert agent.expect("error", of="starts")
     assert node.run(agent, 1, "true")["exit_code"] == 0
 
 
@@ -282,6 +287,16 @@ def test_an_upgrade_keeps_everything(node: Node, agent: Agent) -> None:
     agent.expect("upgraded")
     agent.close()
     assert sorted(states(node.agent())) == [1, 2, 3, 4, 5, 6]
+
+
+def test_after_an_upgrade_a_child_gets_the_same_limits(node: Node) -> None:
+    node.up(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 600)))
+    agent = node.agent()
+    for number in (1, 2):
+        node.run(agent, number, "sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)")
+        agent.send(op="upgrade")
+        agent.expect("upgraded")
+    assert [node.output(number) for number in (1, 2)] == ["300 600\n", "300 600\n"]
 
 
 def test_an_upgrade_that_cannot_start_is_refused(node: Node, agent: Agent) -> None:

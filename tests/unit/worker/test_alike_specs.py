@@ -32,6 +32,14 @@ def test_calls_that_differ_in_their_arguments_alone_share_a_spec() -> None:
     assert read[0][0] == call(b""), "of nobody's arguments"
 
 
+def test_elements_of_an_array_share_a_spec() -> None:
+    reader = SpecReader()
+    one, other = TaskSpec(name="t", command=("true",)), TaskSpec(name="t", command=("false",))
+    read = [reader.read(pack(spec)) for spec in (one, one, call(b"a"), one, other, one)]
+    assert [spec for spec, _ in read] == [one, one, call(b""), one, other, one]
+    assert read[0][0] is read[1][0] is read[3][0]
+
+
 @given(
     st.lists(
         st.one_of(

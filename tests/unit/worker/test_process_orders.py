@@ -3,9 +3,47 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 from tests.unit.worker.process_node import Node
 
-from jarvis.worker.task_executors.process import work_of
+from jarvis.core.effects import Assignment, Gang
+from jarvis.core.gpus import Share
+from jarvis.core.task import ArraySpec, TaskSpec
+from jarvis.worker.account import Account
+from jarvis.worker.machine import Work
+from jarvis.worker.process_orders import Pattern, work_of
+
+ME = Account("ann", "/home/ann", "/bin/sh", None)
+
+
+def work(spec: TaskSpec, number: int = 1, gang: Gang | None = None, shares: tuple[Share, ...] = ()) -> Work:
+    packed = msgspec.Raw(msgspec.msgpack.encode(spec))
+    return Work(Assignment(number, 9, 1, 7, number, "p", "ann", packed, number, gang=gang), spec, shares, place="3")
+
+
+def test_an_order_owes_nothing_to_the_one_before() -> None:
+    spec = TaskSpec(name="t", command=("true",), stdin="-", array=ArraySpec(((0, 9, 1),)), env={"JARVIS_RANK": "mine"})
+    pattern = Pattern(spec, None, ME, "n", "")
+    gang = Gang(1, ("a", "b"), 4242)
+    works = [work(spec, 1, shares=(Share(1, 1000, 5),)), work(spec, 2, gang), work(spec, 3)]
+    orders = [pattern.order(each, f"/s/{each.number}", 0.0, entry) for each, entry in zip(works, "xyz", strict=True)]
+    assert orders == [
+        Pattern(spec, None, ME, "n", "").order(each, f"/s/{each.number}", 0.0, entry)
+        for each, entry in zip(works, "xyz", strict=True)
+    ]
+    assert [order.get("stdin") for order in orders] == ["pipe", None, "pipe"], "a stream comes to rank 0 alone"
+    assert [order["env"]["CUDA_VISIBLE_DEVICES"] for order in orders] == ["1", "", ""]
+    assert [order["env"]["JARVIS_RANK"] for order in orders] == ["mine", "1", "mine"]
+    assert [order["env"].get("JARVIS_GPU_MEMORY") for order in orders] == ["5", None, None]
+    assert [work_of(order["tag"]).spec for order in orders] == [spec] * 3
+
+
+def test_a_pattern_is_of_one_spec_and_one_account() -> None:
+    spec = TaskSpec(name="t", command="echo $X")
+    pattern = Pattern(spec, None, ME, "n", "")
+    assert pattern.fits(spec, ME)
+    assert not pattern.fits(msgspec.structs.replace(spec, login_shell=True), ME)
+    assert not pattern.fits(spec, Account("ann", "/home/ann", "/bin/bash", None))
 
 
 async def test_the_supervisor_forgets_who_had_a_place_before_it_hears_who_has_it_next(tmp_path: Path) -> None:

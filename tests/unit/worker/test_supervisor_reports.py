@@ -51,9 +51,9 @@ def say(op: str, number: int) -> str:
 
 
 def test_a_start_is_not_told_beside_its_end_and_comes_after_the_end_that_led_to_it(told: Told) -> None:
-    told.server.report_start(1, say("started", 1))
+    told.server.report_start(Attempt(1, ""))
     told.server.report_end(1, say("ended", 1))
-    told.server.report_start(2, say("started", 2))
+    told.server.report_start(Attempt(2, ""))
     told.server.report(say("queued", 3))
     told.server.flush_now()
     assert told.read() == [("ended", 1), ("queued", 3), ("started", 2)]

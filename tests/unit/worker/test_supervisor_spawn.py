@@ -1,12 +1,13 @@
 """What is prepared for a spawn: where its program is, and the file of its output."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from jarvis.worker.supervisor.orders import Order
-from jarvis.worker.supervisor.spawn import _candidates, open_files
+from jarvis.worker.supervisor.spawn import NoDescriptors, SpawnError, _candidates, _first_that_runs, open_files
 
 
 def program(folder: Path, name: str = "it") -> str:
@@ -26,7 +27,35 @@ def test_a_program_is_looked_for_in_the_order_of_its_path(tmp_path: Path, env: d
     assert list(_candidates("it", env)) == [b, c]
     a = program(tmp_path / "a")
     assert list(_candidates("it", env)) == [a, b, c], "whatever was found before"
-    assert list(_candidates("other", env)) == ["/nonexistent/other"]
+    assert list(_candidates("other", env)) == []
+
+
+def test_a_directory_is_no_program(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "a" / "it").mkdir(parents=True)
+
+    def run(path: str) -> int:
+        return os.posix_spawn(path, ["it"], env)
+
+    with pytest.raises(SpawnError, match="it: not found") as refused:
+        _first_that_runs("it", env, run)
+    assert refused.value.code == 127
+    script = tmp_path / "b" / "it"
+    program(script.parent)
+    script.write_text("#!/bin/sh\nexit 3\n")
+    _, status = os.waitpid(_first_that_runs("it", env, run), 0)
+    assert os.waitstatus_to_exitcode(status) == 3
+
+
+def test_without_a_descriptor_nothing_is_opened(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    order = Order({"argv": ["it"], "env": {}, "stdout": str(tmp_path / "out")})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(NoDescriptors):
+            open_files(order)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("append", "left"), [(False, ""), (True, "said before")])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from .loop import NEVER
 from .orders import Order
 from .processes import MARK
+from .protocol import encode
 from .system import now
 
 TYPE_CHECKING = False
@@ -31,44 +33,42 @@ PLAIN = (
 class Attempt:
     """One number. States: queued → starting → running → sweeping → ended; only the last outlives its processes."""
 
-    number: int
-    tag: str
+    state = QUEUED
+    pid = 0
+    deadline = NEVER
+    soft_deadline = NEVER
+    soft_signal = 15
+    grace = 5.0
+    kill_at = NEVER
+    doom = ""  # why we are ending it, once we are
+    kill_cause: str | None = None
+    end: str | None = None  # its JSON, as the journal and the agent get it
+    status: int | None = None
+    usage = "null"  # JSON as well
+    sweep_until = NEVER
+    stdout = ""
+    stderr: str | None = None
+    out_base = 0
+    err_base = 0
+    output_limit: int | None = None
+    memory: int | None = None
+    service = False
+    fence = False
+    lane: str | int | None = None
+    user: Message | None = None
+    no_new_privs = False
+    terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
+    wall = 0.0
+    # Not handed over as they are:
+    order: Order | None = None  # kept only while queued
+    slot: Slot | None = None
+    errors = -1
+    stream: Stream | None = None
 
     def __init__(self, number: int, tag: str) -> None:
         self.number = number
         self.tag = tag
-        self.state = QUEUED
-        self.pid = 0
         self.began = now()
-        self.deadline = NEVER
-        self.soft_deadline = NEVER
-        self.soft_signal = 15
-        self.grace = 5.0
-        self.kill_at = NEVER
-        self.doom = ""  # why we are ending it, once we are
-        self.kill_cause: str | None = None
-        self.end: Message | None = None
-        self.status: int | None = None
-        self.usage: Message | None = None
-        self.sweep_until = NEVER
-        self.stdout = ""
-        self.stderr: str | None = None
-        self.out_base = 0
-        self.err_base = 0
-        self.output_limit: int | None = None
-        self.memory: int | None = None
-        self.service = False
-        self.fence = False
-        self.lane: str | int | None = None
-        self.user: Message | None = None
-        self.no_new_privs = False
-        self.terminal_bytes: int | None = None  # set with a terminal: we write its output ourselves
-        self.wall = 0.0
-        # Not handed over as they are:
-        self.order: Order | None = None  # kept only while queued
-        self.slot: Slot | None = None
-        self.errors = -1
-        self.stream: Stream | None = None
 
     def prepare(self, order: Order) -> None:
         """Take from the order what outlives the spawn."""
@@ -112,12 +112,13 @@ class Attempt:
             "state": states.get(self.state, "running"),
             "lane": self.lane,
             "age_s": round(now() - self.began, 6),
-            "end": self.end,
+            "end": _decoded(self.end),
         }
 
     def to_state(self) -> dict[str, Any]:
         """Everything an upgraded supervisor needs; streams and slots travel by name."""
         state = {name: getattr(self, name) for name in PLAIN}
+        state["end"], state["usage"] = _decoded(self.end), json.loads(self.usage)
         state["slot"] = self.slot.name if self.slot else None
         state["order"] = self.order.message if self.order else None
         state["slot_joined"] = self.slot.joined if self.slot else []
@@ -133,6 +134,8 @@ def from_state(state: dict[str, Any]) -> Attempt:
     for name in PLAIN:
         if name in state:
             setattr(attempt, name, state[name])
+    attempt.end = None if state["end"] is None else encode(state["end"])
+    attempt.usage = encode(state["usage"])
     attempt.errors = state["errors"]
     attempt.order = Order(state["order"]) if state["order"] else None
     return attempt
@@ -153,47 +156,44 @@ def size_of(path: str | None) -> int:
         return 0
 
 
-def usage_of(used: resource.struct_rusage) -> Message:
-    """What the kernel counted for the process and those of its children that it waited for."""
-    return {
-        "cpu_user_s": round(used.ru_utime, 6),
-        "cpu_sys_s": round(used.ru_stime, 6),
-        "max_rss_bytes": used.ru_maxrss * 1024,
-        "read_bytes": used.ru_inblock * 512,
-        "write_bytes": used.ru_oublock * 512,
-    }
+def start_message(attempt: Attempt) -> str:
+    """How a start is reported."""
+    age = now() - attempt.began
+    return f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}'
 
 
-def report_of(attempt: Attempt) -> Message:
-    """The `ended` body of an attempt whose main process has been reaped."""
-    status = attempt.status or 0
-    signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-    code = None if signum is not None else os.WEXITSTATUS(status)
-    cause = attempt.doom or ("signal" if signum is not None else "exit")
-    if not attempt.doom and (code != 0) and attempt.slot is not None and attempt.slot.oom_seen():
+def usage_of(used: resource.struct_rusage) -> str:
+    """What the kernel counted for the process and those of its children that it waited for: JSON, written by hand as all that
+    every attempt causes."""
+    return (
+        f'{{"cpu_user_s":{used.ru_utime:.6f},"cpu_sys_s":{used.ru_stime:.6f},"max_rss_bytes":{used.ru_maxrss * 1024},'
+        f'"read_bytes":{used.ru_inblock * 512},"write_bytes":{used.ru_oublock * 512}}}'
+    )
+
+
+def report_of(attempt: Attempt) -> str:
+    """The `ended` body of an attempt whose main process has been reaped: JSON, by hand likewise."""
+    status = os.waitstatus_to_exitcode(attempt.status or 0)
+    code, signum = (status, "null") if status >= 0 else ("null", -status)
+    cause = attempt.doom or ("exit" if status >= 0 else "signal")
+    if not attempt.doom and status != 0 and attempt.slot is not None and attempt.slot.oom_seen():
         cause = "oom"
+    kill_cause = "null" if attempt.kill_cause is None else encode(attempt.kill_cause)
     out = attempt.terminal_bytes
-    return {
-        "exit_code": code,
-        "signal": signum,
-        "cause": cause,
-        "kill_cause": attempt.kill_cause,
-        "wall_s": round(attempt.wall, 6),
-        "usage": attempt.usage,
-        "out_bytes": out if out is not None else max(0, size_of(attempt.stdout) - attempt.out_base),
-        "err_bytes": max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0,
-    }
+    if out is None:
+        out = max(0, size_of(attempt.stdout) - attempt.out_base)
+    err = max(0, size_of(attempt.stderr) - attempt.err_base) if attempt.stderr else 0
+    return (
+        f'{{"exit_code":{code},"signal":{signum},"cause":"{cause}","kill_cause":{kill_cause},'
+        f'"wall_s":{attempt.wall:.6f},"usage":{attempt.usage},"out_bytes":{out},"err_bytes":{err}}}'
+    )
 
 
-def lost_report(wall: float | None, cause: str = "supervisor_lost") -> Message:
+def lost_report(wall: float | None, cause: str = "supervisor_lost") -> str:
     """The `ended` body of an attempt whose supervisor, or node, is gone: what it did afterwards nobody saw."""
-    return {
-        "exit_code": None,
-        "signal": None,
-        "cause": cause,
-        "kill_cause": None,
-        "wall_s": wall,
-        "usage": None,
-        "out_bytes": 0,
-        "err_bytes": 0,
-    }
+    unknown = dict.fromkeys(("exit_code", "signal", "kill_cause", "usage"))
+    return encode({**unknown, "cause": cause, "wall_s": wall, "out_bytes": 0, "err_bytes": 0})
+
+
+def _decoded(body: str | None) -> Message | None:
+    return None if body is None else json.loads(body)

@@ -6,13 +6,13 @@ import os
 from collections import deque
 
 from . import attempts as records
-from .attempts import ENDED, QUEUED, RUNNING, STARTING, SWEEPING, Attempt
-from .journal import life
+from .attempts import ENDED, QUEUED, RUNNING, STARTING, SWEEPING, Attempt, start_message
+from .journal import end_record, life
 from .loop import NEVER, READ, guarded
 from .orders import Order
 from .processes import OwnChildren, Tables, look, mark_of
 from .protocol import QUEUED_LIMIT, UNACKED_LIMIT, encode
-from .spawn import Files, Spawned, SpawnError, lacks_descriptors, open_files, spawn
+from .spawn import Files, NoDescriptors, Spawned, SpawnError, lacks_descriptors, open_files, spawn
 from .streams import Stream, Viewers
 from .system import close, now
 
@@ -57,7 +57,7 @@ class Children:
         self.own = OwnChildren()
         self.viewers = Viewers()
         self.report: Callable[[Message | str], None] = lambda message: None
-        self.report_start: Callable[[int, str], None] = lambda number, message: None
+        self.report_start: Callable[[Attempt], None] = lambda attempt: None
         self.report_end: Callable[[int, str], None] = lambda number, message: None
         self.on_watched: Callable[[], None] = lambda: None  # somebody's memory or output must be looked at
         self.fence_closed: Callable[[], bool] = lambda: False
@@ -99,7 +99,7 @@ class Children:
 
     def _say_again(self, attempt: Attempt) -> None:
         if attempt.end is not None:
-            self.report(end_message(attempt, encode(attempt.end)))
+            self.report(end_message(attempt.number, attempt.end))
         elif attempt.state == QUEUED:
             self.report({"op": "queued", "number": attempt.number})
         elif attempt.state != STARTING:
@@ -127,23 +127,39 @@ class Children:
         if order.fence and self.fence_closed():
             self._give_back(attempt, "the leader was not heard of lately", fenced=True)
             return
-        if lacks_descriptors():
-            self._give_back(attempt, "no descriptors are left")
-            return
         try:
-            self.journal.write(start_record(attempt, now()))
+            files = self._open(order)
+        except NoDescriptors as error:
+            self._give_back(attempt, str(error))
+            return
+        began = now()
+        try:
+            self.journal.write(start_record(attempt, began))
         except OSError as error:
+            if isinstance(files, Files):
+                files.close_all()
             self._give_back(attempt, f"journal: {error.strerror}")
             return
         self.attempts[attempt.number] = attempt
         if attempt.lane is not None:
             self.lane_busy[attempt.lane] = attempt.number
         try:
-            self._launch(attempt, order)
+            if isinstance(files, SpawnError):
+                raise files
+            self._launch(attempt, order, files, began)
         except SpawnError as error:
             self._failed_to_start(attempt, error.code, str(error))
-        except OSError as error:
-            self._failed_to_start(attempt, 125, f"limits: {error}")
+
+    def _open(self, order: Order) -> Files | SpawnError:
+        """What the child gets. Why it gets nothing is its end, which follows its start; without a descriptor it has neither."""
+        if order.holds_descriptors and lacks_descriptors():
+            raise NoDescriptors
+        try:
+            return open_files(order)
+        except NoDescriptors:
+            raise
+        except SpawnError as error:
+            return error
 
     def _give_back(self, attempt: Attempt, error: str, **more: bool) -> None:
         """The order was good and nothing is known of the number, so it may be given once more."""
@@ -152,18 +168,19 @@ class Children:
         if attempt.lane is not None:
             self._next_in_lane(attempt.lane)
 
-    def _launch(self, attempt: Attempt, order: Order) -> None:
-        self._take_slot(attempt, order)
-        files = open_files(order)
+    def _launch(self, attempt: Attempt, order: Order, files: Files, began: float) -> None:
         attempt.out_base = self._base(files.child[1], order) if files.master < 0 else 0
         attempt.err_base = records.size_of(order.stderr) if order.append else 0
         try:
-            began = now()
+            self._take_slot(attempt, order)
             env = records.environment(order, self.identity, attempt.number)
             spawned = spawn(order, env, files, attempt.slot)
         except SpawnError:
             files.close_all()
             raise
+        except OSError as error:
+            files.close_all()
+            raise SpawnError(125, f"limits: {error}") from None
         files.close_child_ends()
         self._running(attempt, order, files, spawned, began)
 
@@ -178,7 +195,7 @@ class Children:
         self._connect(attempt, order, files)
         if errors < 0:
             attempt.state = RUNNING
-            self.report_start(attempt.number, start_message(attempt))
+            self.report_start(attempt)
         else:
             attempt.state = STARTING
             self.watch_errors(attempt)
@@ -227,7 +244,7 @@ class Children:
             attempt.end = start_failure(int(code), error)
         elif attempt.state == STARTING:
             attempt.state = RUNNING
-            self.report_start(attempt.number, start_message(attempt))
+            self.report_start(attempt)
 
     def _failed_to_start(self, attempt: Attempt, code: int, error: str) -> None:
         attempt.end = start_failure(code, error)
@@ -263,10 +280,11 @@ class Children:
     def _main_ended(self, attempt: Attempt, status: int, used: resource.struct_rusage) -> None:
         if attempt.errors >= 0:
             self._read_errors(attempt)
-        attempt.wall = now() - attempt.began
+        moment = now()
+        attempt.wall = moment - attempt.began
         attempt.status, attempt.usage = status, records.usage_of(used)
         attempt.state = SWEEPING
-        attempt.sweep_until = now() + SWEEP_FOR
+        attempt.sweep_until = moment + SWEEP_FOR
         attempt.kill_at = NEVER
         self.sweeping.add(attempt.number)
 
@@ -354,12 +372,11 @@ class Children:
         if attempt.end is None:
             attempt.end = records.report_of(attempt)
         attempt.state = ENDED
-        end = encode(attempt.end)
-        self.journal.note(f'{{"t":"end","n":{attempt.number},"end":{end}}}')
+        self.journal.note(end_record(attempt.number, attempt.end))
         if attempt.slot is not None and self.pool is not None:
             self.pool.give(attempt.slot, empty)
             attempt.slot = None
-        self.report_end(attempt.number, end_message(attempt, end))
+        self.report_end(attempt.number, end_message(attempt.number, attempt.end))
         if attempt.lane is not None:
             self._next_in_lane(attempt.lane)
 
@@ -408,7 +425,7 @@ class Children:
             if attempt.state != QUEUED:
                 yield start_record(attempt, attempt.began)
                 if attempt.end is not None:
-                    yield {"t": "end", "n": attempt.number, "end": attempt.end}
+                    yield end_record(attempt.number, attempt.end)
                 else:
                     yield {"t": "pid", "n": attempt.number, "pid": attempt.pid, "at": round(attempt.began, 3)}
 
@@ -422,9 +439,12 @@ class Children:
         return [*self.mains.values(), *(self.attempts[number] for number in self.sweeping)]
 
 
-def start_failure(code: int, error: str) -> Message:
-    """The end of an attempt that never ran its program."""
-    return {"start_failed": True, "code": code, "error": error, "recorded": True}
+_START_FAILED = '{"start_failed":true,'
+
+
+def start_failure(code: int, error: str) -> str:
+    """The end of an attempt that never ran its program: its JSON."""
+    return f'{_START_FAILED}"code":{code},"error":{encode(error)},"recorded":true}}'
 
 
 def start_record(attempt: Attempt, moment: float) -> str:
@@ -432,13 +452,7 @@ def start_record(attempt: Attempt, moment: float) -> str:
     return f'{{"t":"start","n":{attempt.number},"tag":{encode(attempt.tag)},"at":{moment:.3f}}}'
 
 
-def start_message(attempt: Attempt) -> str:
-    """How a start is reported."""
-    age = now() - attempt.began
-    return f'{{"op":"started","number":{attempt.number},"pid":{attempt.pid},"age_s":{age:.6f}}}'
-
-
-def end_message(attempt: Attempt, end: str) -> str:
+def end_message(number: int, end: str) -> str:
     """How an end is reported; `end` is its JSON, which the journal got too."""
-    op = "start_failed" if (attempt.end or {}).get("start_failed") else "ended"
-    return f'{{"op":"{op}","number":{attempt.number},{end[1:]}'
+    op = "start_failed" if end.startswith(_START_FAILED) else "ended"
+    return f'{{"op":"{op}","number":{number},{end[1:]}'

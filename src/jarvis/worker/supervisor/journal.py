@@ -142,6 +142,11 @@ class Journal:
         return bool(self._pending)
 
 
+def end_record(number: int, end: str) -> str:
+    """The record of an end; `end` is its JSON."""
+    return f'{{"t":"end","n":{number},"end":{end}}}'
+
+
 def life(identity: str, acked: Settled) -> Record:
     """The first record of a journal. (Versions up to 0.1 listed each number, as ``acked``.)"""
     return {"t": "life", "id": identity, "boot": boot_id(), "floor": acked.floor, "over": acked.pairs()}

@@ -77,21 +77,22 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for the next thing that happens or is due, then handle all that has gathered."""
-        timeout = 0.0 if self.hurry else self._until_due()
+        due = min([part.due for part in self.parts], default=NEVER)
+        timeout = 0.0 if self.hurry else max(0.0, min(due - now(), LONGEST_SLEEP))
         self.hurry = False
         for fd, mask in self.epoll.poll(timeout):
             callback = self.callbacks.get(fd)
             if callback is not None:
                 guarded(callback, mask)
+        if due <= now():  # what has become due since is handled in the next turn, which will not sleep
+            self._call_due()
+        guarded(self.turn_ends)
+
+    def _call_due(self) -> None:
         moment = now()
         for part in self.parts:
             if part.due <= moment:
                 guarded(part.on_due, moment)
-        guarded(self.turn_ends)
-
-    def _until_due(self) -> float:
-        due = min((part.due for part in self.parts), default=NEVER)
-        return max(0.0, min(due - now(), LONGEST_SLEEP))
 
     def _on_end(self, mask: int) -> None:
         try:

@@ -87,6 +87,11 @@ class Order:
         return bool(self.memory_bytes or self.pids_max or self.cpu_milli)
 
     @property
+    def holds_descriptors(self) -> bool:
+        """Whether we hold some for it beyond the moment of its start: of a stream, a group or a trampoline's pipe."""
+        return self.stdin == "pipe" or self.pty is not None or self.grouped or self.needs_trampoline
+
+    @property
     def needs_trampoline(self) -> bool:
         """Whether the child must do something between fork and exec that posix_spawn cannot express."""
         return self.user is not None or self.no_new_privs

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
+"""Since 2 it reads `starts`."""
 FRAME_LIMIT = 4 << 20
 OUT_LIMIT = 1 << 20
 UNACKED_LIMIT = 50_000
@@ -44,6 +45,17 @@ class ProtocolError(Exception):
 def encode(message: Message | str) -> str:
     """Write one message as compact JSON (the journal uses the same form)."""
     return _encode(message)
+
+
+def each_start(message: Message) -> list[Message]:
+    """The `start` messages of one `starts`: what each has of its own, over what they have in common, and likewise their
+    environments. Raises KeyError and TypeError."""
+    common, env = message["common"], message["common"]["env"]
+    starts = [{**common, **own} for own in message["each"]]
+    for start in starts:
+        if start["env"] is not env:
+            start["env"] = {**env, **start["env"]}
+    return starts
 
 
 def pack(message: Message | str) -> bytes:

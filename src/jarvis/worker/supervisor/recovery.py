@@ -6,8 +6,9 @@ import os
 import time
 
 from .attempts import ENDED, Attempt, lost_report
-from .journal import Journal, Past, life
+from .journal import Journal, Past, end_record, life
 from .processes import Table, kill_exactly
+from .protocol import encode
 from .system import boot_id, log, now
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ def _revive(record: dict[str, object], same_boot: bool) -> Attempt:
     end = record.get("end")
     cause = "supervisor_lost" if same_boot else "node_lost"
     wall = round(now() - attempt.began, 3) if known else None
-    attempt.end = end if isinstance(end, dict) else lost_report(wall, cause)
+    attempt.end = encode(end) if isinstance(end, dict) else lost_report(wall, cause)
     attempt.state = ENDED
     return attempt
 
@@ -55,7 +56,8 @@ def _records(past: Past, attempts: dict[int, Attempt]) -> list[dict[str, object]
     records: list[dict[str, object] | str] = [life(past.life, past.acked)]
     for attempt in attempts.values():
         records.append({"t": "start", "n": attempt.number, "tag": attempt.tag, "at": attempt.began})
-        records.append({"t": "end", "n": attempt.number, "end": attempt.end})
+        assert attempt.end is not None  # all of an earlier supervisor are over
+        records.append(end_record(attempt.number, attempt.end))
     return records
 
 

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections import deque
 
+from .attempts import start_message
 from .loop import HANGUP, NEVER, READ, WRITE
 from .protocol import (
     CONNECTION_LIMIT,
@@ -15,6 +16,7 @@ from .protocol import (
     VERSION,
     FrameReader,
     ProtocolError,
+    each_start,
     pack,
 )
 from .system import boot_id, log, now
@@ -23,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .attempts import Attempt
     from .children import Children
     from .loop import Loop
     from .protocol import Message
@@ -62,7 +65,7 @@ class Server:
         self.strangers: dict[int, Connection] = {}
         self.inbox: deque[Message] = deque()
         self.pending: deque[Message | str] = deque()
-        self.starts: dict[int, str] = {}  # by number, of those whose end is not reported yet
+        self.starts: dict[int, Attempt] = {}  # by number, those whose end is not reported yet
         self.first_pending = self.last_pending = 0.0
         self.due = self.listen_at = NEVER
         listener.setblocking(False)
@@ -183,7 +186,8 @@ class Server:
 
     def _collect(self, connection: Connection) -> None:
         try:
-            self.inbox.extend(connection.reader)
+            for message in connection.reader:
+                self._take(message)
         except ProtocolError as error:
             log(f"agent connection closed: {error}")
             self.drop_agent()
@@ -192,6 +196,15 @@ class Server:
             self.loop.hurry = True
         if self.agent is connection:
             self._watch_agent(connection)
+
+    def _take(self, message: Message) -> None:
+        if message.get("op") != "starts":
+            self.inbox.append(message)
+            return
+        try:
+            self.inbox.extend(each_start(message))
+        except (KeyError, TypeError) as error:
+            self.report({"op": "error", "of": "starts", "error": f"{type(error).__name__}: {error}"})
 
     def handle_some(self) -> None:
         """Handle a few messages; the rest come next turn, without sleeping."""
@@ -225,11 +238,11 @@ class Server:
             self._gather()
             self.pending.append(message)
 
-    def report_start(self, number: int, message: str) -> None:
+    def report_start(self, attempt: Attempt) -> None:
         """Queue the report of a start behind all others, because it may follow from an end among them."""
         if self.agent is not None:
             self._gather()
-            self.starts[number] = message
+            self.starts[attempt.number] = attempt
 
     def report_end(self, number: int, message: str) -> None:
         """Queue the report of an end, which says all that the report of its start would."""
@@ -261,7 +274,7 @@ class Server:
         while self.pending and len(self.agent.out) <= OUT_LIMIT:
             self.agent.out += pack(self.pending.popleft())
         while self.starts and not self.pending and len(self.agent.out) <= OUT_LIMIT:
-            self.agent.out += pack(self.starts.pop(next(iter(self.starts))))
+            self.agent.out += pack(start_message(self.starts.pop(next(iter(self.starts)))))
         self._write(self.agent)
 
     def _write(self, connection: Connection) -> None:

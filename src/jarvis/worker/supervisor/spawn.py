@@ -33,6 +33,8 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 DEFAULTED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 DEFAULTED_SIGNALS += [signal.SIGTERM, signal.SIGCHLD]
 SOFT_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+LIMITED = SOFT_FILES[0] != SOFT_FILES[1]
+"""Whether children get a lower limit than ours."""
 OWN_UMASK = os.umask(0o077)
 os.umask(OWN_UMASK)
 SPARE_FILES = 16
@@ -55,6 +57,13 @@ class SpawnError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class NoDescriptors(SpawnError):
+    """None is left for what a child gets."""
+
+    def __init__(self) -> None:
+        super().__init__(125, "no descriptors are left")
 
 
 class Files:
@@ -91,9 +100,8 @@ class Spawned:
 
 def raise_own_file_limit() -> None:
     """We hold pipes and terminals for many; children get the soft limit that we were started with."""
-    soft, hard = SOFT_FILES
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if LIMITED:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
 
 
 def lacks_descriptors() -> bool:
@@ -114,7 +122,7 @@ def lacks_descriptors() -> bool:
 
 def open_files(order: Order) -> Files:
     """Open what the child gets. With a user, outputs are opened after the change of user, so that no path of theirs
-    is followed with our rights."""
+    is followed with our rights. Raises SpawnError and NoDescriptors."""
     files = Files()
     try:
         if order.pty is not None:
@@ -124,6 +132,8 @@ def open_files(order: Order) -> Files:
             _open_outputs(order, files)
     except OSError as error:
         files.close_all()
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise NoDescriptors from None
         raise SpawnError(125, _explain(error)) from None
     return files
 
@@ -205,7 +215,7 @@ def _open_output(order: Order, path: str) -> int:
         return os.open(path, _output_flags(order), 0o666 & ~order.umask)
     links = os.O_NOFOLLOW if order.user is not None else 0
     fd = os.open(path, (_output_flags(order) & ~os.O_TRUNC) | links, 0o600)
-    if not order.append and os.fstat(fd).st_size:  # to truncate what is empty already takes longer than to open it
+    if not order.append and os.lseek(fd, 0, os.SEEK_END):  # to truncate what is empty takes longer than to open it
         os.ftruncate(fd, 0)
     if order.user is not None and os.geteuid() == 0:
         os.fchown(fd, order.user["uid"], order.user["gid"])
@@ -224,6 +234,8 @@ def spawn(order: Order, env: dict[str, str], files: Files, slot: Slot | None, *,
     if order.needs_trampoline or (slot is not None and (crowded or not _may_step_inside(order, slot))):
         return _spawn_by_fork(order, env, files, slot)
     try:
+        if slot is None and _fits(order):
+            return Spawned(_posix_spawn(order, env, files))
         with _Surroundings(order):
             if slot is None:
                 return Spawned(_posix_spawn(order, env, files))
@@ -241,12 +253,16 @@ def _may_step_inside(order: Order, slot: Slot) -> bool:
     return returns and "unified" not in slot.directories and roomy and (order.pids_max or 2) > 1
 
 
+def _fits(order: Order) -> bool:
+    """Whether a child gets the surroundings that we have."""
+    return order.cwd == "/" and order.umask == OWN_UMASK and not LIMITED
+
+
 class _Surroundings:
     """Working directory, umask and soft limits of the child, set on us for the moment of the spawn where they are others."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.limited = SOFT_FILES[0] != SOFT_FILES[1]
 
     def __enter__(self) -> None:
         order = self.order
@@ -257,11 +273,11 @@ class _Surroundings:
             raise SpawnError(125, f"working directory {order.cwd}: {error.strerror}") from None
         if order.umask != OWN_UMASK:
             os.umask(order.umask)
-        if self.limited:
+        if LIMITED:
             resource.setrlimit(resource.RLIMIT_NOFILE, SOFT_FILES)
 
     def __exit__(self, *_: object) -> None:
-        if self.limited:
+        if LIMITED:
             resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES[1], SOFT_FILES[1]))
         if self.order.umask != OWN_UMASK:
             os.umask(OWN_UMASK)
@@ -314,10 +330,11 @@ def _first_that_runs(name: str, env: dict[str, str], run: Callable[[str], int]) 
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise
+            if os.path.isdir(path) and "/" not in name:  # nobody looks for a program and means a directory of its name
+                continue
             if failure is None or error.errno != errno.ENOENT:
                 failure = error
-    assert failure is not None
-    if failure.errno in (errno.ENOENT, errno.ENOTDIR):
+    if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
         missing = "its interpreter was not found" if "/" in name and os.path.exists(name) else "not found"
         raise SpawnError(127, f"{name}: {missing}")
     raise SpawnError(126, f"{name}: {failure.strerror}")
@@ -327,14 +344,10 @@ def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
     if "/" in name:
         yield name
         return
-    found = False
     for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
-        if os.path.isfile(path):
-            found = True
+        if os.access(path, os.F_OK):  # to try one that is not there costs a process
             yield path
-    if not found:
-        yield f"/nonexistent/{name}"
 
 
 def _spawn_by_fork(order: Order, env: dict[str, str], files: Files, slot: Slot | None) -> Spawned:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 
+from .spawn import SOFT_FILES, raise_own_file_limit
 from .system import seal
 
 TYPE_CHECKING = False
@@ -46,8 +48,10 @@ def become(command: list[str], state: dict[str, Any], fds: list[int]) -> None:
     try:
         for fd in [*fds, memory]:
             os.set_inheritable(fd, True)
+        resource.setrlimit(resource.RLIMIT_NOFILE, SOFT_FILES)  # our successor takes it for that of its children
         os.execv(command[0], [*command, "--resume", str(memory)])
     finally:
+        raise_own_file_limit()
         for fd in fds:
             seal(fd)
         os.close(memory)

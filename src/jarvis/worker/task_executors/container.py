@@ -34,8 +34,9 @@ from jarvis.worker.ends import FENCED
 from jarvis.worker.fence import Fence
 from jarvis.worker.logs import file_size
 from jarvis.worker.machine import Work
+from jarvis.worker.process_orders import Tag, tag_of
 from jarvis.worker.task_executor import Reports, Spawn, cut, failed, lost
-from jarvis.worker.task_executors.process import MissingInput, ProcessExecutor, Tag
+from jarvis.worker.task_executors.process import MissingInput, ProcessExecutor
 
 log = logging.getLogger("jarvis.containers")
 
@@ -371,8 +372,8 @@ class ContainerExecutor:
         return f"jarvis-{self._identity()}-{work.number}-{work.assignment.token}"
 
     def _labels(self, work: Work) -> dict[str, str]:
-        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares))).decode()
-        return {NODE: self._identity(), ATTEMPT: str(work.number), TOKEN: str(work.assignment.token), TAG: tag}
+        token = str(work.assignment.token)
+        return {NODE: self._identity(), ATTEMPT: str(work.number), TOKEN: token, TAG: tag_of(work)}
 
     async def _ours(self) -> list[dict[str, Any]]:
         """All containers of this node; none without asking where it never had any."""

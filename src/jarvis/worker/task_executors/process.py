@@ -1,7 +1,6 @@
 """Processes: an assignment becomes an order to the supervisor, its report an end."""
 
 import asyncio
-import base64
 import errno
 import logging
 import os
@@ -9,11 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from jarvis.core.attempt import Output
-from jarvis.core.effects import Assignment
-from jarvis.core.gpus import Share
 from jarvis.core.ids import SOLO
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
@@ -25,6 +20,7 @@ from jarvis.worker.lanes import STALLED_S, Lane, Lanes
 from jarvis.worker.logs import Shipper, inline_output, read_range
 from jarvis.worker.machine import Work
 from jarvis.worker.places import INNER, Places, made
+from jarvis.worker.process_orders import Pattern
 from jarvis.worker.remover import Remover
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
@@ -33,21 +29,6 @@ from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed, 
 log = logging.getLogger("jarvis.processes")
 RETRY_S = 1.0
 """Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
-
-
-class Tag(msgspec.Struct, gc=False, array_like=True):
-    """What the supervisor keeps with an attempt, so that an agent that starts anew can adopt it."""
-
-    assignment: Assignment
-    shares: tuple[Share, ...] = ()
-    place: str = ""
-
-
-def work_of(tag: str) -> Work:
-    """The opposite of what an order says of it."""
-    read = msgspec.msgpack.decode(base64.b64decode(tag), type=Tag)
-    spec = msgspec.msgpack.decode(read.assignment.spec, type=TaskSpec)
-    return Work(read.assignment, spec, read.shares, place=read.place)
 
 
 class MissingInput(Exception):
@@ -66,6 +47,9 @@ class ProcessExecutor:
         self._fetch, self._spawn, self._files = fetch, spawn, files
         self._preparing: set[int] = set()
         self._lines: dict[str, list[bytes]] = {}
+        self._pattern: Pattern | None = None
+        """Of the last order."""
+        self._me = os.geteuid()
         self._lanes = Lanes()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._acks: list[int] = []
@@ -100,7 +84,7 @@ class ProcessExecutor:
         """As :meth:`inputs`; None when one of them must be fetched first."""
         script = entry = None
         array = work.spec.array
-        if not self._files.at_hand(work, f"{self._base(work)}.d"):
+        if work.spec.push and not self._files.at_hand(work, f"{self._base(work)}.d"):
             return None
         if work.spec.script is not None:
             script = f"{self._directory}/scripts/{work.spec.script}"
@@ -162,7 +146,8 @@ class ProcessExecutor:
                 self._reports.finished(failed(work, f"node {self._node}: {error}"))
             return
         lane = self._lanes.open(work, time.monotonic())
-        self._supervisor.send(message | {"slot": lane.ident})
+        message["slot"] = lane.ident
+        self._supervisor.send(message)
         self._fill(lane)
 
     def _fill(self, lane: Lane) -> None:
@@ -181,10 +166,11 @@ class ProcessExecutor:
                 refused.append(work)
                 continue
             self._lanes.add(lane, work)
-            self._supervisor.send(message | {"slot": lane.ident})
+            message["slot"] = lane.ident
+            self._supervisor.send(message)
         if refused:
             self._reports.withdrawn(refused)
-        if self._lanes.some_wait and self._stall_timer is None:
+        if self._stall_timer is None and self._lanes.some_wait:
             self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
 
     def _check_stalls(self) -> None:
@@ -235,29 +221,26 @@ class ProcessExecutor:
         return environment(work, place, entry)
 
     def _message(self, work: Work, script: str | None, entry: str | None) -> dict[str, Any]:
-        """The order for the supervisor, short, because it has to read it; makes the attempt's directory."""
+        """The order for the supervisor; makes the attempt's directory."""
         spec, account = work.spec, self._accounts.of(work.assignment.user)
-        env = self.environment(work, account, self.scratch(work, account), entry)
-        stdout, stderr = self.output_paths(work)
-        tag = base64.b64encode(msgspec.msgpack.encode(Tag(work.assignment, work.shares, work.place))).decode()
-        rarely = {
-            "stdin": _stdin(work), "pty": [24, 80] if spec.pty else None, "stderr": stderr, "user": account.switch,
-            "no_new_privs": account.switch is not None, "memory_bytes": spec.resources.get("memory") or None,
-            "time_limit_s": spec.time_limit, "soft_limit_s": spec.soft_limit, "fence": spec.on_lost == "fence",
-        }  # fmt: skip
-        return {
-            "op": "start", "number": work.number, "tag": tag, "argv": _argv(spec, script, account.shell),
-            "cwd": self.directory_of(work, account), "env": env, "stdout": stdout, "output_limit": spec.output_limit,
-            "grace_s": spec.grace, "output_as_user": spec.stdout is not None,
-            **{name: value for name, value in rarely.items() if value is not None and value is not False},
-        }  # fmt: skip
+        pattern = self._pattern
+        if pattern is None or not pattern.fits(spec, account):
+            pattern = self._pattern = Pattern(spec, script, account, self._node, self._api_url)
+        message = pattern.order(work, self.scratch(work, account), time.time(), entry)
+        message["stdout"], stderr = self.output_paths(work)
+        if stderr is not None:
+            message["stderr"] = stderr
+        if own := self._own_directory(work):
+            message["cwd"] = own
+        return message
 
     def scratch(self, work: Work, account: Account) -> str:
         """The attempt's own directory: in a place where it may be given again, else in the one of its task."""
         switch, gang = account.switch, work.assignment.gang
         if work.spec.kind == "process" and not work.spec.own_directory and gang is None and not work.place:
-            self._send_acks()  # the supervisor forgets who had a place before it hears who has it next
-            given = self._places.take(switch["uid"] if switch is not None else os.geteuid())
+            if self._acks:
+                self._send_acks()  # the supervisor forgets who had a place before it hears who has it next
+            given = self._places.take(switch["uid"] if switch is not None else self._me)
             work.place = given or self._places.name()
             if given:
                 return f"{self._base(work)}.d"
@@ -295,6 +278,8 @@ class ProcessExecutor:
     def output_paths(self, work: Work) -> tuple[str, str | None]:
         """(stdout, stderr): one file unless the errors were asked for apart."""
         spec = work.spec
+        if not spec.stdout and not spec.stderr:
+            return f"{self._base(work)}.out", None
         below = self._own_directory(work) or spec.cwd or "/"
         stdout = output_path(spec.stdout, work, self._node, below) if spec.stdout else f"{self._base(work)}.out"
         stderr = output_path(spec.stderr, work, self._node, below) if spec.stderr else None
@@ -379,6 +364,9 @@ class ProcessExecutor:
         if "code" in report:
             self._reports.finished(failed(work, f"node {self._node}: {report['error']}", int(report["code"])), heir)
             return
+        if not (report.get("out_bytes") or _names_files(work.spec)):
+            self._reports.finished(self._end(work, report, Output(), None), heir)
+            return
         stdout_path, stderr_path = self.output_paths(work)
         owner = self.owner_of(work)
         chosen = work.spec.stdout is not None
@@ -428,6 +416,11 @@ class ProcessExecutor:
         )  # fmt: skip
 
 
+def _names_files(spec: TaskSpec) -> bool:
+    """Whether what it leaves is found elsewhere than in its place."""
+    return bool(spec.stderr or spec.artifacts) or spec.stdout is not None
+
+
 def _write(path: str, text: str, account: Account) -> None:
     """A file for the owner, in a directory that is or will be theirs: links are not followed."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -435,19 +428,3 @@ def _write(path: str, text: str, account: Account) -> None:
         file.write(text)
         if account.switch is not None:
             os.fchown(descriptor, account.switch["uid"], account.switch["gid"])
-
-
-def _stdin(work: Work) -> str | None:
-    """A stream comes to rank 0 alone."""
-    if work.spec.stdin == "-":
-        return None if work.rank else "pipe"
-    return work.spec.stdin
-
-
-def _argv(spec: TaskSpec, script: str | None, shell: str) -> list[str]:
-    command = spec.command
-    if script is not None:
-        return [script, *((command,) if isinstance(command, str) else command or ())]
-    if isinstance(command, str):
-        return [shell, "-l", "-c", command] if spec.login_shell else ["/bin/sh", "-c", command]
-    return list(command or ())
