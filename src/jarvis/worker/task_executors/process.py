@@ -24,7 +24,7 @@ from jarvis.worker.process_orders import Pattern
 from jarvis.worker.remover import Remover
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
-from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
+from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed, lost
 
 log = logging.getLogger("jarvis.processes")
 PORTION = 8
@@ -66,7 +66,7 @@ class ProcessExecutor:
         inputs = self._inputs_at_hand(work)
         if inputs is None:
             self._preparing.add(work.number)
-            self._spawn(self._start_with_blobs(work))
+            self._spawn(self._start_with_blobs(work), work)
         else:
             self._order(work, *inputs)
 
@@ -217,7 +217,7 @@ class ProcessExecutor:
             return
         log.warning("assignment %d waits: %s", work.number, why)
         self._preparing.add(work.number)
-        self._spawn(self._order_again(work))
+        self._spawn(self._order_again(work), work)
 
     async def _order_again(self, work: Work) -> None:
         await asyncio.sleep(RETRY_S)
@@ -313,6 +313,12 @@ class ProcessExecutor:
     def signal(self, work: Work, signum: int) -> None:
         self._supervisor.send({"op": "signal", "number": work.number, "signum": signum})
 
+    def broke(self, work: Work, message: str) -> None:
+        """What the supervisor has got ends by its report, as ever."""
+        self._preparing.discard(work.number)
+        if self._lanes.of(work.number) is None:
+            self._reports.finished(lost(work, message))
+
     def forget(self, number: int, work: Work | None) -> None:
         """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed.
         Acknowledgements gather for a turn of the loop."""
@@ -378,7 +384,7 @@ class ProcessExecutor:
         late = self._files.wanted(work, cause_of(report, work.stop_cause))
         if late or stdout is None or (stderr is None and stderr_path is not None):
             self._reports.vacated(work.number, heir)
-            self._spawn(self._ship(work, report, stdout_path, stderr_path))
+            self._spawn(self._ship(work, report, stdout_path, stderr_path), work)
         else:
             self._reports.finished(self._end(work, report, stdout, stderr), heir)
 
