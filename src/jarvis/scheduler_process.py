@@ -62,7 +62,6 @@ class SchedulerProcess:
         watch = list(self._settings.server.watch)
         server = {"role": "scheduler", "name": self.name, "port": 0, "listen": "", "host": "127.0.0.1", "watch": watch}
         flags = {"state_dir": str(self.directory), "server": server}
-        self._let_go()  # of one that could not be started
         read_end, self._pipe = os.pipe()
         command = [sys.executable, "-m", "jarvis.cli", "server", "--flags", json.dumps(flags)]
         command += ["--owner-fd", str(read_end), "--parent", str(self._settings.state_dir)]
@@ -73,6 +72,9 @@ class SchedulerProcess:
                 *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=(read_end,), env=self._environment(),
                 start_new_session=True,
             )  # fmt: skip
+        except BaseException:
+            self._let_go()
+            raise
         finally:
             os.close(read_end)
 

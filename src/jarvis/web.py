@@ -6,7 +6,7 @@ import getpass
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from jarvis.utils.listener import listen
 if TYPE_CHECKING:
     from jarvis.api.event_hub import EventHub
     from jarvis.api.gateway import Gateway
+    from jarvis.api.peers import Peers
     from jarvis.api.tls import Tls, TlsServer
     from jarvis.wiring import Server
 
@@ -66,7 +67,7 @@ class Web:
 
     def _services(self) -> Services:
         server = self._server
-        api = health.api_check(lambda: server.address, server.keeper.defects)
+        api = health.api_check(lambda: server.address, server.keeper.troubles)
         checks = health.checks(server.store, server.scheduler, server.election, api, server.redis)
         if server.apart is not None:
             checks["scheduler_queue"] = server.apart.check
@@ -75,7 +76,7 @@ class Web:
             state_manager=StateManager(server.store, server.blobs, server.bus, self._metrics.accepted),
             clock=server.clock, authenticator=self._authenticator,
             why=self._why, plan=self._plan, recommend=self._recommend, licenses=self._licenses,
-            holds=self._holds,
+            holds=self._holds, used=self._used, reasons=self._reasons,
             node_fits=lambda spec: explain.never_fits(server.scheduler.cluster, spec),
             queue_refused=lambda queue: queue_refused(server.settings.scheduler, queue),
             quota_allows=lambda *what: quotas.allows(server.scheduler.cluster, *what),
@@ -94,44 +95,63 @@ class Web:
         )  # fmt: skip
 
     async def _why(self, key: ElementKey, asked_by_peer: bool = False) -> dict[str, Any] | None:
-        server, peers = self._server, self.services.peers
-        holder = server.election.leader.holder if server.election.leader else ""
-        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            return explain.why(server.scheduler.cluster, key, server.clock.now(), server.policy)
-        return await peers.why(holder, key)
+        server = self._server
+        if (ask := self._of_whom(asked_by_peer)) is not None:
+            return await ask[0].why(ask[1], key)
+        return explain.why(server.scheduler.cluster, key, server.clock.now(), server.policy)
 
     async def _plan(self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False) -> dict[str, Any]:
-        server, peers = self._server, self.services.peers
-        holder = server.election.leader.holder if server.election.leader else ""
-        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            return whatif.plan_task(server.scheduler.cluster, server.policy, spec, (project, user), server.clock.now())
-        return await peers.plan(holder, project, user, spec)
+        server = self._server
+        if (ask := self._of_whom(asked_by_peer)) is not None:
+            return await ask[0].plan(ask[1], project, user, spec)
+        return whatif.plan_task(server.scheduler.cluster, server.policy, spec, (project, user), server.clock.now())
 
     async def _recommend(
         self, project: str, user: str, spec: TaskSpec, asked_by_peer: bool = False
     ) -> dict[str, Any]:  # fmt: skip
-        server, peers = self._server, self.services.peers
-        holder = server.election.leader.holder if server.election.leader else ""
-        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            task = whatif.as_task(spec, project, user, server.clock.now(), ident=0)
-            return recommend(server.scheduler.cluster.predictor, task)
-        return await peers.plan(holder, project, user, spec, "recommend")
+        if (ask := self._of_whom(asked_by_peer)) is not None:
+            return await ask[0].plan(ask[1], project, user, spec, "recommend")
+        task = whatif.as_task(spec, project, user, self._server.clock.now(), ident=0)
+        return recommend(self._server.scheduler.cluster.predictor, task)
 
     async def _licenses(self, asked_by_peer: bool = False) -> dict[str, Any]:
-        server, peers = self._server, self.services.peers
-        holder = server.election.leader.holder if server.election.leader else ""
-        if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            return {"items": licenses.listed(server.scheduler.cluster), "next": None}
-        told: dict[str, Any] = await peers.ask(holder, "licenses")
-        return told
+        if (told := await self._asked(asked_by_peer, "licenses")) is not None:
+            return told
+        return {"items": licenses.listed(self._server.scheduler.cluster), "next": None}
 
     async def _holds(self, node: int, asked_by_peer: bool = False) -> dict[str, Any]:
+        if (told := await self._asked(asked_by_peer, f"holds/{node}")) is not None:
+            return told
+        return {"holds": self._server.scheduler.cluster.holders.on(node)}
+
+    async def _used(self, asked_by_peer: bool = False) -> dict[str, Any]:
+        """By the id of each node, as JSON has it."""
+        if (told := await self._asked(asked_by_peer, "used")) is not None:
+            return told
+        return {str(ident): view.used for ident, view in self._server.scheduler.cluster.nodes.items()}
+
+    async def _reasons(self, tasks: Sequence[int], asked_by_peer: bool = False) -> dict[str, Any]:
+        """By the id of each task."""
+        if (told := await self._asked(asked_by_peer, f"reasons/{','.join(map(str, tasks))}")) is not None:
+            return told
+        cluster = self._server.scheduler.cluster
+        known = ((ident, cluster.tasks.get(ident)) for ident in tasks)
+        return {str(ident): cluster.history.word_of(task) for ident, task in known if task is not None}
+
+    async def _asked(self, asked_by_peer: bool, door: str) -> dict[str, Any] | None:
+        """What the leader says where that is another server; None where this one knows itself."""
+        if (ask := self._of_whom(asked_by_peer)) is None:
+            return None
+        told: dict[str, Any] = await ask[0].ask(ask[1], door)
+        return told
+
+    def _of_whom(self, asked_by_peer: bool) -> "tuple[Peers, str] | None":
+        """The leader, where it is another server and has to be asked."""
         server, peers = self._server, self.services.peers
         holder = server.election.leader.holder if server.election.leader else ""
         if peers is None or server.election.leads or (asked_by_peer and self._near(holder) is None):
-            return {"holds": server.scheduler.cluster.holders.on(node)}
-        told: dict[str, Any] = await peers.ask(holder, f"holds/{node}")
-        return told
+            return None
+        return peers, holder
 
     def _near(self, name: str) -> str | None:
         """Where the process is reached that decides for this one."""
@@ -185,7 +205,20 @@ class Web:
         self.services.settings = dataclasses.replace(self.services.settings, allowed_hosts=hosts)
         config = tls.config(self._app, uvicorn_options())
         log.info("nodes join at %s, pin %s", server.public_url, self.services.membership.pin)
-        return lambda: _serve_beyond(TlsServer(config), listener.dup(), tls)
+        return lambda: _serve_beyond(TlsServer(config), listener.dup(), self._renew)
+
+    def _renew(self) -> None:
+        """The certificate that other machines are shown, in time; that it cannot be is told for so long, days before it ends."""
+        tls, now, told = self._tls, self._server.clock.now(), ""
+        assert tls is not None
+        try:
+            if tls.renew_if_late():
+                log.info("the server's certificate is a new one")
+        except OSError as error:  # a full disk, a directory that is gone
+            left = max(tls.end - now, 0.0) / 86400
+            told = f"the certificate for other machines ends in {left:.1f} days and cannot be made anew: {error}"
+            log.warning("%s", told)
+        self._server.keeper.tell("the certificate", told)
 
     async def serve(self, listener: socket.socket) -> None:
         """Until it is stopped, by a signal, too."""
@@ -211,17 +244,13 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _serve_beyond(server: "TlsServer", listener: socket.socket, tls: "Tls") -> None:
+async def _serve_beyond(server: "TlsServer", listener: socket.socket, renew: Callable[[], None]) -> None:
     """Until cancelled, with certificates that are made anew before they end. The listener is closed with it."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not serving.done():
             await asyncio.wait([serving], timeout=LOOK_S)
-            try:
-                if tls.renew_if_late():
-                    log.info("the server's certificate is a new one")
-            except OSError as error:  # a full disk: the certificate that is there is good for days
-                log.warning("the server's certificate could not be made anew: %s", error)
+            renew()
         serving.result()
     finally:
         server.should_exit = True

@@ -1,6 +1,8 @@
 """What a server says of the process that decides for it."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,3 +35,22 @@ async def test_its_queue_is_told_before_a_loop_of_it_that_ended_on_a_defect(
     monkeypatch.setattr(SchedulerProcess, "_ask", ask)
     settings, _ = load({"state_dir": str(tmp_path)}, environ={})
     assert await SchedulerProcess(settings, "s1", None).check() == told
+
+
+async def test_what_could_not_be_started_leaves_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, pipe = list[int](), os.pipe
+
+    def recorded() -> tuple[int, int]:
+        ends = pipe()
+        made.extend(ends)
+        return ends
+
+    monkeypatch.setattr(os, "pipe", recorded)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    settings, _ = load({"state_dir": str(tmp_path)}, environ={})
+    with pytest.raises(FileNotFoundError):
+        await SchedulerProcess(settings, "s1", None).run()
+    assert len(made) >= 2
+    for end in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)

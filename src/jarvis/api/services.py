@@ -1,6 +1,6 @@
 """What the API needs of the rest of the server, given by the wiring; nothing here knows an adapter."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,6 +79,12 @@ class Ask(Protocol):
     async def __call__(self, asked_by_peer: bool = False) -> dict[str, Any]: ...
 
 
+class AskOfTasks(Protocol):
+    """Asks the leader's memory about tasks."""
+
+    async def __call__(self, tasks: Sequence[int], asked_by_peer: bool = False) -> dict[str, Any]: ...
+
+
 class AskOfNode(Protocol):
     """Asks the leader's memory about a node."""
 
@@ -86,6 +92,10 @@ class AskOfNode(Protocol):
 
 
 async def _nothing_known(node: int, asked_by_peer: bool = False) -> dict[str, Any]:
+    raise StoreUnavailable("nobody leads here")
+
+
+async def _no_words(tasks: Sequence[int], asked_by_peer: bool = False) -> dict[str, Any]:
     raise StoreUnavailable("nobody leads here")
 
 
@@ -124,8 +134,9 @@ class Services:
     ``why`` explains a pending element from the leader's memory; ``node_fits`` refuses what can never run
     on the nodes that are known here, which ``look_for_nodes`` brings up to date; ``queue_refused`` a
     queue that there is not; ``quota_allows`` what its owner may never have,
-    or has too many of; ``licenses`` lists those of the cluster, ``holds`` what a node holds of what tasks need; ``more_metrics``
-    are those of a process that decides for this one;
+    or has too many of; ``licenses`` lists those of the cluster, ``holds`` what a node holds of what tasks need, ``used`` what of
+    each node is in use, ``reasons`` why queued tasks wait, in a word each; ``more_metrics`` are
+    those of a process that decides for this one;
     ``incarnation`` is the current life of the database, the first half of an event cursor; ``replica`` the name of this
     server among several, empty where there is one, and ``peers`` the others; ``keeper`` keeps the loops of this process
     running; ``membership`` lets nodes in, where this server listens beyond its machine.
@@ -142,6 +153,8 @@ class Services:
     recommend: Plan = _no_plan
     licenses: Ask = _no_answer
     holds: AskOfNode = _nothing_known
+    used: Ask = _no_answer
+    reasons: AskOfTasks = _no_words
     node_fits: Callable[[TaskSpec], JarvisError | None] = _fits
     queue_refused: Callable[[str], JarvisError | None] = _known
     quota_allows: Callable[[str, str, TaskSpec, int], JarvisError | None] = _within

@@ -20,7 +20,7 @@ from jarvis.api.services import Services
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError
 from jarvis.core.permissions import ANY_PROJECT, Principal, allowed
 from jarvis.core.states import TERMINAL, State
-from jarvis.core.task import INLINE_LIMIT, ArraySpec, NewTask, Task, TaskSpec
+from jarvis.core.task import INLINE_LIMIT, ArraySpec, FunctionCall, NewTask, Task, TaskSpec
 from jarvis.scheduler.task_queue import PlacementClass, class_of
 from jarvis.state.store import Accepted, IdempotencyKey, Submission
 
@@ -258,9 +258,17 @@ class Submitter:
         if len(calls.args) > 1 and (over := self._count(like.project, like.user, like.spec, len(calls.args) - 1)):
             self._over[like.uuid] = over
         await self._refuse_over([like], keyed)
-        replace = msgspec.structs.replace
-        tasks = self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in calls.args])
-        return await self.insert(tasks, keyed)
+        return await self.insert(await self._calls_like(like, call, calls.args), keyed)
+
+    async def _calls_like(self, like: NewTask, call: FunctionCall, given: Sequence[bytes]) -> list[NewTask]:
+        """One for each of the arguments."""
+        replace, tasks = msgspec.structs.replace, list[NewTask]()
+        for begin in range(0, len(given), AT_ONCE):
+            if begin:
+                await asyncio.sleep(0)  # many calls must not hold up heartbeats
+            some = given[begin : begin + AT_ONCE]
+            tasks += self._new(like.project, [replace(like.spec, function=replace(call, args=args)) for args in some])
+        return tasks
 
     async def _like(self, body: bytes) -> NewTask:
         """What many calls have in common."""

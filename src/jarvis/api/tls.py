@@ -59,18 +59,21 @@ def _own_names() -> list[str]:
 
 
 class Tls:
-    """Keys and certificate of one server, in files that its owner alone may read; made anew before they end."""
+    """Keys and certificate of one server, made anew before they end. They go through files that its owner alone may read and that
+    are not looked at again: whatever becomes of these, the certificate that is shown stays what it is."""
 
     def __init__(self, directory: Path, authority: Pair, names: Sequence[str], clock: Callable[[], float]) -> None:
         self._authority, self._names, self._clock = authority, list(names), clock
         directory.mkdir(mode=0o700, exist_ok=True)
         self._key, self._certificate, self._ca = directory / "key.pem", directory / "server.pem", directory / "ca.pem"
         self._config: uvicorn.Config | None = None
+        self._late_at = self.end = 0.0
+        """When another one is due, and when the one that is shown ends: seconds since 1970."""
 
     def config(self, app: Any, options: dict[str, Any]) -> uvicorn.Config:
         """For a server of the application; client certificates are asked for and not demanded, because people use tokens."""
         _write(self._ca, self._authority.certificate)
-        self._issue()
+        life = self._issue()
         self._config = uvicorn.Config(
             app, **options | {"http": TlsHttp, "lifespan": "off"}, ssl_keyfile=self._key, ssl_certfile=self._certificate,
             ssl_ca_certs=str(self._ca), ssl_cert_reqs=ssl.CERT_OPTIONAL,
@@ -78,23 +81,30 @@ class Tls:
         self._config.load()
         assert self._config.ssl is not None
         self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._shown(*life)
         return self._config
 
     def renew_if_late(self) -> bool:
-        """Whether new connections meet another certificate from now on; those that are open go on."""
-        begin, end = certificates.validity(self._certificate.read_bytes())
-        if self._clock() < begin + (end - begin) * 2 / 3:
+        """Whether new connections meet another certificate from now on; those that are open go on. Raises OSError where it cannot
+        be written; the one that is there is shown until it ends."""
+        if self._clock() < self._late_at:
             return False
-        self._issue()
+        life = self._issue()
         assert self._config is not None
         assert self._config.ssl is not None
         self._config.ssl.load_cert_chain(self._certificate, self._key)
+        self._shown(*life)
         return True
 
-    def _issue(self) -> None:
+    def _issue(self) -> tuple[float, float]:
+        """From when to when it is valid."""
         pair = certificates.server_pair(self._authority, self._names, self._clock())
         _write(self._key, pair.key)
         _write(self._certificate, pair.certificate)
+        return certificates.validity(pair.certificate)
+
+    def _shown(self, begin: float, end: float) -> None:
+        self._late_at, self.end = begin + (end - begin) * 2 / 3, end
 
     def client(self) -> ssl.SSLContext:
         """Verifies the other servers of the cluster."""

@@ -30,7 +30,7 @@ def pushed(client: Client, given: dict[str, Any]) -> dict[str, Any]:
     return {"push": [digest]}
 
 
-def with_files(client: Client, spec: dict[str, Any], where: str) -> dict[str, Any]:
+def with_files(client: Client, spec: dict[str, Any], where: str, push_limit: str | None) -> dict[str, Any]:
     """A task of a file: what its ``push`` names is pushed (digests stay what they are), and ``pull`` is the word of the
     command line for ``artifacts``, but for the three that an image's engine knows."""
     spec = dict(spec)
@@ -42,7 +42,8 @@ def with_files(client: Client, spec: dict[str, Any], where: str) -> dict[str, An
         words = _words(spec["push"], f"{where}: push")
         digests = [word for word in words if re.fullmatch("[0-9a-f]{64}", word)]
         paths = [word for word in words if word not in digests]
-        spec["push"] = digests + pushed(client, {"pushes": paths, "project": spec.get("project")}).get("push", [])
+        given = {"pushes": paths, "push_limit": push_limit, "project": spec.get("project")}
+        spec["push"] = digests + pushed(client, given).get("push", [])
     return spec
 
 

@@ -22,9 +22,9 @@ def node() -> None:
 @node.command("ls")
 @format_option
 def list_nodes(output: str) -> None:
-    """List nodes with what they have for tasks."""
+    """List nodes with what they have for tasks, and how much of it is in use (USED/ALL)."""
     with Client() as client:
-        nodes = client.connection.get("/nodes")["items"]
+        nodes = client.connection.get("/nodes", used="true")["items"]
     if output in ("json", "yaml"):
         print_data(nodes, output)
     elif output == "name":
@@ -37,14 +37,20 @@ def list_nodes(output: str) -> None:
 
 
 def _row(one: dict[str, Any]) -> list[object]:
-    resources = one["resources"]
     state = one["state"] + ("*" if not one.get("schedulable", True) and one["state"] == "ready" else "")
     closed = f"maintenance {one['maintenance']}" if one.get("maintenance") else ""
     reason = "; ".join(text for text in (one["reason"], one.get("unfit", ""), closed) if text)
     return [
-        one["name"], state, resources.get("cpu", 0), resources.get("memory", ""), resources.get("gpu", 0),
+        one["name"], state, *(_use(one, name) for name in ("cpu", "memory", "gpu")),
         f"{one.get('health', {}).get('load1', 0):.2f}", one["version"], local_time(one.get("seen_at")), reason,
     ]  # fmt: skip
+
+
+def _use(one: dict[str, Any], name: str) -> str:
+    """``USED/ALL``; all alone where the use is not known, or there is nothing to use."""
+    whole = one["resources"].get(name, "" if name == "memory" else "0")
+    used = one.get("used")
+    return str(whole) if used is None or name not in one["resources"] else f"{used.get(name, 0)}/{whole}"
 
 
 @node.command()

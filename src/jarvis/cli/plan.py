@@ -1,6 +1,5 @@
 """plan: would this start now, wait, or never run? Nothing is submitted."""
 
-import datetime as dt
 from typing import Any
 
 import click
@@ -11,11 +10,6 @@ from jarvis.cli.submit import specs_of
 from jarvis.sdk.client import Client
 
 EXIT_CODES = {"now": 0, "wait": 1, "never": 2}
-
-
-def _is_past(instant: str) -> bool:
-    """So it is as soon as it is told of what need not wait for any end."""
-    return dt.datetime.fromisoformat(instant) <= dt.datetime.now(dt.UTC)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -36,7 +30,7 @@ def plan(command: tuple[str, ...], as_json: bool, **options: Any) -> int:
         for number, answer in enumerate(answers, start=1):
             which = f"{number}: " if len(answers) > 1 else ""
             click.echo(which + clean(answer["summary"]))
-            if answer["verdict"] == "wait" and answer["earliest"] and not _is_past(answer["earliest"]):
+            if answer["verdict"] == "wait" and answer.get("earliest_s"):  # 0: it need not wait for any end
                 click.echo(f"  not before {local_time(answer['earliest'])}, by the limits of what runs")
             for change in answer["changes"]:
                 click.echo(f"  {clean(change)}")

@@ -83,8 +83,10 @@ def specs_of(
             said(of={*options, "each_line"}),
             f"for commands and scripts, not for the tasks of {first}, which say it themselves",
         )
+        limit = options.get("push_limit")  # from the environment
         return [
-            with_files(client, spec, f"{first}: entry {number}") for number, spec in enumerate(read_specs(first), 1)
+            with_files(client, spec, f"{first}: entry {number}", limit)
+            for number, spec in enumerate(read_specs(first), 1)
         ]
     script = _script(first)
     if script is not None:

@@ -88,7 +88,9 @@ def ls(
     chosen = wanted or ([] if everything else sorted(LIVE))
     with Client() as client:
         while True:
-            found = list(client.tasks(limit, state=",".join(chosen) or None, user=user, queue=queue, name=name))
+            found = list(
+                client.tasks(limit, state=",".join(chosen) or None, user=user, queue=queue, name=name, reasons="true")
+            )
             if watch:
                 click.clear()
             _print_tasks(client, found, output, not no_header)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from jarvis.config.section import Section
 from jarvis.config.windows import WindowSettings
 from jarvis.core.errors import InvalidValue
+from jarvis.core.holdings import HELD_LEAST
 from jarvis.core.resources import parse_bytes
 from jarvis.core.task import LICENSE
 from jarvis.policies import Kind, checked, of_others
@@ -111,13 +112,16 @@ def _on_or_off(value: object) -> object:
 
 
 def _least(value: object) -> object:
-    """``64MiB``, ``on`` or ``off``."""
+    """``64MiB``, ``on`` or ``off``; not so little that nodes tell nothing of it."""
     if isinstance(value, bool) or value in ("on", "off"):
         return LEAST if value in (True, "on") else 0
     try:
-        return parse_bytes(value, "locality")
+        least = parse_bytes(value, "locality")
     except InvalidValue as error:
         raise ValueError(f"{error}, on or off") from None
+    if 0 < least < HELD_LEAST:
+        raise ValueError(f"{value} is too little: nodes tell only of what takes {HELD_LEAST >> 20}MiB or more (off: 0)")
+    return least
 
 
 LocalityField = Annotated[int, BeforeValidator(_least)]

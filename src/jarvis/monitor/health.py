@@ -84,9 +84,9 @@ def workers_check(scheduler: Scheduler, election: Election) -> Check:
     return check
 
 
-def api_check(address: Callable[[], tuple[str, int]], defects: Callable[[], str]) -> Check:
+def api_check(address: Callable[[], tuple[str, int]], troubles: Callable[[], str]) -> Check:
     """A new connection is taken and answered; who asks on an old one would not notice that nobody else gets in. And none of the
-    loops of this process ended on a defect lately."""
+    loops of this process ended on a defect lately, or tells of what it cannot mend."""
 
     async def check() -> Mapping[str, Any]:
         host, port = address()
@@ -104,7 +104,7 @@ def api_check(address: Callable[[], tuple[str, int]], defects: Callable[[], str]
             return {"status": "down", "detail": f"no new connection: {error}"}
         if " 200 " not in status:
             return {"status": "down", "detail": f"answered {status!r}"}
-        return {"status": "degraded", "detail": told} if (told := defects()) else _ok("answers")
+        return {"status": "degraded", "detail": told} if (told := troubles()) else _ok("answers")
 
     return check
 

@@ -83,6 +83,11 @@ class History:
         if not kept or kept[-1].words != words:
             kept.append(Change(now, words, _text(found)))
 
+    def word_of(self, task: "Task") -> str:
+        """Why its like waited at the last look, in a word; empty where that is not known, or it could start."""
+        kept = self.changes.get((class_of(task.spec), task.project, task.user))
+        return next(iter(kept[-1].words), "") if kept else ""
+
     def of(self, task: "Task") -> list[dict[str, Any]]:
         """Since it was submitted, oldest first."""
         kept = list(self.changes.get((class_of(task.spec), task.project, task.user), ()))

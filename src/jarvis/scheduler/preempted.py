@@ -51,18 +51,26 @@ def stopping_for(cluster: Cluster, key: ElementKey) -> Iterator[Reason]:
     )
 
 
-def would_preempt(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
-    """Whom a task that nobody submitted would have stopped, asked of the engine."""
+def would_preempt(
+    cluster: Cluster, policy: Policy, task: Task, now: float
+) -> tuple[Reason | None, Reason | None]:  # fmt: skip
+    """Whom a task that nobody submitted would have stopped, asked of the engine; and where that is nobody, what holds it back."""
     look = _look(cluster, policy, task, now)
-    claim = None if look is None else look.cycle.plan.claims.get(ElementKey(task.id))
-    return None if claim is None else Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop"))
+    if look is None:
+        return None, None
+    claim = look.cycle.plan.claims.get(ElementKey(task.id))
+    if claim is None:
+        return None, _held_back(look, cluster, task)
+    return Reason("WaitingForPreempted", _said(cluster, claim, "would stop", "would stop")), None
 
 
 def held_back(cluster: Cluster, policy: Policy, task: Task, now: float) -> Reason | None:
     """Whom a task that waits could have stopped, if that did not put off what is reserved before it: asked likewise."""
     look = _look(cluster, policy, task, now)
-    if look is None:
-        return None
+    return None if look is None else _held_back(look, cluster, task)
+
+
+def _held_back(look: Look, cluster: Cluster, task: Task) -> Reason | None:
     waiting = next((one for one in preemptors(look.cycle) if one.task.id == task.id), None)
     if waiting is None or not look.cycle.within(task, waiting.pool):
         return None

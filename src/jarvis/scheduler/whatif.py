@@ -341,7 +341,7 @@ def start_in(
 def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str, str], now: float) -> dict[str, Any]:
     """Whether a task like this would start now, wait or never run, before anybody submits it."""
     from jarvis.scheduler.explain import never_fits, queued_reasons  # which builds on this module
-    from jarvis.scheduler.preempted import barred, held_back, would_preempt
+    from jarvis.scheduler.preempted import barred, would_preempt
     from jarvis.scheduler.quotas import allows
 
     refused = never_fits(cluster, spec) or allows(cluster, *owner, spec, 0)
@@ -353,6 +353,7 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
             "reasons": [],
             "changes": [],
             "earliest": None,
+            "earliest_s": None,
         }
     cluster = to_ask(cluster, now)
     task = as_task(spec, *owner, now, ident=1 << 62)
@@ -362,11 +363,11 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
         summary = f"it starts now on {name}" + (f", which holds {there}" if there else "")
         return {
             "verdict": "now", "node": name, "summary": summary, "reasons": [], "changes": [],
-            "earliest": now,
+            "earliest": now, "earliest_s": 0.0,
         }  # fmt: skip
     reasons = queued_reasons(cluster, task, now)
-    preempts = would_preempt(cluster, policy, task, now)
-    none = (barred(cluster, policy, task, now), held_back(cluster, policy, task, now)) if preempts is None else ()
+    preempts, held_back = would_preempt(cluster, policy, task, now)
+    none = (barred(cluster, policy, task, now), held_back) if preempts is None else ()
     reasons = [reason for reason in (preempts, *reasons, *none) if reason is not None]
     earliest, _ = expected(cluster, policy, task, [], now)
     if earliest is not None and (preempts or any(none)):
@@ -377,4 +378,5 @@ def plan_task(cluster: Cluster, policy: Policy, spec: TaskSpec, owner: tuple[str
         "reasons": [{"reason": r.word, "text": r.text} for r in reasons],
         "changes": [change.text for change in changes(cluster, policy, task, now)],
         "earliest": earliest,
+        "earliest_s": None if earliest is None else round(earliest - now, 3),
     }  # fmt: skip

@@ -97,8 +97,8 @@ class TaskStream:
                     yield message
                 else:
                     self._told(json.loads(message))
-        except ConnectionClosed:
-            self.error = self.error or "the connection broke"
+        except ConnectionClosed as closed:
+            self.error = self.error or (closed.rcvd.reason if closed.rcvd is not None else "") or "the connection broke"
         finally:
             self._make_room(0, over=True)
 

@@ -21,6 +21,8 @@ class Keeper:
         self._fatal = fatal
         self._defects: dict[str, tuple[float, str]] = {}
         """Loop → when it ended on a defect last, and on which."""
+        self._troubles: dict[str, str] = {}
+        """What else people must know, as long as it is so."""
 
     async def keep(self, name: str, run: Callable[[], Awaitable[None]], most_s: float = MOST_S) -> None:
         """Until it has ended by itself. ``most_s``: the longest pause of one that everybody waits for."""
@@ -38,11 +40,16 @@ class Keeper:
             await asyncio.sleep(pause)
             pause *= 2
 
-    def defects(self) -> str:
-        """Which loops ended on one lately, for people; empty when none did."""
+    def tell(self, name: str, trouble: str) -> None:
+        """What a loop goes on with and cannot mend by itself, for people; empty when it is gone."""
+        self._troubles[name] = trouble
+
+    def troubles(self) -> str:
+        """Which loops ended on a defect lately and what else was told, for people; empty when all is well."""
         now = asyncio.get_running_loop().time()
         lately = {name: (now - at, what) for name, (at, what) in self._defects.items() if now - at < TOLD_S}
-        return "; ".join(f"{name} ended on a defect {ago:.0f} s ago: {what}" for name, (ago, what) in lately.items())
+        ended = [f"{name} ended on a defect {ago:.0f} s ago: {what}" for name, (ago, what) in lately.items()]
+        return "; ".join([*ended, *filter(None, self._troubles.values())])
 
 
 def _said(error: Exception) -> str:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from jarvis.worker import identity
 from jarvis.worker.account import Accounts
 from jarvis.worker.agent_options import container_mounts, parse
 from jarvis.worker.attempt_files import AttemptFiles
+from jarvis.worker.background import Background
 from jarvis.worker.bodies import Bodies
 from jarvis.worker.container_engine import images, probe
 from jarvis.worker.credentials import Credentials
@@ -60,7 +61,7 @@ from jarvis.worker.server_address import JoinedAddress, ServerAddress
 from jarvis.worker.session import Session
 from jarvis.worker.streams import Streams
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import TaskExecutor, cut
+from jarvis.worker.task_executor import DEFECT, TaskExecutor, cut
 from jarvis.worker.task_executors.container import ContainerExecutor
 from jarvis.worker.task_executors.function import FunctionExecutor
 from jarvis.worker.task_executors.process import ProcessExecutor
@@ -85,6 +86,7 @@ class Agent:
         self.resources = detect_resources(options.cpus, options.memory, options.gpus, self.gpu_memory)
         self.labels = detect_labels() | dict(options.label)
         self.machine = Machine(self.resources, self.gpu_memory, fence_open=False)
+        self.spawn = Background(self._start_anew, self._broke).spawn
         self.fence = Fence(secrets.randbits(40) << 20)
         self._hello_at = 0.0
         self._speaks = self._version = PROTOCOL_VERSION
@@ -104,7 +106,6 @@ class Agent:
         self.looking = Looking(options.watch, self.session.say)
         self.heartbeat_s = 2.0
         self._identity = identity.load(self.directory)
-        self._background: set[asyncio.Task[None]] = set()
         self._said: set[int] = set()
         accounts, url = Accounts(options.allow_root), options.url[0].rstrip("/") if options.url else ""
         output = self.directory / "output"
@@ -182,18 +183,9 @@ class Agent:
             self.labels[CONTAINER_LABEL] = label
             self.session.renew()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background; an error there is a defect and is logged."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background_done)
-
-    def _background_done(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if (lack := exhausted(task)) is not None:
-            self._start_anew(lack)
-        elif not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+    def _broke(self, work: Work, error: Exception) -> None:
+        if work.number in self.machine.active or work.number in self.machine.leaving:
+            self._executor(work).broke(work, f"{DEFECT}: {type(error).__name__}: {error}")
 
     def _start_anew(self, error: OSError) -> None:
         log.error("%s: the agent starts anew, and adopts what is here", error.strerror)

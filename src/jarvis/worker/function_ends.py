@@ -1,5 +1,7 @@
 """How calls end, and what stands in for a call of which little is known."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from jarvis.worker.function_protocol import Result
 from jarvis.worker.function_spool import Found
 from jarvis.worker.logs import INLINE, read_range
 from jarvis.worker.machine import Work
-from jarvis.worker.task_executor import cut, failed
+from jarvis.worker.task_executor import DEFECT, cut, failed
 from jarvis.worker.warm import PYTHON, Warm, WarmTag
 
 EMPTY = Output()
@@ -37,6 +39,8 @@ def end_of_process(node: str, warm: Warm, work: Work, report: dict[str, Any], fo
     end = cut(work, cause)
     if cause is Cause.NODE_LOST:
         end.message = FENCE_TEXT
+    elif cause is Cause.SUPERVISOR_LOST and warm.killing is not None:
+        end.message = DEFECT
     elif cause is Cause.EXIT:
         end.exit_code, end.message = int(report.get("exit_code") or 1), "the process ended in the middle of the call"
     elif cause is Cause.SIGNAL:
@@ -65,6 +69,15 @@ def stub(number: int, token: int, tag: WarmTag | None) -> Work:
     project, user = ("", "") if tag is None else (tag.project, tag.user)
     assignment = Assignment(number, token, 0, 0, -1, project, user, msgspec.Raw(b""))
     return Work(assignment, spec, shares)
+
+
+def again(attempt: dict[str, Any], folder_of: Callable[[str], Path]) -> Warm | None:
+    """A process that an agent before this one started, as the supervisor has it; None where its tag is none."""
+    try:
+        tag = msgspec.json.decode(attempt["tag"], type=WarmTag)
+    except msgspec.MsgspecError:
+        return None
+    return Warm(int(attempt["number"]), tag.name, str(folder_of(tag.name)), tag.shares, tag, like=stub(0, 0, tag))
 
 
 def work_of(assignment: Assignment) -> Work:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from jarvis.core.inputs import Ended
 from jarvis.worker.machine import Work
 from jarvis.worker.task_executor import Spawn
 
+log = logging.getLogger("jarvis.hooks")
 OUTPUT_MOST = 64 * 1024
 TOLD_MOST = 200
 
@@ -91,7 +93,7 @@ class HookRunner:
         """``begin`` after the prolog, or ``fail`` with what is wrong."""
         if self.hooks.prolog:
             self._before.add(work.number)
-            self._spawn(self._prolog(work, begin, fail))
+            self._spawn(self._prolog(work, begin, fail), work)
         else:
             begin()
 
@@ -125,6 +127,9 @@ class HookRunner:
             return await run_hook(name, command, self.hooks.timeout_s, env)
         except OSError as error:  # no more processes or descriptors
             return told(name, f"could not be started: {error.strerror}", b"")
+        except Exception as error:
+            log.exception("the %s met a defect", name)
+            return told(name, f"met a defect: {type(error).__name__}: {error}", b"")
 
     def _env(self, work: Work) -> dict[str, str]:
         a = work.assignment

@@ -13,6 +13,7 @@ from jarvis.worker.container_exec import ContainerExec
 from jarvis.worker.logs import file_size, follow, read_range
 from jarvis.worker.machine import Machine, Work
 from jarvis.worker.supervisor_client import SupervisorClient
+from jarvis.worker.task_executor import DEFECT, Spawn
 
 PIECE = 64 * 1024
 BUFFERED = LIMIT // MESSAGE_COST * 2
@@ -66,7 +67,7 @@ class Streams:
 
     def __init__(
         self, machine: Machine, supervisor: SupervisorClient, say: Callable[[StreamData | StreamTaken], None],
-        output_of: Callable[[Work, str], tuple[str, int, int | None]], spawn: Callable[[Coroutine[Any, Any, None]], None],
+        output_of: Callable[[Work, str], tuple[str, int, int | None]], spawn: Spawn,
         exec_place: Callable[[Work], tuple[dict[str, str], str]],
         container_exec: Callable[[Work, StreamOpen], Awaitable[ContainerExec]],
     ) -> None:  # fmt: skip
@@ -121,8 +122,9 @@ class Streams:
         self._windows[stream] = SendWindow()
         try:
             await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._say(StreamData(stream=stream, end=True, error=f"{DEFECT}: {type(error).__name__}: {error}"))
+                raise error
         finally:
             if self._tasks.get(stream) is task:
                 del self._tasks[stream], self._windows[stream]

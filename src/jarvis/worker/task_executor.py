@@ -9,7 +9,13 @@ from jarvis.worker.machine import Stage, Work
 
 FetchBlob = Callable[[int, str], Awaitable[bytes]]
 PutBlob = Callable[[int, int, bytes], Awaitable[str]]
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+DEFECT = "the agent of its node met a defect"
+
+
+class Spawn(Protocol):
+    """Run it in the background. A defect there is logged, and ends the attempt that it ``stands_for``, if it does for one."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, None], stands_for: Work | None = None, /) -> None: ...
 
 
 class Reports(Protocol):
@@ -34,6 +40,10 @@ class TaskExecutor(Protocol):
         """The end is recorded: acknowledge it below, remove what was kept."""
         ...
 
+    def broke(self, work: Work, message: str) -> None:
+        """A defect ended what was done here for its attempt, which ends with that as soon as nothing of it runs any more."""
+        ...
+
     def output_of(self, work: Work, stream: str) -> tuple[str, int]:
         """(path, offset of its first byte) of an output stream of something that runs."""
         ...
@@ -44,6 +54,11 @@ def failed(work: Work, message: str, exit_code: int = 125) -> Ended:
     return Ended(
         number=work.number, token=work.assignment.token, cause=Cause.START_FAILED, exit_code=exit_code, message=message
     )
+
+
+def lost(work: Work, message: str) -> Ended:
+    """The end of something that its node is to blame for: it may run elsewhere."""
+    return Ended(number=work.number, token=work.assignment.token, cause=Cause.SUPERVISOR_LOST, message=message)
 
 
 def cut(work: Work, cause: Cause, message: str = "") -> Ended:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import pytest
 from tests.e2e.api.harness import Running
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from jarvis.core.changes import Changes
 from jarvis.core.node import Node
@@ -49,6 +51,25 @@ async def test_events_stream_without_gap_or_repeat(server: Running) -> None:
             if line.startswith("event: "):
                 kinds.append(line[7:])
         assert kinds == got
+
+
+async def test_a_defect_in_a_feed_of_events_is_logged_and_told(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wrong(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("jarvis.api.routes.events.Visible.of", wrong)
+    start = f"{server.leadership.incarnation}.{await server.store.event_last_seq()}"
+    headers = {"Authorization": "Bearer alice-token"}
+    async with connect(f"{server.ws}/events/ws?after={start}", additional_headers=headers) as socket:
+        await server.commit(Changes(), kind="node.one")
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert "/events/ws ended on a defect" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 async def test_nodes_are_shown_and_drained(server: Running) -> None:

@@ -363,6 +363,31 @@ async def test_exec_relays_both_ways(server: Running) -> None:
             assert msgspec.json.decode(await user.recv())["code"] == "not_allowed"
 
 
+async def test_a_defect_in_a_stream_is_logged_and_told(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ident = await running_task(server)
+    monkeypatch.setattr("jarvis.api.session.StreamHandle.took", _wrong)
+    async with agent(server) as joined:
+        await welcomed(server, joined)
+        headers = {"Authorization": "Bearer alice-token"}
+        async with connect(f"{server.ws}/tasks/{ident}/exec?argv=ls", additional_headers=headers) as user:
+            opened: StreamOpen = await joined.receive(StreamOpen)
+            await joined.send(StreamData(stream=opened.stream, data=b"file\n"))
+            assert await user.recv() == b"file\n"
+            with pytest.raises(ConnectionClosed) as closed:
+                await user.recv()
+        assert (await joined.receive(StreamData)).end, "nobody takes it any more"
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert f"the web socket of /tasks/{ident}/exec ended on a defect" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def _wrong(*_: object) -> None:
+    raise ZeroDivisionError("a defect")
+
+
 async def test_versions_are_negotiated_and_a_refusal_tells_what_to_do(server: Running) -> None:
     async with agent(server) as session:
         await session.send(msgspec.structs.replace(HELLO, version=PROTOCOL_VERSION + 3, oldest=1))

@@ -1,11 +1,12 @@
 """Several servers on one store: leases, facts that the leader does not take, streams and answers of another server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx2 as httpx
+import msgspec
 import pytest
 from tests.e2e.api.harness import Running, running
 from tests.e2e.api.test_gateway import agent, running_task, taken, welcomed
@@ -21,7 +22,7 @@ from jarvis.core.ids import ElementKey
 from jarvis.core.inputs import Ended, Input, NodesSeen, Started, decode_facts
 from jarvis.core.node import Node
 from jarvis.core.permissions import Principal
-from jarvis.core.states import Cause
+from jarvis.core.states import Cause, State
 from jarvis.core.task import TaskSpec
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.leader import Election
@@ -306,6 +307,47 @@ async def test_a_standby_asks_the_leader_what_a_node_holds() -> None:
         assert second.services.peers is not None
         told = await second.services.peers.ask("a", "holds/7")
         assert told == {"holds": {"docker.io/library/alpine:latest": 7}, "by_peer": True}
+
+
+async def test_a_standby_asks_the_leader_why_tasks_wait_and_what_is_in_use() -> None:
+    async with pair() as (first, second):
+
+        async def words(tasks: Sequence[int], asked_by_peer: bool = False) -> dict[str, object]:
+            return {str(task): f"Resources {asked_by_peer}" for task in tasks}
+
+        async def use(asked_by_peer: bool = False) -> dict[str, object]:
+            return {"7": {"cpu": 1500}}
+
+        first.services.reasons, first.services.used = words, use
+        assert second.services.peers is not None
+        assert await second.services.peers.ask("a", "reasons/5,6") == {"5": "Resources True", "6": "Resources True"}
+        assert await second.services.peers.ask("a", "used") == {"7": {"cpu": 1500}}
+
+
+async def test_what_the_leader_knows_of_nodes_and_of_what_is_queued_is_listed_with_it() -> None:
+    async with running() as server:
+        alice = server.client("alice")
+        ident = (await alice.post("/tasks", json={"command": "true"})).json()["id"]
+        queued = msgspec.structs.replace((await server.store.task_get_many([ident]))[0], state=State.QUEUED)
+        await server.commit(
+            Changes(tasks={ident: queued}, nodes={3: Node(id=3, name="n3", resources={"cpu": 4000})}), kind="made"
+        )
+        (row,) = (await alice.get("/tasks?reasons=true")).json()["items"]
+        assert (row["state"], row["reason"]) == ("queued", ""), "nobody leads"
+        assert (await alice.get("/nodes?used=true")).json()["items"][0]["used"] is None
+
+        async def words(tasks: Sequence[int], asked_by_peer: bool = False) -> dict[str, object]:
+            return {str(task): "Resources" for task in tasks}
+
+        async def use(asked_by_peer: bool = False) -> dict[str, object]:
+            return {"3": {"cpu": 1500, "memory": 1 << 30}}
+
+        server.services.reasons, server.services.used = words, use
+        assert (await alice.get("/tasks?reasons=true")).json()["items"][0]["reason"] == "Resources"
+        assert (await alice.get("/tasks")).json()["items"][0]["reason"] == "", "only who asks waits for it"
+        assert (await alice.get("/nodes?used=true")).json()["items"][0]["used"] == {"cpu": "1.5", "memory": "1Gi"}
+        assert (await alice.get("/nodes")).json()["items"][0]["used"] is None
+        assert (await alice.get("/nodes/3")).json()["used"] == {"cpu": "1.5", "memory": "1Gi"}
 
 
 async def test_a_recommendation_is_for_one_thing_that_the_asker_may_see() -> None:

@@ -154,7 +154,17 @@ def test_nodes_are_told_by_their_names(up: Home) -> None:
     shown = lines("show", ident)
     assert ["node", name] in shown
     assert shown[-1][:2] == ["1", name], "of its attempt"
+    (row,) = lines("node", "ls")[1:]
+    used, whole = row[2].split("/")
+    assert row[3].split("/")[0] == "0"
     up.jarvis("cancel", ident)
+    waiting = [submit(up, "-c", whole, "--", "sleep", "60") for _ in range(2)]
+    why = wait_for(
+        lambda: [line[-1] for line in lines("ls") if line[0] == waiting[1] and line[-1].startswith("(")],
+        "the leader wonders why it waits",
+    )
+    assert (used, why) == ("1", ["(Resources)"])
+    up.jarvis("cancel", *waiting)
 
 
 def test_drain_and_resume_the_node(up: Home) -> None:

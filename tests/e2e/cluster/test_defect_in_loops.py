@@ -1,6 +1,7 @@
 """A defect in each loop of a server that nobody waits for: said in the log and in ``/health``, and the loop goes on."""
 
 import asyncio
+import datetime as dt
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -95,6 +96,23 @@ async def test_the_listener_for_other_machines_stays_through_a_defect_beside_it(
             ours = ssl.create_default_context(cafile=str(tmp_path / "s" / "tls" / "ca.pem"))
             async with httpx.AsyncClient(verify=ours, timeout=PATIENCE) as beyond:
                 assert (await beyond.get(f"{server.public_url}/alive")).status_code == 200
+
+
+async def test_that_the_certificate_cannot_be_made_anew_is_told_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jarvis.web.LOOK_S", 0.1)
+    monkeypatch.setattr("jarvis.utils.certificates.SERVER", dt.timedelta(0))  # another one is due at each look
+    files, away = tmp_path / "s" / "tls", tmp_path / "away"
+    async with running(tmp_path / "s", server={"listen": "127.0.0.1:0"}) as (_, client):
+        files.rename(away)
+        await until(client, {"api"}, PATIENCE)
+        detail = (await reds(client))["api"]
+        assert detail.startswith("the certificate for other machines ends in 0.0 days and cannot be made anew")
+        assert str(files) in detail
+        away.rename(files)
+        (files / "server.pem").write_bytes(b"damaged")
+        await until(client, {}, PATIENCE)
 
 
 async def told(client: httpx.AsyncClient) -> bool:

@@ -164,6 +164,9 @@ def test_too_much_is_refused_before_anything_is_sent(up: Home, here: Path, clien
         client.push("big", limit=10)
     up.env["JARVIS_PUSH_LIMIT"] = "3M"
     up.jarvis("run", "--push", "big", "true", cwd=here)
+    up.env["JARVIS_PUSH_LIMIT"] = "1M"
+    (here / "tasks.yaml").write_text("{command: ['true'], push: big}\n")
+    assert "more than the limit of 1.0 MB" in up.jarvis("submit", "tasks.yaml", cwd=here, code=6).stderr
     del up.env["JARVIS_PUSH_LIMIT"]
 
 

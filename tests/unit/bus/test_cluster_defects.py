@@ -63,11 +63,11 @@ async def test_a_defect_costs_what_it_hit_alone(
         bus.lead((1, 1), leading=name == "a")
     assert buses["b"].offer(LookAgain("lost"))
     async with asyncio.timeout(10):
-        while not keepers[who].defects():  # noqa: ASYNC110 - nobody tells
+        while not keepers[who].troubles():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         assert buses["b"].offer(LookAgain("heard"))
         while LookAgain("heard") not in await buses["a"].take(0.1):
             pass
-    assert keepers[who].defects().startswith(told)
+    assert keepers[who].troubles().startswith(told)
     for bus in buses.values():
         await bus.stop()

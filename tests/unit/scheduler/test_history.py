@@ -42,6 +42,8 @@ def test_reasons_as_they_changed() -> None:
     case.now += 100
     later = case.submit(cpus=2)
     assert told(case, later) == [(case.now, ["ReqNodeNotAvail", "Resources"])], "what held when it came, since it came"
+    assert [case.cluster.history.word_of(case.tasks[task]) for task in (late, later)] == ["ReqNodeNotAvail"] * 2
+    assert case.cluster.history.word_of(case.tasks[first]) == "", "nothing of its kind waits"
     node.cordoned, case.cluster.nodes_changed = False, True
     case.ends(first)
     assert told(case, late) == []

@@ -282,7 +282,7 @@ def test_it_is_said_where_something_is_and_what_was_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "least"), [({}, LEAST), ("16MiB", 16 << 20), (True, LEAST), (False, 0), ("off", 0), ("on", LEAST), (5, 5)]
+    ("said", "least"), [({}, LEAST), ("16MiB", 16 << 20), (True, LEAST), (False, 0), ("off", 0), ("on", LEAST), (0, 0)]
 )
 def test_it_is_set_in_bytes_or_off(said: Any, least: int) -> None:
     given = {} if said == {} else {"locality": said, "queues": {"q": {"locality": said}, "r": {}}}
@@ -295,6 +295,15 @@ def test_it_is_set_in_bytes_or_off(said: Any, least: int) -> None:
 def test_what_is_no_size_is_refused(said: object) -> None:
     with pytest.raises(ValidationError, match="locality"):
         SchedulerSettings.model_validate({"locality": said})
+
+
+@pytest.mark.parametrize("said", ["15MiB", 5, (16 << 20) - 1])
+def test_less_than_nodes_tell_of_is_refused(said: object) -> None:
+    for given in ({"locality": said}, {"queues": {"q": {"locality": said}}}):
+        with pytest.raises(
+            ValidationError, match=r"too little: nodes tell only of what takes 16MiB or more \(off: 0\)"
+        ):
+            SchedulerSettings.model_validate(given)
 
 
 # ---------------------------------------------------------------- random clusters

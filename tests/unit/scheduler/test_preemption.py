@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from tests.unit.scheduler.harness import Case
 
 from jarvis.core.booking import Booking
@@ -11,6 +12,7 @@ from jarvis.core.inputs import Known, NodeDisconnected
 from jarvis.core.retry import RetryPolicy
 from jarvis.core.states import Cause, State
 from jarvis.core.task import Affinity, Constraint, TaskSpec
+from jarvis.scheduler import preempted
 from jarvis.scheduler.bookings import load
 from jarvis.scheduler.cycle import Policy
 from jarvis.scheduler.explain import why
@@ -449,6 +451,22 @@ def test_plan_says_who_would_stop() -> None:
     case.expect(low, "running")
     said = plan_task(case.cluster, case.policy, TaskSpec(name="t", resources={"cpu": 4000}), ("p", "u"), case.now)
     assert said["reasons"][0]["reason"] == "Resources"
+
+
+def test_plan_looks_for_victims_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = list[Any](), preempted._look
+
+    def looked(*given: Any) -> Any:
+        looks.append(given[-1])
+        return look(*given)
+
+    monkeypatch.setattr(preempted, "_look", looked)
+    case = case_of()
+    case.node(cpus=4)
+    running(case, 4)
+    for asked in (TaskSpec(name="t", resources={"cpu": 4000}, priority=priority) for priority in (500, 0)):
+        assert plan_task(case.cluster, case.policy, asked, ("p", "u"), case.now)["verdict"] == "wait"
+    assert looks == [case.now, case.now], "whether it would stop anybody or not"
 
 
 def barred(case: Case, ident: int) -> list[str]:

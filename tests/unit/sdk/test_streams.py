@@ -42,3 +42,18 @@ def test_a_refusal_is_heard_however_fast_it_comes(refusing: str, monkeypatch: py
         pytest.raises(WrongState, match="not running"),
     ):
         list(stream)
+
+
+def test_why_the_server_closed_it_is_told() -> None:
+    def mistaken(connection: ServerConnection) -> None:
+        connection.close(1011, "the server made a mistake")
+
+    with serve(mistaken, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        with TaskStream(Connection(url, "token"), "/tasks/1/exec") as stream:
+            assert list(stream) == []
+        assert stream.error == "the server made a mistake"
+        server.shutdown()
+        thread.join()

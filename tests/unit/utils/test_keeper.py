@@ -54,21 +54,33 @@ def test_what_everybody_waits_for_pauses_less() -> None:
 def test_a_defect_is_told_for_a_minute_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         keeper = Keeper()
-        assert keeper.defects() == ""
+        assert keeper.troubles() == ""
         await asyncio.gather(keeper.keep("looking", Loop(0).run), keeper.keep("sending", Loop(1).run))
         await asyncio.sleep(1.5)
-        assert keeper.defects() == (
+        assert keeper.troubles() == (
             "looking ended on a defect 3 s ago: ValueError: a defect; sending ended on a defect 2 s ago: ValueError: a defect"
         )
         await asyncio.sleep(TOLD_S - 2.5)
-        assert keeper.defects().startswith("sending")
+        assert keeper.troubles().startswith("sending")
         await asyncio.sleep(1)
-        assert keeper.defects() == ""
+        assert keeper.troubles() == ""
 
     with caplog.at_level(logging.ERROR):
         in_virtual_time(story())
     assert "looking ended on a defect; it begins anew in 0.5 s" in caplog.text
     assert "Traceback" in caplog.text
+
+
+def test_what_cannot_be_mended_is_told_as_long_as_it_is_so() -> None:
+    async def story() -> None:
+        keeper = Keeper()
+        keeper.tell("the disk", "the disk is full")
+        await asyncio.sleep(2 * TOLD_S)
+        assert keeper.troubles() == "the disk is full"
+        keeper.tell("the disk", "")
+        assert keeper.troubles() == ""
+
+    in_virtual_time(story())
 
 
 def test_of_a_group_the_first_defect_is_told() -> None:
@@ -79,7 +91,7 @@ def test_of_a_group_the_first_defect_is_told() -> None:
         keeper = Keeper()
         kept = asyncio.create_task(keeper.keep("a group", run))
         await asyncio.sleep(0)
-        assert keeper.defects() == "a group ended on a defect 0 s ago: KeyError: 'first'"
+        assert keeper.troubles() == "a group ended on a defect 0 s ago: KeyError: 'first'"
         kept.cancel()
         await asyncio.wait([kept])
         assert kept.cancelled()

@@ -102,5 +102,5 @@ class Node:
 async def _nothing(*_: object) -> Any: ...
 
 
-def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+def _spawn(coroutine: Coroutine[Any, Any, None], _: Work | None = None) -> None:
     coroutine.close()

@@ -10,8 +10,10 @@ from jarvis.core.effects import Assignment, Gang
 from jarvis.core.gpus import Share
 from jarvis.core.task import ArraySpec, TaskSpec
 from jarvis.worker.account import Account
+from jarvis.worker.lanes import DEPTH
 from jarvis.worker.machine import Work
 from jarvis.worker.process_orders import Pattern, work_of
+from jarvis.worker.task_executors.process import PORTION
 
 ME = Account("ann", "/home/ann", "/bin/sh", None)
 
@@ -72,3 +74,34 @@ async def test_what_is_given_back_leaves_its_place_to_another(tmp_path: Path) ->
     assert again["number"] == 3
     places = [work_of(message["tag"]).place for message in node.heard.said("start")]
     assert places[3] == places[2]
+
+
+async def short_ones(folder: Path) -> Node:
+    """A node that knows how short such processes are."""
+    node = Node(folder)
+    node.assign([1])
+    node.ended(1)
+    node.recorded([1])
+    return node
+
+
+async def test_a_lane_is_filled_in_portions_so_that_its_first_need_not_wait(tmp_path: Path) -> None:
+    node = await short_ones(tmp_path)
+    node.assign(range(2, 200))
+    assert len(node.heard.said("start")) == 2 + PORTION
+    for _ in range(DEPTH):
+        await asyncio.sleep(0)
+    starts = node.heard.said("start")[1:]
+    assert 3 * PORTION < len(starts) <= 1 + DEPTH
+    assert {message["slot"] for message in starts} == {2}
+
+
+async def test_a_lane_that_is_over_is_not_filled_further(tmp_path: Path) -> None:
+    node = await short_ones(tmp_path)
+    node.assign(range(2, 20))
+    node.executor.not_begun(list(range(3, 3 + PORTION)))
+    node.ended(2)
+    for _ in range(DEPTH):
+        await asyncio.sleep(0)
+    slots = [message["slot"] for message in node.heard.said("start")]
+    assert slots == [1] + [2] * (1 + PORTION) + [3] * (20 - 3)

@@ -1,6 +1,5 @@
 """Events: in pages, as server-sent events and over a socket, all with the same cursor."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 
@@ -11,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jarvis.api.problems import problem_of
 from jarvis.api.routes.common import Context, Ctx, answer, event_cursor, limit_of, sse
-from jarvis.api.routes.streams import SocketCtx, accept, refuse
+from jarvis.api.routes.streams import SocketCtx, accept, both, refuse
 from jarvis.api.schemas.out import encode, event_out
 from jarvis.api.schemas.values import duration
 from jarvis.core.errors import JarvisError
@@ -95,16 +94,7 @@ async def events_socket(socket: WebSocket, context: SocketCtx) -> None:
         await refuse(socket, error)
         return
     await accept(socket)
-    tasks = [
-        asyncio.create_task(_send_events(socket, context, principal, start)),
-        asyncio.create_task(_until_gone(socket)),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await both(socket, _send_events(socket, context, principal, start), _until_gone(socket))
 
 
 async def _send_events(socket: WebSocket, context: Context, principal: Principal, start: int) -> None:

@@ -15,17 +15,31 @@ from jarvis.core.command import NewCommand, Verb
 from jarvis.core.errors import NotFound, StoreUnavailable
 from jarvis.core.holdings import shown
 from jarvis.core.node import Node
+from jarvis.core.resources import format_amount
 
 router = APIRouter(tags=["nodes"])
 
 
 @router.get("/nodes")
-async def list_nodes(context: Ctx) -> Response:
-    """Every registered node."""
+async def list_nodes(context: Ctx, used: bool = False) -> Response:
+    """Every registered node; with ``used`` also what of each is in use, null where the leader does not answer."""
     context.allow("see")
     nodes, closed = await context.services.store.node_list(), await _closed(context)
-    shown = [node_out(context.gateway.refreshed(n), closed.get(n.name, "")) for n in nodes]
+    taken = await _used(context) if used else {}
+    shown = [
+        node_out(context.gateway.refreshed(n), closed.get(n.name, "")) | {"used": taken.get(str(n.id))} for n in nodes
+    ]
     return answer({"items": shown, "next": None})
+
+
+async def _used(context: Ctx) -> dict[str, dict[str, Any]]:
+    try:
+        told = await context.services.used()
+    except (Refusal, StoreUnavailable):
+        return {}
+    return {
+        node: {name: format_amount(name, amount) for name, amount in amounts.items()} for node, amounts in told.items()
+    }
 
 
 async def _closed(context: Ctx) -> dict[str, str]:
@@ -49,11 +63,12 @@ async def _node(context: Ctx, ident: str) -> Node:
 
 @router.get("/nodes/{ident}")
 async def show_node(context: Ctx, ident: str) -> Response:
-    """One node, by id or name; ``holds``: what it holds of what tasks need, null where the leader does not answer."""
+    """One node, by id or name; ``used``: what of it is in use, and ``holds``: what it holds of what tasks need, null where the
+    leader does not answer."""
     context.allow("see")
     node, closed = await _node(context, ident), await _closed(context)
     told = node_out(context.gateway.refreshed(node), closed.get(node.name, ""))
-    return answer(told | {"holds": await _holds(context, node.id)})
+    return answer(told | {"used": (await _used(context)).get(str(node.id)), "holds": await _holds(context, node.id)})
 
 
 async def _holds(context: Ctx, node: int) -> list[dict[str, Any]] | None:

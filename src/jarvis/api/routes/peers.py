@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from jarvis.api.auth import authorise
 from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Ctx, answer
+from jarvis.api.schemas.values import MAX_ID, number
 from jarvis.api.session import STREAM_LIMIT, Session
 from jarvis.bus.messages import (
     AgentFrame,
@@ -69,6 +70,21 @@ async def holds(context: Ctx, node: int) -> Response:
     """What a node holds of what tasks need, as it told this server while that leads."""
     authorise(context.principal, "peer")
     return answer(await context.services.holds(node, asked_by_peer=True))
+
+
+@leader.get("/used")
+async def used(context: Ctx) -> Response:
+    """What of each node is in use while this server leads."""
+    authorise(context.principal, "peer")
+    return answer(await context.services.used(asked_by_peer=True))
+
+
+@leader.get("/reasons/{tasks}")
+async def reasons(context: Ctx, tasks: str) -> Response:
+    """Why these tasks wait, in a word each, while this server leads."""
+    authorise(context.principal, "peer")
+    idents = [number(ident, "tasks", MAX_ID) for ident in tasks.split(",")]
+    return answer(await context.services.reasons(idents, asked_by_peer=True))
 
 
 @router.websocket("/stream/{node}")

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from typing import Annotated
+import logging
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from jarvis.api.auth import SUBPROTOCOL
 from jarvis.api.problems import Refusal, problem_of
@@ -18,10 +20,13 @@ from jarvis.api.session import StreamHandle
 from jarvis.bus.messages import StreamData, StreamOpen, StreamResize
 from jarvis.core.errors import Conflict, InvalidValue, JarvisError
 from jarvis.core.states import TERMINAL, State
+from jarvis.utils.first_of import first_of
 
+log = logging.getLogger("jarvis.streams")
 router = APIRouter(tags=["streams"])
 PIECE = 64 * 1024
 WAIT_S = 60.0
+CLOSE_S = 5.0
 BEFORE = frozenset(State) - TERMINAL - {State.RUNNING, State.SUSPENDED}
 ON_ITS_WAY = frozenset({State.SUBMITTED, State.ASSIGNED})
 
@@ -44,6 +49,19 @@ async def refuse(socket: WebSocket, error: JarvisError) -> None:
     await accept(socket)
     await socket.send_text(encode(body).decode())
     await socket.close(1008 if body["status"] < 500 else 1013, error.code)
+
+
+async def both(socket: WebSocket, *ways: Coroutine[Any, Any, None]) -> None:
+    """Until one of them has ended, which ends the other. A defect is logged, and the socket closed with the code that says so."""
+    try:
+        await first_of(*ways, quiet=(WebSocketDisconnect,))
+    except Exception as error:
+        if isinstance(error, RuntimeError) and socket.application_state is WebSocketState.DISCONNECTED:
+            return  # the other way closed it first
+        log.exception("the web socket of %s ended on a defect", socket.url.path)
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await socket.close(1011, "the server made a mistake; its log has the details")
 
 
 @router.websocket("/tasks/{ident}/exec")
@@ -111,14 +129,10 @@ async def _relay(socket: WebSocket, handle: StreamHandle) -> None:
     Those to the user are ``{"taken": SIZE}`` for input that was passed on, and the last one. Who has no more than 256 KiB
     under way is always read, so that sending never stands in the way of receiving."""
     await accept(socket)
-    tasks = [asyncio.create_task(_to_node(socket, handle)), asyncio.create_task(_to_user(socket, handle))]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await both(socket, _to_node(socket, handle), _to_user(socket, handle))
     finally:
         handle.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _to_user(socket: WebSocket, handle: StreamHandle) -> None:

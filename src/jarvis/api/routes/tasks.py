@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jarvis.api import waits
+from jarvis.api.problems import Refusal
 from jarvis.api.routes.common import Context, Ctx, answer, body_of, idempotency, limit_of, states_of, wait_ended
 from jarvis.api.schemas.out import attempt_out, element_out, element_state, event_out, task_out
 from jarvis.api.schemas.task_in import BatchIn, CancelIn, RetryTaskIn, SignalIn, Strict, TaskIn, schema_of
 from jarvis.api.schemas.values import MAX_ID, duration, instant, number, word
 from jarvis.api.submission import Submitter
 from jarvis.core.command import Verb
-from jarvis.core.errors import Conflict, InvalidValue
+from jarvis.core.errors import Conflict, InvalidValue, StoreUnavailable
 from jarvis.core.ids import SOLO, ElementKey
 from jarvis.core.states import TERMINAL, State
 from jarvis.core.task import Element, Task
@@ -102,8 +103,10 @@ async def list_tasks(
     ended_after: Text = None,
     cursor: Text = None,
     limit: str = "100",
+    reasons: bool = False,
 ) -> Response:
-    """Newest first. ``state`` takes several; ``user=me`` is the asker; ``name`` may end in ``*``."""
+    """Newest first. ``state`` takes several; ``user=me`` is the asker; ``name`` may end in ``*``. ``reasons``: of what is queued,
+    in a word why its like waited at the leader's last look."""
     principal = context.allow("see")
     now = context.services.clock.now()
     for field, value in (("project", project), ("user", user), ("queue", queue), ("name", name)):
@@ -125,7 +128,19 @@ async def list_tasks(
     tasks = await context.services.store.task_list(where, before, most)
     solos = await _solos(context, tasks)
     more = str(tasks[-1].id) if len(tasks) == most else None
-    return answer({"items": [task_out(t, solos.get(t.id)) for t in tasks], "next": more})
+    rows = [task_out(t, solos.get(t.id)) for t in tasks]
+    if reasons:
+        await _fill_reasons(context, rows)
+    return answer({"items": rows, "next": more})
+
+
+async def _fill_reasons(context: Ctx, rows: list[dict[str, Any]]) -> None:
+    """What the leader does not know, or does not answer, stays empty."""
+    queued = [row for row in rows if row["state"] is State.QUEUED and not row["reason"]]
+    with suppress(Refusal, StoreUnavailable):
+        words = await context.services.reasons([row["id"] for row in queued]) if queued else {}
+        for row in queued:
+            row["reason"] = words.get(str(row["id"]), "")
 
 
 async def _solos(context: Ctx, tasks: list[Task]) -> dict[int, Element]:

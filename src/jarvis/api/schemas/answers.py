@@ -258,6 +258,7 @@ class NodeOut(Answer):
     unfit: str
     maintenance: str
     resources: dict[str, Any]
+    used: dict[str, Any] | None
     gpu_memory: list[str]
     labels: dict[str, str]
     taints: list[str]

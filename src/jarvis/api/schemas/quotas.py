@@ -155,7 +155,7 @@ class RecommendOut(Answer):
 
 
 class PlanOut(Answer):
-    """``changes``: single changes of the request, each of which would let it start now."""
+    """``changes``: single changes of the request, each of which would let it start now. ``earliest_s``: seconds until then."""
 
     verdict: Literal["now", "wait", "never"]
     node: str | None
@@ -163,3 +163,4 @@ class PlanOut(Answer):
     reasons: list[ReasonOut]
     changes: list[str]
     earliest: Instant
+    earliest_s: float | None

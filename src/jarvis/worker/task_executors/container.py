@@ -35,7 +35,7 @@ from jarvis.worker.fence import Fence
 from jarvis.worker.logs import file_size
 from jarvis.worker.machine import Work
 from jarvis.worker.process_orders import Tag, tag_of
-from jarvis.worker.task_executor import Reports, Spawn, cut, failed
+from jarvis.worker.task_executor import Reports, Spawn, cut, failed, lost
 from jarvis.worker.task_executors.process import MissingInput, ProcessExecutor
 
 log = logging.getLogger("jarvis.containers")
@@ -88,7 +88,7 @@ class ContainerExecutor:
     # ------------------------------------------------------------ orders
 
     def start(self, work: Work) -> None:
-        self._spawn(self._start(work))
+        self._spawn(self._start(work), work)
 
     async def _start(self, work: Work) -> None:
         making = self._preparing[work.number] = asyncio.ensure_future(self._make(work))
@@ -185,6 +185,24 @@ class ContainerExecutor:
             self._spawn(self._ask(self._engine.pause(running.id, signum != signal.SIGCONT)))
         else:
             self._spawn(self._ask(self._engine.signal(running.id, signum)))
+
+    def broke(self, work: Work, message: str) -> None:
+        self._spawn(self._end_broken(work, message))
+
+    async def _end_broken(self, work: Work, message: str) -> None:
+        """Not before its container is gone, if there is one: nothing may run beside the next attempt."""
+        while not await self._is_removed(self._name(work)):  # noqa: ASYNC110 - an engine that is away tells nobody when it is back
+            await asyncio.sleep(AGAIN_S)
+        self._processes.guard(work.number, None)
+        self._reports.finished(lost(work, message))
+
+    async def _is_removed(self, container: str) -> bool:
+        try:
+            await self._engine.remove(container)
+        except EngineError as error:
+            log.warning("container %s, which a defect left, could not be removed: %s", container, error)
+            return False
+        return True
 
     def forget(self, number: int, work: Work | None) -> None:
         """The end is recorded: now the container may go."""
@@ -299,7 +317,7 @@ class ContainerExecutor:
                 self._spawn(self._ask_to_stop(running))
         if loop.time() + grace_s < running.kill_at:
             running.kill_at = loop.time() + grace_s
-            running.timers.append(loop.call_later(grace_s, lambda: self._spawn(self._make_stop(running))))
+            running.timers.append(loop.call_later(grace_s, lambda: self._spawn(self._make_stop(running), running.work)))
 
     async def _ask_to_stop(self, running: Running) -> None:
         await self._ask(self._engine.signal(running.id, signal.SIGTERM))
@@ -388,7 +406,7 @@ class ContainerExecutor:
             return
         work = Work(tag.assignment, spec, tag.shares)
         self._reports.adopted(work, "leaving" if one["State"] in ("exited", "dead") else "active")
-        self._spawn(self._go_on(Running(work, one["Id"]), one["State"]))
+        self._spawn(self._go_on(Running(work, one["Id"]), one["State"]), work)
 
     async def _go_on(self, running: Running, state: str) -> None:
         """With one that was made but not started the former agent ended in between: it starts now."""

@@ -5,8 +5,6 @@ import contextlib
 import time
 from typing import Any
 
-import msgspec
-
 from jarvis.core.inputs import Ended
 from jarvis.core.states import Cause
 from jarvis.core.task import INLINE_LIMIT, FunctionCall
@@ -16,13 +14,13 @@ from jarvis.worker.account import Accounts, NoSuchUser
 from jarvis.worker.attempt_files import AttemptFiles
 from jarvis.worker.call_ends import CallEnds
 from jarvis.worker.function_bodies import NOTHING, Fetched, FunctionBodies
-from jarvis.worker.function_ends import end_of_call, end_of_process, other_python, stub, work_of
+from jarvis.worker.function_ends import again, end_of_call, end_of_process, other_python, stub, work_of
 from jarvis.worker.function_protocol import Call, Result, frame
 from jarvis.worker.logs import INLINE, Shipper
 from jarvis.worker.machine import Work, same_lane
 from jarvis.worker.supervisor_client import SupervisorClient
-from jarvis.worker.task_executor import FetchBlob, PutBlob, Reports, Spawn, cut, failed
-from jarvis.worker.warm import DEPTH, PYTHON, Launcher, Warm, WarmTag, remove_folder
+from jarvis.worker.task_executor import FetchBlob, PutBlob, Reports, Spawn, cut, failed, lost
+from jarvis.worker.warm import DEPTH, PYTHON, Launcher, Warm, remove_folder
 
 IDLE_S = 120.0
 IDLE_MOST = 32
@@ -65,7 +63,7 @@ class FunctionExecutor:
             self._run(work, NOTHING)
         else:
             self._preparing.add(work.number)
-            self._spawn(self._start_with_blobs(work, call))
+            self._spawn(self._start_with_blobs(work, call), work)
 
     async def _start_with_blobs(self, work: Work, call: FunctionCall) -> None:
         try:
@@ -157,8 +155,7 @@ class FunctionExecutor:
             self._watch_stalls()
 
     def withdraw(self, work: Work) -> None:
-        warm = self._by_call.get(work.number)
-        if warm is not None:
+        if (warm := self._by_call.get(work.number)) is not None:
             warm.write(frame(protocol.WITHDRAW, [work.number]))
 
     # ------------------------------------------------------------ talking to the process
@@ -168,6 +165,9 @@ class FunctionExecutor:
             await self._launcher.dial(warm, lambda data: self._received(warm, data), lambda: warm.number in self._warm)
         except TimeoutError:
             self._kill_process(warm, Cause.START_FAILED)
+        except Exception:
+            self._kill_process(warm, Cause.SUPERVISOR_LOST)  # nobody would hear it
+            raise
 
     def _received(self, warm: Warm, data: bytes) -> None:
         results = []
@@ -247,7 +247,7 @@ class FunctionExecutor:
         late = len(result.payload) > INLINE_LIMIT or result.log_end - result.log_start > INLINE
         if late or work.spec.artifacts:
             self._reports.vacated(work.number, heir)
-            self._spawn(self._complete(warm, work, end, result))
+            self._spawn(self._complete(warm, work, end, result), work)
         else:
             self._reports.finished(end, heir)
 
@@ -263,7 +263,7 @@ class FunctionExecutor:
         self._unrecorded[work.number] = warm
         warm.unrecorded.add(work.number)
         self._reports.vacated(work.number, None)
-        self._spawn(self._complete(warm, work, end, None))
+        self._spawn(self._complete(warm, work, end, None), work)
 
     def _rest(self, warm: Warm) -> None:
         """Nothing to do: the process waits for the next call, unless it has had as many as it may."""
@@ -281,8 +281,7 @@ class FunctionExecutor:
 
     def end_idle(self) -> None:
         """Processes that nobody needed for a while make room."""
-        limit = time.monotonic() - IDLE_S
-        for warm in [warm for warm in self._idle if warm.idle_since < limit]:
+        for warm in [warm for warm in self._idle if time.monotonic() - warm.idle_since > IDLE_S]:
             self._idle.remove(warm)
             self._kill_process(warm, None)
 
@@ -305,6 +304,15 @@ class FunctionExecutor:
         if warm.work is work and warm.number in self._warm:
             self._kill_process(warm, cause)
 
+    def broke(self, work: Work, message: str) -> None:
+        """Where a process has it, or was about to, that one ends, and its end is that of the call."""
+        self._preparing.discard(work.number)
+        warm = next((warm for warm in self._warm.values() if warm.work is work), None)
+        if warm is None:
+            self._reports.finished(lost(work, message))
+        else:
+            self._kill_process(warm, Cause.SUPERVISOR_LOST)
+
     def _kill_process(self, warm: Warm, cause: Cause | None) -> None:
         if cause is not None and warm.work is not None and warm.killing is None:
             warm.killing = (warm.work.number, cause)
@@ -314,18 +322,17 @@ class FunctionExecutor:
         work = warm.work
         warm.heard = time.monotonic()
         if work is not None and work.spec.time_limit is not None:
-            loop = asyncio.get_running_loop()
-            warm.timer = loop.call_later(work.spec.time_limit, self.kill, work, Cause.TIMEOUT, 0.0)
+            warm.timer = asyncio.get_running_loop().call_later(
+                work.spec.time_limit, self.kill, work, Cause.TIMEOUT, 0.0
+            )
 
     def signal(self, work: Work, signum: int) -> None:
-        warm = self._by_call.get(work.number)
-        if warm is not None and warm.work is work:
+        if (warm := self._by_call.get(work.number)) is not None and warm.work is work:
             self._supervisor.send({"op": "signal", "number": warm.number, "signum": signum})
 
     def output_of(self, work: Work, stream: str) -> tuple[str, int]:
         """The log of its process; where the call began in it is what the spool says."""
-        warm = self._by_call.get(work.number)
-        if warm is None or stream == "stderr":
+        if (warm := self._by_call.get(work.number)) is None or stream == "stderr":
             return "/dev/null", 0
         found = function_spool.read(f"{warm.folder}/spool")
         return warm.log, found.log_start if found.number == work.number else 0
@@ -400,7 +407,7 @@ class FunctionExecutor:
         waits = []
         await asyncio.to_thread(self._launcher.sweep, [str(attempt["tag"]) for attempt in attempts])
         for attempt in attempts:
-            warm = self._readopt(attempt)
+            warm = again(attempt, self._launcher.folder)
             if warm is None:
                 self._supervisor.send({"op": "kill", "number": attempt["number"], "grace_s": 0.0, "cause": "unknown"})
                 self._supervisor.send({"op": "ack", "numbers": [attempt["number"]]})
@@ -411,14 +418,6 @@ class FunctionExecutor:
                 warm.adopting = True
                 waits.append(self._await_state(warm))
         await asyncio.gather(*waits)
-
-    def _readopt(self, attempt: dict[str, Any]) -> Warm | None:
-        try:
-            tag = msgspec.json.decode(attempt["tag"], type=WarmTag)
-        except msgspec.MsgspecError:
-            return None
-        folder = str(self._launcher.folder(tag.name))
-        return Warm(int(attempt["number"]), tag.name, folder, tag.shares, tag, like=stub(0, 0, tag))
 
     async def _await_state(self, warm: Warm) -> None:
         self._spawn(self._connect(warm))

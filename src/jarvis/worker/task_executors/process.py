@@ -24,9 +24,11 @@ from jarvis.worker.process_orders import Pattern
 from jarvis.worker.remover import Remover
 from jarvis.worker.supervisor_client import SupervisorClient
 from jarvis.worker.task_environment import FOLDER, Where, environment, hostfile, output_path
-from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed
+from jarvis.worker.task_executor import FetchBlob, Reports, Spawn, cut, failed, lost
 
 log = logging.getLogger("jarvis.processes")
+PORTION = 8
+"""Orders that are given ahead in one turn of the loop."""
 RETRY_S = 1.0
 """Between two tries to start something that cannot start now: the disk is full, or the leader is not heard of."""
 
@@ -64,7 +66,7 @@ class ProcessExecutor:
         inputs = self._inputs_at_hand(work)
         if inputs is None:
             self._preparing.add(work.number)
-            self._spawn(self._start_with_blobs(work))
+            self._spawn(self._start_with_blobs(work), work)
         else:
             self._order(work, *inputs)
 
@@ -152,10 +154,11 @@ class ProcessExecutor:
 
     def _fill(self, lane: Lane) -> None:
         """Hand short processes ahead, so that the supervisor never waits for the next. What cannot be ordered at once goes
-        back, and waits or fails when its turn comes."""
+        back, and waits or fails when its turn comes. In portions, so that the first begin while places of the others are made."""
         room = self._lanes.room(lane)
+        works = self._reports.ahead(lane.work, min(room, PORTION)) if room else []
         refused = []
-        for work in self._reports.ahead(lane.work, room) if room else ():
+        for work in works:
             work.shares = lane.work.shares
             inputs = self._inputs_at_hand(work)
             try:
@@ -170,8 +173,14 @@ class ProcessExecutor:
             self._supervisor.send(message)
         if refused:
             self._reports.withdrawn(refused)
+        if len(works) == PORTION:
+            asyncio.get_running_loop().call_soon(self._fill_further, lane)
         if self._stall_timer is None and self._lanes.some_wait:
             self._stall_timer = asyncio.get_running_loop().call_later(STALLED_S / 2, self._check_stalls)
+
+    def _fill_further(self, lane: Lane) -> None:
+        if self._lanes.of(lane.work.number) is lane:
+            self._fill(lane)
 
     def _check_stalls(self) -> None:
         self._stall_timer = None
@@ -208,7 +217,7 @@ class ProcessExecutor:
             return
         log.warning("assignment %d waits: %s", work.number, why)
         self._preparing.add(work.number)
-        self._spawn(self._order_again(work))
+        self._spawn(self._order_again(work), work)
 
     async def _order_again(self, work: Work) -> None:
         await asyncio.sleep(RETRY_S)
@@ -304,6 +313,12 @@ class ProcessExecutor:
     def signal(self, work: Work, signum: int) -> None:
         self._supervisor.send({"op": "signal", "number": work.number, "signum": signum})
 
+    def broke(self, work: Work, message: str) -> None:
+        """What the supervisor has got ends by its report, as ever."""
+        self._preparing.discard(work.number)
+        if self._lanes.of(work.number) is None:
+            self._reports.finished(lost(work, message))
+
     def forget(self, number: int, work: Work | None) -> None:
         """The supervisor's journal is trimmed; the default output is safe elsewhere. A user's own path is never removed.
         Acknowledgements gather for a turn of the loop."""
@@ -369,7 +384,7 @@ class ProcessExecutor:
         late = self._files.wanted(work, cause_of(report, work.stop_cause))
         if late or stdout is None or (stderr is None and stderr_path is not None):
             self._reports.vacated(work.number, heir)
-            self._spawn(self._ship(work, report, stdout_path, stderr_path))
+            self._spawn(self._ship(work, report, stdout_path, stderr_path), work)
         else:
             self._reports.finished(self._end(work, report, stdout, stderr), heir)
 
