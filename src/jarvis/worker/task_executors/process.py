@@ -239,8 +239,8 @@ class ProcessExecutor:
         message["stdout"], stderr = self.output_paths(work)
         if stderr is not None:
             message["stderr"] = stderr
-        if own := self._own_directory(work):
-            message["cwd"] = own
+        if spec.own_directory:
+            message["cwd"] = self._own_directory(work)
         return message
 
     def scratch(self, work: Work, account: Account) -> str:
@@ -252,7 +252,7 @@ class ProcessExecutor:
             given = self._places.take(switch["uid"] if switch is not None else self._me)
             work.place = given or self._places.name()
             if given:
-                return f"{self._base(work)}.d"
+                return f"{self._places.base(given)}.d"
         scratch = f"{self._base(work)}.d"
         self._make_scratch(work, scratch, switch)
         if gang is not None:
