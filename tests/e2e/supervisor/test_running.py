@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from jarvis.worker.supervisor.system import NICENESS
 
 if TYPE_CHECKING:
     from tests.e2e.supervisor.harness import Agent, Node
@@ -201,3 +205,32 @@ def test_a_lane_runs_one_after_another_and_gives_back_what_waits(node: Node, age
         agent.expect("ended", number)
     assert Path(shared).read_text() == "1\n2\n4\n"
     assert node.run(agent, 3, "true")["exit_code"] == 0
+
+
+def expected_niceness(own: int) -> int:
+    allowed = (
+        subprocess.run([PYTHON, "-c", "import os; os.nice(-10)"], stderr=subprocess.DEVNULL, check=False).returncode
+        == 0
+    )
+    return NICENESS if own == 0 and allowed else own
+
+
+@pytest.mark.parametrize("trampoline", [False, True])
+def test_it_goes_before_its_tasks_where_it_may(node: Node, trampoline: bool) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    supervisor = node.up()
+    agent = node.agent()
+    for number in (1, 2):
+        node.run(agent, number, "nice", no_new_privs=trampoline)
+        assert os.getpriority(os.PRIO_PROCESS, supervisor.pid) == expected_niceness(own)
+        agent.send(op="upgrade")
+        agent.expect("upgraded")
+    assert [node.output(number) for number in (1, 2)] == [f"{own}\n"] * 2
+
+
+def test_it_stays_where_it_was_put(node: Node) -> None:
+    supervisor = node.up(preexec_fn=lambda: os.nice(5))
+    node.run(node.agent(), 1, "nice")
+    niceness = os.getpriority(os.PRIO_PROCESS, supervisor.pid)
+    assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
+    assert node.output(1) == f"{niceness}\n"

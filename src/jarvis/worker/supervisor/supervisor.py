@@ -23,7 +23,7 @@ from .protocol import VERSION, pack
 from .server import Connection, Server, listen
 from .spawn import raise_own_file_limit, resize
 from .streams import from_state as stream_from_state
-from .system import become_subreaper, log, now, seal
+from .system import become_subreaper, go_before_tasks, log, now, seal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Supervisor:
         self.stopping = ""
         self.agent_deadline = NEVER
         become_subreaper()
+        go_before_tasks()
         raise_own_file_limit()
         self.lock = state["lock"] if state else _lock(options.directory)
         self.loop = Loop()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 
+NICENESS = -10
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +47,20 @@ def child_ends() -> int:
 def become_subreaper() -> None:
     """Make orphans of a task our children, so that none is lost to init."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def go_before_tasks() -> None:
+    """Be scheduled before what we start, where we may: who ends what runs for too long must not wait for it. Children begin
+    without this. The kernel may group by session (sched(7), autogroup), and then goes by the niceness of the group."""
+    if os.getpriority(os.PRIO_PROCESS, 0) != 0:  # somebody chose another, or we are an upgrade
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        if os.getsid(0) == os.getpid():
+            write_text("/proc/self/autogroup", str(NICENESS))
+    except OSError:  # not root, or a kernel without groups
+        pass
 
 
 def forbid_new_privileges() -> None:
