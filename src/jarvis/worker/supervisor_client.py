@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from jarvis.worker.supervisor.protocol import FRAME_LIMIT, ProtocolError
+from jarvis.worker.supervisor.protocol import FRAME_LIMIT, FrameReader
 
 _length = struct.Struct(">I")
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +20,7 @@ CONNECT_S = 10.0
 READ_MOST = 1 << 16
 STARTS_VERSION = 2
 STARTS_MOST = 64
-"""Orders that are given together. One at a time is handled before the next is read, so that more would save little."""
+"""Orders that are given together; with more there would be little more to save."""
 
 
 def _encoded(message: dict[str, Any]) -> bytes:
@@ -86,8 +86,7 @@ class SupervisorClient:
         self._path = path
         self._unsent: list[dict[str, Any]] = []
         self._version = 0
-        self._data = bytearray()
-        self._messages: list[dict[str, Any]] = []
+        self._frames = FrameReader(parse=_decoded)
 
     @property
     def _address(self) -> str:
@@ -121,37 +120,21 @@ class SupervisorClient:
         self._writer.write(b"".join(framed))
 
     async def receive(self) -> dict[str, Any]:
-        while not self._messages:
+        while (message := self._frames.next()) is None:
             await self._read()
-        return self._messages.pop(0)
+        return message
 
     async def receive_some(self) -> list[dict[str, Any]]:
         """All that has come, and at least one."""
-        while not self._messages:
+        while not (messages := list(self._frames)):
             await self._read()
-        messages, self._messages = self._messages, []
         return messages
 
     async def _read(self) -> None:
         data = await self._reader.read(READ_MOST)
         if not data:
             raise asyncio.IncompleteReadError(data, None)
-        self._feed(data)
-
-    def _feed(self, data: bytes) -> None:
-        """Of the last message only a part may be there."""
-        self._data += data
-        come, at = self._data, 0
-        while at + 4 <= len(come):
-            (size,) = _length.unpack_from(come, at)
-            if size > FRAME_LIMIT:
-                raise ProtocolError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
-            end = at + 4 + size
-            if end > len(come):
-                break
-            self._messages.append(_decoded(come[at + 4 : end]))
-            at = end
-        del come[:at]
+        self._frames.feed(data)
 
     async def attach(self, target: dict[str, Any]) -> "Attachment":
         """A connection of raw bytes to an attempt's stdin or terminal, or to an exec's channel."""

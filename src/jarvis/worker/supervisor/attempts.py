@@ -134,8 +134,8 @@ def from_state(state: dict[str, Any]) -> Attempt:
     for name in PLAIN:
         if name in state:
             setattr(attempt, name, state[name])
-    attempt.end = None if state["end"] is None else encode(state["end"])
-    attempt.usage = encode(state["usage"])
+    attempt.end = encode(state["end"]) if state.get("end") else None
+    attempt.usage = encode(state["usage"]) if state.get("usage") else "null"
     attempt.errors = state["errors"]
     attempt.order = Order(state["order"]) if state["order"] else None
     return attempt

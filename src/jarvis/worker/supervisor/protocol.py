@@ -17,7 +17,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Message = dict[str, Any]
@@ -65,10 +65,11 @@ def pack(message: Message | str) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into messages."""
+    """Cuts a stream of bytes into messages. `parse` reads one."""
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes = b"", parse: Callable[[bytearray], Message] | None = None) -> None:
         self.data = bytearray(data)
+        self.parse = parse or _parse
 
     def feed(self, data: bytes) -> None:
         """Add what was received."""
@@ -83,7 +84,7 @@ class FrameReader:
             raise ProtocolError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
         if len(self.data) < 4 + size:
             return None
-        message = _parse(self.data[4 : 4 + size])
+        message = self.parse(self.data[4 : 4 + size])
         del self.data[: 4 + size]
         return message
 
